@@ -1,0 +1,73 @@
+package stacyvm
+
+import (
+	"cmp"
+	"time"
+)
+
+// Fence is the token that decides whose write counts: the cluster's incarnation and the sandbox's ownership epoch.
+// Greater fences win. The zero fence is older than every real one.
+type Fence struct {
+	Incarnation int64 `json:"incarnation"`
+	Epoch       int64 `json:"epoch"`
+}
+
+// Compare orders fences: negative when f is older than other.
+func (f Fence) Compare(other Fence) int {
+	if c := cmp.Compare(f.Incarnation, other.Incarnation); c != 0 {
+		return c
+	}
+	return cmp.Compare(f.Epoch, other.Epoch)
+}
+
+// Ref names a sandbox together with the right to change it. Every mutating call to a worker carries one.
+type Ref struct {
+	ID    SandboxID
+	Fence Fence
+}
+
+// Lease says who should act for a resource. Only its epoch says whose write counts.
+type Lease struct {
+	Resource   string
+	Type       string // "sandbox" or "duty"
+	Holder     WorkerID
+	Session    string // random per worker process
+	Epoch      int64  // +1 on each acquire, never reused
+	Generation int64  // +1 on each acquire, renew and release
+	ExpiresAt  time.Time
+}
+
+const (
+	// LeaseTTL is how long a lease lives without renewal.
+	LeaseTTL = 30 * time.Second
+	// LeaseRenewEvery is the pause between renewals.
+	LeaseRenewEvery = 10 * time.Second
+	// LeaseStopAfter is how long after *sending* its last successful renewal a worker may act (monotonic clock).
+	LeaseStopAfter = 25 * time.Second
+	// LeaseGrace is what a takeover waits past the expiry.
+	LeaseGrace = 10 * time.Second
+)
+
+// WorkerStaleAfter is the age of a heartbeat from which a worker counts as stale.
+const WorkerStaleAfter = 2 * time.Minute
+
+// Worker is one machine's registration.
+type Worker struct {
+	ID            WorkerID
+	Hostname      string
+	Status        string // online, draining, offline, unhealthy
+	Session       string
+	Providers     []string
+	Capabilities  []string
+	Capacity      Capacity
+	LastHeartbeat time.Time
+	CreatedAt     time.Time
+	UpdatedAt     time.Time
+}
+
+// Capacity is what a worker offers. Zero means no limit.
+type Capacity struct {
+	MaxSandboxes  int    `json:"max_sandboxes,omitempty"`
+	RPCURL        string `json:"rpc_url,omitempty"`
+	PreviewDomain string `json:"preview_domain,omitempty"`
+}

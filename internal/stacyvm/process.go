@@ -1,0 +1,93 @@
+package stacyvm
+
+import "time"
+
+// Stream names one of a process's output streams.
+type Stream string
+
+const (
+	// Stdout is standard output; with a terminal, everything it prints.
+	Stdout Stream = "stdout"
+	// Stderr is standard error.
+	Stderr Stream = "stderr"
+)
+
+// Command is what to run and how. Argv is never empty; a shell command is already {"/bin/sh", "-c", text}.
+type Command struct {
+	ProcessID string // chosen by the caller to make a retry idempotent; empty: the guest chooses
+	Argv      []string
+	Label     string // shown in lists and logs in place of Argv
+	Env       map[string]string
+	Workdir   string
+	User      string        // name, uid or uid:gid; empty: root
+	Timeout   time.Duration // 0: none
+	Terminal  *Terminal
+	Stdin     bool // keep standard input open
+	Lossless  bool // unread output blocks the process instead of being dropped
+}
+
+// Terminal is a window's size in characters.
+type Terminal struct{ Rows, Cols uint16 }
+
+// Process is what the guest says of one process.
+type Process struct {
+	ID        string
+	PID       int64 // inside the sandbox; 0: it could not be started
+	Argv      []string
+	Label     string
+	Workdir   string
+	User      string
+	Terminal  bool
+	StdinOpen bool
+	Lossless  bool
+	StartedAt time.Time
+	EndedAt   time.Time // zero while it runs
+	Stdout    StreamState
+	Stderr    StreamState
+	Exit      *Exit // nil while it runs
+}
+
+// StreamState tells what of a stream can be read: bytes First up to Bytes.
+type StreamState struct{ First, Bytes uint64 }
+
+// Exit is how a process ended. It is a result, whatever the code.
+type Exit struct {
+	Code         int
+	Signal       int // 0: none
+	TimedOut     bool
+	Error        string // why it could not be started (codes 126, 127)
+	StdoutBytes  uint64
+	StderrBytes  uint64
+	StdoutSHA256 []byte
+	StderrSHA256 []byte
+	StreamsHeld  bool // a child that was left behind still held a stream
+	Duration     time.Duration
+}
+
+// Event is one step of a process's output. Exactly one of Started, Data, Gap, Exit is set, none for a keepalive.
+type Event struct {
+	Started *Process
+	Stream  Stream // of Data and Gap
+	Offset  uint64 // of the first byte of Data or Gap
+	Data    []byte // valid until the next event is asked for
+	Gap     uint64 // number of bytes that were dropped before this reader could get them
+	Exit    *Exit
+}
+
+// FileInfo is what the guest says of one file.
+type FileInfo struct {
+	Path       string
+	Size       uint64
+	Mode       uint32 // permission bits with setuid, setgid, sticky
+	IsDir      bool
+	ModifiedAt time.Time
+	LinkTarget string
+}
+
+// Stats is a sandbox's use of resources.
+type Stats struct {
+	MemoryBytes, MemoryLimitBytes uint64
+	CPUTime                       time.Duration // of all processes since boot
+	Processes                     int
+	DiskBytes, DiskLimitBytes     uint64
+}

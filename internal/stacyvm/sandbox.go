@@ -1,0 +1,90 @@
+package stacyvm
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"regexp"
+	"time"
+)
+
+// SandboxID names a sandbox: "sb-" and 24 hex digits (96 random bits). Knowing one grants nothing.
+type SandboxID string
+
+// NewSandboxID makes a fresh id.
+func NewSandboxID() SandboxID {
+	var b [12]byte
+	_, _ = rand.Read(b[:]) // never fails (crypto/rand)
+	return SandboxID("sb-" + hex.EncodeToString(b[:]))
+}
+
+var sandboxID = regexp.MustCompile(`^sb-[0-9a-f]{24}$`)
+
+// Valid reports whether id has the form of an id. Check it before it becomes part of a path.
+func (id SandboxID) Valid() bool { return sandboxID.MatchString(string(id)) }
+
+// WorkerID names one worker: an operator's word, [A-Za-z0-9._-]{1,64}.
+type WorkerID string
+
+// Sandbox is one row of the store: what is known of a disposable computer. The zero time means "not yet".
+type Sandbox struct {
+	ID        SandboxID
+	State     State
+	Reason    string // why, for error and unhealthy: one word such as "lost", "worker_stale", "create_failed"
+	Desired   Desired
+	Provider  string // engine name
+	Image     string
+	Spec      Spec
+	OwnerID   string
+	TenantID  string
+	WorkerID  WorkerID
+	Fence     Fence  // of the present owner; only a write that carries it counts
+	RuntimeID string // the engine's own name for the runtime, when it differs from ID
+	Recovered bool   // found by reconciliation after its row or owner was lost
+	// Unenforced names the limits ("memory", "cpu", "disk", "pids") that this machine cannot enforce for this sandbox.
+	Unenforced []string
+	Metadata   map[string]string
+	CreatedAt  time.Time
+	UpdatedAt  time.Time
+	ExpiresAt  time.Time
+}
+
+// Desired is what the user wants of a sandbox; reconciliation makes it true.
+type Desired string
+
+const (
+	// DesiredRunning is set at create.
+	DesiredRunning Desired = "running"
+	// DesiredDestroyed is written before a destroy is tried, so that it is finished after a crash.
+	DesiredDestroyed Desired = "destroyed"
+)
+
+// Spec is everything that decides what a sandbox is made of. It is complete: every default is filled in.
+type Spec struct {
+	Image    string            `json:"image"`
+	Provider string            `json:"provider"`
+	MemoryMB int               `json:"memory_mb"` // MiB; what the guest sees as its total
+	VCPUs    int               `json:"vcpus"`
+	DiskMB   int               `json:"disk_mb"` // MiB that may be written to the root file system
+	TTL      time.Duration     `json:"ttl"`
+	Network  NetworkMode       `json:"network"`
+	Env      map[string]string `json:"env,omitempty"`
+}
+
+// NetworkMode says what a guest can reach.
+type NetworkMode string
+
+// NetworkNone: a loopback interface and nothing else, no DNS. The default, and for now the only one.
+const NetworkNone NetworkMode = "none"
+
+// Admission answers whether a create would be let in now.
+type Admission struct {
+	Allowed         bool
+	Reason          string // max_ttl, max_sandboxes, max_sandboxes_per_owner, worker_unavailable; empty when allowed
+	Active, Max     int    // Max 0: no limit
+	OwnerActive     int
+	OwnerMax        int
+	MaxTTL          time.Duration
+	SelectedWorker  WorkerID
+	EligibleWorkers int
+	WorkerReason    string
+}

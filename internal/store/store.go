@@ -1,0 +1,182 @@
+// Package store keeps rows: sandboxes, leases, workers, audits, exec log and idempotency keys. It knows SQL and the
+// vocabulary; it makes no decisions. Statements are written once for both dialects. Time comes from the database only.
+//
+// Errors: CodeNotFound, CodeConflict (a name or key is taken), CodeStaleEpoch (a fenced write changed nothing),
+// CodeStorageFull, CodeUnavailable, CodeInternal.
+package store
+
+import (
+	"context"
+	"time"
+
+	"github.com/stacyvm/stacyvm/internal/stacyvm"
+)
+
+// Store is the database. All methods may be called concurrently.
+type Store interface {
+	// View runs read with a consistent view.
+	View(ctx context.Context, read func(Tx) error) error
+	// Update runs write in one transaction: all or nothing, durable when it returns nil. write may run more than once
+	// (a busy database), so it must have no effect outside the transaction. An error from write rolls back.
+	Update(ctx context.Context, write func(Tx) error) error
+	// Cluster gives this database's identity.
+	Cluster(ctx context.Context) (Cluster, error)
+	// Ping checks that the database answers.
+	Ping(ctx context.Context) error
+	// Close ends all connections.
+	Close() error
+}
+
+// Cluster is the identity of a database.
+type Cluster struct {
+	ID          string // random, made with the schema
+	Incarnation int64  // raised by a restore from backup
+}
+
+// Tx is one transaction's view of the tables. It is not safe for concurrent use and ends with the callback.
+type Tx interface {
+	// Now is the database's clock, the same within a transaction.
+	Now(ctx context.Context) (time.Time, error)
+	Sandboxes() Sandboxes
+	Leases() Leases
+	Workers() Workers
+	Audit() Audit
+	Idempotency() Idempotency
+}
+
+// Sandboxes are rows with soft delete.
+type Sandboxes interface {
+	// Insert writes a new row. CreatedAt and UpdatedAt become the database's now, ExpiresAt now plus Spec.TTL. CodeConflict: the id exists.
+	Insert(ctx context.Context, sandbox stacyvm.Sandbox) (stacyvm.Sandbox, error)
+	// Get finds a row, tombstones too.
+	Get(ctx context.Context, id stacyvm.SandboxID) (stacyvm.Sandbox, error)
+	// List gives rows newest first.
+	List(ctx context.Context, filter SandboxFilter) ([]stacyvm.Sandbox, error)
+	// Count counts what List would give without its limit.
+	Count(ctx context.Context, filter SandboxFilter) (int, error)
+	// Apply is the fenced write of an owner's report: it changes the row only when it still carries fence and its state
+	// may become change.State. CodeStaleEpoch: another fence; CodeConflict: the state does not allow it.
+	Apply(ctx context.Context, id stacyvm.SandboxID, fence stacyvm.Fence, change Change) (stacyvm.Sandbox, error)
+	// Want writes what the user wants; it needs no fence. CodeNotFound for a tombstone.
+	Want(ctx context.Context, id stacyvm.SandboxID, wish Wish) (stacyvm.Sandbox, error)
+}
+
+// SandboxFilter selects rows; the zero value selects all active ones.
+type SandboxFilter struct {
+	Tenant   string
+	Owner    string
+	Worker   stacyvm.WorkerID
+	Provider string
+	States   []stacyvm.State // empty: all but destroyed
+	Expired  bool            // only those whose time has passed
+	Limit    int             // 0: 1,000,000
+	After    Cursor          // continue behind this row
+}
+
+// Cursor is a place in a list: the last row that was seen.
+type Cursor struct {
+	CreatedAt time.Time
+	ID        stacyvm.SandboxID
+}
+
+// Change is one fenced change. Nil and empty fields stay as they are.
+type Change struct {
+	State      stacyvm.State
+	Reason     *string
+	RuntimeID  string
+	Recovered  bool
+	Unenforced []string
+}
+
+// Wish is one change of the user's will. Zero fields stay as they are.
+type Wish struct {
+	Desired stacyvm.Desired
+	TTL     time.Duration // new expiry: now plus TTL
+}
+
+// Leases decide who should act; see docs/adr on leases.
+type Leases interface {
+	// Acquire takes a free or expired lease, or takes it again for the same holder, and raises the epoch. For a sandbox
+	// lease it also raises the row's fence and worker. CodeConflict: held by another.
+	Acquire(ctx context.Context, request LeaseRequest) (stacyvm.Lease, error)
+	// Renew extends all of these that are still held by holder and session, in one statement, and returns them.
+	Renew(ctx context.Context, holder stacyvm.WorkerID, session string, held []Held, ttl time.Duration) ([]stacyvm.Lease, error)
+	// Release lets go; the row and its epoch stay. CodeNotFound: not the holder.
+	Release(ctx context.Context, resource string, holder stacyvm.WorkerID, epoch int64) error
+	// Get finds a lease, free ones too.
+	Get(ctx context.Context, resource string) (stacyvm.Lease, error)
+	// List gives the leases of one holder, or all with an empty holder.
+	List(ctx context.Context, holder stacyvm.WorkerID) ([]stacyvm.Lease, error)
+}
+
+// LeaseRequest asks for a lease.
+type LeaseRequest struct {
+	Resource  string
+	Type      string
+	Holder    stacyvm.WorkerID
+	Session   string
+	TTL       time.Duration
+	Grace     time.Duration // how long past its expiry another's lease is left alone
+	Successor bool          // the session is the registered successor of the same worker's earlier one
+}
+
+// Held names a lease by its epoch.
+type Held struct {
+	Resource string
+	Epoch    int64
+}
+
+// Workers are machines.
+type Workers interface {
+	// Save registers a worker or its heartbeat; LastHeartbeat becomes the database's now.
+	Save(ctx context.Context, worker stacyvm.Worker) (stacyvm.Worker, error)
+	Get(ctx context.Context, id stacyvm.WorkerID) (stacyvm.Worker, error)
+	List(ctx context.Context) ([]stacyvm.Worker, error)
+	Delete(ctx context.Context, id stacyvm.WorkerID) error
+}
+
+// Audit is append-only.
+type Audit interface {
+	// AppendOperations writes audit lines; CreatedUS 0 becomes now.
+	AppendOperations(ctx context.Context, lines []stacyvm.Operation) error
+	// Operations lists lines newest first.
+	Operations(ctx context.Context, filter OperationFilter) ([]stacyvm.Operation, error)
+	// AppendExecs writes exec log lines.
+	AppendExecs(ctx context.Context, lines []stacyvm.ExecRecord) error
+	// Execs lists a sandbox's exec log newest first.
+	Execs(ctx context.Context, sandbox stacyvm.SandboxID, limit int) ([]stacyvm.ExecRecord, error)
+}
+
+// OperationFilter selects audit lines; empty fields select all.
+type OperationFilter struct {
+	Actor   string
+	Action  string
+	Sandbox stacyvm.SandboxID
+	Tenant  string
+	Limit   int   // 0: 100
+	Before  int64 // ID of the last line that was seen
+}
+
+// Idempotency keeps the answers to requests that carry a key, for 24 h.
+type Idempotency interface {
+	// Begin claims a key. It returns nil when the caller now owns it; the record when the key is known. A claim whose
+	// request died is free again after ClaimTTL.
+	Begin(ctx context.Context, claim IdempotencyRecord) (*IdempotencyRecord, error)
+	// Finish stores the answer.
+	Finish(ctx context.Context, scope, key string, status int, body []byte) error
+	// Abandon frees a claim, so that the request can be tried again.
+	Abandon(ctx context.Context, scope, key string) error
+	// Purge removes records older than 24 h and returns their number.
+	Purge(ctx context.Context) (int, error)
+}
+
+// IdempotencyRecord is one key.
+type IdempotencyRecord struct {
+	Scope    string // tenant, principal and route
+	Key      string
+	BodyHash string            // SHA-256 of the canonical body
+	Sandbox  stacyvm.SandboxID // that the create made
+	Done     bool
+	Status   int
+	Body     []byte
+}

@@ -1,0 +1,79 @@
+// Package worker is the port to one machine: what a control plane may ask of it. A worker owns runtimes; it never sees the
+// store. Local and remote workers are the same to everybody above, and workertest checks that they are.
+//
+// Every mutating call carries a Ref. A worker remembers the highest fence that it has seen for a sandbox, on disk, and
+// refuses an older one with CodeStaleEpoch.
+package worker
+
+import (
+	"context"
+	"net"
+	"time"
+
+	"github.com/stacyvm/stacyvm/internal/engine"
+	"github.com/stacyvm/stacyvm/internal/guest"
+	"github.com/stacyvm/stacyvm/internal/stacyvm"
+)
+
+// Worker is one machine.
+type Worker interface {
+	// Create makes the sandbox's runtime and returns when its guest answers. The same ref again finds the first runtime.
+	// After an error nothing is left of it, or Inventory shows it.
+	Create(ctx context.Context, ref stacyvm.Ref, request CreateRequest) (Created, error)
+	// Destroy removes the runtime; a runtime that is not there is a success.
+	Destroy(ctx context.Context, ref stacyvm.Ref) error
+	// Inventory is complete or an error.
+	Inventory(ctx context.Context) (Inventory, error)
+	// Guest gives a connection to the sandbox's guest program, limited to one scope. It stays good until the runtime is
+	// gone or the fence is old.
+	Guest(ctx context.Context, ref stacyvm.Ref, scope guest.Scope) (guest.Conn, error)
+	// DialPort reaches a TCP port on the sandbox's loopback.
+	DialPort(ctx context.Context, ref stacyvm.Ref, port uint16) (net.Conn, error)
+	// Providers tells what this machine's engines can do, as probed.
+	Providers(ctx context.Context) ([]Provider, error)
+}
+
+// CreateRequest is a full spec and who it is for.
+type CreateRequest struct {
+	Cluster   string // this cluster's id: a runtime of another is left alone
+	Spec      stacyvm.Spec
+	OwnerID   string
+	TenantID  string
+	ExpiresAt time.Time
+}
+
+// Created is what a create reports.
+type Created struct {
+	RuntimeID  string
+	Unenforced []string // limits that this machine cannot hold for it
+}
+
+// Inventory is everything on the machine that carries our labels.
+type Inventory struct {
+	Worker   stacyvm.WorkerID
+	Runtimes []Runtime
+}
+
+// Runtime is one sandbox as the machine has it.
+type Runtime struct {
+	ID      stacyvm.SandboxID
+	Fence   stacyvm.Fence // highest that the worker has confirmed; from the labels when its journal has none
+	Cluster string
+	// Healthy means that the guest answered. Otherwise Reason says why not: "creating", "dead", "no_answer".
+	Healthy   bool
+	Reason    string
+	Request   CreateRequest // what it was made from, as far as known
+	Created   Created
+	CreatedAt time.Time
+}
+
+// Provider is one engine on a worker.
+type Provider struct {
+	Name         string
+	Default      bool
+	Capabilities engine.Capabilities
+	Error        string // why it is not healthy; empty when it is
+	Latency      time.Duration
+	CheckedAt    time.Time
+	Runtimes     int
+}
