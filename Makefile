@@ -1,0 +1,58 @@
+# Everything that a developer or CI runs. `make help` lists the targets.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+GO       ?= go
+GOARCH   := $(shell $(GO) env GOARCH)
+VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS  := -s -w
+STATIC   := CGO_ENABLED=0 GOOS=linux $(GO) build -trimpath
+BUNDLE   := internal/bundle/files
+TOOL     := $(GO) tool -modfile=tools.mod
+
+GUEST_SRC  := $(shell find cmd/stacyvm-guest internal/guest proto -name '*.go' ! -name '*_test.go') go.mod go.sum
+SENTRY_SRC := $(shell find cmd/stacyvm-sentry internal/engine/gvisor/wire -name '*.go' ! -name '*_test.go') go.mod go.sum
+PACK_SRC   := $(wildcard scripts/bundle/*.go)
+
+.PHONY: help build run serve test test-setup lint generate bench clean
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+build: $(BUNDLE)/stacyvm-guest.zst $(BUNDLE)/stacyvm-sentry.zst ## make bin/stacyvm, the one file that a user copies
+	$(STATIC) -ldflags '$(LDFLAGS) -X github.com/stacyvm/stacyvm/internal/cli.Version=$(VERSION)' -o bin/stacyvm ./cmd/stacyvm
+
+$(BUNDLE)/stacyvm-guest.zst: $(GUEST_SRC) $(PACK_SRC)
+	$(STATIC) -ldflags '$(LDFLAGS)' -o bin/parts/stacyvm-guest ./cmd/stacyvm-guest
+	$(GO) run ./scripts/bundle -in bin/parts/stacyvm-guest -out $@
+
+# gVisor and nothing else, so that the rest of the product compiles in seconds. The first build takes minutes.
+$(BUNDLE)/stacyvm-sentry.zst: $(SENTRY_SRC) $(PACK_SRC)
+	$(STATIC) -ldflags '$(LDFLAGS)' -o bin/parts/stacyvm-sentry ./cmd/stacyvm-sentry
+	$(GO) run ./scripts/bundle -in bin/parts/stacyvm-sentry -out $@ -strip-blob
+
+run: build ## build, then run a real program in a real sandbox and print its result
+	@scripts/demo.sh bin/stacyvm
+
+serve: build ## build, then serve the API on http://127.0.0.1:7423
+	bin/stacyvm serve
+
+test: test-setup build ## install what the tests need, then run everything
+	@scripts/test.sh
+
+test-setup:
+	@scripts/test-setup.sh
+
+lint: ## golangci-lint with the size and import rules (the first run builds it: minutes)
+	$(TOOL) golangci-lint run ./...
+
+generate: ## write the generated files anew; must leave no diff
+	cd proto && $(GO) tool -modfile=../tools.mod buf lint && $(GO) tool -modfile=../tools.mod buf generate
+	$(GO) generate ./internal/... ./client/...
+
+bench: build ## time the product on this machine; prints the machine and its load beside the figures
+	@scripts/bench.sh
+
+clean: ## remove what the build made
+	rm -rf bin dist $(BUNDLE)/*.zst

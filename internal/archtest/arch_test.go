@@ -1,0 +1,146 @@
+// Package archtest holds one test: who may import whom. docs/architecture.md explains the table; the linter's depguard
+// rules say the same to an editor.
+package archtest
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"path"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/stacyvm/stacyvm/"
+
+// rules says which packages of this module a package may import. A trailing /... covers the package and everything below
+// it. The first rule whose key matches the importing package decides, so that more special keys stand first.
+var rules = []struct {
+	pkg     string
+	imports []string
+}{
+	{"cmd/stacyvm", []string{"internal/cli"}},
+	{"cmd/stacyvm-guest", []string{"internal/guest", "internal/guest/agent"}},
+	{"cmd/stacyvm-sentry", []string{"internal/engine/gvisor/wire"}},
+	{"client/...", nil},
+	{"proto/...", []string{"proto/..."}},
+	{"scripts/...", []string{"internal/bundle"}},
+
+	{"internal/stacyvm", nil},
+	{"internal/testneed", []string{"internal/bundle"}},
+	{"internal/bundle", []string{"internal/stacyvm"}},
+	{"internal/auth", []string{"internal/stacyvm"}},
+	{"internal/config", []string{"internal/stacyvm"}},
+	{"internal/schedule", []string{"internal/stacyvm"}},
+	{"internal/image", []string{"internal/stacyvm"}},
+	{"internal/guest/agent/...", []string{"internal/guest", "internal/guest/agent/...", "proto/..."}},
+	{"internal/guest", []string{"internal/stacyvm", "proto/..."}},
+
+	{"internal/store/...", []string{"internal/stacyvm", "internal/store/..."}},
+
+	{"internal/engine/mock", []string{"internal/engine", "internal/guest/...", "internal/stacyvm"}},
+	{"internal/engine/gvisor/wire", []string{"internal/stacyvm"}},
+	{"internal/engine/gvisor", []string{"internal/bundle", "internal/engine", "internal/engine/gvisor/wire", "internal/guest", "internal/stacyvm"}},
+	{"internal/engine/enginetest", []string{"internal/engine", "internal/guest", "internal/stacyvm"}},
+	{"internal/engine", []string{"internal/guest", "internal/stacyvm"}},
+
+	{"internal/worker/local", []string{"internal/worker", "internal/engine", "internal/image", "internal/guest", "internal/stacyvm"}},
+	{"internal/worker/workertest", []string{"internal/worker", "internal/engine", "internal/guest", "internal/stacyvm"}},
+	{"internal/worker", []string{"internal/engine", "internal/guest", "internal/stacyvm"}},
+
+	{"internal/control", []string{"internal/store", "internal/worker", "internal/schedule", "internal/guest", "internal/auth", "internal/stacyvm"}},
+	{"internal/reconcile", []string{"internal/store", "internal/worker", "internal/schedule", "internal/guest", "internal/auth", "internal/stacyvm"}},
+	{"internal/api/...", []string{"internal/api/...", "internal/control", "internal/auth", "internal/telemetry", "internal/stacyvm"}},
+	{"internal/cli", []string{"client", "internal/daemon", "internal/config", "internal/image", "internal/stacyvm", "internal/engine/..."}},
+	{"internal/daemon", []string{"internal/...", "client"}},
+}
+
+func TestImports(t *testing.T) {
+	for _, pkg := range listPackages(t) {
+		from := strings.TrimPrefix(pkg.ImportPath, module)
+		allowed, known := ruleFor(from)
+		if !known {
+			if len(pkg.GoFiles) > 0 {
+				t.Errorf("%s has no rule in archtest: add it to the table and to docs/architecture.md", from)
+			}
+			continue
+		}
+		for _, imported := range pkg.Imports {
+			to, ours := strings.CutPrefix(imported, module)
+			if ours && !matchesAny(to, allowed) {
+				t.Errorf("%s may not import %s (allowed: %s)", from, to, strings.Join(allowed, ", "))
+			}
+		}
+	}
+}
+
+// TestNoDatabaseOutsideStore keeps SQL in one place, and gVisor out of everything but the launcher.
+func TestConfinedModules(t *testing.T) {
+	confined := map[string]string{
+		"database/sql":                           "internal/store",
+		"gvisor.dev/gvisor":                      "cmd/stacyvm-sentry",
+		"github.com/danielgtaylor/huma":          "internal/api",
+		"github.com/spf13/cobra":                 "internal/cli",
+		"github.com/google/go-containerregistry": "internal/image",
+	}
+	for _, pkg := range listPackages(t) {
+		from := strings.TrimPrefix(pkg.ImportPath, module)
+		for _, imported := range pkg.Imports {
+			for prefix, home := range confined {
+				if strings.HasPrefix(imported, prefix) && from != home && !strings.HasPrefix(from, home+"/") {
+					t.Errorf("%s imports %s, which belongs to %s alone", from, imported, home)
+				}
+			}
+		}
+	}
+}
+
+func ruleFor(pkg string) ([]string, bool) {
+	for _, rule := range rules {
+		if matches(pkg, rule.pkg) {
+			return rule.imports, true
+		}
+	}
+	return nil, false
+}
+
+func matchesAny(pkg string, patterns []string) bool {
+	for _, pattern := range patterns {
+		if matches(pkg, pattern) {
+			return true
+		}
+	}
+	return false
+}
+
+func matches(pkg, pattern string) bool {
+	if below, ok := strings.CutSuffix(pattern, "/..."); ok {
+		return pkg == below || strings.HasPrefix(pkg, below+"/")
+	}
+	return path.Clean(pattern) == pkg
+}
+
+type listedPackage struct {
+	ImportPath string
+	GoFiles    []string
+	Imports    []string
+}
+
+func listPackages(t *testing.T) []listedPackage {
+	t.Helper()
+	output, err := exec.Command("go", "list", "-json=ImportPath,GoFiles,Imports", module+"...").Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	var packages []listedPackage
+	for decoder := json.NewDecoder(strings.NewReader(string(output))); ; {
+		var pkg listedPackage
+		if err := decoder.Decode(&pkg); errors.Is(err, io.EOF) {
+			return packages
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		packages = append(packages, pkg)
+	}
+}
