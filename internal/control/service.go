@@ -6,115 +6,83 @@ package control
 
 import (
 	"context"
-	"io"
+	"log/slog"
 	"time"
 
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
+	"github.com/stacyvm/stacyvm/internal/store"
+	"github.com/stacyvm/stacyvm/internal/worker"
 )
 
-// CreateRequest asks for a sandbox; empty fields take the defaults.
-type CreateRequest struct {
-	Image       string
-	Provider    string
-	MemoryMB    int
-	VCPUs       int
-	DiskMB      int
-	TTL         *time.Duration // nil: the default
-	OwnerID     string
-	Metadata    map[string]string
-	NetworkMode string
-	Template    string
-	Env         map[string]string
+// Config is what a Service is made from.
+type Config struct {
+	Store store.Store
+	// Workers finds a worker by its id. CodeUnavailable: it is not known here or cannot be reached.
+	Workers  func(stacyvm.WorkerID) (worker.Worker, error)
+	Self     stacyvm.WorkerID // the worker in this process
+	Session  string           // random per process; holds the leases of Self
+	Defaults Defaults
+	// AuditSync writes each audit line before the operation is answered instead of within 100 ms.
+	AuditSync bool
+	// Recovered reports whether the first recovery pass over the rows is done; nil means that there is none to wait for.
+	Recovered func() bool
+	Logger    *slog.Logger
 }
 
-// Idempotency makes a create repeatable. The zero value turns it off.
-type Idempotency struct {
-	Key      string // 1-255 visible ASCII characters
-	Route    string
-	BodyHash string // SHA-256 of the canonical body
+// Defaults fill what a request leaves empty, and bound it.
+type Defaults struct {
+	Image    string
+	Provider string
+	MemoryMB int
+	VCPUs    int
+	DiskMB   int
+	TTL      time.Duration
+	MaxTTL   time.Duration // 0: no limit
+
+	ExecTimeout    time.Duration // 0: none
+	MaxExecTimeout time.Duration // 0: no limit
+
+	MaxSandboxes         int // 0: no limit
+	MaxSandboxesPerOwner int // 0: no limit
 }
 
-// ExecRequest is one command. Mode "shell" (the default) runs Command with Args appended, each quoted; "argv" runs
-// Command with Args untouched.
-type ExecRequest struct {
-	ProcessID string
-	Command   string
-	Args      []string
-	Mode      string
-	Env       map[string]string
-	Workdir   string
-	User      string
-	Timeout   *time.Duration // nil: the default
-	Terminal  *stacyvm.Terminal
-	Stdin     bool
-	Lossless  bool
-	// Input is given to the command and then closed. It excludes Stdin.
-	Input []byte
+// Service is what the product does. All methods may be called concurrently. Methods that change something finish even
+// when the caller's context ends half-way.
+type Service struct {
+	store     store.Store
+	workers   func(stacyvm.WorkerID) (worker.Worker, error)
+	self      stacyvm.WorkerID
+	session   string
+	defaults  Defaults
+	auditSync bool
+	recovered func() bool
+	log       *slog.Logger
+	journal   *journal
+	rows      *rowCache
 }
 
-// ExecResult is a finished command with its output, each stream kept to 16 MiB.
-type ExecResult struct {
-	Process   stacyvm.Process
-	Exit      stacyvm.Exit
-	Stdout    []byte
-	Stderr    []byte
-	Truncated bool
+// New makes a service; Background must run for as long as it is used.
+func New(config Config) *Service {
+	if config.Recovered == nil {
+		config.Recovered = func() bool { return true }
+	}
+	if config.Logger == nil {
+		config.Logger = slog.New(slog.DiscardHandler)
+	}
+	return &Service{
+		store:     config.Store,
+		workers:   config.Workers,
+		self:      config.Self,
+		session:   config.Session,
+		defaults:  config.Defaults,
+		auditSync: config.AuditSync,
+		recovered: config.Recovered,
+		log:       config.Logger,
+		journal:   newJournal(config.Store, config.Logger),
+		rows:      newRowCache(),
+	}
 }
 
-// Output is a process's output as it comes. Close it; the process goes on.
-type Output interface {
-	// Next gives the next event. io.EOF comes after the exit event. A connection to the guest that breaks is made again
-	// from the last offset, unseen by the caller.
-	Next(ctx context.Context) (stacyvm.Event, error)
-	Close() error
-}
-
-// AttachRequest says from where to read.
-type AttachRequest struct {
-	StdoutOffset uint64
-	StderrOffset uint64
-	NoFollow     bool // end after what is there now
-}
-
-// InputRequest is bytes for standard input.
-type InputRequest struct {
-	Data   []byte
-	Offset *uint64 // of Data's first byte, to make a retry idempotent
-	Close  bool
-}
-
-// File is a file's content as it comes.
-type File struct {
-	Info stacyvm.FileInfo
-	io.ReadCloser
-}
-
-// WriteRequest puts a file in place, whole or not at all.
-type WriteRequest struct {
-	Path string
-	Mode uint32 // 0: 0644, or what the file had
-	User string
-	Body io.Reader
-}
-
-// ProviderStatus is one engine as the providers route shows it.
-type ProviderStatus struct {
-	Name         string
-	Healthy      bool
-	Default      bool
-	Isolates     bool
-	Latency      time.Duration
-	CheckedAt    time.Time
-	Error        string
-	Capabilities []string
-	Enforces     []string
-	Runtimes     int
-	Sandboxes    int
-}
-
-// Readiness says whether requests can be served.
-type Readiness struct {
-	Ready     bool
-	StoreOK   bool
-	Providers []ProviderStatus
-}
+// Background writes audit and exec log lines in batches until ctx ends, and then what is left. End it after the last
+// request. (Run, the name that other long-lived parts give to this, is a verb of the product here.)
+func (s *Service) Background(ctx context.Context) error { return s.journal.run(ctx) }
