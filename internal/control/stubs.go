@@ -2,28 +2,12 @@ package control
 
 import (
 	"context"
-	"time"
 
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
 
 var soon = stacyvm.Errorf(stacyvm.CodeUnavailable, "not built yet")
 
-func (s *Service) Create(ctx context.Context, request CreateRequest, key Idempotency) (sandbox stacyvm.Sandbox, replayed bool, err error) {
-	return sandbox, false, soon
-}
-func (s *Service) Admit(ctx context.Context, request CreateRequest) (stacyvm.Admission, error) {
-	return stacyvm.Admission{}, soon
-}
-func (s *Service) Sandbox(ctx context.Context, id stacyvm.SandboxID) (stacyvm.Sandbox, error) {
-	return stacyvm.Sandbox{}, soon
-}
-func (s *Service) Sandboxes(ctx context.Context) ([]stacyvm.Sandbox, error) { return nil, soon }
-func (s *Service) Destroy(ctx context.Context, id stacyvm.SandboxID) error  { return soon }
-func (s *Service) Prune(ctx context.Context) (int, error)                   { return 0, soon }
-func (s *Service) Extend(ctx context.Context, id stacyvm.SandboxID, ttl time.Duration) (stacyvm.Sandbox, error) {
-	return stacyvm.Sandbox{}, soon
-}
 func (s *Service) Exec(ctx context.Context, id stacyvm.SandboxID, request ExecRequest) (ExecResult, error) {
 	return ExecResult{}, soon
 }

@@ -1,0 +1,123 @@
+package control
+
+import (
+	"context"
+	"time"
+
+	"github.com/stacyvm/stacyvm/internal/auth"
+	"github.com/stacyvm/stacyvm/internal/schedule"
+	"github.com/stacyvm/stacyvm/internal/stacyvm"
+	"github.com/stacyvm/stacyvm/internal/store"
+)
+
+// Reasons of an admission that is refused.
+const (
+	reasonMaxTTL    = "max_ttl"
+	reasonMax       = "max_sandboxes"
+	reasonOwnerMax  = "max_sandboxes_per_owner"
+	reasonNoWorkers = "worker_unavailable"
+)
+
+// Admit tells whether a create would be let in now. CodeInvalid, CodeNotFound and CodeUnsupported as for Create.
+func (s *Service) Admit(ctx context.Context, request CreateRequest) (stacyvm.Admission, error) {
+	if err := authorise(ctx, scopeRead); err != nil {
+		return stacyvm.Admission{}, err
+	}
+	p, err := s.plan(auth.From(ctx), request)
+	if err != nil {
+		return stacyvm.Admission{}, err
+	}
+	var admission stacyvm.Admission
+	err = s.store.View(ctx, func(tx store.Tx) error {
+		admission, err = s.admission(ctx, tx, p)
+		return err
+	})
+	return admission, err
+}
+
+// admission counts and places. In an Update the answer holds until the end of the transaction.
+func (s *Service) admission(ctx context.Context, tx store.Tx, p plan) (stacyvm.Admission, error) {
+	a := stacyvm.Admission{Max: s.defaults.MaxSandboxes, OwnerMax: s.defaults.MaxSandboxesPerOwner, MaxTTL: s.defaults.MaxTTL}
+	var err error
+	if a.Active, err = tx.Sandboxes().Count(ctx, store.SandboxFilter{}); err != nil {
+		return a, err
+	}
+	if p.owner != "" {
+		if a.OwnerActive, err = tx.Sandboxes().Count(ctx, store.SandboxFilter{Tenant: p.tenant, Owner: p.owner}); err != nil {
+			return a, err
+		}
+	}
+	candidates, err := s.candidates(ctx, tx)
+	if err != nil {
+		return a, err
+	}
+	if !served(candidates, p.spec.Provider) {
+		return a, stacyvm.Errorf(stacyvm.CodeNotFound, "provider %.64q does not exist", p.spec.Provider)
+	}
+	choice := schedule.Pick(p.spec, candidates)
+	a.SelectedWorker, a.EligibleWorkers, a.WorkerReason = choice.Worker, choice.Eligible, choice.Reason
+	switch {
+	case a.MaxTTL > 0 && p.spec.TTL > a.MaxTTL:
+		a.Reason = reasonMaxTTL
+	case a.Max > 0 && a.Active >= a.Max:
+		a.Reason = reasonMax
+	case a.OwnerMax > 0 && p.owner != "" && a.OwnerActive >= a.OwnerMax:
+		a.Reason = reasonOwnerMax
+	case choice.Worker == "":
+		a.Reason = reasonNoWorkers
+	}
+	a.Allowed = a.Reason == ""
+	return a, nil
+}
+
+// candidates are the registered workers with their load.
+func (s *Service) candidates(ctx context.Context, tx store.Tx) ([]schedule.Candidate, error) {
+	workers, err := tx.Workers().List(ctx)
+	if err != nil {
+		return nil, err
+	}
+	now, err := tx.Now(ctx)
+	if err != nil {
+		return nil, err
+	}
+	candidates := make([]schedule.Candidate, 0, len(workers))
+	for _, w := range workers {
+		active, err := tx.Sandboxes().Count(ctx, store.SandboxFilter{Worker: w.ID})
+		if err != nil {
+			return nil, err
+		}
+		age := now.Sub(w.LastHeartbeat)
+		if w.ID == s.self {
+			age = 0 // this process needs no message to know that it lives
+		}
+		candidates = append(candidates, schedule.Candidate{Worker: w, Active: active, Age: age})
+	}
+	return candidates, nil
+}
+
+// served reports whether any worker, in whatever state, has the engine. Without a worker nothing is known to be missing.
+func served(candidates []schedule.Candidate, provider string) bool {
+	for _, c := range candidates {
+		if schedule.Serves(c.Worker, provider) {
+			return true
+		}
+	}
+	return len(candidates) == 0
+}
+
+// refusal is the error of a create that was not let in.
+func refusal(a stacyvm.Admission) error {
+	switch a.Reason {
+	case reasonMaxTTL:
+		return overTTL(a.MaxTTL)
+	case reasonMax:
+		return stacyvm.Errorf(stacyvm.CodeLimit, "the limit of %d sandboxes is reached", a.Max)
+	case reasonOwnerMax:
+		return stacyvm.Errorf(stacyvm.CodeLimit, "the owner's limit of %d sandboxes is reached", a.OwnerMax)
+	}
+	return stacyvm.Errorf(stacyvm.CodeLimit, "no worker can take the sandbox: %s", a.WorkerReason)
+}
+
+func overTTL(limit time.Duration) error {
+	return &stacyvm.Error{Code: stacyvm.CodeLimit, Field: "ttl", Message: "ttl: over the maximum of " + limit.String()}
+}

@@ -1,0 +1,83 @@
+package control
+
+import (
+	"context"
+	"strings"
+
+	"github.com/stacyvm/stacyvm/internal/auth"
+	"github.com/stacyvm/stacyvm/internal/stacyvm"
+	"github.com/stacyvm/stacyvm/internal/store"
+)
+
+// maxDetail is what the audit and the exec log keep of a text, in bytes.
+const maxDetail = 2048
+
+// Scopes that the service asks for.
+const (
+	scopeRead    = "read:sandboxes"
+	scopeSandbox = "api:sandboxes"
+	scopeExec    = "api:exec"
+	scopeFiles   = "api:files"
+)
+
+// authorise refuses a caller without the scope.
+func authorise(ctx context.Context, scope string) error {
+	if auth.From(ctx).May(scope) {
+		return nil
+	}
+	return stacyvm.Errorf(stacyvm.CodeForbidden, "this needs the scope %s", scope)
+}
+
+// operation is the audit line of what the caller does; err is what came of it.
+func operation(ctx context.Context, action string, sandbox stacyvm.Sandbox, resource string, err error) stacyvm.Operation {
+	principal := auth.From(ctx)
+	tenant := sandbox.TenantID
+	if tenant == "" {
+		tenant = principal.Tenant
+	}
+	line := stacyvm.Operation{
+		Actor:     principal.Subject,
+		Action:    action,
+		SandboxID: sandbox.ID,
+		Resource:  cut(resource),
+		Provider:  sandbox.Provider,
+		Status:    "ok",
+		TenantID:  tenant,
+	}
+	switch stacyvm.CodeOf(err) {
+	case "":
+	case stacyvm.CodeForbidden, stacyvm.CodeUnauthenticated, stacyvm.CodeLimit:
+		line.Status, line.Detail = "denied", cut(err.Error())
+	default:
+		line.Status, line.Detail = "failed", cut(err.Error())
+	}
+	return line
+}
+
+// audited writes the line of an operation that does not change the store otherwise, and gives the operation's error. With
+// audit.sync the line is on disk before this returns, and a line that cannot be written is an error itself.
+func (s *Service) audited(ctx context.Context, action string, sandbox stacyvm.Sandbox, resource string, err error) error {
+	op := operation(ctx, action, sandbox, resource, err)
+	if !s.auditSync {
+		s.journal.add(line{operation: &op})
+		return err
+	}
+	failed := s.journal.append(context.WithoutCancel(ctx), []line{{operation: &op}})
+	if err == nil {
+		err = failed
+	}
+	return err
+}
+
+// auditIn writes a line in the transaction of the change that it tells of.
+func auditIn(ctx context.Context, tx store.Tx, op stacyvm.Operation) error {
+	return tx.Audit().AppendOperations(ctx, []stacyvm.Operation{op})
+}
+
+// cut bounds a text and makes it storable.
+func cut(text string) string {
+	if len(text) > maxDetail {
+		text = text[:maxDetail]
+	}
+	return strings.ReplaceAll(strings.ToValidUTF8(text, ""), "\x00", "")
+}

@@ -1,0 +1,211 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/stacyvm/stacyvm/internal/auth"
+	"github.com/stacyvm/stacyvm/internal/stacyvm"
+	"github.com/stacyvm/stacyvm/internal/store"
+	"github.com/stacyvm/stacyvm/internal/worker"
+)
+
+const (
+	// storeWithin bounds the store's part of a change, and undoWithin the removal of what a failed one left.
+	storeWithin = 15 * time.Second
+	undoWithin  = 20 * time.Second
+
+	reasonCreateFailed = "create_failed"
+)
+
+// Create makes a sandbox and returns when its guest answers; replayed means that the key was answered before. It goes on
+// when the caller's context ends: the sandbox is then in the lists, or gone when it could not be made. A create that fails
+// leaves a tombstone with the reason create_failed, or a sandbox in state error while leftovers are being removed.
+//
+// CodeInvalid names the field; CodeNotFound: no such provider, template or image; CodeLimit; CodeKeyReused and
+// CodeInProgress tell of the key; CodeUnsupported, CodeStorageFull, CodeUnavailable as the worker says.
+func (s *Service) Create(ctx context.Context, request CreateRequest, key Idempotency) (sandbox stacyvm.Sandbox, replayed bool, err error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stacyvm.CreateWithin+storeWithin)
+	defer cancel()
+	reserved, first, err := s.reserve(ctx, request, key)
+	if err != nil {
+		return stacyvm.Sandbox{}, false, s.audited(ctx, "sandbox.spawn", reserved, request.Image, err)
+	}
+	if first != nil {
+		return *first, true, nil
+	}
+	sandbox, err = s.build(ctx, reserved, key)
+	return sandbox, false, err
+}
+
+// reserve checks the request and writes, in one transaction: the key, the row in state creating, its lease, the audit
+// line. It gives the sandbox of an earlier request with the same key instead when there is one.
+func (s *Service) reserve(ctx context.Context, request CreateRequest, key Idempotency) (sandbox stacyvm.Sandbox, first *stacyvm.Sandbox, err error) {
+	if err := authorise(ctx, scopeSandbox); err != nil {
+		return sandbox, nil, err
+	}
+	if err := key.check(); err != nil {
+		return sandbox, nil, err
+	}
+	p, err := s.plan(auth.From(ctx), request)
+	if err != nil {
+		return sandbox, nil, err
+	}
+	cluster, err := s.store.Cluster(ctx)
+	if err != nil {
+		return sandbox, nil, err
+	}
+	draft := stacyvm.Sandbox{
+		ID: stacyvm.NewSandboxID(), State: stacyvm.StateCreating, Desired: stacyvm.DesiredRunning,
+		Provider: p.spec.Provider, Image: p.spec.Image, Spec: p.spec,
+		OwnerID: p.owner, TenantID: p.tenant, Metadata: p.metadata,
+		Fence: stacyvm.Fence{Incarnation: cluster.Incarnation},
+	}
+	err = s.store.Update(ctx, func(tx store.Tx) error {
+		sandbox = draft
+		if first, err = claim(ctx, tx, key, draft.ID); err != nil || first != nil {
+			return err
+		}
+		admission, err := s.admission(ctx, tx, p)
+		if err != nil {
+			return err
+		}
+		if !admission.Allowed {
+			return refusal(admission)
+		}
+		sandbox.WorkerID = admission.SelectedWorker
+		sandbox, err = s.insert(ctx, tx, sandbox)
+		return err
+	})
+	if err != nil {
+		return stacyvm.Sandbox{Provider: p.spec.Provider, TenantID: p.tenant}, nil, err
+	}
+	return sandbox, first, nil
+}
+
+// insert writes the row, takes the lease for the row's worker and adds the audit line.
+func (s *Service) insert(ctx context.Context, tx store.Tx, sandbox stacyvm.Sandbox) (stacyvm.Sandbox, error) {
+	sandbox, err := tx.Sandboxes().Insert(ctx, sandbox)
+	if err != nil {
+		return sandbox, err
+	}
+	session := s.session
+	if sandbox.WorkerID != s.self {
+		w, err := tx.Workers().Get(ctx, sandbox.WorkerID)
+		if err != nil {
+			return sandbox, err
+		}
+		session = w.Session
+	}
+	lease, err := tx.Leases().Acquire(ctx, store.LeaseRequest{
+		Resource: string(sandbox.ID), Type: "sandbox", Holder: sandbox.WorkerID, Session: session,
+		TTL: stacyvm.LeaseTTL, Grace: stacyvm.LeaseGrace,
+	})
+	if err != nil {
+		return sandbox, err
+	}
+	sandbox.Fence.Epoch = lease.Epoch
+	return sandbox, auditIn(ctx, tx, operation(ctx, "sandbox.spawn", sandbox, sandbox.Image, nil))
+}
+
+// build has the worker make the runtime and confirms it.
+func (s *Service) build(ctx context.Context, sandbox stacyvm.Sandbox, key Idempotency) (stacyvm.Sandbox, error) {
+	cluster, err := s.store.Cluster(ctx)
+	if err != nil {
+		return sandbox, s.undo(ctx, sandbox, key, err)
+	}
+	w, err := s.workers(sandbox.WorkerID)
+	if err != nil {
+		return sandbox, s.undo(ctx, sandbox, key, err)
+	}
+	making, cancel := context.WithTimeout(ctx, stacyvm.CreateWithin)
+	defer cancel()
+	created, err := w.Create(making, stacyvm.Ref{ID: sandbox.ID, Fence: sandbox.Fence}, worker.CreateRequest{
+		Cluster: cluster.ID, Spec: sandbox.Spec, OwnerID: sandbox.OwnerID, TenantID: sandbox.TenantID, ExpiresAt: sandbox.ExpiresAt,
+	})
+	if err != nil {
+		return sandbox, s.undo(ctx, sandbox, key, err)
+	}
+	return s.confirm(ctx, sandbox, created, key)
+}
+
+// confirm makes the sandbox running and stores the key's answer. Reconciliation may have done the first already; a
+// destroy may have come in between.
+func (s *Service) confirm(ctx context.Context, sandbox stacyvm.Sandbox, created worker.Created, key Idempotency) (stacyvm.Sandbox, error) {
+	var running stacyvm.Sandbox
+	unwanted := false
+	err := s.store.Update(ctx, func(tx store.Tx) error {
+		current, err := tx.Sandboxes().Get(ctx, sandbox.ID)
+		if err != nil {
+			return err
+		}
+		unwanted = current.Desired == stacyvm.DesiredDestroyed || current.State == stacyvm.StateDestroyed
+		if unwanted {
+			return nil
+		}
+		running = current
+		if current.State != stacyvm.StateRunning || current.Fence != sandbox.Fence {
+			running, err = tx.Sandboxes().Apply(ctx, sandbox.ID, sandbox.Fence, store.Change{
+				State: stacyvm.StateRunning, RuntimeID: created.RuntimeID, Unenforced: created.Unenforced,
+			})
+			if err != nil {
+				return err
+			}
+		}
+		return finish(ctx, tx, key, running)
+	})
+	s.rows.drop(sandbox.ID)
+	switch {
+	case unwanted && err == nil:
+		gone := stacyvm.Errorf(stacyvm.CodeConflict, "the sandbox was destroyed while it was being created")
+		return sandbox, s.undo(ctx, sandbox, key, gone)
+	case err != nil:
+		// The runtime is there: reconciliation finds it and finishes what could not be written.
+		return sandbox, err
+	}
+	return running, nil
+}
+
+// undo removes what a failed create left, writes how it ended and gives the error for the caller. Reconciliation repeats
+// what fails here.
+func (s *Service) undo(ctx context.Context, sandbox stacyvm.Sandbox, key Idempotency, cause error) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoWithin)
+	defer cancel()
+	defer s.rows.drop(sandbox.ID)
+	s.log.Warn("create failed", "sandbox", sandbox.ID, "worker", sandbox.WorkerID, "error", cause)
+	left := s.removeRuntime(ctx, sandbox)
+	err := s.store.Update(ctx, func(tx store.Tx) error {
+		if err := abandon(ctx, tx, key); err != nil {
+			return err
+		}
+		if err := auditIn(ctx, tx, operation(ctx, "sandbox.spawn", sandbox, sandbox.Image, cause)); err != nil {
+			return err
+		}
+		if left == nil {
+			return bury(ctx, tx, sandbox, reasonCreateFailed)
+		}
+		if _, err := tx.Sandboxes().Want(ctx, sandbox.ID, store.Wish{Desired: stacyvm.DesiredDestroyed}); err != nil {
+			return err
+		}
+		_, err := tx.Sandboxes().Apply(ctx, sandbox.ID, sandbox.Fence, store.Change{State: stacyvm.StateError, Reason: new(reasonCreateFailed)})
+		return err
+	})
+	if err != nil || left != nil {
+		s.log.Warn("create is not undone yet", "sandbox", sandbox.ID, "runtime", left, "row", err)
+	}
+	return createError(cause)
+}
+
+// createError is what a caller learns of a worker's failure.
+func createError(cause error) error {
+	var known *stacyvm.Error
+	switch {
+	case errors.Is(cause, context.DeadlineExceeded):
+		return stacyvm.Wrap(stacyvm.CodeUnavailable, cause, fmt.Sprintf("the sandbox did not start within %s", stacyvm.CreateWithin))
+	case errors.As(cause, &known):
+		return cause
+	}
+	return stacyvm.Wrap(stacyvm.CodeInternal, cause, "the sandbox could not be started")
+}

@@ -1,0 +1,130 @@
+package control
+
+import (
+	"context"
+
+	"github.com/stacyvm/stacyvm/internal/auth"
+	"github.com/stacyvm/stacyvm/internal/stacyvm"
+	"github.com/stacyvm/stacyvm/internal/store"
+)
+
+// staleTries is how often a destroy follows a sandbox to its new owner.
+const staleTries = 3
+
+// Destroy removes a sandbox. The wish is durable before anything is tried, so that it is fulfilled after a crash too, and
+// the call goes on when the caller's context ends. CodeNotFound: no such sandbox, or destroyed before; CodeUnavailable: its
+// worker does not answer now, the sandbox will be removed when it does.
+func (s *Service) Destroy(ctx context.Context, id stacyvm.SandboxID) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stacyvm.CreateWithin)
+	defer cancel()
+	if err := authorise(ctx, scopeSandbox); err != nil {
+		return s.audited(ctx, "sandbox.destroy", stacyvm.Sandbox{ID: id}, "", err)
+	}
+	sandbox, err := s.condemn(ctx, id)
+	if err != nil {
+		return s.audited(ctx, "sandbox.destroy", stacyvm.Sandbox{ID: id}, "", err)
+	}
+	for range staleTries {
+		if err = s.remove(ctx, sandbox); stacyvm.CodeOf(err) != stacyvm.CodeStaleEpoch {
+			break
+		}
+		if sandbox, err = s.read(ctx, id); err != nil || !sandbox.State.Active() {
+			break
+		}
+	}
+	if err != nil {
+		s.log.Warn("destroy is left to reconciliation", "sandbox", id, "worker", sandbox.WorkerID, "error", err)
+		return stacyvm.Wrap(stacyvm.CodeUnavailable, err, "the sandbox cannot be removed now; it will be as soon as its worker answers")
+	}
+	return nil
+}
+
+// condemn writes the wish and its audit line.
+func (s *Service) condemn(ctx context.Context, id stacyvm.SandboxID) (sandbox stacyvm.Sandbox, err error) {
+	defer s.rows.drop(id)
+	err = s.store.Update(ctx, func(tx store.Tx) error {
+		if _, err := visible(ctx, tx, id); err != nil {
+			return err
+		}
+		if sandbox, err = tx.Sandboxes().Want(ctx, id, store.Wish{Desired: stacyvm.DesiredDestroyed}); err != nil {
+			return err
+		}
+		return auditIn(ctx, tx, operation(ctx, "sandbox.destroy", sandbox, "", nil))
+	})
+	return sandbox, err
+}
+
+// remove has the worker remove the runtime and buries the row. CodeStaleEpoch: the sandbox has a new owner.
+func (s *Service) remove(ctx context.Context, sandbox stacyvm.Sandbox) error {
+	if err := s.removeRuntime(ctx, sandbox); err != nil {
+		return err
+	}
+	defer s.rows.drop(sandbox.ID)
+	return s.store.Update(ctx, func(tx store.Tx) error { return bury(ctx, tx, sandbox, "") })
+}
+
+// removeRuntime asks the sandbox's worker; a runtime that is not there is a success.
+func (s *Service) removeRuntime(ctx context.Context, sandbox stacyvm.Sandbox) error {
+	w, err := s.workers(sandbox.WorkerID)
+	if err != nil {
+		return err
+	}
+	return w.Destroy(ctx, stacyvm.Ref{ID: sandbox.ID, Fence: sandbox.Fence})
+}
+
+// bury makes the row a tombstone and lets its lease go. A row that is one already stays as it is.
+func bury(ctx context.Context, tx store.Tx, sandbox stacyvm.Sandbox, reason string) error {
+	current, err := tx.Sandboxes().Get(ctx, sandbox.ID)
+	if err != nil || !current.State.Active() {
+		return err
+	}
+	change := store.Change{State: stacyvm.StateDestroyed}
+	if reason != "" {
+		change.Reason = &reason
+	}
+	if _, err := tx.Sandboxes().Apply(ctx, sandbox.ID, sandbox.Fence, change); err != nil {
+		return err
+	}
+	err = tx.Leases().Release(ctx, string(sandbox.ID), sandbox.WorkerID, sandbox.Fence.Epoch)
+	if stacyvm.CodeOf(err) == stacyvm.CodeNotFound {
+		return nil // it ran out before
+	}
+	return err
+}
+
+// read reads a row without regard to who asks.
+func (s *Service) read(ctx context.Context, id stacyvm.SandboxID) (sandbox stacyvm.Sandbox, err error) {
+	err = s.store.View(ctx, func(tx store.Tx) error {
+		sandbox, err = tx.Sandboxes().Get(ctx, id)
+		return err
+	})
+	return sandbox, err
+}
+
+// Prune destroys every sandbox of the caller's tenant whose time has passed and gives their number. It stops at the first
+// that cannot be removed.
+func (s *Service) Prune(ctx context.Context) (int, error) {
+	if err := authorise(ctx, scopeSandbox); err != nil {
+		return 0, s.audited(ctx, "sandbox.prune", stacyvm.Sandbox{}, "", err)
+	}
+	var expired []stacyvm.Sandbox
+	err := s.store.View(ctx, func(tx store.Tx) (err error) {
+		expired, err = tx.Sandboxes().List(ctx, store.SandboxFilter{Tenant: auth.From(ctx).Tenant, Expired: true})
+		return err
+	})
+	if err != nil {
+		return 0, err
+	}
+	pruned := 0
+	for _, sandbox := range expired {
+		err := s.Destroy(ctx, sandbox.ID)
+		if stacyvm.CodeOf(err) == stacyvm.CodeNotFound {
+			continue // somebody else was faster
+		}
+		if err != nil {
+			return pruned, err
+		}
+		pruned++
+	}
+	return pruned, nil
+}

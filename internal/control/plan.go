@@ -1,0 +1,164 @@
+package control
+
+import (
+	"maps"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/stacyvm/stacyvm/internal/stacyvm"
+)
+
+// Bounds of a create request. The lower ones are what a guest needs to start at all.
+const (
+	minMemoryMB, maxMemoryMB = 64, 1 << 20
+	minVCPUs, maxVCPUs       = 1, 256
+	minDiskMB, maxDiskMB     = 16, 1 << 20
+
+	maxImage         = 255
+	maxOwner         = 128
+	maxMetadata      = 64 // entries
+	maxMetadataKey   = 128
+	maxMetadataValue = 2048
+	maxEnv           = 256 // entries
+	maxEnvBytes      = 64 << 10
+)
+
+// plan is a create request with every default filled in and every field checked. Limits are checked later, in the
+// transaction that counts.
+type plan struct {
+	spec     stacyvm.Spec
+	owner    string
+	tenant   string
+	metadata map[string]string
+}
+
+// plan checks a request. CodeInvalid names the field; CodeNotFound: no such template.
+func (s *Service) plan(principal stacyvm.Principal, request CreateRequest) (plan, error) {
+	d := s.defaults
+	p := plan{
+		spec: stacyvm.Spec{
+			Image:    or(request.Image, d.Image),
+			Provider: or(request.Provider, d.Provider),
+			MemoryMB: or(request.MemoryMB, d.MemoryMB),
+			VCPUs:    or(request.VCPUs, d.VCPUs),
+			DiskMB:   or(request.DiskMB, d.DiskMB),
+			TTL:      d.TTL,
+			Network:  stacyvm.NetworkNone,
+			Env:      maps.Clone(request.Env),
+		},
+		owner:    or(request.OwnerID, principal.Subject),
+		tenant:   principal.Tenant,
+		metadata: maps.Clone(request.Metadata),
+	}
+	if request.TTL != nil {
+		p.spec.TTL = *request.TTL
+	}
+	if request.Template != "" {
+		return plan{}, stacyvm.Errorf(stacyvm.CodeNotFound, "template %.64q does not exist", request.Template)
+	}
+	for _, err := range []error{
+		checkImage(p.spec.Image),
+		inRange("memory_mb", p.spec.MemoryMB, minMemoryMB, maxMemoryMB),
+		inRange("vcpus", p.spec.VCPUs, minVCPUs, maxVCPUs),
+		inRange("disk_mb", p.spec.DiskMB, minDiskMB, maxDiskMB),
+		checkTTL(p.spec.TTL),
+		checkOwner(p.owner),
+		checkMetadata(p.metadata),
+		checkNetwork(request.NetworkMode),
+		checkEnv(p.spec.Env),
+	} {
+		if err != nil {
+			return plan{}, err
+		}
+	}
+	return p, nil
+}
+
+// or gives value, or fallback for the zero value.
+func or[T comparable](value, fallback T) T {
+	var zero T
+	if value == zero {
+		return fallback
+	}
+	return value
+}
+
+func inRange(field string, value, low, high int) error {
+	if value < low || value > high {
+		return stacyvm.Invalid(field, "%d is not between %d and %d", value, low, high)
+	}
+	return nil
+}
+
+func checkTTL(ttl time.Duration) error {
+	if ttl <= 0 {
+		return stacyvm.Invalid("ttl", "must be positive, such as 30m")
+	}
+	return nil
+}
+
+func checkImage(image string) error {
+	if image == "" || len(image) > maxImage || !plainWord(image) {
+		return stacyvm.Invalid("image", "must be a name of 1 to %d characters without white space", maxImage)
+	}
+	return nil
+}
+
+func checkOwner(owner string) error {
+	if utf8.RuneCountInString(owner) > maxOwner || !plainWord(owner) || strings.ContainsAny(owner, `/\`) {
+		return stacyvm.Invalid("owner_id", "must have at most %d characters and no white space, control character, / or \\", maxOwner)
+	}
+	return nil
+}
+
+// plainWord reports whether text is valid UTF-8 without white space and control characters.
+func plainWord(text string) bool {
+	return utf8.ValidString(text) && !strings.ContainsFunc(text, func(r rune) bool { return unicode.IsSpace(r) || !unicode.IsPrint(r) })
+}
+
+func checkMetadata(metadata map[string]string) error {
+	if len(metadata) > maxMetadata {
+		return stacyvm.Invalid("metadata", "%d entries are over %d", len(metadata), maxMetadata)
+	}
+	for key, value := range metadata {
+		switch {
+		case key == "" || len(key) > maxMetadataKey || !storable(key):
+			return stacyvm.Invalid("metadata", "a key must be text of 1 to %d bytes", maxMetadataKey)
+		case len(value) > maxMetadataValue || !storable(value):
+			return stacyvm.Invalid("metadata", "the value of %q must be text of at most %d bytes", key, maxMetadataValue)
+		}
+	}
+	return nil
+}
+
+// storable reports whether every store can keep the text.
+func storable(text string) bool { return utf8.ValidString(text) && !strings.Contains(text, "\x00") }
+
+func checkNetwork(mode string) error {
+	switch mode {
+	case "", string(stacyvm.NetworkNone):
+		return nil
+	case "egress":
+		return stacyvm.Errorf(stacyvm.CodeUnsupported, "network_mode: egress is not available on this server; only none is")
+	}
+	return stacyvm.Invalid("network_mode", "%.32q is unknown; allowed is none", mode)
+}
+
+func checkEnv(env map[string]string) error {
+	if len(env) > maxEnv {
+		return stacyvm.Invalid("env", "%d entries are over %d", len(env), maxEnv)
+	}
+	total := 0
+	for key, value := range env {
+		total += len(key) + len(value)
+		if key == "" || strings.ContainsAny(key, "=\x00") || strings.Contains(value, "\x00") || !utf8.ValidString(key+value) {
+			return stacyvm.Invalid("env", "%.64q is not a usable name or value: no empty name, no = in it, no zero bytes", key)
+		}
+	}
+	if total > maxEnvBytes {
+		return stacyvm.Invalid("env", "%d bytes are over %d", total, maxEnvBytes)
+	}
+	return nil
+}
