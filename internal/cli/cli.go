@@ -1,0 +1,148 @@
+// Package cli is the command line: one file per command. Commands that act on sandboxes use the public client and nothing
+// else; serve and run start a server through daemon; image and doctor look at this machine's own directories.
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"strings"
+	"syscall"
+
+	"charm.land/fang/v2"
+	"github.com/spf13/cobra"
+
+	"github.com/stacyvm/stacyvm/client"
+)
+
+// Version is the program's version; release builds set it with the linker.
+var Version = "dev"
+
+// app is one invocation: its standard streams, global flags and exit code.
+type app struct {
+	stdin          *os.File
+	stdout, stderr *os.File
+	server         string
+	apiKey         string
+	configFile     string
+	output         string // json or table, of commands that have a table
+	exit           int
+}
+
+// exit codes of our own; a remote command's code is passed on as it is.
+const (
+	exitFailure     = 1
+	exitInterrupted = 130
+)
+
+// errReported: the reason is on the screen already.
+var errReported = errors.New("already reported")
+
+// Main runs one command line and returns its exit code.
+func Main(args []string) int {
+	// A reader that went away is an error of the write, so that clean-up still happens; children keep the default.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
+	a := &app{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr}
+	root := a.root()
+	root.SetArgs(args)
+	err := fang.Execute(context.Background(), root,
+		fang.WithVersion(version()), fang.WithErrorHandler(a.report))
+	if err != nil && a.exit == 0 {
+		a.exit = exitFailure
+	}
+	return a.exit
+}
+
+// root builds the command tree.
+func (a *app) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "stacyvm",
+		Short: "Disposable computers for programs",
+		Long:  "stacyvm gives programs, above all AI agents, disposable computers: create a sandbox, run commands in it, move files, destroy it.",
+		Args:  cobra.NoArgs,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	flags := root.PersistentFlags()
+	flags.StringVar(&a.server, "server", orDefault(os.Getenv("STACYVM_SERVER"), client.DefaultURL), "address of the server (STACYVM_SERVER)")
+	flags.StringVar(&a.apiKey, "api-key", "", "client key; better given as STACYVM_API_KEY, which other users of this machine cannot see")
+	flags.StringVar(&a.configFile, "config", "", "configuration file (STACYVM_CONFIG)")
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return fmt.Errorf("%w\nSee `%s --help`", err, cmd.CommandPath())
+	})
+	root.AddCommand(a.spawnCommand(), a.execCommand(), a.attachCommand(), a.psCommand(),
+		a.copyCommand(), a.listCommand(), a.killCommand(), a.logsCommand(), a.versionCommand())
+	return root
+}
+
+// report prints an error in plain words, with what to do about it.
+func (a *app) report(w io.Writer, _ fang.Styles, err error) {
+	if errors.Is(err, errReported) {
+		return
+	}
+	_, _ = fmt.Fprintln(w, "stacyvm: "+a.explain(err))
+}
+
+// explain turns an error into words for people.
+func (a *app) explain(err error) string {
+	switch {
+	case errors.Is(err, client.ErrNoServer):
+		return fmt.Sprintf("no server answers at %s: start one with `stacyvm serve`, or name another with --server", a.server)
+	case client.CodeOf(err) == client.CodeUnauthorized:
+		return err.Error() + ": set STACYVM_API_KEY to the server's key"
+	case errors.Is(err, context.Canceled):
+		return "interrupted"
+	}
+	return err.Error()
+}
+
+// client connects to the server that the flags name.
+func (a *app) client() (*client.Client, error) {
+	c, err := client.New(a.server, client.Options{APIKey: orDefault(a.apiKey, os.Getenv("STACYVM_API_KEY")), UserID: os.Getenv("STACYVM_USER_ID")})
+	if err != nil {
+		return nil, fmt.Errorf("--server: %w", err)
+	}
+	return c, nil
+}
+
+// interruptible ends the context at the first Ctrl-C or SIGTERM; the second one ends the program.
+func interruptible(parent context.Context) (context.Context, context.CancelFunc) {
+	ctx, stop := signal.NotifyContext(parent, os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop)
+	return ctx, stop
+}
+
+// arguments checks their number and says what is missing in the words of the usage line.
+func arguments(least, most int) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) >= least && (most < 0 || len(args) <= most) {
+			return nil
+		}
+		problem := "missing argument"
+		if len(args) > least {
+			problem = fmt.Sprintf("unexpected argument %q", args[most])
+		}
+		return fmt.Errorf("%s\nUsage: %s", problem, cmd.UseLine())
+	}
+}
+
+// version is Version, or what the Go tool stamped into a plain build.
+func version() string {
+	if Version != "dev" {
+		return Version
+	}
+	if info, ok := debug.ReadBuildInfo(); ok && strings.HasPrefix(info.Main.Version, "v") {
+		return info.Main.Version
+	}
+	return Version
+}
+
+func orDefault(value, fallback string) string {
+	if value == "" {
+		return fallback
+	}
+	return value
+}

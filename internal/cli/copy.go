@@ -1,0 +1,90 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path"
+	"regexp"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/stacyvm/stacyvm/client"
+)
+
+func (a *app) copyCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "cp SOURCE TARGET",
+		Short: "Copy files and directories between here and a sandbox",
+		Long: `Copy a file or a whole directory into a sandbox or out of it. One side is SANDBOX:PATH; a relative
+PATH starts at /workspace. A target that is a directory, or ends with a slash, receives the source under
+its own name. Permission bits are kept; symbolic links and special files are left out and reported.`,
+		Example: `  stacyvm cp report.csv sb-0123456789abcdef01234567:data/
+  stacyvm cp sb-0123456789abcdef01234567:/workspace/out ./out`,
+		Args: arguments(2, 2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			source, target := parsePlace(args[0]), parsePlace(args[1])
+			if (source.sandbox == "") == (target.sandbox == "") {
+				return errors.New("cp: exactly one side must be in a sandbox, written SANDBOX:PATH")
+			}
+			ctx, stop := interruptible(cmd.Context())
+			defer stop()
+			server, err := a.client()
+			if err != nil {
+				return err
+			}
+			c := &copier{app: a, server: server, sandbox: source.sandbox + target.sandbox}
+			done := progress(a.stderr, "copying")
+			defer done()
+			if target.sandbox != "" {
+				err = c.upload(ctx, source.path, target.path)
+			} else {
+				err = c.download(ctx, source.path, target.path)
+			}
+			done()
+			for _, name := range c.left {
+				a.warn("left out: %s", printable(name))
+			}
+			return err
+		},
+	}
+}
+
+// place is one side of a copy; an empty sandbox is this machine.
+type place struct{ sandbox, path string }
+
+var remotePlace = regexp.MustCompile(`^(sb-[0-9a-zA-Z_-]+):(.*)$`)
+
+func parsePlace(word string) place {
+	if match := remotePlace.FindStringSubmatch(word); match != nil {
+		return place{match[1], orDefault(match[2], ".")}
+	}
+	return place{"", word}
+}
+
+// copier copies between here and one sandbox.
+type copier struct {
+	app     *app
+	server  *client.Client
+	sandbox string
+	left    []string // what was left out, and why
+}
+
+func (c *copier) leaveOut(name, why string) { c.left = append(c.left, name+" ("+why+")") }
+
+// remoteTarget decides the name that an upload of a source called base gets.
+func (c *copier) remoteTarget(ctx context.Context, target, base string) (string, error) {
+	if strings.HasSuffix(target, "/") {
+		return path.Join(target, base), nil
+	}
+	info, err := c.server.Stat(ctx, c.sandbox, target)
+	if err == nil && info.IsDir {
+		return path.Join(target, base), nil
+	}
+	if err != nil && client.CodeOf(err) != client.CodeNotFound {
+		return "", fmt.Errorf("%s: %w", target, err)
+	}
+	// Not there, which may also mean that the sandbox is not: the first write says so.
+	return target, nil
+}

@@ -1,0 +1,42 @@
+package cli
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+)
+
+func (a *app) listCommand() *cobra.Command {
+	return a.withOutput(&cobra.Command{
+		Use:     "list",
+		Aliases: []string{"ls"},
+		Short:   "List sandboxes",
+		Args:    arguments(0, 0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			server, err := a.client()
+			if err != nil {
+				return err
+			}
+			sandboxes, err := server.Sandboxes(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if a.output == "json" {
+				return a.printJSON(sandboxes)
+			}
+			if len(sandboxes) == 0 {
+				_, err := fmt.Fprintln(a.stdout, "No active sandboxes")
+				return err
+			}
+			rows := make([][]string, 0, len(sandboxes))
+			for _, s := range sandboxes {
+				state := s.State
+				if s.Reason != "" {
+					state += " (" + s.Reason + ")"
+				}
+				rows = append(rows, []string{s.ID, state, s.Provider, s.Image, stamp(s.CreatedAt), stamp(s.ExpiresAt)})
+			}
+			return printTable(a.stdout, []string{"ID", "STATE", "PROVIDER", "IMAGE", "CREATED", "EXPIRES"}, rows)
+		},
+	})
+}

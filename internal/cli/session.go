@@ -1,0 +1,173 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"syscall"
+
+	"github.com/muesli/cancelreader"
+
+	"github.com/stacyvm/stacyvm/client"
+)
+
+// session joins this program's streams to one process in a sandbox until the process ends. The process is the server's:
+// when this program dies it goes on and can be attached again.
+type session struct {
+	app      *app
+	client   *client.Client
+	sandbox  string
+	process  string
+	input    bool // pass standard input on
+	tty      bool // the process has a terminal: put ours in raw mode
+	from     client.OutputRequest
+	inputPos uint64 // bytes that the process's input took before
+}
+
+// errDetached: the user left with the detach keys.
+var errDetached = errors.New("detached")
+
+// run returns the process's exit code.
+func (s *session) run(ctx context.Context) (int, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	var pumps sync.WaitGroup
+	defer pumps.Wait()
+	defer cancel(nil)
+	if s.tty {
+		restore, err := rawTerminal(s.app.stdin)
+		if err != nil {
+			return 0, err
+		}
+		defer restore()
+		pumps.Go(func() { s.followSize(ctx) })
+	}
+	if s.input {
+		reader, err := cancelreader.NewReader(s.app.stdin)
+		if err != nil {
+			return 0, fmt.Errorf("read standard input: %w", err)
+		}
+		context.AfterFunc(ctx, func() { reader.Cancel() })
+		pumps.Go(func() { s.pumpInput(ctx, reader, cancel) })
+	}
+	exit, err := s.pumpOutput(ctx)
+	if cause := context.Cause(ctx); err != nil && cause != nil {
+		err = cause
+	}
+	if err != nil {
+		return 0, err
+	}
+	return s.verdict(exit), nil
+}
+
+// pumpOutput prints until the exit comes.
+func (s *session) pumpOutput(ctx context.Context) (*client.Exit, error) {
+	for event, err := range s.client.Output(ctx, s.sandbox, s.process, s.from) {
+		switch {
+		case err != nil:
+			return nil, err
+		case event.Exit != nil:
+			return event.Exit, nil
+		case event.Gap > 0:
+			s.app.warn("%d bytes of %s are missing here: they were printed too long ago", event.Gap, event.Stream)
+			continue
+		}
+		target := s.app.stdout
+		if event.Stream == client.Stderr {
+			target = s.app.stderr
+		}
+		if _, err := target.Write(event.Data); err != nil {
+			return nil, s.outputGone(ctx, err)
+		}
+	}
+	return nil, nil // without follow: what was there is printed
+}
+
+// outputGone does to the process what a local pipeline would do: who writes to a reader that left is told so.
+func (s *session) outputGone(ctx context.Context, err error) error {
+	if !errors.Is(err, syscall.EPIPE) {
+		return fmt.Errorf("print output: %w", err)
+	}
+	if err := s.client.Signal(ctx, s.sandbox, s.process, "PIPE"); err != nil && client.CodeOf(err) != client.CodeConflict {
+		return err
+	}
+	return errReported
+}
+
+// pumpInput passes standard input on until it ends, the process no longer wants it, or ctx ends.
+func (s *session) pumpInput(ctx context.Context, reader cancelreader.CancelReader, cancel context.CancelCauseFunc) {
+	defer reader.Close()
+	input := s.client.Input(s.sandbox, s.process, s.inputPos)
+	keys := detachKeys{active: s.tty}
+	buffer := make([]byte, 32<<10)
+	for {
+		n, err := reader.Read(buffer)
+		if data, leave := keys.filter(buffer[:n]); leave {
+			cancel(errDetached)
+			return
+		} else if writeErr := input.Write(ctx, data); writeErr != nil {
+			s.inputFailed(ctx, writeErr)
+			return
+		}
+		if errors.Is(err, io.EOF) {
+			if err := input.Close(ctx); err != nil {
+				s.inputFailed(ctx, err)
+			}
+			return
+		}
+		if err != nil {
+			return // cancelled, or the terminal is gone
+		}
+	}
+}
+
+// inputFailed warns, unless the process has just ended or closed its input itself.
+func (s *session) inputFailed(ctx context.Context, err error) {
+	code := client.CodeOf(err)
+	if ctx.Err() == nil && code != client.CodeConflict && code != client.CodeNotFound {
+		s.app.warn("standard input is no longer passed on: %v", err)
+	}
+}
+
+// verdict explains an unusual end and gives the exit code.
+func (s *session) verdict(exit *client.Exit) int {
+	switch {
+	case exit == nil:
+		return 0
+	case exit.TimedOut:
+		s.app.warn("the command's time limit passed")
+	case exit.Error != "":
+		s.app.warn("the command could not be started: %s", exit.Error)
+	}
+	return exit.Code
+}
+
+// forward passes signals to the process's group until ctx ends. The third interrupt gives up waiting.
+func (s *session) forward(ctx context.Context, signals <-chan os.Signal, giveUp context.CancelFunc) {
+	for interrupts := 1; ; interrupts++ {
+		select {
+		case <-ctx.Done():
+			return
+		case received := <-signals:
+			if interrupts == 3 {
+				s.app.warn("no longer waiting; the process goes on: `stacyvm attach %s %s`", s.sandbox, s.process)
+				giveUp()
+				return
+			}
+			name := "INT"
+			if received == syscall.SIGTERM {
+				name = "TERM"
+			}
+			if err := s.client.Signal(ctx, s.sandbox, s.process, name); err != nil && client.CodeOf(err) != client.CodeConflict && ctx.Err() == nil {
+				s.app.warn("pass the signal on: %v", err)
+			}
+		}
+	}
+}
+
+// warn prints a note of our own between a command's output.
+func (a *app) warn(format string, args ...any) {
+	_, _ = fmt.Fprintf(a.stderr, "stacyvm: "+format+"\n", args...) // nowhere else to complain
+}
