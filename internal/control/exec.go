@@ -1,0 +1,209 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/stacyvm/stacyvm/internal/guest"
+	"github.com/stacyvm/stacyvm/internal/stacyvm"
+)
+
+const (
+	// maxKept is what Exec keeps of a stream.
+	maxKept = 16 << 20
+	// timeoutSlack is how much longer than a command's timeout its guest may take to say so.
+	timeoutSlack = 15 * time.Second
+	// exitUnknown stands in the exec log for a process whose reader left before its end.
+	exitUnknown = -1
+)
+
+// Exec runs a command and gives its output when it has ended, whatever its exit code. A command whose caller leaves goes
+// on. CodeInvalid and CodeLimit name the field; CodeNotFound; CodeConflict: the sandbox does not run; CodeTimeout: the
+// guest kept silent long after the command's timeout; CodeUnavailable.
+func (s *Service) Exec(ctx context.Context, id stacyvm.SandboxID, request ExecRequest) (ExecResult, error) {
+	request.Lossless = true // all of it is read as fast as it comes
+	output, timeout, err := s.run(ctx, id, request)
+	if err != nil {
+		return ExecResult{}, err
+	}
+	defer output.Close()
+	if timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, timeout+timeoutSlack,
+			stacyvm.Errorf(stacyvm.CodeTimeout, "the command did not end %s after its timeout", timeoutSlack))
+		defer cancel()
+	}
+	var result ExecResult
+	for {
+		event, err := output.Next(ctx)
+		switch {
+		case errors.Is(err, io.EOF):
+			return result, nil
+		case err != nil && ctx.Err() != nil && stacyvm.CodeOf(context.Cause(ctx)) == stacyvm.CodeTimeout:
+			return result, context.Cause(ctx)
+		case err != nil:
+			return result, err
+		}
+		result.add(event)
+	}
+}
+
+// add collects one event.
+func (r *ExecResult) add(event stacyvm.Event) {
+	switch {
+	case event.Started != nil:
+		r.Process = *event.Started
+	case event.Exit != nil:
+		r.Exit = *event.Exit
+	case event.Gap > 0:
+		r.Truncated = true
+	case len(event.Data) > 0:
+		kept := &r.Stdout
+		if event.Stream == stacyvm.Stderr {
+			kept = &r.Stderr
+		}
+		room := min(maxKept-len(*kept), len(event.Data))
+		*kept = append(*kept, event.Data[:room]...)
+		r.Truncated = r.Truncated || room < len(event.Data)
+	}
+}
+
+// Run starts a command and gives its output as it comes, the started event first. The process outlives its reader.
+// Codes as for Exec.
+func (s *Service) Run(ctx context.Context, id stacyvm.SandboxID, request ExecRequest) (Output, error) {
+	output, _, err := s.run(ctx, id, request)
+	if err != nil {
+		return nil, err
+	}
+	return output, nil
+}
+
+// run opens the first stream itself, so that a refusal is the answer rather than an event.
+func (s *Service) run(ctx context.Context, id stacyvm.SandboxID, request ExecRequest) (*follower, time.Duration, error) {
+	command, sandbox, err := s.admitExec(ctx, id, request)
+	if err != nil {
+		return nil, 0, s.audited(ctx, "exec", sandbox, request.Command, err)
+	}
+	f := s.follow(ctx, id, command.ProcessID, AttachRequest{})
+	attach := f.open
+	f.open = func(ctx context.Context, started bool, from AttachRequest) (Output, error) {
+		if started {
+			return attach(ctx, started, from)
+		}
+		client, _, err := s.connect(ctx, id, guest.ScopeExec)
+		if err != nil {
+			return nil, err
+		}
+		return client.Run(ctx, command) // the same id again finds the first process
+	}
+	if len(request.Input) > 0 {
+		f.feed = func(ctx context.Context) { s.feed(ctx, id, command.ProcessID, request.Input) }
+	}
+	began := time.Now()
+	f.ended = func(exit *stacyvm.Exit) { s.logExec(sandbox.ID, command, began, exit) }
+	f.stream, err = f.open(f.ctx, false, f.from)
+	if broken(err) {
+		err = nil // Next tries again
+	}
+	if err = s.audited(ctx, "exec", sandbox, shown(command), err); err != nil {
+		f.cancel()
+		return nil, 0, err
+	}
+	return f, command.Timeout, nil
+}
+
+// admitExec checks who asks, what for, and that the sandbox runs.
+func (s *Service) admitExec(ctx context.Context, id stacyvm.SandboxID, request ExecRequest) (stacyvm.Command, stacyvm.Sandbox, error) {
+	unknown := stacyvm.Sandbox{ID: id}
+	if err := authorise(ctx, scopeExec); err != nil {
+		return stacyvm.Command{}, unknown, err
+	}
+	command, err := s.command(request)
+	if err != nil {
+		return stacyvm.Command{}, unknown, err
+	}
+	r, err := s.resolve(ctx, id)
+	if err != nil {
+		return stacyvm.Command{}, unknown, err
+	}
+	return command, r.Sandbox, r.usable()
+}
+
+// follow makes an Output that attaches to a process, again and again.
+func (s *Service) follow(ctx context.Context, id stacyvm.SandboxID, process string, from AttachRequest) *follower {
+	// The streams must outlive a call of Next but not the request, and they keep its principal.
+	life, cancel := context.WithCancel(ctx)
+	return &follower{
+		ctx:    life,
+		cancel: cancel,
+		from:   from,
+		open: func(ctx context.Context, _ bool, from AttachRequest) (Output, error) {
+			client, _, err := s.connect(ctx, id, guest.ScopeExec)
+			if err != nil {
+				return nil, err
+			}
+			return client.Attach(ctx, process, from.StdoutOffset, from.StderrOffset, !from.NoFollow)
+		},
+	}
+}
+
+// Attach reads a process's output from the given offsets on, and then its exit. CodeNotFound: no such sandbox or process.
+func (s *Service) Attach(ctx context.Context, id stacyvm.SandboxID, process string, request AttachRequest) (Output, error) {
+	if err := s.admitProcess(ctx, id, process, scopeExec); err != nil {
+		return nil, err
+	}
+	f := s.follow(ctx, id, process, request)
+	f.started = true
+	stream, err := f.open(f.ctx, true, f.from)
+	if err != nil {
+		f.cancel()
+		return nil, err
+	}
+	f.stream = stream
+	return f, nil
+}
+
+// Start starts a command and leaves it alone; its output is kept for Attach. It returns when the process has taken its
+// input, if it got any. Codes as for Exec.
+func (s *Service) Start(ctx context.Context, id stacyvm.SandboxID, request ExecRequest) (process stacyvm.Process, err error) {
+	command, sandbox, err := s.admitExec(ctx, id, request)
+	if err != nil {
+		return process, s.audited(ctx, "exec", sandbox, request.Command, err)
+	}
+	began := time.Now()
+	_, err = s.ask(ctx, id, guest.ScopeExec, func(client *client) error {
+		process, err = client.Start(ctx, command)
+		return err
+	})
+	if err := s.audited(ctx, "exec", sandbox, shown(command), err); err != nil {
+		return process, err
+	}
+	s.logExec(sandbox.ID, command, began, process.Exit)
+	if len(request.Input) > 0 {
+		s.feed(ctx, id, process.ID, request.Input)
+	}
+	return process, nil
+}
+
+// logExec writes the exec log line; a nil exit means that it is not known.
+func (s *Service) logExec(id stacyvm.SandboxID, command stacyvm.Command, began time.Time, exit *stacyvm.Exit) {
+	record := stacyvm.ExecRecord{
+		SandboxID: id, ProcessID: command.ProcessID, Command: cut(shown(command)), ExitCode: exitUnknown,
+		CreatedUS: began.UnixMicro(),
+	}
+	if exit != nil {
+		record.ExitCode, record.DurationUS = exit.Code, exit.Duration.Microseconds()
+	}
+	s.journal.add(line{exec: &record})
+}
+
+// shown is a command as lists and logs show it.
+func shown(command stacyvm.Command) string {
+	if command.Label != "" {
+		return command.Label
+	}
+	return strings.Join(command.Argv, " ")
+}

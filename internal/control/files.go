@@ -1,0 +1,168 @@
+package control
+
+import (
+	"context"
+	"path"
+	"strings"
+
+	"github.com/stacyvm/stacyvm/internal/guest"
+	"github.com/stacyvm/stacyvm/internal/stacyvm"
+)
+
+const (
+	maxPath = 4096
+	maxMode = 0o7777
+)
+
+// checkPath refuses what no file system takes. A relative path starts at /workspace.
+func checkPath(field, name string) error {
+	if name == "" || len(name) > maxPath || strings.Contains(name, "\x00") {
+		return stacyvm.Invalid(field, "must be a path of 1 to %d bytes", maxPath)
+	}
+	return nil
+}
+
+func checkMode(mode uint32) error {
+	if mode > maxMode {
+		return stacyvm.Invalid("mode", "must be octal, at most 7777")
+	}
+	return nil
+}
+
+// fileChange is one call that changes files, with its audit line. All checks must be made before it.
+func (s *Service) fileChange(ctx context.Context, id stacyvm.SandboxID, action, name string, bad error, change func(*client) error) error {
+	sandbox := stacyvm.Sandbox{ID: id}
+	err := authorise(ctx, scopeFiles)
+	if err == nil {
+		err = bad
+	}
+	if err == nil {
+		var client *client
+		if client, sandbox, err = s.connect(ctx, id, guest.ScopeFiles); err == nil {
+			err = change(client)
+		}
+	}
+	return s.audited(ctx, action, sandbox, name, err)
+}
+
+// fileQuestion is one call that only looks.
+func (s *Service) fileQuestion(ctx context.Context, id stacyvm.SandboxID, bad error, question func(*client) error) error {
+	if err := authorise(ctx, scopeRead); err != nil {
+		return err
+	}
+	if bad != nil {
+		return bad
+	}
+	_, err := s.ask(ctx, id, guest.ScopeFiles, question)
+	return err
+}
+
+// ReadFile opens a file for reading; close it. CodeNotFound: no such sandbox or file; CodeInvalid: a directory.
+func (s *Service) ReadFile(ctx context.Context, id stacyvm.SandboxID, name string) (file *File, err error) {
+	sandbox := stacyvm.Sandbox{ID: id}
+	if err = authorise(ctx, scopeRead); err == nil {
+		err = checkPath("path", name)
+	}
+	if err == nil {
+		sandbox, err = s.ask(ctx, id, guest.ScopeFiles, func(client *client) error {
+			info, body, err := client.ReadFile(ctx, name)
+			file = &File{Info: info, ReadCloser: body}
+			return err
+		})
+	}
+	if failed := s.audited(ctx, "file.read", sandbox, name, err); failed != nil {
+		if err == nil {
+			_ = file.Close() // the audit line could not be written
+		}
+		return nil, failed
+	}
+	return file, nil
+}
+
+// WriteFile puts a file in place, whole or not at all, and makes its parents. CodeInvalid: a directory is there, or a bad
+// path, mode or user; CodeStorageFull: the sandbox's disk is full.
+func (s *Service) WriteFile(ctx context.Context, id stacyvm.SandboxID, request WriteRequest) (info stacyvm.FileInfo, err error) {
+	bad := checkPath("path", request.Path)
+	if bad == nil {
+		bad = checkMode(request.Mode)
+	}
+	if bad == nil {
+		bad = checkUser(request.User)
+	}
+	err = s.fileChange(ctx, id, "file.write", request.Path, bad, func(client *client) error {
+		info, err = client.WriteFile(ctx, request.Path, request.Mode, request.User, request.Body)
+		return err
+	})
+	return info, err
+}
+
+// ListFiles lists a directory, sorted by name.
+func (s *Service) ListFiles(ctx context.Context, id stacyvm.SandboxID, name string) (files []stacyvm.FileInfo, err error) {
+	err = s.fileQuestion(ctx, id, checkPath("path", name), func(client *client) error {
+		files, err = client.ListFiles(ctx, name)
+		return err
+	})
+	return files, err
+}
+
+// StatFile tells of one file; it does not follow a last symbolic link.
+func (s *Service) StatFile(ctx context.Context, id stacyvm.SandboxID, name string) (info stacyvm.FileInfo, err error) {
+	err = s.fileQuestion(ctx, id, checkPath("path", name), func(client *client) error {
+		info, err = client.StatFile(ctx, name)
+		return err
+	})
+	return info, err
+}
+
+// GlobFiles gives the absolute paths that match; ** crosses directories. CodeInvalid: a bad pattern.
+func (s *Service) GlobFiles(ctx context.Context, id stacyvm.SandboxID, pattern string) (paths []string, err error) {
+	err = s.fileQuestion(ctx, id, checkPath("pattern", pattern), func(client *client) error {
+		paths, err = client.GlobFiles(ctx, pattern)
+		return err
+	})
+	return paths, err
+}
+
+// MakeDir makes a directory and its parents; mode 0 is 0755.
+func (s *Service) MakeDir(ctx context.Context, id stacyvm.SandboxID, name string, mode uint32) error {
+	bad := checkPath("path", name)
+	if bad == nil {
+		bad = checkMode(mode)
+	}
+	return s.fileChange(ctx, id, "file.mkdir", name, bad, func(client *client) error {
+		return client.MakeDir(ctx, name, mode)
+	})
+}
+
+// MoveFile renames a file or directory and makes the target's parents.
+func (s *Service) MoveFile(ctx context.Context, id stacyvm.SandboxID, from, to string) error {
+	bad := checkPath("old_path", from)
+	if bad == nil {
+		bad = checkPath("new_path", to)
+	}
+	return s.fileChange(ctx, id, "file.move", from+" -> "+to, bad, func(client *client) error {
+		return client.MoveFile(ctx, from, to)
+	})
+}
+
+// ChmodFile sets a file's permission bits.
+func (s *Service) ChmodFile(ctx context.Context, id stacyvm.SandboxID, name string, mode uint32) error {
+	bad := checkPath("path", name)
+	if bad == nil {
+		bad = checkMode(mode)
+	}
+	return s.fileChange(ctx, id, "file.chmod", name, bad, func(client *client) error {
+		return client.ChmodFile(ctx, name, mode)
+	})
+}
+
+// RemoveFile removes a file, or with recursive a directory and all below it. The root directory stays.
+func (s *Service) RemoveFile(ctx context.Context, id stacyvm.SandboxID, name string, recursive bool) error {
+	bad := checkPath("path", name)
+	if bad == nil && path.Clean("/"+name) == "/" && path.IsAbs(name) {
+		bad = stacyvm.Invalid("path", "the root directory cannot be removed")
+	}
+	return s.fileChange(ctx, id, "file.remove", name, bad, func(client *client) error {
+		return client.RemoveFile(ctx, name, recursive)
+	})
+}

@@ -1,0 +1,172 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/stacyvm/stacyvm/internal/stacyvm"
+)
+
+const (
+	// reconnectWithin is how long a reader waits for a guest whose connection broke.
+	reconnectWithin = 15 * time.Second
+	// reconnectFirst and reconnectMost bound the pause between tries, which doubles.
+	reconnectFirst = 50 * time.Millisecond
+	reconnectMost  = time.Second
+)
+
+// follower is an Output that survives its connection: it remembers how far its reader is and opens a new stream there.
+type follower struct {
+	// open begins a stream that lives until ctx ends: with started false the process may not run yet, otherwise it is
+	// read from the offsets on.
+	open func(ctx context.Context, started bool, from AttachRequest) (Output, error)
+	// feed gives the process its input, if any. It runs from the start of the process until ctx ends.
+	feed func(ctx context.Context)
+	// ended is told once how the process ended; nil: its reader left before.
+	ended func(*stacyvm.Exit)
+
+	ctx    context.Context // the life of the streams and of feed
+	cancel context.CancelFunc
+	feeds  sync.WaitGroup
+
+	mu      sync.Mutex // held while an event is waited for
+	stream  Output
+	started bool // the process is known to exist: attach rather than start
+	told    bool // ended was called
+	exited  bool
+	from    AttachRequest
+}
+
+// Next gives the next event and mends the connection when it breaks.
+func (f *follower) Next(ctx context.Context) (stacyvm.Event, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var giveUp time.Time
+	pause := reconnectFirst
+	for {
+		event, err := f.next(ctx)
+		switch {
+		case err == nil && !f.note(&event):
+			continue // the reader has it already
+		case err == nil:
+			return event, nil
+		case errors.Is(err, io.EOF) && (f.exited || f.from.NoFollow):
+			return stacyvm.Event{}, io.EOF
+		case ctx.Err() != nil || f.ctx.Err() != nil || !broken(err):
+			return stacyvm.Event{}, err
+		}
+		now := time.Now()
+		if giveUp.IsZero() {
+			giveUp = now.Add(reconnectWithin)
+		}
+		if now.After(giveUp) {
+			return stacyvm.Event{}, stacyvm.Wrap(stacyvm.CodeUnavailable, err, "the sandbox does not answer; its output can be attached to later")
+		}
+		f.drop()
+		if err := sleep(ctx, pause); err != nil {
+			return stacyvm.Event{}, err
+		}
+		pause = min(2*pause, reconnectMost)
+	}
+}
+
+// next reads from the stream that is open, or opens one.
+func (f *follower) next(ctx context.Context) (stacyvm.Event, error) {
+	if f.stream == nil {
+		stream, err := f.open(f.ctx, f.started, f.from)
+		if err != nil {
+			return stacyvm.Event{}, err
+		}
+		f.stream = stream
+	}
+	return f.stream.Next(ctx)
+}
+
+// note keeps the reader's place. It cuts off, or refuses, what the reader has seen before the connection broke.
+func (f *follower) note(event *stacyvm.Event) (fresh bool) {
+	switch {
+	case event.Started != nil:
+		again := f.started
+		f.started = true
+		if !again && f.feed != nil {
+			f.feeds.Go(func() { f.feed(f.ctx) })
+		}
+		return !again
+	case event.Exit != nil:
+		f.exited = true
+		f.tell(event.Exit)
+	case event.Gap > 0:
+		at := f.offset(event.Stream)
+		end := event.Offset + event.Gap
+		if end <= *at {
+			return false
+		}
+		*at = end
+	case len(event.Data) > 0:
+		at := f.offset(event.Stream)
+		if seen := *at - event.Offset; event.Offset < *at {
+			if seen >= uint64(len(event.Data)) {
+				return false
+			}
+			event.Data, event.Offset = event.Data[seen:], *at
+		}
+		*at = event.Offset + uint64(len(event.Data))
+	}
+	return true
+}
+
+func (f *follower) offset(stream stacyvm.Stream) *uint64 {
+	if stream == stacyvm.Stderr {
+		return &f.from.StderrOffset
+	}
+	return &f.from.StdoutOffset
+}
+
+func (f *follower) drop() {
+	if f.stream != nil {
+		_ = f.stream.Close() // it is broken already
+		f.stream = nil
+	}
+}
+
+func (f *follower) tell(exit *stacyvm.Exit) {
+	if !f.told && f.ended != nil {
+		f.ended(exit)
+	}
+	f.told = true
+}
+
+// Close lets go of the stream; the process goes on. A Next in another goroutine returns.
+func (f *follower) Close() error {
+	f.cancel()
+	f.feeds.Wait()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.drop()
+	f.tell(nil)
+	return nil
+}
+
+// broken reports whether a new connection may help.
+func broken(err error) bool {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return true // the stream ended without the exit
+	}
+	code := stacyvm.CodeOf(err)
+	return code == stacyvm.CodeUnavailable || code == stacyvm.CodeStaleEpoch
+}
+
+// sleep waits, or gives up with the context.
+func sleep(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return stacyvm.Wrap(stacyvm.CodeUnavailable, ctx.Err(), "the caller stopped waiting")
+	}
+}

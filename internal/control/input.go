@@ -1,0 +1,83 @@
+package control
+
+import (
+	"context"
+	"time"
+
+	"github.com/stacyvm/stacyvm/internal/guest"
+	"github.com/stacyvm/stacyvm/internal/stacyvm"
+)
+
+// maxInput is what a guest takes in one call, in bytes.
+const maxInput = 1 << 20
+
+// Input writes to a process's standard input and gives the number of bytes that it has taken in all. With an offset a
+// retry is harmless. CodeTooLarge: over 1 MiB; CodeConflict: the input is closed; CodeNotFound: no such process.
+func (s *Service) Input(ctx context.Context, id stacyvm.SandboxID, process string, request InputRequest) (received uint64, err error) {
+	if len(request.Data) > maxInput {
+		return 0, stacyvm.Errorf(stacyvm.CodeTooLarge, "data: %d bytes are over %d", len(request.Data), maxInput)
+	}
+	if err := s.admitProcess(ctx, id, process, scopeExec); err != nil {
+		return 0, err
+	}
+	client, _, err := s.connect(ctx, id, guest.ScopeExec)
+	if err != nil {
+		return 0, err
+	}
+	return client.Input(ctx, process, request.Data, request.Offset, request.Close)
+}
+
+// feed gives a process its whole input and closes it. It ends early when the process no longer takes any.
+func (s *Service) feed(ctx context.Context, id stacyvm.SandboxID, process string, input []byte) {
+	sent := uint64(0)
+	pause, giveUp := reconnectFirst, time.Now().Add(reconnectWithin)
+	for {
+		part := input[sent:min(sent+maxInput, uint64(len(input)))]
+		last := sent+uint64(len(part)) == uint64(len(input))
+		_, err := s.ask(ctx, id, guest.ScopeExec, func(client *client) error {
+			_, err := client.Input(ctx, process, part, &sent, last)
+			return err
+		})
+		switch {
+		case err == nil && last:
+			return
+		case err == nil:
+			sent += uint64(len(part))
+			pause, giveUp = reconnectFirst, time.Now().Add(reconnectWithin)
+		case !broken(err) || time.Now().After(giveUp) || sleep(ctx, pause) != nil:
+			return // it has ended or closed its input, or its reader left; what it took stays with it
+		default:
+			pause = min(2*pause, reconnectMost)
+		}
+	}
+}
+
+// Signal sends a signal to a process's whole group. CodeInvalid: no such signal; CodeConflict: it has ended.
+func (s *Service) Signal(ctx context.Context, id stacyvm.SandboxID, process string, signal int) error {
+	sandbox := stacyvm.Sandbox{ID: id}
+	err := s.admitProcess(ctx, id, process, scopeExec)
+	if err == nil && (signal < 1 || signal > 64) {
+		err = stacyvm.Invalid("signal", "must be between 1 and 64")
+	}
+	if err == nil {
+		var client *client
+		if client, sandbox, err = s.connect(ctx, id, guest.ScopeExec); err == nil {
+			err = client.Signal(ctx, process, signal)
+		}
+	}
+	return s.audited(ctx, "process.signal", sandbox, process, err)
+}
+
+// Resize changes the window of a process that has a terminal. CodeConflict: it has none.
+func (s *Service) Resize(ctx context.Context, id stacyvm.SandboxID, process string, terminal stacyvm.Terminal) error {
+	if err := s.admitProcess(ctx, id, process, scopeExec); err != nil {
+		return err
+	}
+	if err := checkTerminal(&terminal); err != nil {
+		return err
+	}
+	_, err := s.ask(ctx, id, guest.ScopeExec, func(client *client) error {
+		return client.Resize(ctx, process, terminal)
+	})
+	return err
+}

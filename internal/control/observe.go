@@ -1,0 +1,38 @@
+package control
+
+import (
+	"context"
+
+	"github.com/stacyvm/stacyvm/internal/guest"
+	"github.com/stacyvm/stacyvm/internal/stacyvm"
+)
+
+// maxLogLines is what a guest keeps and gives at most.
+const maxLogLines = 10_000
+
+// Logs gives the last lines that the sandbox's processes printed, in their order.
+func (s *Service) Logs(ctx context.Context, id stacyvm.SandboxID, lines int) (tail []string, err error) {
+	if err := authorise(ctx, scopeRead); err != nil {
+		return nil, err
+	}
+	if lines < 1 || lines > maxLogLines {
+		return nil, stacyvm.Invalid("lines", "must be between 1 and %d", maxLogLines)
+	}
+	_, err = s.ask(ctx, id, guest.ScopeLogs, func(client *client) error {
+		tail, err = client.Tail(ctx, lines)
+		return err
+	})
+	return tail, err
+}
+
+// Stats gives a sandbox's use of resources, as its guest counts it.
+func (s *Service) Stats(ctx context.Context, id stacyvm.SandboxID) (stats stacyvm.Stats, err error) {
+	if err := authorise(ctx, scopeRead); err != nil {
+		return stats, err
+	}
+	_, err = s.ask(ctx, id, guest.ScopeExec, func(client *client) error {
+		stats, err = client.Stats(ctx)
+		return err
+	})
+	return stats, err
+}
