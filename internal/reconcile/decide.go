@@ -1,0 +1,121 @@
+package reconcile
+
+import (
+	"time"
+
+	"github.com/stacyvm/stacyvm/internal/stacyvm"
+	"github.com/stacyvm/stacyvm/internal/store"
+	"github.com/stacyvm/stacyvm/internal/worker"
+)
+
+// orphanAge is how old a runtime without a row must be before it counts as an orphan.
+const orphanAge = 60 * time.Second
+
+// action is what one comparison of a row with a runtime asks for.
+type action string
+
+const (
+	leave   action = ""
+	adopt   action = "adopt"   // the runtime answers: running
+	resend  action = "resend"  // send the create again
+	fail    action = "fail"    // a create that nobody finishes: remove what is there, destroyed
+	lose    action = "lose"    // no runtime: unhealthy, lost
+	mute    action = "mute"    // its guest does not answer: unhealthy, no_answer
+	die     action = "die"     // its runtime ended by itself: error, runtime_died
+	restore action = "restore" // the lost runtime is back: a new epoch, running
+	finish  action = "finish"  // destroy was asked for: do it
+	clean   action = "clean"   // what a failed sandbox left: remove the runtime, keep the row
+	kill    action = "kill"    // a runtime without an owner: remove it
+	readmit action = "readmit" // a runtime of an earlier incarnation: give it a row
+	warn    action = "warn"    // not ours to touch
+)
+
+// twice lists the actions that need a second sighting: those that end a runtime for what we know of it, and the one that
+// a busy machine could bring about.
+var twice = map[action]bool{kill: true, clean: true, mute: true}
+
+// view is one sandbox as both sides have it. row or runtime may be nil, not both.
+type view struct {
+	row         *stacyvm.Sandbox
+	runtime     *worker.Runtime
+	interrupted bool // the create's process is gone
+	now         time.Time
+	self        stacyvm.WorkerID
+	cluster     store.Cluster
+}
+
+// decide is the recovery table.
+func decide(v view) action {
+	if v.runtime != nil && v.runtime.Cluster != v.cluster.ID {
+		return warn
+	}
+	switch {
+	case v.row == nil:
+		return decideOrphan(v)
+	case v.row.State == stacyvm.StateDestroyed || v.row.WorkerID != v.self:
+		if v.runtime != nil {
+			return kill
+		}
+		return leave
+	case v.runtime != nil && v.row.Fence.Compare(v.runtime.Fence) < 0:
+		return warn // the store is older than what this worker has confirmed
+	case v.row.Desired == stacyvm.DesiredDestroyed:
+		return finish
+	}
+	switch v.row.State {
+	case stacyvm.StateCreating:
+		return decideCreating(v)
+	case stacyvm.StateRunning:
+		return decideRunning(v)
+	case stacyvm.StateUnhealthy:
+		if v.runtime != nil && v.runtime.Healthy {
+			return restore
+		}
+	case stacyvm.StateError:
+		if v.runtime != nil {
+			return clean
+		}
+	}
+	return leave
+}
+
+func decideOrphan(v view) action {
+	switch since := v.now.Sub(v.runtime.CreatedAt); {
+	case v.runtime.Fence.Incarnation < v.cluster.Incarnation:
+		return readmit
+	case v.runtime.Fence.Incarnation > v.cluster.Incarnation:
+		return warn // of a later time than this store
+	case since > orphanAge:
+		return kill
+	}
+	return leave
+}
+
+func decideCreating(v view) action {
+	late := v.now.Sub(v.row.CreatedAt) > stacyvm.CreateAbandonedAfter
+	switch {
+	case late:
+		return fail
+	case v.runtime != nil && v.runtime.Healthy:
+		return adopt
+	case !v.interrupted:
+		return leave // its maker is at work
+	case v.runtime != nil && v.runtime.Reason == "dead":
+		return fail
+	}
+	return resend
+}
+
+func decideRunning(v view) action {
+	switch {
+	case v.runtime == nil:
+		return lose
+	case v.runtime.Healthy:
+		return leave
+	case v.runtime.Reason == "dead":
+		return die
+	case v.runtime.Reason == "no_answer":
+		return mute
+	}
+	return leave
+}

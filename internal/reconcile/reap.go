@@ -1,0 +1,83 @@
+package reconcile
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/stacyvm/stacyvm/internal/stacyvm"
+	"github.com/stacyvm/stacyvm/internal/store"
+)
+
+// actor is who the audit names for what this package does by itself.
+const actor = "system"
+
+// Reap destroys this worker's sandboxes whose time has passed by the database's clock. One that cannot be destroyed
+// becomes expired and is tried again. An expired sandbox cannot be extended any more, so none is ended early.
+func (r *Reconciler) Reap(ctx context.Context) error {
+	expired, err := r.rows(ctx, store.SandboxFilter{Worker: r.self, Expired: true})
+	if err != nil {
+		return err
+	}
+	each(ctx, r, expired, r.reap)
+	return nil
+}
+
+func (r *Reconciler) reap(ctx context.Context, row stacyvm.Sandbox) error {
+	ended := r.destroy(ctx, row)
+	return r.store.Update(ctx, func(tx store.Tx) error {
+		if ended == nil {
+			return bury(ctx, tx, row, "", "sandbox.expire")
+		}
+		current, err := tx.Sandboxes().Get(ctx, row.ID)
+		if err != nil {
+			return err
+		}
+		if current.State.CanBecome(stacyvm.StateExpired) {
+			if _, err := tx.Sandboxes().Apply(ctx, row.ID, current.Fence, store.Change{State: stacyvm.StateExpired}); err != nil {
+				return err
+			}
+		}
+		r.log.Warn("an expired sandbox cannot be destroyed yet", "sandbox", row.ID, "error", ended)
+		return nil
+	})
+}
+
+// destroy has the worker remove a sandbox's runtime.
+func (r *Reconciler) destroy(ctx context.Context, row stacyvm.Sandbox) error {
+	ctx, cancel := context.WithTimeout(ctx, destroyWithin)
+	defer cancel()
+	if err := r.worker.Destroy(ctx, stacyvm.Ref{ID: row.ID, Fence: row.Fence}); err != nil {
+		return fmt.Errorf("destroy the runtime of %s: %w", row.ID, err)
+	}
+	return nil
+}
+
+// bury makes the row a tombstone, lets its lease go and audits it under action, if one is given. A row that is a tombstone
+// already stays as it is.
+func bury(ctx context.Context, tx store.Tx, row stacyvm.Sandbox, reason, action string) error {
+	current, err := tx.Sandboxes().Get(ctx, row.ID)
+	if err != nil || !current.State.Active() {
+		return err
+	}
+	change := store.Change{State: stacyvm.StateDestroyed}
+	if reason != "" {
+		change.Reason = &reason
+	}
+	if _, err := tx.Sandboxes().Apply(ctx, row.ID, row.Fence, change); err != nil {
+		return fmt.Errorf("bury %s: %w", row.ID, err)
+	}
+	err = tx.Leases().Release(ctx, string(row.ID), row.WorkerID, row.Fence.Epoch)
+	if err != nil && stacyvm.CodeOf(err) != stacyvm.CodeNotFound { // not found: it ran out before
+		return err
+	}
+	if action == "" {
+		return nil
+	}
+	return tx.Audit().AppendOperations(ctx, []stacyvm.Operation{operation(row, action)})
+}
+
+func operation(row stacyvm.Sandbox, action string) stacyvm.Operation {
+	return stacyvm.Operation{
+		Actor: actor, Action: action, SandboxID: row.ID, Provider: row.Provider, TenantID: row.TenantID, Status: "ok",
+	}
+}
