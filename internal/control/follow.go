@@ -53,9 +53,12 @@ func (f *follower) Next(ctx context.Context) (stacyvm.Event, error) {
 			continue // the reader has it already
 		case err == nil:
 			return event, nil
-		case errors.Is(err, io.EOF) && (f.exited || f.from.NoFollow):
+		case f.exited || f.from.NoFollow && errors.Is(err, io.EOF):
 			return stacyvm.Event{}, io.EOF
-		case ctx.Err() != nil || f.ctx.Err() != nil || !broken(err):
+		case errors.Is(err, io.EOF):
+			err = io.ErrUnexpectedEOF // to the reader, io.EOF is the process's end
+		}
+		if ctx.Err() != nil || f.ctx.Err() != nil || !broken(err) {
 			return stacyvm.Event{}, err
 		}
 		now := time.Now()

@@ -1,0 +1,208 @@
+package control
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stacyvm/stacyvm/internal/stacyvm"
+)
+
+// flaky is a process whose connections break: each stream gives a few events from the asked offsets and then fails.
+type flaky struct {
+	stdout, stderr []byte
+	exit           stacyvm.Exit
+	events         int   // per connection; 0: no limit
+	failure        error // what a connection ends with
+	repeat         uint64
+	refuse         int // so many opens fail first
+	opens          int
+	closed         int
+}
+
+func (p *flaky) open(_ context.Context, started bool, from AttachRequest) (Output, error) {
+	p.opens++
+	if p.opens <= p.refuse {
+		return nil, p.failure
+	}
+	back := min(p.repeat, from.StdoutOffset) // a guest may give again what was read
+	from.StdoutOffset -= back
+	return &flakyStream{p: p, left: p.events, limited: p.events > 0, from: from, hello: !started}, nil
+}
+
+type flakyStream struct {
+	p       *flaky
+	left    int
+	limited bool
+	from    AttachRequest
+	hello   bool
+	done    bool
+}
+
+func (s *flakyStream) Close() error { s.p.closed++; return nil }
+
+func (s *flakyStream) Next(ctx context.Context) (stacyvm.Event, error) {
+	if s.limited && s.left == 0 {
+		return stacyvm.Event{}, s.p.failure
+	}
+	s.left--
+	switch {
+	case s.done:
+		return stacyvm.Event{}, io.EOF
+	case s.hello:
+		s.hello = false
+		return stacyvm.Event{Started: &stacyvm.Process{ID: "p"}}, nil
+	case s.from.StdoutOffset < uint64(len(s.p.stdout)):
+		return part(stacyvm.Stdout, s.p.stdout, &s.from.StdoutOffset), nil
+	case s.from.StderrOffset < uint64(len(s.p.stderr)):
+		return part(stacyvm.Stderr, s.p.stderr, &s.from.StderrOffset), nil
+	}
+	s.done = true
+	return stacyvm.Event{Exit: &s.p.exit}, nil
+}
+
+func part(stream stacyvm.Stream, all []byte, at *uint64) stacyvm.Event {
+	end := min(*at+1+rand.Uint64N(700), uint64(len(all)))
+	event := stacyvm.Event{Stream: stream, Offset: *at, Data: all[*at:end]}
+	*at = end
+	return event
+}
+
+func following(p *flaky) *follower {
+	ctx, cancel := context.WithCancel(context.Background())
+	return &follower{ctx: ctx, cancel: cancel, open: p.open}
+}
+
+func TestFollowerGivesEveryByteOnce(t *testing.T) {
+	breaks := map[string]error{
+		"unavailable": stacyvm.Errorf(stacyvm.CodeUnavailable, "connection reset"),
+		"stale epoch": stacyvm.Errorf(stacyvm.CodeStaleEpoch, "newer owner"),
+		"early end":   io.EOF,
+		"cut short":   io.ErrUnexpectedEOF,
+	}
+	for name, failure := range breaks {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := &flaky{stdout: random(50_000), stderr: random(9_000), exit: stacyvm.Exit{Code: 7}, events: 3, failure: failure, repeat: 100, refuse: 2}
+				f := following(p)
+				var result ExecResult
+				var ends []*stacyvm.Exit
+				f.ended = func(exit *stacyvm.Exit) { ends = append(ends, exit) }
+				starts := 0
+				for {
+					event, err := f.Next(t.Context())
+					if errors.Is(err, io.EOF) {
+						break
+					}
+					if err != nil {
+						t.Fatal(err)
+					}
+					if event.Started != nil {
+						starts++
+					}
+					result.add(event)
+				}
+				if !bytes.Equal(result.Stdout, p.stdout) || !bytes.Equal(result.Stderr, p.stderr) || result.Truncated {
+					t.Errorf("output differs: %d of %d and %d of %d bytes", len(result.Stdout), len(p.stdout), len(result.Stderr), len(p.stderr))
+				}
+				if result.Exit.Code != 7 || starts != 1 {
+					t.Errorf("exit %d after %d started events", result.Exit.Code, starts)
+				}
+				_ = f.Close()
+				if len(ends) != 1 || ends[0] == nil || ends[0].Code != 7 {
+					t.Errorf("the end was told %d times", len(ends))
+				}
+				if p.closed != p.opens-p.refuse {
+					t.Errorf("%d streams opened, %d closed", p.opens-p.refuse, p.closed)
+				}
+			})
+		})
+	}
+}
+
+func TestFollowerGivesUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &flaky{failure: io.EOF, refuse: 1 << 30}
+		f := following(p)
+		defer f.Close()
+		began := time.Now()
+		_, err := f.Next(t.Context())
+		if stacyvm.CodeOf(err) != stacyvm.CodeUnavailable || errors.Is(err, io.EOF) {
+			t.Errorf("gave up with %v", err)
+		}
+		if took := time.Since(began); took < reconnectWithin || took > reconnectWithin+2*reconnectMost {
+			t.Errorf("gave up after %s", took)
+		}
+	})
+}
+
+func TestFollowerPassesFinalErrors(t *testing.T) {
+	for _, code := range []stacyvm.Code{stacyvm.CodeNotFound, stacyvm.CodeConflict, stacyvm.CodeInvalid, stacyvm.CodeInternal} {
+		p := &flaky{failure: stacyvm.Errorf(code, "no"), refuse: 1 << 30}
+		f := following(p)
+		if _, err := f.Next(t.Context()); stacyvm.CodeOf(err) != code || p.opens != 1 {
+			t.Errorf("%s: got %v after %d tries", code, err, p.opens)
+		}
+		_ = f.Close()
+	}
+}
+
+func TestFollowerPassesGapsAndTellsWhenItsReaderLeaves(t *testing.T) {
+	f := following(&flaky{})
+	told := 0
+	f.ended = func(exit *stacyvm.Exit) {
+		if exit != nil {
+			t.Error("an exit nobody saw was told")
+		}
+		told++
+	}
+	f.started = true
+	for i, tt := range []struct {
+		event stacyvm.Event
+		fresh bool
+		next  uint64
+	}{
+		{stacyvm.Event{Stream: stacyvm.Stdout, Offset: 0, Data: make([]byte, 10)}, true, 10},
+		{stacyvm.Event{Stream: stacyvm.Stdout, Offset: 10, Gap: 90}, true, 100},
+		{stacyvm.Event{Stream: stacyvm.Stdout, Offset: 10, Gap: 90}, false, 100},
+		{stacyvm.Event{Stream: stacyvm.Stdout, Offset: 20, Data: make([]byte, 80)}, false, 100},
+		{stacyvm.Event{Stream: stacyvm.Stdout, Offset: 90, Data: make([]byte, 20)}, true, 110},
+		{stacyvm.Event{}, true, 110}, // a keepalive
+	} {
+		if fresh := f.note(&tt.event); fresh != tt.fresh || f.from.StdoutOffset != tt.next {
+			t.Errorf("event %d: fresh %v, offset %d", i, fresh, f.from.StdoutOffset)
+		}
+	}
+	_ = f.Close()
+	_ = f.Close()
+	if told != 1 {
+		t.Errorf("the end was told %d times", told)
+	}
+}
+
+func TestExecResultKeepsTheFirstPart(t *testing.T) {
+	var r ExecResult
+	part := bytes.Repeat([]byte("x"), maxKept-1)
+	r.add(stacyvm.Event{Stream: stacyvm.Stdout, Data: part})
+	if r.Truncated {
+		t.Error("truncated below the limit")
+	}
+	r.add(stacyvm.Event{Stream: stacyvm.Stdout, Data: []byte("ab")})
+	r.add(stacyvm.Event{Stream: stacyvm.Stderr, Data: []byte("e")})
+	if !r.Truncated || len(r.Stdout) != maxKept || r.Stdout[maxKept-1] != 'a' || string(r.Stderr) != "e" {
+		t.Errorf("kept %d bytes, truncated %v, stderr %q", len(r.Stdout), r.Truncated, r.Stderr)
+	}
+}
+
+func random(n int) []byte {
+	b := make([]byte, n)
+	for i := range b {
+		b[i] = byte(rand.Uint32())
+	}
+	return b
+}
