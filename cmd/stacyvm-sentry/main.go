@@ -1,16 +1,46 @@
+// Command stacyvm-sentry is the gVisor launcher: it makes, finds and removes sandboxes for the server, over a Unix socket.
+// It links gVisor and nothing of the control plane, so that gVisor can re-execute a small program as sentry and gofer, and
+// a fault here takes neither the server nor a running sandbox down. It keeps no state that is not on disk: after its death
+// a new launcher finds every sandbox again.
 package main
 
 import (
+	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 
-	_ "gvisor.dev/gvisor/runsc/container"
 	"gvisor.dev/gvisor/runsc/cli/maincli"
 )
 
 func main() {
-	if b := filepath.Base(os.Args[0]); strings.HasPrefix(b, "runsc") || os.Args[0] == "/proc/self/exe" {
+	if reexecuted(os.Args[0]) {
+		enterLimits()
 		maincli.Main()
+		return
 	}
+	if len(os.Args) < 2 || os.Args[1] != "launch" {
+		fmt.Fprintln(os.Stderr, "usage: stacyvm-sentry launch --dir DIR [--build HASH]; stacyvm calls this, people need not")
+		os.Exit(2)
+	}
+	flags := flag.NewFlagSet("launch", flag.ExitOnError)
+	dir := flags.String("dir", "", "the engine's state directory")
+	build := flags.String("build", "", "content hash of this program, told to clients")
+	serve := flags.Bool("serve", false, "stay in the foreground; descriptor 3 hears when the socket is open")
+	_ = flags.Parse(os.Args[2:])
+	run := daemonize
+	if *serve {
+		run = serveDir
+	}
+	if err := run(*dir, *build); err != nil {
+		fmt.Fprintln(os.Stderr, "stacyvm-sentry:", err)
+		os.Exit(1)
+	}
+}
+
+// reexecuted tells whether gVisor started this process as one of its own: as sentry and gofer under a runsc name, as
+// helper that unmounts /proc under the default one.
+func reexecuted(name string) bool {
+	return name == "/proc/self/exe" || strings.HasPrefix(filepath.Base(name), "runsc")
 }

@@ -1,0 +1,159 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"syscall"
+
+	"gvisor.dev/gvisor/pkg/log"
+
+	"github.com/stacyvm/stacyvm/internal/engine/gvisor/wire"
+)
+
+// readyMessage is what a serving launcher writes to descriptor 3 once its socket is open; anything else is its error.
+const readyMessage = "ready"
+
+// daemonize starts the launcher in a session of its own, as nobody's child, and returns when it listens: it must outlive
+// the server that asked for it.
+func daemonize(dir, build string) error {
+	read, write, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer read.Close()
+	journal, err := openJournal(dir)
+	if err != nil {
+		return err
+	}
+	defer journal.Close()
+	serve := exec.Command("/proc/self/exe", "launch", "--serve", "--dir", dir, "--build", build)
+	serve.Args[0] = "stacyvm-sentry" // not /proc/self/exe, which gVisor's helper is called
+	serve.Stderr = journal           // for the Go runtime, should it panic
+	serve.ExtraFiles = []*os.File{write}
+	serve.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	serve.Dir = dir
+	if err := serve.Start(); err != nil {
+		return err
+	}
+	write.Close()
+	message, err := io.ReadAll(read)
+	if err != nil {
+		return err
+	}
+	if string(message) != readyMessage {
+		return fmt.Errorf("launcher did not start: %s", message)
+	}
+	return serve.Process.Release()
+}
+
+// serveDir is the launcher itself.
+func serveDir(dir, build string) error {
+	ready := os.NewFile(3, "ready")
+	syscall.CloseOnExec(3)
+	s, listener, err := open(dir, build)
+	if err != nil {
+		fmt.Fprint(ready, err)
+		return err
+	}
+	fmt.Fprint(ready, readyMessage)
+	ready.Close()
+	return s.serve(listener)
+}
+
+// open takes the directory for this launcher alone and clears what a dead one left half done.
+func open(dir, build string) (*server, *net.UnixListener, error) {
+	// The true path: sentries are told apart by the path on their command line.
+	dir, err := filepath.EvalSymlinks(dir)
+	if err != nil {
+		return nil, nil, err
+	}
+	if dir, err = filepath.Abs(dir); err != nil {
+		return nil, nil, err
+	}
+	// Socket addresses are short; names below the working directory stay short however deep it is.
+	if err := os.Chdir(dir); err != nil {
+		return nil, nil, err
+	}
+	if err := lockDir(); err != nil {
+		return nil, nil, err
+	}
+	if err := quietGVisor(); err != nil {
+		return nil, nil, err
+	}
+	s, err := newServer(dir, build)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := s.recover(); err != nil {
+		return nil, nil, fmt.Errorf("look for sandboxes of an earlier launcher: %w", err)
+	}
+	if err := os.Remove(wire.Socket); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, nil, err
+	}
+	mask := syscall.Umask(0o077)
+	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: wire.Socket, Net: "unix"})
+	syscall.Umask(mask)
+	return s, listener, err
+}
+
+// lockDir makes sure that no two launchers serve one directory. The lock ends with the process.
+func lockDir() error {
+	lock, err := syscall.Open("launcher.lock", syscall.O_CREAT|syscall.O_RDWR|syscall.O_CLOEXEC, 0o600)
+	if err != nil {
+		return err
+	}
+	if err := syscall.Flock(lock, syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		return fmt.Errorf("another launcher serves this directory: %w", err)
+	}
+	return nil
+}
+
+// quietGVisor gives gVisor, which hands its maker's standard streams to the first process of every sandbox, the null
+// device for them, and its warnings the bounded log.
+func quietGVisor() error {
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	os.Stdin, os.Stdout, os.Stderr = null, null, null
+	log.SetTarget(&log.GoogleEmitter{Writer: &log.Writer{Next: &journalWriter{file: os.NewFile(2, "log")}}})
+	log.SetLevel(log.Warning)
+	return nil
+}
+
+const maxJournal = 1 << 20
+
+func openJournal(dir string) (*os.File, error) {
+	file, err := os.OpenFile(filepath.Join(dir, "launcher.log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if info, err := file.Stat(); err == nil && info.Size() > maxJournal {
+		err = file.Truncate(0)
+		if err != nil {
+			return nil, err
+		}
+	}
+	return file, nil
+}
+
+// journalWriter bounds the log: when it is full it starts anew.
+type journalWriter struct {
+	mu   sync.Mutex
+	file *os.File
+}
+
+func (w *journalWriter) Write(line []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if info, err := w.file.Stat(); err == nil && info.Mode().IsRegular() && info.Size() > maxJournal {
+		_ = w.file.Truncate(0)
+	}
+	return w.file.Write(line)
+}

@@ -1,0 +1,162 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// killTime is how long a killed process may take to be gone.
+const killTime = 10 * time.Second
+
+// A sandbox has two processes that matter, sentry and gofer. Each is the first of a process namespace, so that the kernel
+// ends all others with it. They are known by the bundle directory on their command line: a number alone can have passed to
+// a stranger.
+
+// bundleOf gives the bundle directory on the command line of a sentry or gofer, "" for any other process and for one that
+// has ended.
+func bundleOf(pid int) string {
+	line, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "cmdline"))
+	if err != nil {
+		return ""
+	}
+	words := strings.Split(string(line), "\x00")
+	if !strings.HasPrefix(words[0], "runsc-") {
+		return ""
+	}
+	return bundleArgument(words)
+}
+
+func bundleArgument(words []string) string {
+	for i, word := range words {
+		if bundle, ok := strings.CutPrefix(word, "--bundle="); ok {
+			return bundle
+		}
+		if word == "--bundle" && i+1 < len(words) {
+			return words[i+1]
+		}
+	}
+	return ""
+}
+
+// belongs tells whether pid is a living process of the sandbox with that bundle. A dead one that nobody has reaped has no
+// command line.
+func belongs(pid int, bundle string) bool { return pid > 0 && bundleOf(pid) == bundle }
+
+// findProcesses searches the machine for sentries and gofers of sandboxes below dir.
+func findProcesses(dir string) map[string][]int {
+	found := map[string][]int{}
+	names, err := filepath.Glob("/proc/[0-9]*")
+	if err != nil {
+		return found
+	}
+	for _, name := range names {
+		pid, err := strconv.Atoi(filepath.Base(name))
+		if err != nil {
+			continue
+		}
+		if bundle := bundleOf(pid); bundle != "" && filepath.Dir(bundle) == dir {
+			id := filepath.Base(bundle)
+			found[id] = append(found[id], pid)
+		}
+	}
+	return found
+}
+
+func (s *server) processes(id string) []int {
+	return findProcesses(filepath.Join(s.dir, sandboxes))[id]
+}
+
+// killAll ends processes and returns when they are gone. A number that passes to a stranger between the search and the
+// signal is safe: the handle is taken first and the command line compared again.
+func killAll(pids []int) error {
+	var handles []handle
+	defer func() {
+		for _, h := range handles {
+			unix.Close(h.fd)
+		}
+	}()
+	for _, pid := range pids {
+		bundle := bundleOf(pid)
+		fd, err := unix.PidfdOpen(pid, 0)
+		if errors.Is(err, unix.ESRCH) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("open process %d: %w", pid, err)
+		}
+		if bundle == "" || bundleOf(pid) != bundle {
+			unix.Close(fd)
+			continue
+		}
+		handles = append(handles, handle{pid, fd})
+	}
+	for _, h := range handles {
+		if err := unix.PidfdSendSignal(h.fd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
+			return fmt.Errorf("kill process %d: %w", h.pid, err)
+		}
+	}
+	for _, h := range handles {
+		if err := h.wait(time.Now().Add(killTime)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// handle is a process that cannot change its identity.
+type handle struct{ pid, fd int }
+
+// wait returns when the process has ended, and reaps it when it is our child.
+func (h handle) wait(deadline time.Time) error {
+	for {
+		left := time.Until(deadline)
+		if left <= 0 {
+			return fmt.Errorf("process %d does not end", h.pid)
+		}
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(h.fd), Events: unix.POLLIN}}, int(left.Milliseconds())+1)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if n > 0 {
+			reap(h.pid)
+			return nil
+		}
+	}
+}
+
+// reap collects pid if it is an ended child of ours.
+func reap(pid int) { _, _ = unix.Wait4(pid, nil, unix.WNOHANG, nil) }
+
+// reapOnExit collects a child when it ends by itself, so that no dead process stays in the machine's table until its
+// sandbox is destroyed. It parks on a process handle: no thread waits.
+func reapOnExit(pid int) {
+	fd, err := unix.PidfdOpen(pid, unix.PIDFD_NONBLOCK)
+	if err != nil {
+		reap(pid)
+		return
+	}
+	file := os.NewFile(uintptr(fd), "process")
+	raw, err := file.SyscallConn()
+	if err != nil {
+		file.Close()
+		return
+	}
+	go func() {
+		defer file.Close()
+		_ = raw.Read(func(fd uintptr) bool {
+			n, _ := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+			return n > 0
+		})
+		reap(pid)
+	}()
+}

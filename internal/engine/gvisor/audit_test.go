@@ -1,0 +1,44 @@
+package gvisor_test
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// audit fails the test when anything of the engine in dir is left: a process, a mount, a control group, a sandbox's files.
+func audit(t *testing.T, dir string) {
+	t.Helper()
+	// The launcher closes its last connection a moment before the kernel has taken its process apart.
+	deadline := time.Now().Add(2 * time.Second)
+	left := leftovers(dir)
+	for len(left) > 0 && time.Now().Before(deadline) {
+		time.Sleep(10 * time.Millisecond)
+		left = leftovers(dir)
+	}
+	for _, what := range left {
+		t.Errorf("left on the machine: %s", what)
+	}
+}
+
+func leftovers(dir string) []string {
+	var left []string
+	processes, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, name := range processes {
+		if line, err := os.ReadFile(name); err == nil && strings.Contains(string(line), dir) {
+			left = append(left, fmt.Sprintf("process %s %q", name, line))
+		}
+	}
+	if mounts, err := os.ReadFile("/proc/self/mountinfo"); err == nil && strings.Contains(string(mounts), dir) {
+		left = append(left, "a mount")
+	}
+	for _, pattern := range []string{"/sys/fs/cgroup/stacyvm-*", "/sys/fs/cgroup/*/stacyvm-*"} {
+		groups, _ := filepath.Glob(pattern)
+		left = append(left, groups...)
+	}
+	files, _ := filepath.Glob(filepath.Join(dir, "sandboxes", "*"))
+	return append(left, files...)
+}

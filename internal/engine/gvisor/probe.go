@@ -1,0 +1,98 @@
+package gvisor
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+
+	"github.com/stacyvm/stacyvm/internal/engine"
+	"github.com/stacyvm/stacyvm/internal/guest"
+	"github.com/stacyvm/stacyvm/internal/stacyvm"
+)
+
+// Probe implements engine.Engine. Until it has once worked it makes and destroys a small sandbox: what stops gVisor on a
+// machine (a kernel option, a container's system call filter) cannot be told from outside.
+func (e *Engine) Probe(ctx context.Context) (engine.Capabilities, error) {
+	found := engine.Capabilities{Isolates: true, Survives: true, Features: []string{}, Version: filepath.Base(filepath.Dir(e.config.Launcher))}
+	if runtime.GOOS != "linux" {
+		found.Problems = []engine.Problem{{What: "gVisor runs on Linux only", Fix: "run stacyvm on a Linux machine"}}
+		return found, nil
+	}
+	if os.Geteuid() != 0 {
+		found.Problems = []engine.Problem{{What: "the gVisor engine needs root and this process runs as another user", Fix: "start stacyvm as root"}}
+		return found, nil
+	}
+	if err := e.try(ctx); err != nil {
+		if ctx.Err() != nil {
+			return found, wrap(ctx.Err(), "the probe was interrupted")
+		}
+		found.Problems = []engine.Problem{{
+			What: fmt.Sprintf("gVisor does not run a sandbox here: %v", err),
+			Fix:  "see launcher.log in the engine's directory; inside a container, allow new namespaces and ptrace (Docker: --privileged)",
+		}}
+		return found, nil
+	}
+	found.Usable = true
+	e.mu.Lock()
+	found.Enforces = e.greeting.Enforces
+	e.mu.Unlock()
+	if weaker := missing(found.Enforces); len(weaker) > 0 {
+		found.Problems = append(found.Problems, engine.Problem{
+			What: fmt.Sprintf("these limits cannot be held: %v", weaker),
+			Fix:  "make the control groups at /sys/fs/cgroup writable, with the controllers memory, cpu and pids",
+		})
+	}
+	return found, nil
+}
+
+func missing(enforced []string) []string {
+	has := map[string]bool{}
+	for _, name := range enforced {
+		has[name] = true
+	}
+	var lacking []string
+	for _, name := range []string{"memory", "cpu", "pids", "disk"} {
+		if !has[name] {
+			lacking = append(lacking, name)
+		}
+	}
+	return lacking
+}
+
+// try makes a launcher run and, the first time, a sandbox with nothing in it but the guest program.
+func (e *Engine) try(ctx context.Context) error {
+	e.mu.Lock()
+	connected, tried := e.hold != nil, e.tried
+	e.mu.Unlock()
+	if !connected {
+		if err := e.ensure(ctx); err != nil {
+			return err
+		}
+	}
+	if tried {
+		_, err := e.List(ctx)
+		return err
+	}
+	root := filepath.Join(e.config.Dir, "empty")
+	if err := os.MkdirAll(root, 0o755); err != nil {
+		return err
+	}
+	trial, err := e.Create(ctx, engine.Spec{
+		ID:   stacyvm.SandboxID("trial_" + rand.Text()),
+		Root: engine.Root{Dir: root},
+		Boot: guest.Boot{Secret: guest.NewSecret()},
+	})
+	if err != nil {
+		return err
+	}
+	if err := trial.Destroy(context.WithoutCancel(ctx)); err != nil {
+		return err
+	}
+	e.mu.Lock()
+	e.tried = true
+	e.mu.Unlock()
+	return nil
+}

@@ -1,0 +1,102 @@
+package wire
+
+import (
+	"encoding/binary"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// connect gives both ends of a Unix socket.
+func connect(t *testing.T) (client, server *net.UnixConn) {
+	t.Helper()
+	// A directory name that no socket address can hold: Dial must not depend on its length.
+	dir := filepath.Join(t.TempDir(), strings.Repeat("d", 120))
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	t.Chdir(dir)
+	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: Socket, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { listener.Close() })
+	client, err = Dial(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server, err = listener.AcceptUnix()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { client.Close(); server.Close() })
+	return client, server
+}
+
+func TestRequestAndAnswer(t *testing.T) {
+	client, server := connect(t)
+	want := Request{Verb: VerbDial, ID: "sb_1", Port: 80, Create: &Create{CPUs: 1.5, Labels: map[string]string{"a": "b"}}}
+	if err := WriteRequest(client, want); err != nil {
+		t.Fatal(err)
+	}
+	got, err := ReadRequest(server)
+	if err != nil || got.Version != Version || got.Port != 80 || got.Create.Labels["a"] != "b" {
+		t.Fatalf("got %+v, %v", got, err)
+	}
+
+	read, write, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer read.Close()
+	if err := WriteAnswer(server, Answer{Build: "x"}, write); err != nil {
+		t.Fatal(err)
+	}
+	write.Close()
+	answer, file, err := ReadAnswer(client)
+	if err != nil || file == nil || answer.Build != "x" {
+		t.Fatalf("got %+v, %v, %v", answer, file, err)
+	}
+	if _, err := file.WriteString("through"); err != nil {
+		t.Fatal(err)
+	}
+	file.Close()
+	if text, _ := io.ReadAll(read); string(text) != "through" {
+		t.Fatalf("the passed descriptor is another: read %q", text)
+	}
+}
+
+func TestBounds(t *testing.T) {
+	client, server := connect(t)
+	if err := WriteRequest(client, Request{Verb: strings.Repeat("v", maxRequest)}); err == nil {
+		t.Error("a request over the limit was sent")
+	}
+	if _, err := client.Write(binary.BigEndian.AppendUint32(nil, maxRequest+1)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ReadRequest(server); err == nil || err == io.EOF {
+		t.Errorf("a length over the limit was accepted: %v", err)
+	}
+}
+
+func TestEndOfClient(t *testing.T) {
+	client, server := connect(t)
+	client.Close()
+	if _, err := ReadRequest(server); err != io.EOF {
+		t.Fatalf("got %v", err)
+	}
+}
+
+func TestValidID(t *testing.T) {
+	for id, want := range map[string]bool{
+		"sb_ABC234": true, "a": true, "": false, ".": false, "..": false, ".hidden": false, "-flag": false, "a/b": false,
+		"a b": false, "a\x00": false, "ä": false, strings.Repeat("a", 64): true, strings.Repeat("a", 65): false,
+	} {
+		if ValidID(id) != want {
+			t.Errorf("ValidID(%q) = %v", id, !want)
+		}
+	}
+}
