@@ -4,12 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"sync"
 	"syscall"
-
-	"github.com/muesli/cancelreader"
 
 	"github.com/stacyvm/stacyvm/client"
 )
@@ -17,14 +14,15 @@ import (
 // session joins this program's streams to one process in a sandbox until the process ends. The process is the server's:
 // when this program dies it goes on and can be attached again.
 type session struct {
-	app      *app
-	client   *client.Client
-	sandbox  string
-	process  string
-	input    bool // pass standard input on
-	tty      bool // the process has a terminal: put ours in raw mode
-	from     client.OutputRequest
-	inputPos uint64 // bytes that the process's input took before
+	app     *app
+	client  *client.Client
+	sandbox string
+	process string
+	input   bool // pass standard input on
+	tty     bool // the process has a terminal: put ours in raw mode
+	from    client.OutputRequest
+	// inputFrom is the number of bytes that the process's input took before.
+	inputFrom uint64
 }
 
 // errDetached: the user left with the detach keys.
@@ -45,11 +43,11 @@ func (s *session) run(ctx context.Context) (int, error) {
 		pumps.Go(func() { s.followSize(ctx) })
 	}
 	if s.input {
-		reader, err := cancelreader.NewReader(s.app.stdin)
+		reader, err := newInputReader(s.app.stdin)
 		if err != nil {
-			return 0, fmt.Errorf("read standard input: %w", err)
+			return 0, err
 		}
-		context.AfterFunc(ctx, func() { reader.Cancel() })
+		context.AfterFunc(ctx, reader.stop)
 		pumps.Go(func() { s.pumpInput(ctx, reader, cancel) })
 	}
 	exit, err := s.pumpOutput(ctx)
@@ -94,41 +92,6 @@ func (s *session) outputGone(ctx context.Context, err error) error {
 		return err
 	}
 	return errReported
-}
-
-// pumpInput passes standard input on until it ends, the process no longer wants it, or ctx ends.
-func (s *session) pumpInput(ctx context.Context, reader cancelreader.CancelReader, cancel context.CancelCauseFunc) {
-	defer reader.Close()
-	input := s.client.Input(s.sandbox, s.process, s.inputPos)
-	keys := detachKeys{active: s.tty}
-	buffer := make([]byte, 32<<10)
-	for {
-		n, err := reader.Read(buffer)
-		if data, leave := keys.filter(buffer[:n]); leave {
-			cancel(errDetached)
-			return
-		} else if writeErr := input.Write(ctx, data); writeErr != nil {
-			s.inputFailed(ctx, writeErr)
-			return
-		}
-		if errors.Is(err, io.EOF) {
-			if err := input.Close(ctx); err != nil {
-				s.inputFailed(ctx, err)
-			}
-			return
-		}
-		if err != nil {
-			return // cancelled, or the terminal is gone
-		}
-	}
-}
-
-// inputFailed warns, unless the process has just ended or closed its input itself.
-func (s *session) inputFailed(ctx context.Context, err error) {
-	code := client.CodeOf(err)
-	if ctx.Err() == nil && code != client.CodeConflict && code != client.CodeNotFound {
-		s.app.warn("standard input is no longer passed on: %v", err)
-	}
 }
 
 // verdict explains an unusual end and gives the exit code.
