@@ -49,6 +49,7 @@ var rules = []struct {
 	{"internal/worker/workertest", []string{"internal/worker", "internal/engine", "internal/guest", "internal/stacyvm"}},
 	{"internal/worker", []string{"internal/engine", "internal/guest", "internal/stacyvm"}},
 
+	{"internal/control/controltest", []string{"internal/control", "internal/store", "internal/worker", "internal/guest", "internal/auth", "internal/stacyvm"}},
 	{"internal/control", []string{"internal/store", "internal/worker", "internal/schedule", "internal/guest", "internal/auth", "internal/stacyvm"}},
 	{"internal/reconcile", []string{"internal/store", "internal/worker", "internal/schedule", "internal/guest", "internal/auth", "internal/stacyvm"}},
 	{"internal/api/...", []string{"internal/api/...", "internal/control", "internal/auth", "internal/telemetry", "internal/stacyvm"}},

@@ -1,0 +1,227 @@
+package control_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/stacyvm/stacyvm/internal/control"
+	"github.com/stacyvm/stacyvm/internal/control/controltest"
+	"github.com/stacyvm/stacyvm/internal/stacyvm"
+	"github.com/stacyvm/stacyvm/internal/store"
+)
+
+func TestFailedCreateLeavesATombstone(t *testing.T) {
+	for name, tt := range map[string]struct {
+		failure error
+		code    stacyvm.Code
+	}{
+		"image":    {stacyvm.Errorf(stacyvm.CodeNotFound, "image does not exist"), stacyvm.CodeNotFound},
+		"disk":     {stacyvm.Errorf(stacyvm.CodeStorageFull, "no space"), stacyvm.CodeStorageFull},
+		"engine":   {errors.New("runsc: /run/x: exit 1"), stacyvm.CodeInternal},
+		"too slow": {context.DeadlineExceeded, stacyvm.CodeUnavailable},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, func(c *control.Config) { c.Defaults.MaxSandboxes = 1 })
+			var id stacyvm.SandboxID
+			r.worker.BeforeCreate = func(_ context.Context, ref stacyvm.Ref) error { id = ref.ID; return tt.failure }
+			_, _, err := r.Create(r.ctx, control.CreateRequest{}, control.Idempotency{})
+			wantCode(t, err, tt.code)
+			if row := controltest.Row(t, r.store, id); row.State != stacyvm.StateDestroyed || row.Reason != "create_failed" {
+				t.Errorf("the row is %s, %s", row.State, row.Reason)
+			}
+			lines := r.operations(t, store.OperationFilter{Action: "sandbox.spawn", Sandbox: id})
+			if len(lines) != 2 || lines[0].Status != "failed" || lines[1].Status != "ok" {
+				t.Errorf("audit: %+v", lines)
+			}
+			r.worker.BeforeCreate = nil
+			r.create(t) // the reservation is free again
+		})
+	}
+}
+
+func TestFailedCreateWithALostAnswerIsUndone(t *testing.T) {
+	r := newRig(t, nil)
+	r.worker.AfterCreate = func(context.Context, stacyvm.Ref) error {
+		return stacyvm.Errorf(stacyvm.CodeUnavailable, "connection lost")
+	}
+	_, _, err := r.Create(r.ctx, control.CreateRequest{}, control.Idempotency{})
+	wantCode(t, err, stacyvm.CodeUnavailable)
+	if _, destroys, present := r.worker.Counts(); present != 0 || destroys != 1 {
+		t.Errorf("%d runtimes are left, %d destroyed", present, destroys)
+	}
+}
+
+func TestFailedCreateWhoseLeftoversStayIsAnError(t *testing.T) {
+	r := newRig(t, nil)
+	var id stacyvm.SandboxID
+	r.worker.AfterCreate = func(_ context.Context, ref stacyvm.Ref) error { id = ref.ID; return errors.New("broke") }
+	r.worker.BeforeDestroy = func(context.Context, stacyvm.Ref) error { return errors.New("busy") }
+	_, _, err := r.Create(r.ctx, control.CreateRequest{}, control.Idempotency{})
+	wantCode(t, err, stacyvm.CodeInternal)
+	row := controltest.Row(t, r.store, id)
+	if row.State != stacyvm.StateError || row.Reason != "create_failed" || row.Desired != stacyvm.DesiredDestroyed {
+		t.Errorf("the row is %s, %s, wanted %s", row.State, row.Reason, row.Desired)
+	}
+}
+
+func TestCreateOutlivesItsCaller(t *testing.T) {
+	r := newRig(t, nil)
+	ctx, cancel := context.WithCancel(r.ctx)
+	r.worker.BeforeCreate = func(making context.Context, _ stacyvm.Ref) error {
+		cancel()
+		return making.Err()
+	}
+	sandbox, _, err := r.Create(ctx, control.CreateRequest{}, control.Idempotency{})
+	if err != nil || sandbox.State != stacyvm.StateRunning {
+		t.Errorf("state %s, %v", sandbox.State, err)
+	}
+}
+
+func TestDestroyDuringCreate(t *testing.T) {
+	r := newRig(t, nil)
+	var id stacyvm.SandboxID
+	r.worker.AfterCreate = func(_ context.Context, ref stacyvm.Ref) error {
+		id = ref.ID
+		r.worker.AfterCreate = nil
+		return r.Destroy(r.ctx, ref.ID)
+	}
+	_, _, err := r.Create(r.ctx, control.CreateRequest{}, control.Idempotency{})
+	wantCode(t, err, stacyvm.CodeConflict)
+	if row := controltest.Row(t, r.store, id); row.State != stacyvm.StateDestroyed {
+		t.Errorf("the row is %s", row.State)
+	}
+
+	// A destroy that comes before the runtime is made must not leave it behind either.
+	r.worker.BeforeCreate = func(_ context.Context, ref stacyvm.Ref) error {
+		id = ref.ID
+		r.worker.BeforeCreate = nil
+		return r.Destroy(r.ctx, ref.ID)
+	}
+	_, _, err = r.Create(r.ctx, control.CreateRequest{}, control.Idempotency{})
+	wantCode(t, err, stacyvm.CodeConflict)
+	if _, _, present := r.worker.Counts(); present != 0 {
+		t.Errorf("%d runtimes are left", present)
+	}
+}
+
+func TestIdempotencyKeys(t *testing.T) {
+	r := newRig(t, nil)
+	key := control.Idempotency{Key: "k-1", Route: "POST /sandboxes", BodyHash: "h1"}
+	create := func(ctx context.Context, key control.Idempotency) (stacyvm.Sandbox, bool, error) {
+		return r.Create(ctx, control.CreateRequest{}, key)
+	}
+	first, replayed, err := create(r.ctx, key)
+	if err != nil || replayed {
+		t.Fatal(err, replayed)
+	}
+	again, replayed, err := create(r.ctx, key)
+	if err != nil || !replayed || again.ID != first.ID || !again.ExpiresAt.Equal(first.ExpiresAt) || again.State != stacyvm.StateRunning {
+		t.Errorf("the replay is %+v, %v, %v", again, replayed, err)
+	}
+	other := key
+	other.BodyHash = "h2"
+	_, _, err = create(r.ctx, other)
+	wantCode(t, err, stacyvm.CodeKeyReused)
+
+	fresh := map[string]struct {
+		ctx context.Context
+		key control.Idempotency
+	}{
+		"another caller": {controltest.As(t.Context(), "bob", ""), key},
+		"another tenant": {controltest.As(t.Context(), "ann", "acme"), key},
+		"another route":  {r.ctx, control.Idempotency{Key: "k-1", Route: "other", BodyHash: "h1"}},
+		"no key":         {r.ctx, control.Idempotency{}},
+	}
+	for name, tt := range fresh {
+		if sandbox, replayed, err := create(tt.ctx, tt.key); err != nil || replayed || sandbox.ID == first.ID {
+			t.Errorf("%s: %s, %v, %v", name, sandbox.ID, replayed, err)
+		}
+	}
+	for _, bad := range []string{" ", "a b", "ü", "a\n", strings.Repeat("k", 256)} {
+		_, _, err := create(r.ctx, control.Idempotency{Key: bad})
+		wantCode(t, err, stacyvm.CodeInvalid)
+	}
+}
+
+func TestIdempotencyKeyOfAFailedCreateIsFree(t *testing.T) {
+	r := newRig(t, nil)
+	key := control.Idempotency{Key: "k", BodyHash: "h"}
+	r.worker.BeforeCreate = func(context.Context, stacyvm.Ref) error { return errors.New("broke") }
+	_, _, err := r.Create(r.ctx, control.CreateRequest{}, key)
+	wantCode(t, err, stacyvm.CodeInternal)
+	r.worker.BeforeCreate = nil
+	if _, replayed, err := r.Create(r.ctx, control.CreateRequest{}, key); err != nil || replayed {
+		t.Errorf("%v, %v", replayed, err)
+	}
+	r = newRig(t, func(c *control.Config) { c.Defaults.MaxSandboxes = 1 })
+	sandbox := r.create(t)
+	_, _, err = r.Create(r.ctx, control.CreateRequest{}, key)
+	wantCode(t, err, stacyvm.CodeLimit)
+	wantCode(t, r.Destroy(r.ctx, sandbox.ID), "")
+	if _, replayed, err := r.Create(r.ctx, control.CreateRequest{}, key); err != nil || replayed {
+		t.Errorf("a refused create keeps its key: %v, %v", replayed, err)
+	}
+}
+
+func TestIdempotencyKeyInFlight(t *testing.T) {
+	r := newRig(t, nil)
+	key := control.Idempotency{Key: "k", BodyHash: "h"}
+	reached, release := make(chan struct{}), make(chan struct{})
+	r.worker.BeforeCreate = func(context.Context, stacyvm.Ref) error {
+		close(reached)
+		<-release
+		return nil
+	}
+	var wait sync.WaitGroup
+	var first stacyvm.Sandbox
+	wait.Go(func() {
+		var err error
+		if first, _, err = r.Create(r.ctx, control.CreateRequest{}, key); err != nil {
+			t.Error(err)
+		}
+	})
+	<-reached
+	_, _, err := r.Create(r.ctx, control.CreateRequest{}, key)
+	wantCode(t, err, stacyvm.CodeInProgress)
+	close(release)
+	wait.Wait()
+	again, replayed, err := r.Create(r.ctx, control.CreateRequest{}, key)
+	if err != nil || !replayed || again.ID != first.ID {
+		t.Errorf("%s, %v, %v; want the replay of %s", again.ID, replayed, err, first.ID)
+	}
+	if creates, _, _ := r.worker.Counts(); creates != 1 {
+		t.Errorf("%d runtimes were made", creates)
+	}
+}
+
+func TestManyRetriesMakeOneSandbox(t *testing.T) {
+	r := newRig(t, nil)
+	key := control.Idempotency{Key: "k", BodyHash: "h"}
+	var wait sync.WaitGroup
+	var mu sync.Mutex
+	ids := map[stacyvm.SandboxID]bool{}
+	for range 50 {
+		wait.Go(func() {
+			for {
+				sandbox, _, err := r.Create(r.ctx, control.CreateRequest{}, key)
+				if stacyvm.CodeOf(err) == stacyvm.CodeInProgress {
+					continue
+				}
+				if err != nil {
+					t.Error(err)
+				}
+				mu.Lock()
+				ids[sandbox.ID] = true
+				mu.Unlock()
+				return
+			}
+		})
+	}
+	wait.Wait()
+	if creates, _, _ := r.worker.Counts(); creates != 1 || len(ids) != 1 {
+		t.Errorf("%d runtimes, %d ids", creates, len(ids))
+	}
+}

@@ -1,0 +1,148 @@
+package reconcile
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stacyvm/stacyvm/internal/stacyvm"
+	"github.com/stacyvm/stacyvm/internal/store"
+	"github.com/stacyvm/stacyvm/internal/worker"
+)
+
+var (
+	noon    = time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
+	ours    = store.Cluster{ID: "ours", Incarnation: 2}
+	present = stacyvm.Fence{Incarnation: 2, Epoch: 5}
+)
+
+// aRow is a healthy running row of worker "me"; aRuntime what fits to it.
+func aRow(change func(*stacyvm.Sandbox)) *stacyvm.Sandbox {
+	row := &stacyvm.Sandbox{
+		State: stacyvm.StateRunning, Desired: stacyvm.DesiredRunning, WorkerID: "me", Fence: present, CreatedAt: noon.Add(-10 * time.Second),
+	}
+	if change != nil {
+		change(row)
+	}
+	return row
+}
+
+func aRuntime(change func(*worker.Runtime)) *worker.Runtime {
+	runtime := &worker.Runtime{Fence: present, Cluster: "ours", Healthy: true, CreatedAt: noon.Add(-10 * time.Second)}
+	if change != nil {
+		change(runtime)
+	}
+	return runtime
+}
+
+func in(state stacyvm.State) func(*stacyvm.Sandbox) {
+	return func(row *stacyvm.Sandbox) { row.State = state }
+}
+
+func sick(reason string) func(*worker.Runtime) {
+	return func(runtime *worker.Runtime) { runtime.Healthy, runtime.Reason = false, reason }
+}
+
+func made(ago time.Duration, fence stacyvm.Fence) func(*worker.Runtime) {
+	return func(runtime *worker.Runtime) { runtime.CreatedAt, runtime.Fence = noon.Add(-ago), fence }
+}
+
+// TestDecide is the recovery table, row by row.
+func TestDecide(t *testing.T) {
+	late := func(row *stacyvm.Sandbox) {
+		row.State, row.CreatedAt = stacyvm.StateCreating, noon.Add(-stacyvm.CreateAbandonedAfter-time.Second)
+	}
+	unwanted := func(state stacyvm.State) func(*stacyvm.Sandbox) {
+		return func(row *stacyvm.Sandbox) { row.State, row.Desired = state, stacyvm.DesiredDestroyed }
+	}
+	elsewhere := func(row *stacyvm.Sandbox) { row.WorkerID = "other" }
+	older := stacyvm.Fence{Incarnation: 2, Epoch: 4}
+	newer := stacyvm.Fence{Incarnation: 2, Epoch: 6}
+	earlier := stacyvm.Fence{Incarnation: 1, Epoch: 9}
+	later := stacyvm.Fence{Incarnation: 3, Epoch: 1}
+	foreign := func(runtime *worker.Runtime) { runtime.Cluster = "theirs" }
+	unlabelled := func(runtime *worker.Runtime) { runtime.Cluster = "" }
+
+	tests := []struct {
+		name        string
+		row         *stacyvm.Sandbox
+		runtime     *worker.Runtime
+		interrupted bool
+		want        action
+	}{
+		{"creating, its maker at work, nothing yet", aRow(in(stacyvm.StateCreating)), nil, false, leave},
+		{"creating, its maker at work, half made", aRow(in(stacyvm.StateCreating)), aRuntime(sick("creating")), false, leave},
+		{"creating, interrupted, nothing there", aRow(in(stacyvm.StateCreating)), nil, true, resend},
+		{"creating, interrupted, half made", aRow(in(stacyvm.StateCreating)), aRuntime(sick("creating")), true, resend},
+		{"creating, interrupted, dead", aRow(in(stacyvm.StateCreating)), aRuntime(sick("dead")), true, fail},
+		{"creating, the runtime answers", aRow(in(stacyvm.StateCreating)), aRuntime(nil), false, adopt},
+		{"creating, it answers, made under our last epoch", aRow(in(stacyvm.StateCreating)), aRuntime(made(time.Minute, older)), true, adopt},
+		{"creating after the deadline, nothing there", aRow(late), nil, true, fail},
+		{"creating after the deadline, it answers", aRow(late), aRuntime(nil), false, fail},
+		{"creating and unwanted", aRow(unwanted(stacyvm.StateCreating)), aRuntime(nil), false, finish},
+
+		{"running and well", aRow(nil), aRuntime(nil), false, leave},
+		{"running, made under our last epoch", aRow(nil), aRuntime(made(time.Hour, older)), false, leave},
+		{"running, nothing there", aRow(nil), nil, false, lose},
+		{"running, dead", aRow(nil), aRuntime(sick("dead")), false, die},
+		{"running, does not answer", aRow(nil), aRuntime(sick("no_answer")), false, mute},
+		{"running and unwanted", aRow(unwanted(stacyvm.StateRunning)), aRuntime(nil), false, finish},
+		{"running and unwanted, gone already", aRow(unwanted(stacyvm.StateRunning)), nil, false, finish},
+
+		{"lost, its runtime is back", aRow(in(stacyvm.StateUnhealthy)), aRuntime(nil), false, restore},
+		{"lost, still nothing", aRow(in(stacyvm.StateUnhealthy)), nil, false, leave},
+		{"unhealthy, still no answer", aRow(in(stacyvm.StateUnhealthy)), aRuntime(sick("no_answer")), false, leave},
+		{"paused", aRow(in(stacyvm.StatePaused)), aRuntime(nil), false, leave},
+		{"paused, on disk", aRow(in(stacyvm.StatePaused)), nil, false, leave},
+		{"expired belongs to the reaper", aRow(in(stacyvm.StateExpired)), aRuntime(nil), false, leave},
+		{"error with leftovers", aRow(in(stacyvm.StateError)), aRuntime(sick("dead")), false, clean},
+		{"error, nothing left", aRow(in(stacyvm.StateError)), nil, false, leave},
+		{"error and unwanted", aRow(unwanted(stacyvm.StateError)), aRuntime(nil), false, finish},
+
+		{"runs elsewhere", aRow(elsewhere), aRuntime(nil), false, kill},
+		{"tombstone with a runtime", aRow(in(stacyvm.StateDestroyed)), aRuntime(nil), false, kill},
+		{"tombstone", aRow(in(stacyvm.StateDestroyed)), nil, false, leave},
+		{"the store is older than the runtime", aRow(nil), aRuntime(made(time.Hour, newer)), false, warn},
+		{"unwanted, but the store is older", aRow(unwanted(stacyvm.StateRunning)), aRuntime(made(time.Hour, newer)), false, warn},
+
+		{"no row, young", nil, aRuntime(made(orphanAge, present)), false, leave},
+		{"no row, old", nil, aRuntime(made(orphanAge+time.Second, present)), false, kill},
+		{"no row, old and dead", nil, aRuntime(func(r *worker.Runtime) { sick("dead")(r); made(time.Hour, present)(r) }), false, kill},
+		{"no row, of an earlier incarnation", nil, aRuntime(made(time.Hour, earlier)), false, readmit},
+		{"no row, of a later incarnation", nil, aRuntime(made(time.Hour, later)), false, warn},
+
+		{"another cluster's, no row", nil, aRuntime(foreign), false, warn},
+		{"another cluster's, tombstone", aRow(in(stacyvm.StateDestroyed)), aRuntime(foreign), false, warn},
+		{"another cluster's, unwanted row", aRow(unwanted(stacyvm.StateRunning)), aRuntime(foreign), false, warn},
+		{"no label", nil, aRuntime(unlabelled), false, warn},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			got := decide(view{row: tt.row, runtime: tt.runtime, interrupted: tt.interrupted, now: noon, self: "me", cluster: ours})
+			if got != tt.want {
+				t.Errorf("decided %q, want %q", got, tt.want)
+			}
+		})
+	}
+}
+
+// TestActionsLeadToAllowedStates guards against a table that asks for a change which the state machine refuses.
+func TestActionsLeadToAllowedStates(t *testing.T) {
+	next := map[action]stacyvm.State{
+		adopt: stacyvm.StateRunning, resend: stacyvm.StateRunning, restore: stacyvm.StateRunning, fail: stacyvm.StateDestroyed,
+		lose: stacyvm.StateUnhealthy, mute: stacyvm.StateUnhealthy, die: stacyvm.StateError, finish: stacyvm.StateDestroyed,
+	}
+	runtimes := []*worker.Runtime{nil, aRuntime(nil), aRuntime(sick("dead")), aRuntime(sick("no_answer")), aRuntime(sick("creating"))}
+	for _, state := range stacyvm.States {
+		for _, runtime := range runtimes {
+			for _, interrupted := range []bool{true, false} {
+				for _, desired := range []stacyvm.Desired{stacyvm.DesiredRunning, stacyvm.DesiredDestroyed} {
+					row := aRow(func(row *stacyvm.Sandbox) { row.State, row.Desired = state, desired })
+					got := decide(view{row: row, runtime: runtime, interrupted: interrupted, now: noon, self: "me", cluster: ours})
+					if to, changes := next[got]; changes && !state.CanBecome(to) {
+						t.Errorf("%s from %s leads to %s, which is not allowed", got, state, to)
+					}
+				}
+			}
+		}
+	}
+}
