@@ -1,0 +1,188 @@
+package config
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/goccy/go-yaml"
+)
+
+// maxFile bounds a configuration file, maxSecret a secret's.
+const (
+	maxFile   = 1 << 20
+	maxSecret = 64 << 10
+)
+
+// Loaded is a configuration with where it came from.
+type Loaded struct {
+	Config
+	File string // the file that was read; "" without one
+	// Sources says of each key whether its value is the "default", from the "file", the "environment" or a "secret file".
+	Sources map[string]string
+}
+
+// Load reads the file at path, or the one that is found when path is empty, applies the environment and checks the result.
+// Errors name the key, and in a file the line.
+func Load(path string) (Loaded, error) {
+	loaded := Loaded{Config: Default(), Sources: map[string]string{}}
+	for _, k := range keys(&loaded.Config) {
+		loaded.Sources[k.name] = "default"
+	}
+	file, err := find(path)
+	if err != nil {
+		return loaded, err
+	}
+	if file != "" {
+		if err := loaded.readFile(file); err != nil {
+			return loaded, err
+		}
+	}
+	if err := loaded.readEnvironment(); err != nil {
+		return loaded, err
+	}
+	if err := loaded.readSecrets(); err != nil {
+		return loaded, err
+	}
+	return loaded, loaded.check()
+}
+
+// find gives the configuration file's path: the one that was named, stacyvm.yaml in the working directory,
+// ~/.stacyvm/config.yaml, or none.
+func find(named string) (string, error) {
+	if named == "" {
+		named = os.Getenv("STACYVM_CONFIG")
+	}
+	if named != "" {
+		return named, nil
+	}
+	candidates := []string{"stacyvm.yaml"}
+	if home, err := os.UserHomeDir(); err == nil {
+		candidates = append(candidates, filepath.Join(home, ".stacyvm", "config.yaml"))
+	}
+	for _, candidate := range candidates {
+		_, err := os.Stat(candidate)
+		if err == nil {
+			return candidate, nil
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
+			return "", fmt.Errorf("configuration: %w", err)
+		}
+	}
+	return "", nil
+}
+
+func (l *Loaded) readFile(path string) error {
+	text, err := readBounded(path, maxFile)
+	if err != nil {
+		return fmt.Errorf("configuration: %w", err)
+	}
+	l.File = path
+	decoded := l.Config
+	switch err := yaml.NewDecoder(bytes.NewReader(text), yaml.Strict()).Decode(&decoded); {
+	case errors.Is(err, io.EOF):
+		return nil // an empty file sets nothing
+	case err != nil:
+		return fmt.Errorf("configuration file %s: %s", path, yaml.FormatError(err, false, false))
+	}
+	l.Config = decoded
+	var present map[string]any
+	if err := yaml.Unmarshal(text, &present); err != nil {
+		return fmt.Errorf("configuration file %s: %s", path, yaml.FormatError(err, false, false))
+	}
+	for _, k := range keys(&l.Config) {
+		if has(present, strings.Split(k.name, ".")) {
+			l.Sources[k.name] = "file"
+		}
+	}
+	return nil
+}
+
+// has reports whether the decoded file holds the key.
+func has(section map[string]any, path []string) bool {
+	value, ok := section[path[0]]
+	if !ok || len(path) == 1 {
+		return ok
+	}
+	below, ok := value.(map[string]any)
+	return ok && has(below, path[1:])
+}
+
+func (l *Loaded) readEnvironment() error {
+	for _, k := range keys(&l.Config) {
+		text, ok := os.LookupEnv(k.env())
+		if !ok || text == "" {
+			continue
+		}
+		if err := k.set(text); err != nil {
+			return fmt.Errorf("%s: %w", k.env(), err)
+		}
+		l.Sources[k.name] = "environment"
+	}
+	return nil
+}
+
+// readSecrets fills each secret whose file is named.
+func (l *Loaded) readSecrets() error {
+	all := keys(&l.Config)
+	files := map[string]string{}
+	for _, k := range all {
+		if name, ok := strings.CutSuffix(k.name, "_file"); ok {
+			files[name] = k.field.String()
+		}
+	}
+	for _, k := range all {
+		path := files[k.name]
+		if !k.secret || path == "" {
+			continue
+		}
+		if k.field.String() != "" {
+			return fmt.Errorf("%s and %s_file: only one of them may be set", k.name, k.name)
+		}
+		text, err := readSecret(path)
+		if err != nil {
+			return fmt.Errorf("%s_file: %w", k.name, err)
+		}
+		k.field.SetString(text)
+		l.Sources[k.name] = "secret file"
+	}
+	return nil
+}
+
+// readSecret reads a file that only its owner may read.
+func readSecret(path string) (string, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return "", err
+	}
+	if info.Mode().Perm()&0o077 != 0 {
+		return "", fmt.Errorf("%s can be read by others than its owner (mode %04o): chmod 600 it", path, info.Mode().Perm())
+	}
+	content, err := readBounded(path, maxSecret)
+	if err != nil {
+		return "", err
+	}
+	text := strings.TrimSpace(string(content))
+	if text == "" {
+		return "", fmt.Errorf("%s is empty", path)
+	}
+	return text, nil
+}
+
+func readBounded(path string, limit int64) ([]byte, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	content, err := io.ReadAll(io.LimitReader(file, limit+1))
+	if err == nil && int64(len(content)) > limit {
+		err = fmt.Errorf("%s is over %d bytes", path, limit)
+	}
+	return content, err
+}
