@@ -1,0 +1,116 @@
+package image
+
+import (
+	"fmt"
+	"os"
+	"path"
+	"strings"
+)
+
+// userID is the user and group id of `user`.
+const userID = 1000
+
+// accounts writes the users: root and user, both with locked passwords. Nothing of it comes from the host.
+func (h hostSource) accounts(t *tree) {
+	shell := "/bin/sh"
+	if _, err := os.Stat(h.path("bin/bash")); err == nil {
+		shell = "/bin/bash"
+	}
+	t.writeAccounts(shell)
+}
+
+// writeAccounts writes passwd and what belongs to it.
+func (t *tree) writeAccounts(shell string) {
+	t.file("etc/passwd", 0o644, fmt.Appendf(nil, `root:x:0:0:root:/root:%[1]s
+nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin
+user:x:%[2]d:%[2]d:user:/home/user:%[1]s
+`, shell, userID))
+	t.file("etc/group", 0o644, fmt.Appendf(nil, "root:x:0:\ntty:x:5:\nuser:x:%d:\nnogroup:x:65534:\n", userID))
+	t.file("etc/shadow", 0o600, []byte("root:*:19000:0:99999:7:::\nnobody:*:19000:0:99999:7:::\nuser:*:19000:0:99999:7:::\n"))
+	t.file("etc/gshadow", 0o600, []byte("root:*::\ntty:*::\nuser:*::\nnogroup:*::\n"))
+}
+
+// settings are the files of /etc that hold the same on every machine.
+var settings = map[string]string{
+	"etc/environment":   "",
+	"etc/fstab":         "",
+	"etc/host.conf":     "multi on\n",
+	"etc/hostname":      "sandbox\n",
+	"etc/hosts":         "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n",
+	"etc/ld.so.conf":    "include /etc/ld.so.conf.d/*.conf\n",
+	"etc/nsswitch.conf": "passwd: files\ngroup: files\nshadow: files\nhosts: files\nnetworks: files\nprotocols: files\nservices: files\nethers: files\nrpc: files\n",
+	"etc/profile":       profile,
+	"etc/resolv.conf":   "",
+	"etc/timezone":      "Etc/UTC\n",
+}
+
+const profile = `# sh and bash read this in a login shell
+if [ "$(id -u)" = 0 ]; then
+  PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+else
+  PATH=/usr/local/bin:/usr/bin:/bin:/usr/games
+fi
+export PATH
+if [ -n "$BASH_VERSION" ] && [ -n "$PS1" ] && [ -r /etc/bash.bashrc ]; then
+  . /etc/bash.bashrc
+fi
+`
+
+// settings writes them, and the few that only say which programs and libraries the host's /usr has.
+func (h hostSource) settings(t *tree) {
+	for name, content := range settings {
+		t.file(name, 0o644, []byte(content))
+	}
+	t.dir("etc/skel", 0o755)
+	t.link("/proc/self/mounts", "etc/mtab")
+	if _, err := os.Stat(h.path("usr/share/zoneinfo/Etc/UTC")); err == nil {
+		t.link("/usr/share/zoneinfo/Etc/UTC", "etc/localtime")
+	}
+	if _, err := os.Stat(h.path("usr/lib/os-release")); err == nil {
+		t.link("../usr/lib/os-release", "etc/os-release")
+	} else if content, err := h.read("etc/os-release"); err == nil {
+		t.file("etc/os-release", 0o644, content)
+	}
+	if cache, err := h.read("etc/ld.so.cache"); err == nil {
+		t.file("etc/ld.so.cache", 0o644, cache) // where the dynamic loader finds libraries that lie in no usual directory
+	}
+	var shells strings.Builder
+	for _, name := range []string{"bin/sh", "bin/bash", "bin/dash", "usr/bin/zsh", "usr/bin/fish"} {
+		if _, err := os.Stat(h.path(name)); err == nil {
+			shells.WriteString("/" + name + "\n")
+		}
+	}
+	t.file("etc/shells", 0o644, []byte(shells.String()))
+}
+
+// alternatives repeats the links by which the package system chooses between programs of one purpose.
+func (h hostSource) alternatives(t *tree) {
+	entries, err := os.ReadDir(h.path("etc/alternatives"))
+	if err != nil {
+		return // another distribution
+	}
+	for _, entry := range entries {
+		to, err := os.Readlink(h.path(path.Join("etc/alternatives", entry.Name())))
+		if err == nil && isPackaged(to) {
+			t.link(to, "etc/alternatives/"+entry.Name())
+		}
+	}
+}
+
+// isPackaged tells whether an absolute path lies in a directory that the sandbox sees.
+func isPackaged(name string) bool {
+	if !path.IsAbs(name) || path.Clean(name) != name {
+		return false
+	}
+	for _, view := range rootViews {
+		if strings.HasPrefix(name, "/"+view+"/") {
+			return true
+		}
+	}
+	for _, view := range usrViews {
+		if strings.HasPrefix(name, "/usr/"+view+"/") {
+			return true
+		}
+	}
+	return false
+}
