@@ -97,7 +97,7 @@ func (s *Service) run(ctx context.Context, id stacyvm.SandboxID, request ExecReq
 		if err != nil {
 			return nil, err
 		}
-		return client.Run(ctx, command) // the same id again finds the first process
+		return opened(client.Run(ctx, command)) // the same id again finds the first process
 	}
 	if len(request.Input) > 0 {
 		f.feed = func(ctx context.Context) { s.feed(ctx, id, command.ProcessID, request.Input) }
@@ -145,9 +145,17 @@ func (s *Service) follow(ctx context.Context, id stacyvm.SandboxID, process stri
 			if err != nil {
 				return nil, err
 			}
-			return client.Attach(ctx, process, from.StdoutOffset, from.StderrOffset, !from.NoFollow)
+			return opened(client.Attach(ctx, process, from.StdoutOffset, from.StderrOffset, !from.NoFollow))
 		},
 	}
+}
+
+// opened keeps a stream that was not opened from becoming an Output that is not nil.
+func opened(stream *guest.Output, err error) (Output, error) {
+	if err != nil {
+		return nil, err
+	}
+	return stream, nil
 }
 
 // Attach reads a process's output from the given offsets on, and then its exit. CodeNotFound: no such sandbox or process.
@@ -174,7 +182,7 @@ func (s *Service) Start(ctx context.Context, id stacyvm.SandboxID, request ExecR
 		return process, s.audited(ctx, "exec", sandbox, request.Command, err)
 	}
 	began := time.Now()
-	_, err = s.ask(ctx, id, guest.ScopeExec, func(client *client) error {
+	_, err = s.ask(ctx, id, guest.ScopeExec, func(client *guest.Client) error {
 		process, err = client.Start(ctx, command)
 		return err
 	})

@@ -30,14 +30,14 @@ func checkMode(mode uint32) error {
 }
 
 // fileChange is one call that changes files, with its audit line. All checks must be made before it.
-func (s *Service) fileChange(ctx context.Context, id stacyvm.SandboxID, action, name string, bad error, change func(*client) error) error {
+func (s *Service) fileChange(ctx context.Context, id stacyvm.SandboxID, action, name string, bad error, change func(*guest.Client) error) error {
 	sandbox := stacyvm.Sandbox{ID: id}
 	err := authorise(ctx, scopeFiles)
 	if err == nil {
 		err = bad
 	}
 	if err == nil {
-		var client *client
+		var client *guest.Client
 		if client, sandbox, err = s.connect(ctx, id, guest.ScopeFiles); err == nil {
 			err = change(client)
 		}
@@ -46,7 +46,7 @@ func (s *Service) fileChange(ctx context.Context, id stacyvm.SandboxID, action, 
 }
 
 // fileQuestion is one call that only looks.
-func (s *Service) fileQuestion(ctx context.Context, id stacyvm.SandboxID, bad error, question func(*client) error) error {
+func (s *Service) fileQuestion(ctx context.Context, id stacyvm.SandboxID, bad error, question func(*guest.Client) error) error {
 	if err := authorise(ctx, scopeRead); err != nil {
 		return err
 	}
@@ -64,7 +64,7 @@ func (s *Service) ReadFile(ctx context.Context, id stacyvm.SandboxID, name strin
 		err = checkPath("path", name)
 	}
 	if err == nil {
-		sandbox, err = s.ask(ctx, id, guest.ScopeFiles, func(client *client) error {
+		sandbox, err = s.ask(ctx, id, guest.ScopeFiles, func(client *guest.Client) error {
 			info, body, err := client.ReadFile(ctx, name)
 			file = &File{Info: info, ReadCloser: body}
 			return err
@@ -89,7 +89,7 @@ func (s *Service) WriteFile(ctx context.Context, id stacyvm.SandboxID, request W
 	if bad == nil {
 		bad = checkUser(request.User)
 	}
-	err = s.fileChange(ctx, id, "file.write", request.Path, bad, func(client *client) error {
+	err = s.fileChange(ctx, id, "file.write", request.Path, bad, func(client *guest.Client) error {
 		info, err = client.WriteFile(ctx, request.Path, request.Mode, request.User, request.Body)
 		return err
 	})
@@ -98,7 +98,7 @@ func (s *Service) WriteFile(ctx context.Context, id stacyvm.SandboxID, request W
 
 // ListFiles lists a directory, sorted by name.
 func (s *Service) ListFiles(ctx context.Context, id stacyvm.SandboxID, name string) (files []stacyvm.FileInfo, err error) {
-	err = s.fileQuestion(ctx, id, checkPath("path", name), func(client *client) error {
+	err = s.fileQuestion(ctx, id, checkPath("path", name), func(client *guest.Client) error {
 		files, err = client.ListFiles(ctx, name)
 		return err
 	})
@@ -107,7 +107,7 @@ func (s *Service) ListFiles(ctx context.Context, id stacyvm.SandboxID, name stri
 
 // StatFile tells of one file; it does not follow a last symbolic link.
 func (s *Service) StatFile(ctx context.Context, id stacyvm.SandboxID, name string) (info stacyvm.FileInfo, err error) {
-	err = s.fileQuestion(ctx, id, checkPath("path", name), func(client *client) error {
+	err = s.fileQuestion(ctx, id, checkPath("path", name), func(client *guest.Client) error {
 		info, err = client.StatFile(ctx, name)
 		return err
 	})
@@ -116,7 +116,7 @@ func (s *Service) StatFile(ctx context.Context, id stacyvm.SandboxID, name strin
 
 // GlobFiles gives the absolute paths that match; ** crosses directories. CodeInvalid: a bad pattern.
 func (s *Service) GlobFiles(ctx context.Context, id stacyvm.SandboxID, pattern string) (paths []string, err error) {
-	err = s.fileQuestion(ctx, id, checkPath("pattern", pattern), func(client *client) error {
+	err = s.fileQuestion(ctx, id, checkPath("pattern", pattern), func(client *guest.Client) error {
 		paths, err = client.GlobFiles(ctx, pattern)
 		return err
 	})
@@ -129,7 +129,7 @@ func (s *Service) MakeDir(ctx context.Context, id stacyvm.SandboxID, name string
 	if bad == nil {
 		bad = checkMode(mode)
 	}
-	return s.fileChange(ctx, id, "file.mkdir", name, bad, func(client *client) error {
+	return s.fileChange(ctx, id, "file.mkdir", name, bad, func(client *guest.Client) error {
 		return client.MakeDir(ctx, name, mode)
 	})
 }
@@ -140,7 +140,7 @@ func (s *Service) MoveFile(ctx context.Context, id stacyvm.SandboxID, from, to s
 	if bad == nil {
 		bad = checkPath("new_path", to)
 	}
-	return s.fileChange(ctx, id, "file.move", from+" -> "+to, bad, func(client *client) error {
+	return s.fileChange(ctx, id, "file.move", from+" -> "+to, bad, func(client *guest.Client) error {
 		return client.MoveFile(ctx, from, to)
 	})
 }
@@ -151,7 +151,7 @@ func (s *Service) ChmodFile(ctx context.Context, id stacyvm.SandboxID, name stri
 	if bad == nil {
 		bad = checkMode(mode)
 	}
-	return s.fileChange(ctx, id, "file.chmod", name, bad, func(client *client) error {
+	return s.fileChange(ctx, id, "file.chmod", name, bad, func(client *guest.Client) error {
 		return client.ChmodFile(ctx, name, mode)
 	})
 }
@@ -162,7 +162,7 @@ func (s *Service) RemoveFile(ctx context.Context, id stacyvm.SandboxID, name str
 	if bad == nil && path.Clean("/"+name) == "/" && path.IsAbs(name) {
 		bad = stacyvm.Invalid("path", "the root directory cannot be removed")
 	}
-	return s.fileChange(ctx, id, "file.remove", name, bad, func(client *client) error {
+	return s.fileChange(ctx, id, "file.remove", name, bad, func(client *guest.Client) error {
 		return client.RemoveFile(ctx, name, recursive)
 	})
 }

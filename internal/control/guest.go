@@ -9,7 +9,7 @@ import (
 
 // connect opens a client of the sandbox's guest program, for one scope. CodeNotFound: no such sandbox; CodeConflict: its
 // state does not allow it; CodeUnavailable: its worker or its guest does not answer.
-func (s *Service) connect(ctx context.Context, id stacyvm.SandboxID, scope guest.Scope) (*client, stacyvm.Sandbox, error) {
+func (s *Service) connect(ctx context.Context, id stacyvm.SandboxID, scope guest.Scope) (*guest.Client, stacyvm.Sandbox, error) {
 	for again := false; ; again = true {
 		r, err := s.resolve(ctx, id)
 		if err != nil {
@@ -25,7 +25,7 @@ func (s *Service) connect(ctx context.Context, id stacyvm.SandboxID, scope guest
 		conn, err := w.Guest(ctx, stacyvm.Ref{ID: id, Fence: r.Fence}, scope)
 		switch stacyvm.CodeOf(err) {
 		case "":
-			return newClient(conn), r.Sandbox, nil
+			return guest.NewClient(conn), r.Sandbox, nil
 		case stacyvm.CodeStaleEpoch:
 			s.rows.drop(id)
 			if !again {
@@ -40,7 +40,7 @@ func (s *Service) connect(ctx context.Context, id stacyvm.SandboxID, scope guest
 }
 
 // ask connects and asks once more when the connection turns out to be broken. What it does must be harmless twice.
-func (s *Service) ask(ctx context.Context, id stacyvm.SandboxID, scope guest.Scope, question func(*client) error) (stacyvm.Sandbox, error) {
+func (s *Service) ask(ctx context.Context, id stacyvm.SandboxID, scope guest.Scope, question func(*guest.Client) error) (stacyvm.Sandbox, error) {
 	client, sandbox, err := s.connect(ctx, id, scope)
 	if err == nil {
 		err = question(client)

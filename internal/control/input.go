@@ -34,7 +34,7 @@ func (s *Service) feed(ctx context.Context, id stacyvm.SandboxID, process string
 	for {
 		part := input[sent:min(sent+maxInput, uint64(len(input)))]
 		last := sent+uint64(len(part)) == uint64(len(input))
-		_, err := s.ask(ctx, id, guest.ScopeExec, func(client *client) error {
+		_, err := s.ask(ctx, id, guest.ScopeExec, func(client *guest.Client) error {
 			_, err := client.Input(ctx, process, part, &sent, last)
 			return err
 		})
@@ -60,7 +60,7 @@ func (s *Service) Signal(ctx context.Context, id stacyvm.SandboxID, process stri
 		err = stacyvm.Invalid("signal", "must be between 1 and 64")
 	}
 	if err == nil {
-		var client *client
+		var client *guest.Client
 		if client, sandbox, err = s.connect(ctx, id, guest.ScopeExec); err == nil {
 			err = client.Signal(ctx, process, signal)
 		}
@@ -76,7 +76,7 @@ func (s *Service) Resize(ctx context.Context, id stacyvm.SandboxID, process stri
 	if err := checkTerminal(&terminal); err != nil {
 		return err
 	}
-	_, err := s.ask(ctx, id, guest.ScopeExec, func(client *client) error {
+	_, err := s.ask(ctx, id, guest.ScopeExec, func(client *guest.Client) error {
 		return client.Resize(ctx, process, terminal)
 	})
 	return err

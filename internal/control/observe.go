@@ -18,7 +18,7 @@ func (s *Service) Logs(ctx context.Context, id stacyvm.SandboxID, lines int) (ta
 	if lines < 1 || lines > maxLogLines {
 		return nil, stacyvm.Invalid("lines", "must be between 1 and %d", maxLogLines)
 	}
-	_, err = s.ask(ctx, id, guest.ScopeLogs, func(client *client) error {
+	_, err = s.ask(ctx, id, guest.ScopeLogs, func(client *guest.Client) error {
 		tail, err = client.Tail(ctx, lines)
 		return err
 	})
@@ -30,7 +30,7 @@ func (s *Service) Stats(ctx context.Context, id stacyvm.SandboxID) (stats stacyv
 	if err := authorise(ctx, scopeRead); err != nil {
 		return stats, err
 	}
-	_, err = s.ask(ctx, id, guest.ScopeExec, func(client *client) error {
+	_, err = s.ask(ctx, id, guest.ScopeExec, func(client *guest.Client) error {
 		stats, err = client.Stats(ctx)
 		return err
 	})

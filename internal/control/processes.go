@@ -31,7 +31,7 @@ func (s *Service) Processes(ctx context.Context, id stacyvm.SandboxID) (processe
 	if err := authorise(ctx, scopeRead); err != nil {
 		return nil, err
 	}
-	_, err = s.ask(ctx, id, guest.ScopeExec, func(client *client) error {
+	_, err = s.ask(ctx, id, guest.ScopeExec, func(client *guest.Client) error {
 		processes, err = client.Processes(ctx)
 		return err
 	})
@@ -63,7 +63,7 @@ func (s *Service) Wait(ctx context.Context, id stacyvm.SandboxID, process string
 	pause, giveUp := reconnectFirst, time.Time{}
 	for {
 		asked := time.Now()
-		_, err = s.ask(ctx, id, guest.ScopeExec, func(client *client) error {
+		_, err = s.ask(ctx, id, guest.ScopeExec, func(client *guest.Client) error {
 			ended, err = client.Wait(ctx, process)
 			return err
 		})

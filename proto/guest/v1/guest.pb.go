@@ -2530,6 +2530,8 @@ func (x *ConnectRequest) GetData() []byte {
 	return nil
 }
 
+// A response without data, after the first one, says that the peer sends nothing more; it may still read. The stream
+// ends when both directions have ended.
 type ConnectResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Connected     bool                   `protobuf:"varint,1,opt,name=connected,proto3" json:"connected,omitempty"`

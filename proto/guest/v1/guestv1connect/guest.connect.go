@@ -104,7 +104,8 @@ type ProcessServiceClient interface {
 	Run(context.Context, *connect.Request[v1.StartRequest]) (*connect.ServerStreamForClient[v1.ProcessEvent], error)
 	// Start returns as soon as the process runs, or has failed to start (then it is already exited with 126 or 127).
 	Start(context.Context, *connect.Request[v1.StartRequest]) (*connect.Response[v1.StartResponse], error)
-	// Attach streams output from the given offsets, then the exit. not_found: no such process.
+	// Attach streams output from the given offsets, then the exit. The first event comes at once, a keepalive when there is
+	// nothing to read, so that a caller knows whether there is such a process. not_found: there is none.
 	Attach(context.Context, *connect.Request[v1.AttachRequest]) (*connect.ServerStreamForClient[v1.ProcessEvent], error)
 	// Wait returns when the process has ended and its streams are drained. Cut it with the request's deadline.
 	Wait(context.Context, *connect.Request[v1.WaitRequest]) (*connect.Response[v1.WaitResponse], error)
@@ -240,7 +241,8 @@ type ProcessServiceHandler interface {
 	Run(context.Context, *connect.Request[v1.StartRequest], *connect.ServerStream[v1.ProcessEvent]) error
 	// Start returns as soon as the process runs, or has failed to start (then it is already exited with 126 or 127).
 	Start(context.Context, *connect.Request[v1.StartRequest]) (*connect.Response[v1.StartResponse], error)
-	// Attach streams output from the given offsets, then the exit. not_found: no such process.
+	// Attach streams output from the given offsets, then the exit. The first event comes at once, a keepalive when there is
+	// nothing to read, so that a caller knows whether there is such a process. not_found: there is none.
 	Attach(context.Context, *connect.Request[v1.AttachRequest], *connect.ServerStream[v1.ProcessEvent]) error
 	// Wait returns when the process has ended and its streams are drained. Cut it with the request's deadline.
 	Wait(context.Context, *connect.Request[v1.WaitRequest]) (*connect.Response[v1.WaitResponse], error)

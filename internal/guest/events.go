@@ -1,0 +1,58 @@
+package guest
+
+import (
+	"math"
+
+	"github.com/stacyvm/stacyvm/internal/stacyvm"
+	guestv1 "github.com/stacyvm/stacyvm/proto/guest/v1"
+)
+
+// maxData is the most that one data frame may hold, in bytes.
+const maxData = 64 << 10
+
+// place is how far a process's output has been read. Each event must follow the one before it: a guest that goes back,
+// leaves bytes out without a gap or overflows has broken the stream.
+type place struct {
+	process        string // the caller's name for it; empty: the guest chose
+	stdout, stderr uint64 // offsets of the next bytes
+}
+
+// event reads one event.
+func (p *place) event(message *guestv1.ProcessEvent) (stacyvm.Event, error) {
+	switch e := message.GetEvent().(type) {
+	case *guestv1.ProcessEvent_Started:
+		started := process(e.Started, p.process)
+		return stacyvm.Event{Started: &started}, nil
+	case *guestv1.ProcessEvent_Data:
+		data := e.Data.GetData()
+		if len(data) > maxData {
+			return stacyvm.Event{}, nonsense("a data frame is too large")
+		}
+		stream, err := p.advance(e.Data.GetStream(), e.Data.GetOffset(), uint64(len(data)))
+		return stacyvm.Event{Stream: stream, Offset: e.Data.GetOffset(), Data: data}, err
+	case *guestv1.ProcessEvent_Gap:
+		stream, err := p.advance(e.Gap.GetStream(), e.Gap.GetOffset(), e.Gap.GetBytes())
+		return stacyvm.Event{Stream: stream, Offset: e.Gap.GetOffset(), Gap: e.Gap.GetBytes()}, err
+	case *guestv1.ProcessEvent_Exit:
+		return stacyvm.Event{Exit: exit(e.Exit)}, nil
+	}
+	return stacyvm.Event{}, nil // a keepalive, or what a newer guest says
+}
+
+// advance moves the place in one stream by n bytes.
+func (p *place) advance(stream guestv1.Stream, offset, n uint64) (stacyvm.Stream, error) {
+	name, next := stacyvm.Stdout, &p.stdout
+	switch stream {
+	case guestv1.Stream_STREAM_STDOUT:
+	case guestv1.Stream_STREAM_STDERR:
+		name, next = stacyvm.Stderr, &p.stderr
+	default:
+		return "", nonsense("an event names an unknown stream")
+	}
+	// An offset is a number of JSON for clients: below 2^63 it fits everywhere.
+	if offset != *next || n > math.MaxInt64-offset {
+		return "", nonsense("an offset does not follow the one before")
+	}
+	*next = offset + n
+	return name, nil
+}

@@ -1,0 +1,243 @@
+package guest
+
+import (
+	"context"
+	"errors"
+	"io"
+
+	"connectrpc.com/connect"
+
+	"github.com/stacyvm/stacyvm/internal/stacyvm"
+	guestv1 "github.com/stacyvm/stacyvm/proto/guest/v1"
+)
+
+const (
+	// maxEntries and maxListing bound what one listing or glob may hold, in entries and bytes.
+	maxEntries = 100_000
+	maxListing = 16 << 20
+	// entryCost is what an entry counts beside its strings.
+	entryCost = 64
+)
+
+// ListFiles lists a directory, sorted by name. CodeNotFound; CodeInvalid: not a directory; CodeTooLarge: over 100,000
+// entries or 16 MiB.
+func (c *Client) ListFiles(ctx context.Context, path string) ([]stacyvm.FileInfo, error) {
+	files := []stacyvm.FileInfo{}
+	var size budget
+	err := collect(ctx, c.files.List, &guestv1.ListFilesRequest{Path: path}, func(answer *guestv1.ListFilesResponse) error {
+		for _, f := range answer.GetFiles() {
+			info := file(f)
+			if err := size.spend(len(info.Path) + len(info.LinkTarget)); err != nil {
+				return err
+			}
+			files = append(files, info)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return files, nil
+}
+
+// GlobFiles gives the paths that match a pattern, sorted; ** crosses directories. CodeInvalid: a bad pattern;
+// CodeTooLarge as for ListFiles.
+func (c *Client) GlobFiles(ctx context.Context, pattern string) ([]string, error) {
+	paths := []string{}
+	var size budget
+	err := collect(ctx, c.files.Glob, &guestv1.GlobRequest{Pattern: pattern}, func(answer *guestv1.GlobResponse) error {
+		for _, path := range answer.GetPaths() {
+			path = text(path, maxText)
+			if err := size.spend(len(path)); err != nil {
+				return err
+			}
+			paths = append(paths, path)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return paths, nil
+}
+
+// budget bounds a listing.
+type budget struct{ entries, bytes int }
+
+func (b *budget) spend(bytes int) error {
+	b.entries++
+	b.bytes += bytes + entryCost
+	if b.entries > maxEntries || b.bytes > maxListing {
+		return stacyvm.Errorf(stacyvm.CodeTooLarge, "there are over %d entries or %d MiB of them", maxEntries, maxListing>>20)
+	}
+	return nil
+}
+
+// collect reads a stream of answers to its end.
+func collect[Q, A any](ctx context.Context, call func(context.Context, *connect.Request[Q]) (*connect.ServerStreamForClient[A], error), question *Q, take func(*A) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	stream, err := call(ctx, connect.NewRequest(question))
+	if err != nil {
+		defer cancel()
+		return failure(ctx, err)
+	}
+	defer stream.Close() //nolint:errcheck // only read
+	defer cancel()       // before the close, which waits
+	for stream.Receive() {
+		if err := take(stream.Msg()); err != nil {
+			return err
+		}
+	}
+	return failure(ctx, stream.Err())
+}
+
+// StatFile tells of one file; it does not follow a last symbolic link. CodeNotFound.
+func (c *Client) StatFile(ctx context.Context, path string) (stacyvm.FileInfo, error) {
+	answer, err := ask(ctx, c.files.Stat, &guestv1.StatRequest{Path: path})
+	if err != nil {
+		return stacyvm.FileInfo{}, err
+	}
+	return file(answer.GetInfo()), nil
+}
+
+// MakeDir makes a directory and its parents; mode 0 is 0755. A directory that is there is a success. CodeConflict: a file
+// is there.
+func (c *Client) MakeDir(ctx context.Context, path string, mode uint32) error {
+	_, err := ask(ctx, c.files.Mkdir, &guestv1.MkdirRequest{Path: path, Mode: mode})
+	return err
+}
+
+// MoveFile renames a file or directory and makes the parents of its new place; a file that is there is replaced.
+func (c *Client) MoveFile(ctx context.Context, from, to string) error {
+	_, err := ask(ctx, c.files.Move, &guestv1.MoveRequest{From: from, To: to})
+	return err
+}
+
+// ChmodFile sets the permission bits with setuid, setgid and sticky.
+func (c *Client) ChmodFile(ctx context.Context, path string, mode uint32) error {
+	_, err := ask(ctx, c.files.Chmod, &guestv1.ChmodRequest{Path: path, Mode: mode})
+	return err
+}
+
+// RemoveFile removes a file or an empty directory, with recursive a whole tree.
+func (c *Client) RemoveFile(ctx context.Context, path string, recursive bool) error {
+	_, err := ask(ctx, c.files.Remove, &guestv1.RemoveRequest{Path: path, Recursive: recursive})
+	return err
+}
+
+// ReadFile opens a file; close the reader. ctx is the life of the reader. CodeNotFound; CodeInvalid: a directory or
+// another thing that has no content. A read that is cut short ends with an error, never with io.EOF.
+func (c *Client) ReadFile(ctx context.Context, path string) (stacyvm.FileInfo, io.ReadCloser, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	stream, err := c.files.Read(ctx, connect.NewRequest(&guestv1.ReadRequest{Path: path}))
+	if err != nil {
+		defer cancel()
+		return stacyvm.FileInfo{}, nil, failure(ctx, err)
+	}
+	r := &reader{ctx: ctx, cancel: cancel, stream: stream}
+	if !stream.Receive() {
+		err = failure(ctx, stream.Err())
+		if err == nil {
+			err = cut()
+		}
+	} else if stream.Msg().GetInfo() == nil {
+		err = nonsense("a file did not begin with its info")
+	}
+	if err != nil {
+		_ = r.Close()
+		return stacyvm.FileInfo{}, nil, err
+	}
+	return file(stream.Msg().GetInfo()), r, nil
+}
+
+// reader is a file's content.
+type reader struct {
+	ctx    context.Context
+	cancel context.CancelFunc
+	stream *connect.ServerStreamForClient[guestv1.ReadResponse]
+	rest   []byte
+}
+
+// Read implements io.Reader.
+func (r *reader) Read(p []byte) (int, error) {
+	for len(r.rest) == 0 {
+		if !r.stream.Receive() {
+			if err := failure(r.ctx, r.stream.Err()); err != nil {
+				return 0, err
+			}
+			return 0, io.EOF
+		}
+		r.rest = r.stream.Msg().GetData()
+		if len(r.rest) > maxData {
+			r.rest = nil
+			r.cancel()
+			return 0, nonsense("a data frame is too large")
+		}
+	}
+	n := copy(p, r.rest)
+	r.rest = r.rest[n:]
+	return n, nil
+}
+
+// Close ends the reading.
+func (r *reader) Close() error {
+	r.cancel()
+	_ = r.stream.Close() // only read
+	return nil
+}
+
+// WriteFile puts a file in place, whole or not at all, and makes its parents. mode 0 keeps the mode of a file that is
+// there and is 0644 otherwise; user owns a new file, empty is root. CodeInvalid: something else than a file is there, or
+// body failed; CodeStorageFull. An error of body that is a *stacyvm.Error is returned as it is.
+func (c *Client) WriteFile(ctx context.Context, path string, mode uint32, user string, body io.Reader) (stacyvm.FileInfo, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel() // cuts what did not come to its end, and with that undoes it
+	stream := c.files.Write(ctx)
+	header := &guestv1.WriteHeader{Path: path, Mode: mode, User: user}
+	err := stream.Send(&guestv1.WriteRequest{Part: &guestv1.WriteRequest_Header{Header: header}})
+	if err == nil {
+		err = send(stream, body)
+	}
+	if bad := (*bodyError)(nil); errors.As(err, &bad) {
+		return stacyvm.FileInfo{}, bad.asOwn()
+	}
+	if err != nil && !errors.Is(err, io.EOF) { // at io.EOF the reason is in the answer
+		return stacyvm.FileInfo{}, failure(ctx, err)
+	}
+	answer, err := stream.CloseAndReceive()
+	if err != nil {
+		return stacyvm.FileInfo{}, failure(ctx, err)
+	}
+	return file(answer.Msg.GetInfo()), nil
+}
+
+// send copies body into the stream.
+func send(stream *connect.ClientStreamForClient[guestv1.WriteRequest, guestv1.WriteResponse], body io.Reader) error {
+	buffer := make([]byte, maxData)
+	for {
+		n, err := io.ReadFull(body, buffer)
+		if n > 0 {
+			part := &guestv1.WriteRequest{Part: &guestv1.WriteRequest_Data{Data: buffer[:n]}}
+			if err := stream.Send(part); err != nil {
+				return err
+			}
+		}
+		switch {
+		case errors.Is(err, io.EOF), err == io.ErrUnexpectedEOF: //nolint:errorlint // ReadFull's own, not a body that was cut
+			return nil
+		case err != nil:
+			return &bodyError{err}
+		}
+	}
+}
+
+// bodyError is a failure to read what was to be written.
+type bodyError struct{ error }
+
+func (e *bodyError) asOwn() error {
+	var own *stacyvm.Error
+	if errors.As(e.error, &own) {
+		return e.error
+	}
+	return stacyvm.Wrap(stacyvm.CodeInvalid, e.error, "the content could not be read to its end")
+}

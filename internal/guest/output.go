@@ -1,0 +1,124 @@
+package guest
+
+import (
+	"context"
+	"io"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"github.com/stacyvm/stacyvm/internal/stacyvm"
+	guestv1 "github.com/stacyvm/stacyvm/proto/guest/v1"
+)
+
+// endGrace is how long Close waits for a stream to end by itself after the exit; cutting it costs more messages.
+const endGrace = 100 * time.Millisecond
+
+// Output is a process's output as it comes over one connection. Close it; the process goes on. One goroutine may call
+// Next while another calls Close.
+type Output struct {
+	cancel context.CancelFunc
+	events chan stacyvm.Event
+	done   chan struct{} // closed when the stream is over; err is set then
+	err    error
+	first  *stacyvm.Event // came while the stream was opened
+	exited atomic.Bool
+
+	closing sync.Once
+}
+
+// receiver is a stream of events.
+type receiver = connect.ServerStreamForClient[guestv1.ProcessEvent]
+
+// openOutput waits for the first event, so that a refusal is an error here. follow: the stream must end with an exit.
+func openOutput(ctx context.Context, at place, follow bool, call func(context.Context) (*receiver, error)) (*Output, error) {
+	life, cancel := context.WithCancel(ctx)
+	stream, err := call(life)
+	if err != nil {
+		defer cancel()
+		return nil, failure(life, err)
+	}
+	o := &Output{cancel: cancel, events: make(chan stacyvm.Event), done: make(chan struct{})}
+	go o.pump(life, stream, at, follow)
+	event, err := o.Next(ctx)
+	switch {
+	case err == nil:
+		o.first = &event
+	case err != io.EOF: //nolint:errorlint // Next gives it bare
+		_ = o.Close()
+		return nil, err
+	}
+	return o, nil
+}
+
+// pump reads one event ahead of the reader, so that a reader who leaves Next early loses nothing.
+func (o *Output) pump(ctx context.Context, stream *receiver, at place, follow bool) {
+	defer close(o.done)
+	defer stream.Close() //nolint:errcheck // it is over
+	for stream.Receive() {
+		event, err := at.event(stream.Msg())
+		if err != nil {
+			o.err = err
+			o.cancel() // the rest is not worth reading
+			return
+		}
+		select {
+		case o.events <- event:
+		case <-ctx.Done():
+			o.err = ended(ctx)
+			return
+		}
+		if event.Exit != nil {
+			stream.Receive() // the end of the stream; whatever else comes is not heard
+			o.err = io.EOF
+			return
+		}
+	}
+	switch err := stream.Err(); {
+	case err != nil:
+		o.err = failure(ctx, err)
+	case follow:
+		o.err = cut()
+	default:
+		o.err = io.EOF
+	}
+}
+
+// Next gives the next event; its Data is good until the next call. io.EOF comes after the exit event, or at the end of
+// what is there when the caller did not want to follow. When ctx ends first, the event that comes next is not lost.
+// CodeUnavailable: the connection broke, or the guest broke the protocol; attach again.
+func (o *Output) Next(ctx context.Context) (stacyvm.Event, error) {
+	if o.first != nil {
+		event := *o.first
+		o.first = nil
+		return event, nil
+	}
+	if o.exited.Load() {
+		return stacyvm.Event{}, io.EOF
+	}
+	select {
+	case event := <-o.events:
+		o.exited.Store(event.Exit != nil)
+		return event, nil
+	case <-o.done:
+		return stacyvm.Event{}, o.err
+	case <-ctx.Done():
+		return stacyvm.Event{}, ended(ctx)
+	}
+}
+
+// Close lets go of the stream; the process goes on. A Next in another goroutine returns.
+func (o *Output) Close() error {
+	o.closing.Do(func() {
+		grace := time.AfterFunc(endGrace, o.cancel)
+		defer grace.Stop()
+		if !o.exited.Load() {
+			o.cancel()
+		}
+		<-o.done
+		o.cancel()
+	})
+	return nil
+}

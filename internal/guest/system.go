@@ -1,0 +1,62 @@
+package guest
+
+import (
+	"context"
+	"math"
+
+	"github.com/stacyvm/stacyvm/internal/stacyvm"
+	guestv1 "github.com/stacyvm/stacyvm/proto/guest/v1"
+)
+
+// Ping asks whether the guest program answers and gives its boot id, random at each of its starts.
+func (c *Client) Ping(ctx context.Context) (bootID string, err error) {
+	answer, err := ask(ctx, c.system.Ping, &guestv1.PingRequest{})
+	return text(answer.GetBootId(), maxName), err
+}
+
+// Rotate replaces the guest's secret: requests with the old one fail from then on, so that the connection must be made
+// anew with the new one.
+func (c *Client) Rotate(ctx context.Context, secret Secret) error {
+	_, err := ask(ctx, c.system.Rotate, &guestv1.RotateRequest{Secret: string(secret)})
+	return err
+}
+
+// Stats gives the sandbox's use of resources as its guest program sees it.
+func (c *Client) Stats(ctx context.Context) (stacyvm.Stats, error) {
+	answer, err := ask(ctx, c.system.Stats, &guestv1.StatsRequest{})
+	if err != nil {
+		return stacyvm.Stats{}, err
+	}
+	return stacyvm.Stats{
+		MemoryBytes:      answer.GetMemoryBytes(),
+		MemoryLimitBytes: answer.GetMemoryLimitBytes(),
+		CPUTime:          span(answer.GetCpuUs()),
+		Processes:        int(min(answer.GetProcesses(), math.MaxInt32)),
+		DiskBytes:        answer.GetDiskBytes(),
+		DiskLimitBytes:   answer.GetDiskLimitBytes(),
+	}, nil
+}
+
+const (
+	defaultLines = 100
+	maxLines     = 10_000
+	maxLine      = 64 << 10 // bytes
+)
+
+// Tail gives the last lines that the sandbox's processes printed; 0 lines are 100, at most 10,000.
+func (c *Client) Tail(ctx context.Context, lines int) ([]string, error) {
+	if lines <= 0 {
+		lines = defaultLines
+	}
+	lines = min(lines, maxLines)
+	answer, err := ask(ctx, c.logs.Tail, &guestv1.TailRequest{Lines: uint32(lines)})
+	if err != nil {
+		return nil, err
+	}
+	tail := answer.GetLines()
+	tail = tail[max(len(tail)-lines, 0):]
+	for i := range tail {
+		tail[i] = text(tail[i], maxLine)
+	}
+	return tail, nil
+}
