@@ -1,0 +1,174 @@
+package local
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/stacyvm/stacyvm/internal/engine"
+	"github.com/stacyvm/stacyvm/internal/guest"
+	"github.com/stacyvm/stacyvm/internal/stacyvm"
+)
+
+// box is one sandbox as this worker has it.
+type box struct {
+	id    stacyvm.SandboxID
+	users int // calls that work on it; guarded by Worker.mu
+
+	// mu guards what follows. It is held over a write to the journal and never over a call to an engine or a guest. It is
+	// taken before Worker.mu.
+	mu      sync.Mutex
+	read    bool    // the journal was asked for it
+	record  *record // nil: nothing of it is here. Replaced, never changed
+	damaged error   // there is a record, but it cannot be read
+	fence   stacyvm.Fence
+	spent   bool // see grave
+	job     *job // what goes on with it; nil: nothing
+	live    *live
+	pinged  time.Time // when its guest answered last
+}
+
+// job is one create, destroy or attach. A box has one at a time.
+type job struct {
+	kind   string
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	done   chan struct{}
+}
+
+const (
+	kindCreate  = "create"
+	kindDestroy = "destroy"
+	kindAttach  = "attach"
+)
+
+// live is a connection to a runtime and its guest.
+type live struct {
+	instance  engine.Instance
+	transport *guest.Transport
+}
+
+// acquire gives the box of a sandbox, made when missing, and keeps it until release.
+func (w *Worker) acquire(id stacyvm.SandboxID) (b *box, release func()) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if b = w.boxes[id]; b == nil {
+		b = &box{id: id}
+		w.boxes[id] = b
+	}
+	b.users++
+	return b, func() { w.release(b) }
+}
+
+// release forgets a box that says no more than the journal does.
+func (w *Worker) release(b *box) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	b.users--
+	if b.users == 0 && b.record == nil && b.damaged == nil {
+		delete(w.boxes, b.id)
+	}
+}
+
+// current gives the record as it is now; nil: there is none.
+func (b *box) current() *record {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.record
+}
+
+// lookup gives the box of a sandbox that is here; nil: there is none.
+func (w *Worker) lookup(id stacyvm.SandboxID) *box {
+	w.mu.RLock()
+	defer w.mu.RUnlock()
+	return w.boxes[id]
+}
+
+func (w *Worker) all() []*box {
+	w.mu.RLock()
+	defer w.mu.RUnlock()
+	return slices.Collect(maps.Values(w.boxes))
+}
+
+// admit refuses an old fence and keeps a newer one, on disk when there is a record to keep it in; b.mu is held.
+func (w *Worker) admit(b *box, fence stacyvm.Fence) error {
+	switch c := fence.Compare(b.fence); {
+	case c < 0:
+		return stacyvm.Errorf(stacyvm.CodeStaleEpoch, "the sandbox has a newer owner")
+	case c == 0:
+		return nil
+	}
+	if b.record != nil {
+		raised := *b.record
+		raised.Fence = fence
+		if err := w.journal.keep(b.id, raised); err != nil {
+			return err
+		}
+		b.record = &raised
+	}
+	b.fence, b.spent = fence, false
+	return nil
+}
+
+// recall reads the grave of a sandbox that has no record; b.mu is held.
+func (w *Worker) recall(b *box) error {
+	if b.read {
+		return nil
+	}
+	g, err := w.journal.grave(b.id)
+	if err != nil {
+		return err
+	}
+	if g != nil {
+		b.fence, b.spent = g.Fence, g.Spent
+	}
+	b.read = true
+	return nil
+}
+
+// begin makes a job the one thing that goes on with the box. It ends with ctx, with cancel and with the worker; b.mu is
+// held.
+func (w *Worker) begin(ctx context.Context, b *box, kind string) (*job, error) {
+	if err := w.enter(); err != nil {
+		return nil, err
+	}
+	j := &job{kind: kind, done: make(chan struct{})}
+	j.ctx, j.cancel = context.WithCancelCause(ctx)
+	stop := context.AfterFunc(w.life, func() { j.cancel(errClosed) })
+	context.AfterFunc(j.ctx, func() { stop() })
+	b.job = j
+	return j, nil
+}
+
+// finish lets the next job begin, after change, which runs with b.mu held.
+func (w *Worker) finish(b *box, j *job, change func()) {
+	b.mu.Lock()
+	change()
+	b.job = nil
+	b.mu.Unlock()
+	j.cancel(nil)
+	close(j.done)
+	w.work.Done()
+}
+
+// wait waits for a job's end.
+func (j *job) wait(ctx context.Context) error {
+	select {
+	case <-j.done:
+		return nil
+	case <-ctx.Done():
+		return failure(ctx.Err(), "the sandbox is busy")
+	}
+}
+
+// disconnect closes the connection to the guest; b.mu is held.
+func (b *box) disconnect() {
+	if b.live != nil {
+		b.live.transport.Close()
+		b.live = nil
+	}
+}

@@ -1,0 +1,268 @@
+package local
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"maps"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/stacyvm/stacyvm/internal/engine"
+	"github.com/stacyvm/stacyvm/internal/guest"
+	"github.com/stacyvm/stacyvm/internal/image"
+	"github.com/stacyvm/stacyvm/internal/stacyvm"
+	"github.com/stacyvm/stacyvm/internal/worker"
+)
+
+const (
+	// maxPids is a backstop, not a quota: some engines count threads of their own.
+	maxPids = 8192
+	// undoWithin bounds the removal of what a failed create left.
+	undoWithin = 30 * time.Second
+)
+
+// Create implements worker.Worker. A create whose context ends is undone. CodeStaleEpoch: the fence is old, or the sandbox
+// was destroyed with it; CodeNotFound: no such engine or image; CodeUnsupported: the engine cannot be used here;
+// CodeConflict: it was destroyed meanwhile; CodeUnavailable: it is there and does not answer, or its file is damaged.
+func (w *Worker) Create(ctx context.Context, ref stacyvm.Ref, request worker.CreateRequest) (worker.Created, error) {
+	if !ref.ID.Valid() {
+		return worker.Created{}, stacyvm.Invalid("id", "must be a sandbox id")
+	}
+	b, release := w.acquire(ref.ID)
+	defer release()
+	for {
+		step, err := w.admitCreate(ctx, b, ref, request)
+		switch {
+		case err != nil:
+			return worker.Created{}, err
+		case step.found != nil:
+			return *step.found, nil
+		case step.mine != nil:
+			return w.create(b, step.mine, request)
+		}
+		if err := step.others.wait(ctx); err != nil {
+			return worker.Created{}, err
+		}
+	}
+}
+
+// createStep is what a create has to do next. One of its fields is set.
+type createStep struct {
+	found  *worker.Created // nothing: it is there
+	mine   *job            // make it
+	others *job            // wait for what goes on, and look again
+}
+
+func (w *Worker) admitCreate(ctx context.Context, b *box, ref stacyvm.Ref, request worker.CreateRequest) (step createStep, err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.damaged != nil {
+		return step, stacyvm.Wrap(stacyvm.CodeUnavailable, b.damaged, "the worker's record of the sandbox is damaged")
+	}
+	if err := w.recall(b); err != nil {
+		return step, err
+	}
+	if err := w.admit(b, ref.Fence); err != nil {
+		return step, err
+	}
+	switch {
+	case b.spent:
+		return step, stacyvm.Errorf(stacyvm.CodeStaleEpoch, "the sandbox was destroyed")
+	case b.job != nil:
+		return createStep{others: b.job}, nil
+	case b.record != nil && b.record.Phase == phaseRunning && b.live != nil:
+		return createStep{found: new(b.record.Created)}, nil
+	}
+	step.mine, err = w.begin(ctx, b, kindCreate)
+	return step, err
+}
+
+// create is the job of making a runtime, or of finding the one that an earlier process made.
+func (w *Worker) create(b *box, j *job, request worker.CreateRequest) (created worker.Created, err error) {
+	var made *live
+	defer func() {
+		w.finish(b, j, func() {
+			if err == nil {
+				b.live, b.pinged = made, time.Now()
+			}
+		})
+		var stopped *stacyvm.Error
+		if err != nil && errors.As(context.Cause(j.ctx), &stopped) {
+			err = stopped
+		}
+	}()
+	made, created, err = w.earlier(b, j)
+	if made != nil || err != nil {
+		return created, err
+	}
+	made, created, err = w.make(b, j, request)
+	return created, failure(err, "the sandbox could not be created")
+}
+
+// earlier looks for what a create of an earlier process left. A whole runtime is taken over; a part is removed. Without
+// a runtime and an error there is nothing.
+func (w *Worker) earlier(b *box, j *job) (*live, worker.Created, error) {
+	r := b.current()
+	if r == nil {
+		return nil, worker.Created{}, nil
+	}
+	found, err := w.attach(j.ctx, b.id, r)
+	switch {
+	case err == nil:
+		created, err := w.complete(j.ctx, b, found.instance)
+		if err != nil {
+			found.transport.Close()
+			return nil, created, err
+		}
+		return found, created, nil
+	case j.ctx.Err() != nil:
+		return nil, worker.Created{}, err
+	case r.Phase == phaseRunning && stacyvm.CodeOf(err) != stacyvm.CodeNotFound:
+		return nil, worker.Created{}, err // it may hold somebody's work
+	}
+	return nil, worker.Created{}, w.removeRuntime(j.ctx, b.id, r, nil)
+}
+
+// make makes a runtime. Each step pushes its undo.
+func (w *Worker) make(b *box, j *job, request worker.CreateRequest) (made *live, created worker.Created, err error) {
+	e, err := w.usable(j.ctx, request.Spec.Provider)
+	if err != nil {
+		return nil, created, err
+	}
+	r := record{
+		Phase: phaseCreating, Engine: e.Name(), Secret: string(guest.NewSecret()), Request: request, CreatedAt: time.Now().UTC(),
+	}
+	var undo []func(context.Context) error
+	defer func() {
+		if err != nil {
+			err = w.undo(j.ctx, b.id, undo, err)
+		}
+	}()
+	if err = w.intend(b, r); err != nil {
+		return nil, created, err
+	}
+	undo = append(undo, func(context.Context) error { return w.forget(b) })
+
+	root, err := w.images.Resolve(j.ctx, request.Spec.Image, string(b.id))
+	undo = append(undo, func(context.Context) error { return w.images.Release(string(b.id)) })
+	if err != nil {
+		return nil, created, err
+	}
+	instance, err := e.Create(j.ctx, w.spec(b, r, root))
+	if stacyvm.CodeOf(err) == stacyvm.CodeConflict {
+		return nil, created, err // somebody else's, without a record: not ours to remove
+	}
+	undo = append(undo, func(ctx context.Context) error { return w.removeRuntime(ctx, b.id, &r, instance) })
+	if err != nil {
+		return nil, created, err
+	}
+	made = connect(instance, r.Secret)
+	undo = append(undo, func(context.Context) error { made.transport.Close(); return nil })
+	created, err = w.complete(j.ctx, b, instance)
+	return made, created, err
+}
+
+// undo takes steps back, the last one first, and stops where one fails: what is left stays in the journal.
+func (w *Worker) undo(ctx context.Context, id stacyvm.SandboxID, steps []func(context.Context) error, cause error) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoWithin)
+	defer cancel()
+	for _, step := range slices.Backward(steps) {
+		if err := step(ctx); err != nil {
+			w.log.Error("a failed create cannot be undone yet", "sandbox", id, "cause", cause, "error", err)
+			break
+		}
+	}
+	return cause
+}
+
+// intend writes the record of a create before anything is made.
+func (w *Worker) intend(b *box, r record) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	r.Fence = b.fence
+	if err := w.journal.keep(b.id, r); err != nil {
+		return err
+	}
+	b.record = &r
+	return nil
+}
+
+// forget makes a grave of the record of a create that left nothing; another create may follow.
+func (w *Worker) forget(b *box) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if err := w.journal.bury(b.id, grave{Fence: b.fence, Spent: b.spent}); err != nil {
+		return err
+	}
+	b.record = nil
+	return nil
+}
+
+// complete writes down that a runtime is whole.
+func (w *Worker) complete(ctx context.Context, b *box, instance engine.Instance) (worker.Created, error) {
+	status, err := instance.Status(ctx)
+	if err != nil {
+		return worker.Created{}, err
+	}
+	created := worker.Created{RuntimeID: string(b.id), Unenforced: status.Unenforced}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if err := context.Cause(ctx); err != nil {
+		return created, err // destroyed or given up meanwhile
+	}
+	whole := *b.record
+	if whole.Phase == phaseRunning {
+		return whole.Created, nil
+	}
+	whole.Phase, whole.Created = phaseRunning, created
+	if err := w.journal.keep(b.id, whole); err != nil {
+		return created, err
+	}
+	b.record = &whole
+	return created, nil
+}
+
+// spec is what the engine is asked for.
+func (w *Worker) spec(b *box, r record, root image.Root) engine.Spec {
+	b.mu.Lock()
+	fence := b.fence
+	b.mu.Unlock()
+	env := maps.Clone(root.Env)
+	if env == nil {
+		env = map[string]string{}
+	}
+	maps.Copy(env, r.Request.Spec.Env)
+	mounts := make([]engine.Mount, len(root.Mounts))
+	for i, m := range root.Mounts {
+		mounts[i] = engine.Mount(m)
+	}
+	return engine.Spec{
+		ID:          b.id,
+		Labels:      labels(fence, r.Request),
+		Root:        engine.Root{Dir: root.Dir, Mounts: mounts},
+		MemoryBytes: int64(r.Request.Spec.MemoryMB) << 20,
+		DiskBytes:   int64(r.Request.Spec.DiskMB) << 20,
+		CPUs:        float64(r.Request.Spec.VCPUs),
+		Pids:        maxPids,
+		Hostname:    string(b.id),
+		Boot:        guest.Boot{Secret: guest.Secret(r.Secret), Env: env},
+	}
+}
+
+func labels(fence stacyvm.Fence, request worker.CreateRequest) map[string]string {
+	spec, _ := json.Marshal(request.Spec) // plain fields: cannot fail
+	hash := sha256.Sum256(spec)
+	return map[string]string{
+		engine.LabelCluster:     request.Cluster,
+		engine.LabelIncarnation: strconv.FormatInt(fence.Incarnation, 10),
+		engine.LabelEpoch:       strconv.FormatInt(fence.Epoch, 10),
+		engine.LabelOwner:       request.OwnerID,
+		engine.LabelTenant:      request.TenantID,
+		engine.LabelSpecHash:    hex.EncodeToString(hash[:]),
+		engine.LabelExpires:     strconv.FormatInt(request.ExpiresAt.Unix(), 10),
+	}
+}

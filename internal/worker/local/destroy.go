@@ -1,0 +1,148 @@
+package local
+
+import (
+	"context"
+
+	"github.com/stacyvm/stacyvm/internal/engine"
+	"github.com/stacyvm/stacyvm/internal/guest"
+	"github.com/stacyvm/stacyvm/internal/stacyvm"
+)
+
+var errDestroyed = stacyvm.Errorf(stacyvm.CodeConflict, "the sandbox was destroyed meanwhile")
+
+// Destroy implements worker.Worker. It ends a create that is under way. After an error the sandbox is still in the
+// journal and the call may be repeated. CodeStaleEpoch: the fence is old, nothing was changed.
+func (w *Worker) Destroy(ctx context.Context, ref stacyvm.Ref) error {
+	if !ref.ID.Valid() {
+		return stacyvm.Invalid("id", "must be a sandbox id")
+	}
+	b, release := w.acquire(ref.ID)
+	defer release()
+	for {
+		mine, others, err := w.admitDestroy(ctx, b, ref)
+		if err != nil {
+			return err
+		}
+		if mine != nil {
+			return w.destroy(b, mine, ref)
+		}
+		if err := others.wait(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+func (w *Worker) admitDestroy(ctx context.Context, b *box, ref stacyvm.Ref) (mine, others *job, err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.damaged == nil {
+		if err := w.recall(b); err != nil {
+			return nil, nil, err
+		}
+	}
+	if err := w.admit(b, ref.Fence); err != nil {
+		return nil, nil, err
+	}
+	b.spent = true
+	if b.job != nil {
+		if b.job.kind != kindDestroy {
+			b.job.cancel(errDestroyed)
+		}
+		return nil, b.job, nil
+	}
+	mine, err = w.begin(ctx, b, kindDestroy)
+	return mine, nil, err
+}
+
+// destroy is the job of removing a sandbox. The grave comes last: until then a crash leaves the record, and the call is
+// repeated.
+func (w *Worker) destroy(b *box, j *job, ref stacyvm.Ref) (err error) {
+	defer w.finish(b, j, func() {})
+	b.mu.Lock()
+	r, l := b.record, b.live
+	b.live = nil
+	b.mu.Unlock()
+	if r == nil {
+		if r, err = w.unrecorded(j.ctx, b, ref); err != nil {
+			return err
+		}
+	}
+	var instance engine.Instance
+	if l != nil {
+		l.transport.Close()
+		instance = l.instance
+	}
+	if r != nil {
+		if err := w.removeRuntime(j.ctx, b.id, r, instance); err != nil {
+			return failure(err, "the sandbox's runtime could not be removed")
+		}
+	}
+	if err := w.images.Release(string(b.id)); err != nil {
+		return err
+	}
+	return w.bury(b)
+}
+
+// unrecorded looks for a runtime whose record is missing or damaged. Its labels say whose it was when it was made. nil:
+// there is none. The fence is on disk before anything is removed.
+func (w *Worker) unrecorded(ctx context.Context, b *box, ref stacyvm.Ref) (*record, error) {
+	all, err := w.runtimes(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, found := range all {
+		if found.ID != b.id {
+			continue
+		}
+		if ref.Fence.Compare(fenceOf(found.Labels)) < 0 {
+			b.mu.Lock()
+			b.fence, b.spent = fenceOf(found.Labels), false
+			b.mu.Unlock()
+			return nil, stacyvm.Errorf(stacyvm.CodeStaleEpoch, "the sandbox has a newer owner")
+		}
+		return &record{Engine: found.engine}, w.bury(b)
+	}
+	return nil, nil
+}
+
+// bury writes the grave and forgets the record. A grave that is there already stays as it is.
+func (w *Worker) bury(b *box) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	wanted := grave{Fence: b.fence, Spent: b.spent}
+	if b.damaged != nil {
+		w.log.Warn("a damaged journal file is replaced: its sandbox is destroyed", "sandbox", b.id)
+	}
+	if b.record == nil && b.damaged == nil {
+		if known, err := w.journal.grave(b.id); err == nil && known != nil && *known == wanted {
+			return nil
+		}
+	}
+	if err := w.journal.bury(b.id, wanted); err != nil {
+		return err
+	}
+	b.record, b.damaged, b.read = nil, nil, true
+	return nil
+}
+
+// removeRuntime removes whatever an engine has of a sandbox.
+func (w *Worker) removeRuntime(ctx context.Context, id stacyvm.SandboxID, r *record, instance engine.Instance) error {
+	if instance != nil {
+		return instance.Destroy(ctx)
+	}
+	e := w.engine(r.Engine)
+	if e == nil {
+		return stacyvm.Errorf(stacyvm.CodeUnavailable, "provider %s is not enabled on this machine", r.Engine)
+	}
+	if remover, ok := e.(engine.Remover); ok {
+		return remover.Remove(ctx, id)
+	}
+	found, err := e.Attach(ctx, id, guest.Secret(r.Secret))
+	if stacyvm.CodeOf(err) == stacyvm.CodeNotFound {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return found.Destroy(ctx)
+}
