@@ -2,7 +2,7 @@
 // vocabulary; it makes no decisions. Statements are written once for both dialects. Time comes from the database only.
 //
 // Errors: CodeNotFound, CodeConflict (a name or key is taken), CodeStaleEpoch (a fenced write changed nothing),
-// CodeStorageFull, CodeUnavailable, CodeInternal.
+// CodeStorageFull, CodeUnavailable (also for a context that ended), CodeInternal. No message holds SQL or a path.
 package store
 
 import (
@@ -17,7 +17,8 @@ type Store interface {
 	// View runs read with a consistent view.
 	View(ctx context.Context, read func(Tx) error) error
 	// Update runs write in one transaction: all or nothing, durable when it returns nil. write may run more than once
-	// (a busy database), so it must have no effect outside the transaction. An error from write rolls back.
+	// (a busy database), so it must have no effect outside the transaction. An error from write rolls back, and so does a
+	// context that ends before write returned. Write must not call Update itself: writers may take turns.
 	Update(ctx context.Context, write func(Tx) error) error
 	// Cluster gives this database's identity.
 	Cluster(ctx context.Context) (Cluster, error)
@@ -97,7 +98,8 @@ type Wish struct {
 // Leases decide who should act; see docs/adr on leases.
 type Leases interface {
 	// Acquire takes a free or expired lease, or takes it again for the same holder, and raises the epoch. For a sandbox
-	// lease it also raises the row's fence and worker. CodeConflict: held by another.
+	// lease it also raises the row's fence and worker. CodeConflict: held by another, or the sandbox is gone; nothing is
+	// changed then.
 	Acquire(ctx context.Context, request LeaseRequest) (stacyvm.Lease, error)
 	// Renew extends all of these that are still held by holder and session, in one statement, and returns them.
 	Renew(ctx context.Context, holder stacyvm.WorkerID, session string, held []Held, ttl time.Duration) ([]stacyvm.Lease, error)
@@ -130,8 +132,11 @@ type Held struct {
 type Workers interface {
 	// Save registers a worker or its heartbeat; LastHeartbeat becomes the database's now.
 	Save(ctx context.Context, worker stacyvm.Worker) (stacyvm.Worker, error)
+	// Get finds a worker. CodeNotFound.
 	Get(ctx context.Context, id stacyvm.WorkerID) (stacyvm.Worker, error)
+	// List gives all, by id.
 	List(ctx context.Context) ([]stacyvm.Worker, error)
+	// Delete forgets a worker. CodeNotFound.
 	Delete(ctx context.Context, id stacyvm.WorkerID) error
 }
 
@@ -143,7 +148,7 @@ type Audit interface {
 	Operations(ctx context.Context, filter OperationFilter) ([]stacyvm.Operation, error)
 	// AppendExecs writes exec log lines.
 	AppendExecs(ctx context.Context, lines []stacyvm.ExecRecord) error
-	// Execs lists a sandbox's exec log newest first.
+	// Execs lists a sandbox's exec log newest first; limit 0 is 100.
 	Execs(ctx context.Context, sandbox stacyvm.SandboxID, limit int) ([]stacyvm.ExecRecord, error)
 }
 
@@ -157,16 +162,16 @@ type OperationFilter struct {
 	Before  int64 // ID of the last line that was seen
 }
 
-// Idempotency keeps the answers to requests that carry a key, for 24 h.
+// Idempotency keeps the answers to requests that carry a key, for KeyLife.
 type Idempotency interface {
 	// Begin claims a key. It returns nil when the caller now owns it; the record when the key is known. A claim whose
 	// request died is free again after ClaimTTL.
 	Begin(ctx context.Context, claim IdempotencyRecord) (*IdempotencyRecord, error)
-	// Finish stores the answer.
+	// Finish stores the answer. CodeNotFound: the key is not claimed.
 	Finish(ctx context.Context, scope, key string, status int, body []byte) error
-	// Abandon frees a claim, so that the request can be tried again.
+	// Abandon frees a claim, so that the request can be tried again. An answered key stays.
 	Abandon(ctx context.Context, scope, key string) error
-	// Purge removes records older than 24 h and returns their number.
+	// Purge removes records older than KeyLife and returns their number.
 	Purge(ctx context.Context) (int, error)
 }
 

@@ -1,0 +1,51 @@
+package store
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+const (
+	// maxDrift is how far wall time and elapsed time may part before a jump of the clock is assumed.
+	maxDrift = 5 * time.Second
+	// driftPause is how long nothing is taken over after a jump: lease and grace, so that every owner can renew first.
+	driftPause = 40 * time.Second
+)
+
+// clock watches the database's clock against this process's monotonic one. Expiries are wall times; when the wall clock
+// jumps forward every lease seems to have run out at once.
+type clock struct {
+	skew func() time.Duration
+
+	mu     sync.Mutex
+	seen   bool
+	mono   time.Time // the last reading, on both clocks
+	wall   int64     // microseconds
+	paused time.Time // monotonic
+}
+
+// skewed adds the skew that a test asked for.
+func (c *clock) skewed(us int64) int64 {
+	if c.skew == nil {
+		return us
+	}
+	return us + c.skew().Microseconds()
+}
+
+// mayTakeOver notes a reading and reports whether leases of others may be taken over.
+func (c *clock) mayTakeOver(wall int64, mono time.Time) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.seen {
+		drift := time.Duration(wall-c.wall)*time.Microsecond - mono.Sub(c.mono)
+		if drift.Abs() > maxDrift {
+			c.paused = mono.Add(driftPause)
+		}
+	}
+	c.seen, c.wall, c.mono = true, wall, mono
+	return !mono.Before(c.paused)
+}
+
+// hostClock reads the clock of an embedded database, which is this host's.
+func hostClock(context.Context, querier) (int64, error) { return time.Now().UnixMicro(), nil }

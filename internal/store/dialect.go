@@ -1,0 +1,28 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+
+	"github.com/pressly/goose/v3"
+)
+
+// dialect is all that differs between the databases; every statement is written once.
+type dialect struct {
+	name  string
+	goose goose.Dialect
+	// clock reads the database's clock in microseconds.
+	clock func(context.Context, querier) (int64, error)
+	// rowLock is appended to a SELECT whose row the transaction is about to change.
+	rowLock string
+	// words fill the migrations.
+	words map[string]string
+	// translate turns a driver's error into one of ours.
+	translate func(error) error
+}
+
+// querier runs statements: a connection or a transaction.
+type querier interface {
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
+}

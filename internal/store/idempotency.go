@@ -1,0 +1,74 @@
+package store
+
+import (
+	"context"
+	"time"
+
+	"github.com/stacyvm/stacyvm/internal/stacyvm"
+)
+
+const (
+	// KeyLife is how long an answer is kept for repeats of its request.
+	KeyLife = 24 * time.Hour
+	// ClaimTTL is how long a claim without an answer holds its key: longer than any create and the undoing of it.
+	ClaimTTL = 5 * time.Minute
+)
+
+// idempotency implements Idempotency.
+type idempotency struct{ *tx }
+
+const keyFields = `scope, request_key, body_hash, sandbox_id, done, status, body`
+
+// Begin implements Idempotency.
+func (t idempotency) Begin(ctx context.Context, claim IdempotencyRecord) (*IdempotencyRecord, error) {
+	now, err := t.nowUS(ctx)
+	if err != nil {
+		return nil, err
+	}
+	changed, err := t.exec(ctx, `
+		INSERT INTO idempotency_keys AS k (`+keyFields+`, created_us) VALUES ($1, $2, $3, $4, FALSE, 0, NULL, $5)
+		ON CONFLICT (scope, request_key) DO UPDATE SET body_hash = excluded.body_hash, sandbox_id = excluded.sandbox_id,
+			done = FALSE, status = 0, body = NULL, created_us = excluded.created_us
+		WHERE k.created_us <= $6 OR (NOT k.done AND k.created_us <= $7)`,
+		claim.Scope, claim.Key, claim.BodyHash, string(claim.Sandbox), now, now-KeyLife.Microseconds(), now-ClaimTTL.Microseconds())
+	if err != nil || changed > 0 {
+		return nil, err
+	}
+	known, ok, err := one(ctx, t.tx, func(row scanner) (r IdempotencyRecord, err error) {
+		err = row.Scan(&r.Scope, &r.Key, &r.BodyHash, &r.Sandbox, &r.Done, &r.Status, &r.Body)
+		return r, err
+	}, `SELECT `+keyFields+` FROM idempotency_keys WHERE scope = $1 AND request_key = $2`, claim.Scope, claim.Key)
+	if err == nil && !ok {
+		return nil, stacyvm.Errorf(stacyvm.CodeUnavailable, "the key was freed at this moment: try again")
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &known, nil
+}
+
+// Finish implements Idempotency.
+func (t idempotency) Finish(ctx context.Context, scope, key string, status int, body []byte) error {
+	changed, err := t.exec(ctx, `UPDATE idempotency_keys SET done = TRUE, status = $3, body = $4 WHERE scope = $1 AND request_key = $2`,
+		scope, key, int64(status), body)
+	if err == nil && changed == 0 {
+		return stacyvm.Errorf(stacyvm.CodeNotFound, "the key is not claimed")
+	}
+	return err
+}
+
+// Abandon implements Idempotency.
+func (t idempotency) Abandon(ctx context.Context, scope, key string) error {
+	_, err := t.exec(ctx, `DELETE FROM idempotency_keys WHERE scope = $1 AND request_key = $2 AND NOT done`, scope, key)
+	return err
+}
+
+// Purge implements Idempotency.
+func (t idempotency) Purge(ctx context.Context) (int, error) {
+	now, err := t.nowUS(ctx)
+	if err != nil {
+		return 0, err
+	}
+	changed, err := t.exec(ctx, `DELETE FROM idempotency_keys WHERE created_us <= $1`, now-KeyLife.Microseconds())
+	return int(changed), err
+}

@@ -1,0 +1,162 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/stacyvm/stacyvm/internal/stacyvm"
+)
+
+// leases implements Leases.
+type leases struct{ *tx }
+
+const leaseColumns = `resource_id, resource_type, holder_id, holder_session, epoch, generation, expires_us`
+
+// typeSandbox is the type of leases that move a sandbox's fence.
+const typeSandbox = "sandbox"
+
+// never is an expiry that no lease has: a takeover that asks for it finds nothing.
+const never = int64(-1 << 62)
+
+// renewAtOnce bounds the leases in one statement; each takes two of the driver's arguments.
+const renewAtOnce = 10_000
+
+func readLease(row scanner) (l stacyvm.Lease, err error) {
+	var holder, session sql.NullString
+	var expires int64
+	err = row.Scan(&l.Resource, &l.Type, &holder, &session, &l.Epoch, &l.Generation, &expires)
+	l.Holder, l.Session, l.ExpiresAt = stacyvm.WorkerID(holder.String), session.String, fromUS(expires)
+	return l, err
+}
+
+// Acquire implements Leases. The sandbox's row comes first, so that a lease is never raised without its fence.
+func (t leases) Acquire(ctx context.Context, r LeaseRequest) (stacyvm.Lease, error) {
+	if r.Resource == "" || r.Holder == "" || r.TTL <= 0 {
+		return stacyvm.Lease{}, stacyvm.Errorf(stacyvm.CodeConflict, "a lease needs a resource, a holder and a time to live")
+	}
+	now, err := t.nowUS(ctx)
+	if err != nil {
+		return stacyvm.Lease{}, err
+	}
+	if r.Type == typeSandbox {
+		_, ok, err := one(ctx, t.tx, number, `SELECT fence FROM sandboxes WHERE id = $1 AND `+active+t.dialect.rowLock, r.Resource)
+		if err != nil {
+			return stacyvm.Lease{}, err
+		}
+		if !ok {
+			return stacyvm.Lease{}, stacyvm.Errorf(stacyvm.CodeConflict, "sandbox %.64q is gone", r.Resource)
+		}
+	}
+	lease, ok, err := t.take(ctx, r, now)
+	if err != nil {
+		return lease, err
+	}
+	if !ok {
+		return lease, stacyvm.Errorf(stacyvm.CodeConflict, "%.64q is leased by another", r.Resource)
+	}
+	if r.Type == typeSandbox {
+		err = t.raise(ctx, lease, now)
+	}
+	return lease, err
+}
+
+// take is the conditional upsert that decides who holds a lease.
+func (t leases) take(ctx context.Context, r LeaseRequest, now int64) (stacyvm.Lease, bool, error) {
+	lapsed := now - r.Grace.Microseconds()
+	if !t.clock.mayTakeOver(t.wall, t.read) {
+		lapsed = never
+	}
+	return one(ctx, t.tx, readLease, `
+		INSERT INTO leases AS l (`+leaseColumns+`) VALUES ($1, $2, $3, $4, 1, 1, $5)
+		ON CONFLICT (resource_id) DO UPDATE SET resource_type = excluded.resource_type, holder_id = excluded.holder_id,
+			holder_session = excluded.holder_session, epoch = l.epoch + 1, generation = l.generation + 1, expires_us = excluded.expires_us
+		WHERE l.holder_id IS NULL OR l.expires_us <= $6 OR (l.holder_id = excluded.holder_id AND (l.holder_session = excluded.holder_session OR $7))
+		RETURNING `+leaseColumns,
+		r.Resource, r.Type, string(r.Holder), r.Session, now+r.TTL.Microseconds(), lapsed, r.Successor)
+}
+
+// raise gives the sandbox to the new holder: from now on only writes with the new epoch count.
+func (t leases) raise(ctx context.Context, l stacyvm.Lease, now int64) error {
+	changed, err := t.exec(ctx, `UPDATE sandboxes SET fence = $2, worker_id = $3, updated_us = $4 WHERE id = $1 AND fence < $2`,
+		l.Resource, l.Epoch, string(l.Holder), now)
+	if err != nil {
+		return err
+	}
+	if changed == 0 {
+		// The row has seen a higher epoch than the lease table: one of them is from another time.
+		t.broken = stacyvm.Errorf(stacyvm.CodeInternal, "the lease of sandbox %s is behind its fence", l.Resource)
+		return t.broken
+	}
+	return nil
+}
+
+// Renew implements Leases.
+func (t leases) Renew(ctx context.Context, holder stacyvm.WorkerID, session string, held []Held, ttl time.Duration) ([]stacyvm.Lease, error) {
+	now, err := t.nowUS(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var renewed []stacyvm.Lease
+	for part := range slices.Chunk(held, renewAtOnce) {
+		var c clause
+		c.add(`holder_id = %s AND holder_session = %s AND expires_us > %s`, string(holder), session, now)
+		c.parts = append(c.parts, `(resource_id, epoch) IN (VALUES `+pairs(&c, part)+`)`)
+		text := `UPDATE leases SET expires_us = ` + c.arg(now+ttl.Microseconds()) + `, generation = generation + 1` + c.where() + ` RETURNING ` + leaseColumns
+		rows, err := all(ctx, t.tx, readLease, text, c.args...)
+		if err != nil {
+			return nil, err
+		}
+		renewed = append(renewed, rows...)
+	}
+	return renewed, nil
+}
+
+// pairs lists leases; the first pair tells the types.
+func pairs(c *clause, held []Held) string {
+	var text strings.Builder
+	for i, h := range held {
+		resource, epoch := c.arg(h.Resource), c.arg(h.Epoch)
+		if i == 0 {
+			text.WriteString(`(CAST(` + resource + ` AS TEXT), CAST(` + epoch + ` AS BIGINT))`)
+			continue
+		}
+		text.WriteString(`, (` + resource + `, ` + epoch + `)`)
+	}
+	return text.String()
+}
+
+// Release implements Leases.
+func (t leases) Release(ctx context.Context, resource string, holder stacyvm.WorkerID, epoch int64) error {
+	now, err := t.nowUS(ctx)
+	if err != nil {
+		return err
+	}
+	changed, err := t.exec(ctx, `
+		UPDATE leases SET holder_id = NULL, holder_session = NULL, generation = generation + 1, expires_us = $4
+		WHERE resource_id = $1 AND holder_id = $2 AND epoch = $3`, resource, string(holder), epoch, now)
+	if err == nil && changed == 0 {
+		return stacyvm.Errorf(stacyvm.CodeNotFound, "%.64q is not leased under this epoch", resource)
+	}
+	return err
+}
+
+// Get implements Leases.
+func (t leases) Get(ctx context.Context, resource string) (stacyvm.Lease, error) {
+	lease, ok, err := one(ctx, t.tx, readLease, `SELECT `+leaseColumns+` FROM leases WHERE resource_id = $1`, resource)
+	if err == nil && !ok {
+		return lease, stacyvm.Errorf(stacyvm.CodeNotFound, "%.64q was never leased", resource)
+	}
+	return lease, err
+}
+
+// List implements Leases.
+func (t leases) List(ctx context.Context, holder stacyvm.WorkerID) ([]stacyvm.Lease, error) {
+	var c clause
+	if holder != "" {
+		c.add(`holder_id = %s`, string(holder))
+	}
+	return all(ctx, t.tx, readLease, `SELECT `+leaseColumns+` FROM leases`+c.where()+` ORDER BY resource_id`, c.args...)
+}

@@ -1,0 +1,211 @@
+package store
+
+import (
+	"context"
+	"strings"
+
+	"github.com/stacyvm/stacyvm/internal/stacyvm"
+)
+
+// sandboxes implements Sandboxes.
+type sandboxes struct{ *tx }
+
+const sandboxColumns = `id, state, reason, desired, provider, image, spec, owner_id, tenant_id, worker_id,
+	incarnation, fence, runtime_id, recovered, unenforced, metadata, created_us, updated_us, expires_us`
+
+// active must stand in a statement as it stands in the schema: the indexes hold only these rows.
+const active = `state <> 'destroyed'`
+
+func readSandbox(row scanner) (s stacyvm.Sandbox, err error) {
+	var spec, unenforced, metadata string
+	var created, updated, expires int64
+	err = row.Scan(&s.ID, &s.State, &s.Reason, &s.Desired, &s.Provider, &s.Image, &spec, &s.OwnerID, &s.TenantID, &s.WorkerID,
+		&s.Fence.Incarnation, &s.Fence.Epoch, &s.RuntimeID, &s.Recovered, &unenforced, &metadata, &created, &updated, &expires)
+	if err != nil {
+		return s, err
+	}
+	s.CreatedAt, s.UpdatedAt, s.ExpiresAt = fromUS(created), fromUS(updated), fromUS(expires)
+	return s, unpack(&spec, &s.Spec, &unenforced, &s.Unenforced, &metadata, &s.Metadata)
+}
+
+// Insert implements Sandboxes.
+func (t sandboxes) Insert(ctx context.Context, s stacyvm.Sandbox) (stacyvm.Sandbox, error) {
+	now, err := t.nowUS(ctx)
+	if err != nil {
+		return s, err
+	}
+	expires := now + s.Spec.TTL.Microseconds()
+	var c clause
+	values := c.list(string(s.ID), string(s.State), s.Reason, string(s.Desired), s.Provider, s.Image, packed(s.Spec), s.OwnerID, s.TenantID,
+		string(s.WorkerID), s.Fence.Incarnation, s.Fence.Epoch, s.RuntimeID, s.Recovered, packed(s.Unenforced), packed(s.Metadata), now, now, expires)
+	changed, err := t.exec(ctx, `INSERT INTO sandboxes (`+sandboxColumns+`) VALUES `+values+` ON CONFLICT (id) DO NOTHING`, c.args...)
+	if err != nil {
+		return s, err
+	}
+	if changed == 0 {
+		return s, stacyvm.Errorf(stacyvm.CodeConflict, "sandbox %s exists already", s.ID)
+	}
+	s.CreatedAt, s.UpdatedAt, s.ExpiresAt = fromUS(now), fromUS(now), fromUS(expires)
+	return s, nil
+}
+
+// Get implements Sandboxes.
+func (t sandboxes) Get(ctx context.Context, id stacyvm.SandboxID) (stacyvm.Sandbox, error) {
+	s, ok, err := one(ctx, t.tx, readSandbox, `SELECT `+sandboxColumns+` FROM sandboxes WHERE id = $1`, string(id))
+	if err == nil && !ok {
+		return s, noSandbox(id)
+	}
+	return s, err
+}
+
+// List implements Sandboxes.
+func (t sandboxes) List(ctx context.Context, filter SandboxFilter) ([]stacyvm.Sandbox, error) {
+	c, err := t.filter(ctx, filter)
+	if err != nil {
+		return nil, err
+	}
+	if filter.After != (Cursor{}) {
+		c.add(`(created_us, id) < (%s, %s)`, toUS(filter.After.CreatedAt), string(filter.After.ID))
+	}
+	text := `SELECT ` + sandboxColumns + ` FROM sandboxes` + c.where() + ` ORDER BY created_us DESC, id DESC LIMIT ` + c.arg(limited(filter.Limit, 1_000_000))
+	return all(ctx, t.tx, readSandbox, text, c.args...)
+}
+
+// Count implements Sandboxes.
+func (t sandboxes) Count(ctx context.Context, filter SandboxFilter) (int, error) {
+	c, err := t.filter(ctx, filter)
+	if err != nil {
+		return 0, err
+	}
+	n, _, err := one(ctx, t.tx, number, `SELECT count(*) FROM sandboxes`+c.where(), c.args...)
+	return int(n), err
+}
+
+// filter turns a filter into conditions.
+func (t sandboxes) filter(ctx context.Context, f SandboxFilter) (*clause, error) {
+	var c clause
+	if !wantsTombstones(f.States) {
+		c.add(active)
+	}
+	if len(f.States) > 0 {
+		states := make([]any, len(f.States))
+		for i, state := range f.States {
+			states[i] = string(state)
+		}
+		c.parts = append(c.parts, `state IN `+c.list(states...))
+	}
+	for _, equal := range []struct{ part, value string }{
+		{`worker_id = %s`, string(f.Worker)}, {`owner_id = %s`, f.Owner}, {`tenant_id = %s`, f.Tenant}, {`provider = %s`, f.Provider},
+	} {
+		if equal.value != "" {
+			c.add(equal.part, equal.value)
+		}
+	}
+	if f.Expired {
+		now, err := t.nowUS(ctx)
+		if err != nil {
+			return nil, err
+		}
+		c.add(`expires_us <= %s`, now)
+	}
+	return &c, nil
+}
+
+func wantsTombstones(states []stacyvm.State) bool {
+	for _, state := range states {
+		if !state.Active() {
+			return true
+		}
+	}
+	return false
+}
+
+// Apply implements Sandboxes.
+func (t sandboxes) Apply(ctx context.Context, id stacyvm.SandboxID, fence stacyvm.Fence, change Change) (stacyvm.Sandbox, error) {
+	now, err := t.nowUS(ctx)
+	if err != nil {
+		return stacyvm.Sandbox{}, err
+	}
+	var c clause
+	c.add(`updated_us = %s`, now)
+	if change.State != "" {
+		c.add(`state = %s`, string(change.State))
+	}
+	if change.Reason != nil {
+		c.add(`reason = %s`, *change.Reason)
+	}
+	if change.RuntimeID != "" {
+		c.add(`runtime_id = %s`, change.RuntimeID)
+	}
+	if change.Recovered {
+		c.add(`recovered = %s`, true)
+	}
+	if change.Unenforced != nil {
+		c.add(`unenforced = %s`, packed(change.Unenforced))
+	}
+	set := strings.Join(c.parts, ", ")
+	c.parts = nil
+	c.add(`id = %s AND incarnation = %s AND fence = %s`, string(id), fence.Incarnation, fence.Epoch)
+	c.parts = append(c.parts, permitting(&c, change.State))
+	row, ok, err := one(ctx, t.tx, readSandbox, `UPDATE sandboxes SET `+set+c.where()+` RETURNING `+sandboxColumns, c.args...)
+	if err != nil || ok {
+		return row, err
+	}
+	return row, t.refused(ctx, id, fence, change.State)
+}
+
+// permitting is the condition on the present state for a change to next; without a next state any live one will do.
+func permitting(c *clause, next stacyvm.State) string {
+	if next == "" {
+		return active
+	}
+	var from []any
+	for _, state := range next.Before() {
+		from = append(from, string(state))
+	}
+	if len(from) == 0 {
+		return `1 = 0`
+	}
+	return `state IN ` + c.list(from...)
+}
+
+// refused says why a fenced write changed nothing.
+func (t sandboxes) refused(ctx context.Context, id stacyvm.SandboxID, fence stacyvm.Fence, next stacyvm.State) error {
+	row, err := t.Get(ctx, id)
+	switch {
+	case err != nil:
+		return err
+	case row.Fence != fence:
+		return stacyvm.Errorf(stacyvm.CodeStaleEpoch, "sandbox %s has another owner", id)
+	case next == "":
+		return stacyvm.Errorf(stacyvm.CodeConflict, "sandbox %s is %s", id, row.State)
+	}
+	return stacyvm.Errorf(stacyvm.CodeConflict, "sandbox %s is %s and cannot become %s", id, row.State, next)
+}
+
+// Want implements Sandboxes.
+func (t sandboxes) Want(ctx context.Context, id stacyvm.SandboxID, wish Wish) (stacyvm.Sandbox, error) {
+	now, err := t.nowUS(ctx)
+	if err != nil {
+		return stacyvm.Sandbox{}, err
+	}
+	var c clause
+	c.add(`updated_us = %s`, now)
+	if wish.Desired != "" {
+		c.add(`desired = %s`, string(wish.Desired))
+	}
+	if wish.TTL != 0 {
+		c.add(`expires_us = %s`, now+wish.TTL.Microseconds())
+	}
+	set := strings.Join(c.parts, ", ")
+	row, ok, err := one(ctx, t.tx, readSandbox,
+		`UPDATE sandboxes SET `+set+` WHERE id = `+c.arg(string(id))+` AND `+active+` RETURNING `+sandboxColumns, c.args...)
+	if err == nil && !ok {
+		return row, noSandbox(id)
+	}
+	return row, err
+}
+
+func noSandbox(id stacyvm.SandboxID) error {
+	return stacyvm.Errorf(stacyvm.CodeNotFound, "sandbox %.64q does not exist", string(id))
+}

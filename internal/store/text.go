@@ -1,0 +1,73 @@
+package store
+
+import (
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// clause collects the parts of a statement whose parts depend on the question. Values go in as arguments only.
+type clause struct {
+	parts []string
+	args  []any
+}
+
+// arg adds a value and gives its placeholder.
+func (c *clause) arg(value any) string {
+	c.args = append(c.args, value)
+	return "$" + strconv.Itoa(len(c.args))
+}
+
+// add adds a part; each %s in it takes the placeholder of a value.
+func (c *clause) add(part string, values ...any) {
+	places := make([]any, len(values))
+	for i, value := range values {
+		places[i] = c.arg(value)
+	}
+	c.parts = append(c.parts, fmt.Sprintf(part, places...))
+}
+
+// where joins the parts as conditions; without any it is empty.
+func (c *clause) where() string {
+	if len(c.parts) == 0 {
+		return ""
+	}
+	return " WHERE " + strings.Join(c.parts, " AND ")
+}
+
+// list adds several values and gives "($1, $2, ...)".
+func (c *clause) list(values ...any) string {
+	places := make([]string, len(values))
+	for i, value := range values {
+		places[i] = c.arg(value)
+	}
+	return "(" + strings.Join(places, ", ") + ")"
+}
+
+// packed turns a value into the JSON that the database keeps without looking into it.
+func packed(value any) string {
+	text, err := json.Marshal(value)
+	if err != nil {
+		panic(fmt.Sprintf("store: a field that cannot be JSON: %v", err)) // the vocabulary's types all can
+	}
+	return string(text)
+}
+
+// unpack reads JSON fields back: pairs of text and target.
+func unpack(pairs ...any) error {
+	for i := 0; i < len(pairs); i += 2 {
+		if err := json.Unmarshal([]byte(*pairs[i].(*string)), pairs[i+1]); err != nil {
+			return fmt.Errorf("decode a stored field: %w", err)
+		}
+	}
+	return nil
+}
+
+// limited is a limit with its default.
+func limited(limit, otherwise int) int {
+	if limit <= 0 {
+		return otherwise
+	}
+	return limit
+}

@@ -1,0 +1,167 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"sync/atomic"
+	"time"
+
+	"github.com/stacyvm/stacyvm/internal/stacyvm"
+)
+
+// tx is one caller's transaction, for both dialects.
+type tx struct {
+	on      querier
+	dialect *dialect
+	clock   *clock
+	// shared: other callers' changes stand in the same database transaction. An interrupted statement would roll all of
+	// them back, so a context is asked between statements only.
+	shared bool
+
+	ended  atomic.Bool
+	broken error     // the first statement that failed; nothing more is done after it
+	now    int64     // microseconds; 0: not read yet
+	wall   int64     // now without a test's skew
+	read   time.Time // when now was read, for the monotonic clock
+}
+
+// Now implements Tx.
+func (t *tx) Now(ctx context.Context) (time.Time, error) {
+	us, err := t.nowUS(ctx)
+	return fromUS(us), err
+}
+
+func (t *tx) nowUS(ctx context.Context) (int64, error) {
+	if t.now != 0 {
+		return t.now, nil
+	}
+	if err := t.ready(ctx); err != nil {
+		return 0, err
+	}
+	us, err := t.dialect.clock(t.statement(ctx), t.on)
+	if err != nil {
+		return 0, t.fail(err)
+	}
+	t.wall, t.read, t.now = us, time.Now(), t.clock.skewed(us)
+	return t.now, nil
+}
+
+func (t *tx) Sandboxes() Sandboxes     { return sandboxes{t} }
+func (t *tx) Leases() Leases           { return leases{t} }
+func (t *tx) Workers() Workers         { return workers{t} }
+func (t *tx) Audit() Audit             { return audit{t} }
+func (t *tx) Idempotency() Idempotency { return idempotency{t} }
+
+// ready refuses statements that must not run any more.
+func (t *tx) ready(ctx context.Context) error {
+	switch {
+	case t.ended.Load():
+		return stacyvm.Errorf(stacyvm.CodeInternal, "a transaction was used after its end")
+	case t.broken != nil:
+		return t.broken
+	}
+	return interrupted(ctx)
+}
+
+// statement is the context that a statement runs with.
+func (t *tx) statement(ctx context.Context) context.Context {
+	if t.shared {
+		return context.WithoutCancel(ctx)
+	}
+	return ctx
+}
+
+// fail ends the transaction's work: after an error SQLite may have rolled back already, and a further statement would
+// stand alone.
+func (t *tx) fail(err error) error {
+	t.broken = t.dialect.translate(err)
+	return t.broken
+}
+
+// exec runs a statement and gives the number of rows that it changed.
+func (t *tx) exec(ctx context.Context, text string, args ...any) (int64, error) {
+	if err := t.ready(ctx); err != nil {
+		return 0, err
+	}
+	result, err := t.on.ExecContext(t.statement(ctx), text, args...)
+	if err != nil {
+		return 0, t.fail(err)
+	}
+	changed, err := result.RowsAffected()
+	if err != nil {
+		return 0, t.fail(err)
+	}
+	return changed, nil
+}
+
+// scanner reads the present row.
+type scanner interface{ Scan(into ...any) error }
+
+// all runs a query and reads every row.
+func all[T any](ctx context.Context, t *tx, read func(scanner) (T, error), text string, args ...any) ([]T, error) {
+	if err := t.ready(ctx); err != nil {
+		return nil, err
+	}
+	rows, err := t.on.QueryContext(t.statement(ctx), text, args...)
+	if err != nil {
+		return nil, t.fail(err)
+	}
+	defer func() { _ = rows.Close() }()
+	var found []T
+	for rows.Next() {
+		row, err := read(rows)
+		if err != nil {
+			return nil, t.fail(err)
+		}
+		found = append(found, row)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, t.fail(err)
+	}
+	return found, nil
+}
+
+// one runs a query that gives at most one row; ok is false without one.
+func one[T any](ctx context.Context, t *tx, read func(scanner) (T, error), text string, args ...any) (row T, ok bool, err error) {
+	rows, err := all(ctx, t, read, text, args...)
+	if err != nil || len(rows) == 0 {
+		return row, false, err
+	}
+	return rows[0], true, nil
+}
+
+// number reads a single integer.
+func number(row scanner) (n int64, err error) {
+	err = row.Scan(&n)
+	return n, err
+}
+
+// interrupted is the error of a context that ended, nil while it lives.
+func interrupted(ctx context.Context) error {
+	switch err := ctx.Err(); {
+	case err == nil:
+		return nil
+	case errors.Is(err, context.DeadlineExceeded):
+		return stacyvm.Wrap(stacyvm.CodeUnavailable, err, "the database did not answer in time")
+	default:
+		return stacyvm.Wrap(stacyvm.CodeUnavailable, err, "the call was given up")
+	}
+}
+
+// toUS and fromUS convert times; the zero time is 0.
+func toUS(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixMicro()
+}
+
+func fromUS(us int64) time.Time {
+	if us == 0 {
+		return time.Time{}
+	}
+	return time.UnixMicro(us).UTC()
+}
+
+var _ querier = (*sql.Conn)(nil)
