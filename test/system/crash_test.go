@@ -41,7 +41,7 @@ func TestKillUnderLoad(t *testing.T) {
 		time.Sleep(time.Duration(100+random.IntN(1400)) * time.Millisecond) // the random moment of the kill
 		victim := []string{"server", "launcher", "both"}[random.IntN(3)]
 		s.strike(victim)
-		if !s.running() {
+		if !s.Running() {
 			s.up()
 		}
 		made := load.stop()
@@ -59,7 +59,7 @@ func TestKillUnderLoad(t *testing.T) {
 func (s *server) strike(victim string) {
 	s.t.Helper()
 	if victim != "server" {
-		if pid := s.launcher(); pid != 0 {
+		if pid := s.Launcher(); pid != 0 {
 			_ = syscall.Kill(pid, syscall.SIGKILL)
 		}
 	}
@@ -151,7 +151,7 @@ func (s *server) checkAcknowledged(round int, victim string, made []acknowledged
 				running[sandbox.ID] = true
 			}
 		}
-		sentries := s.sentries()
+		sentries := s.Sentries()
 		for id := range sentries {
 			if !running[id] {
 				return false

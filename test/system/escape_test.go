@@ -17,7 +17,7 @@ func TestEscapes(t *testing.T) {
 	s := start(t)
 	const word = "only-the-neighbour-knows"
 
-	canary := filepath.Join(s.dir, "canary")
+	canary := filepath.Join(s.Dir, "canary")
 	if err := os.WriteFile(canary, []byte(word), 0o644); err != nil {
 		t.Fatal(err)
 	}

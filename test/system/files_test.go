@@ -19,13 +19,13 @@ import (
 func TestHostileFiles(t *testing.T) {
 	s := start(t)
 	ctx := t.Context()
-	canary := filepath.Join(s.dir, "canary")
+	canary := filepath.Join(s.Dir, "canary")
 	const kept = "the host's own words"
 	if err := os.WriteFile(canary, []byte(kept), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	sandbox := s.spawn(client.SpawnRequest{})
-	s.shell(sandbox.ID, "ln -s "+canary+" /workspace/link; ln -s "+s.dir+" /workspace/dir; ln -s / /workspace/top; echo mine > /workspace/mine")
+	s.shell(sandbox.ID, "ln -s "+canary+" /workspace/link; ln -s "+s.Dir+" /workspace/dir; ln -s / /workspace/top; echo mine > /workspace/mine")
 
 	read := func(path string) {
 		body, err := s.Download(ctx, sandbox.ID, path)
@@ -52,7 +52,7 @@ func TestHostileFiles(t *testing.T) {
 		_ = s.Move(ctx, sandbox.ID, "/workspace/mine", path)
 		_ = s.Remove(ctx, sandbox.ID, path, true)
 	}
-	_, _ = s.Glob(ctx, sandbox.ID, "/**/../../../../"+s.dir+"/*")
+	_, _ = s.Glob(ctx, sandbox.ID, "/**/../../../../"+s.Dir+"/*")
 
 	s.shell(sandbox.ID, "mkdir -p /workspace/race/real; echo inside > /workspace/race/real/canary")
 	if _, err := s.Start(ctx, sandbox.ID, client.ExecRequest{Mode: client.ModeArgv, Command: "python3", Args: []string{"-c", `
@@ -61,7 +61,7 @@ os.chdir("/workspace/race")
 while True:
     os.symlink(sys.argv[1], "next"); os.rename("next", "flip")
     os.symlink("real", "next"); os.rename("next", "flip")
-`, s.dir}}); err != nil {
+`, s.Dir}}); err != nil {
 		t.Fatal(err)
 	}
 	deadline := time.Now().Add(10 * time.Second)

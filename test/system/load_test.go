@@ -32,7 +32,7 @@ func TestTwoHundredSandboxes(t *testing.T) {
 		})
 	}
 	if err := group.Wait(); err != nil {
-		t.Fatalf("%v\n%s", err, s.logTail())
+		t.Fatalf("%v\n%s", err, s.Log())
 	}
 	if left, err := s.Sandboxes(t.Context()); err != nil || len(left) != 0 {
 		t.Fatalf("left: %v, %v", left, err)

@@ -73,7 +73,7 @@ func (s *server) readFor(sandbox, process string, got *strings.Builder, limit ti
 		case err != nil && ctx.Err() != nil:
 			return nil
 		case err != nil:
-			s.t.Fatalf("after %d bytes: %v\n%s", got.Len(), err, s.logTail())
+			s.t.Fatalf("after %d bytes: %v\n%s", got.Len(), err, s.Log())
 		case event.Gap > 0:
 			s.t.Fatalf("%d bytes are missing at %d", event.Gap, event.Offset)
 		case event.Exit != nil:

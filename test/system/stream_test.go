@@ -38,7 +38,7 @@ sys.stderr.write(h.hexdigest())'`, size)
 	if err != nil {
 		t.Fatal(err)
 	}
-	response, err := http.Post(s.URL()+"/api/v1/sandboxes/"+sandbox.ID+"/exec", "application/json", bytes.NewReader(request))
+	response, err := http.Post(s.Server.URL()+"/api/v1/sandboxes/"+sandbox.ID+"/exec", "application/json", bytes.NewReader(request))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -133,7 +133,7 @@ func TestTenThousandCommands(t *testing.T) {
 		})
 	}
 	if err := group.Wait(); err != nil {
-		t.Fatalf("%v\n%s", err, s.logTail())
+		t.Fatalf("%v\n%s", err, s.Log())
 	}
 	after := s.memory()
 	t.Logf("server memory: %d MiB before, %d MiB after", before>>20, after>>20)
