@@ -2,6 +2,7 @@ package controltest
 
 import (
 	"context"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -18,7 +19,16 @@ const Self stacyvm.WorkerID = "here"
 // OpenStore opens an empty store that ends with the test.
 func OpenStore(t *testing.T) store.Store {
 	t.Helper()
-	return NewMemory()
+	s, err := store.NewSQLiteStore(t.Context(), filepath.Join(t.TempDir(), "stacyvm.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
 }
 
 // Defaults are small limits that tests change as they need.
