@@ -1,0 +1,124 @@
+package api
+
+import (
+	"encoding/base64"
+	"encoding/hex"
+	"strings"
+	"time"
+
+	"github.com/stacyvm/stacyvm/internal/control"
+	"github.com/stacyvm/stacyvm/internal/stacyvm"
+)
+
+// Launch is one command. In mode shell (the default) Command is a shell text and Args are appended, each quoted; in mode
+// argv Command is the program and Args go to it untouched.
+type Launch struct {
+	Command  string            `json:"command,omitempty" doc:"Shell text, or with mode argv the program." example:"python3 -c 'print(6 * 7)'"`
+	Args     []string          `json:"args,omitempty" doc:"Mode shell: appended, each quoted. Mode argv: passed untouched."`
+	Mode     string            `json:"mode,omitempty" doc:"shell (default) or argv."`
+	Env      map[string]string `json:"env,omitempty"`
+	Workdir  string            `json:"workdir,omitempty" doc:"Absolute; /workspace when empty."`
+	User     string            `json:"user,omitempty" doc:"Name, uid or uid:gid; root when empty."`
+	Timeout  string            `json:"timeout,omitempty" doc:"Duration; at its end the whole process group is killed." example:"30s"`
+	Terminal *Terminal         `json:"pty,omitempty" doc:"Run on a terminal of this size; everything comes over stdout then."`
+	Stdin    bool              `json:"stdin,omitempty" doc:"Keep standard input open."`
+	Lossless *bool             `json:"lossless,omitempty" doc:"Unread output blocks the process instead of being dropped. Default: true where this request reads the output, false where the process is left alone."`
+	ID       string            `json:"id,omitempty" doc:"Name of the process; a start with a known name finds the first one." pattern:"^[A-Za-z0-9_-]{0,64}$" patternDescription:"1 to 64 letters, digits, - or _"`
+}
+
+// Terminal is a window's size in characters.
+type Terminal struct {
+	Rows uint16 `json:"rows" minimum:"1" maximum:"65535"`
+	Cols uint16 `json:"cols" minimum:"1" maximum:"65535"`
+}
+
+// Exec is one command whose output is the answer.
+type Exec struct {
+	Launch
+	Stream   bool   `json:"stream,omitempty" doc:"Answer with the output as it comes, as NDJSON."`
+	Encoding string `json:"encoding,omitempty" doc:"text (default; bytes that are not UTF-8 are replaced) or base64."`
+}
+
+// request translates the body; lossless is the default where the body says nothing.
+func (l Launch) request(lossless bool) (control.ExecRequest, error) {
+	timeout, err := duration("timeout", l.Timeout)
+	if err != nil {
+		return control.ExecRequest{}, err
+	}
+	request := control.ExecRequest{
+		ProcessID: l.ID, Command: l.Command, Args: l.Args, Mode: l.Mode, Env: l.Env, Workdir: l.Workdir, User: l.User,
+		Timeout: timeout, Stdin: l.Stdin, Lossless: lossless,
+	}
+	if l.Lossless != nil {
+		request.Lossless = *l.Lossless
+	}
+	if l.Terminal != nil {
+		request.Terminal = &stacyvm.Terminal{Rows: l.Terminal.Rows, Cols: l.Terminal.Cols}
+	}
+	return request, nil
+}
+
+// encodingOf reads the name of an encoding.
+func encodingOf(name string) (binary bool, err error) {
+	switch name {
+	case "", "text":
+		return false, nil
+	case "base64":
+		return true, nil
+	}
+	return false, stacyvm.Invalid("encoding", "%.20q is neither text nor base64", name)
+}
+
+// ExecResult is a finished command. A non-zero exit code is a result, not an error.
+type ExecResult struct {
+	ExitCode     int    `json:"exit_code" doc:"128+n when signal n ended it; 126 or 127 when it could not be started."`
+	Stdout       string `json:"stdout"`
+	Stderr       string `json:"stderr"`
+	Duration     string `json:"duration" example:"4.2ms"`
+	Signal       int    `json:"signal,omitempty" doc:"That ended it."`
+	Error        string `json:"error,omitempty" doc:"Why it could not be started."`
+	Truncated    bool   `json:"truncated,omitempty" doc:"A stream was longer than 16 MiB, or than what was still kept of it."`
+	StdoutBase64 string `json:"stdout_base64,omitempty" doc:"In place of stdout, with encoding base64."`
+	StderrBase64 string `json:"stderr_base64,omitempty" doc:"In place of stderr, with encoding base64."`
+}
+
+func resultOf(r control.ExecResult, binary bool) ExecResult {
+	result := ExecResult{
+		ExitCode: r.Exit.Code, Duration: elapsed(r.Exit.Duration), Signal: r.Exit.Signal, Error: r.Exit.Error, Truncated: r.Truncated,
+	}
+	if binary {
+		result.StdoutBase64 = base64.StdEncoding.EncodeToString(r.Stdout)
+		result.StderrBase64 = base64.StdEncoding.EncodeToString(r.Stderr)
+	} else {
+		result.Stdout, result.Stderr = printable(r.Stdout), printable(r.Stderr)
+	}
+	return result
+}
+
+func elapsed(d time.Duration) string { return d.Round(10 * time.Microsecond).String() }
+
+// printable replaces what is not UTF-8.
+func printable(data []byte) string { return strings.ToValidUTF8(string(data), "\uFFFD") }
+
+// Exit is how a process ended; it is part of the last frame of its output.
+type Exit struct {
+	Code         int    `json:"exit_code"`
+	Duration     string `json:"duration"`
+	Signal       int    `json:"signal,omitempty"`
+	TimedOut     bool   `json:"timed_out,omitempty"`
+	Error        string `json:"error,omitempty" doc:"Why it could not be started."`
+	StdoutBytes  uint64 `json:"stdout_bytes" doc:"Printed in all."`
+	StderrBytes  uint64 `json:"stderr_bytes"`
+	StdoutSHA256 string `json:"stdout_sha256,omitempty" doc:"Hex, over everything that was printed."`
+	StderrSHA256 string `json:"stderr_sha256,omitempty"`
+	StreamsHeld  bool   `json:"streams_held,omitempty" doc:"A child that was left behind still held an output stream."`
+}
+
+func exitOf(e stacyvm.Exit) Exit {
+	return Exit{
+		Code: e.Code, Duration: elapsed(e.Duration), Signal: e.Signal, TimedOut: e.TimedOut, Error: e.Error,
+		StdoutBytes: e.StdoutBytes, StderrBytes: e.StderrBytes,
+		StdoutSHA256: hex.EncodeToString(e.StdoutSHA256), StderrSHA256: hex.EncodeToString(e.StderrSHA256),
+		StreamsHeld: e.StreamsHeld,
+	}
+}

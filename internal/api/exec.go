@@ -1,0 +1,153 @@
+package api
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"net/http"
+	"reflect"
+	"strings"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/stacyvm/stacyvm/internal/auth"
+	"github.com/stacyvm/stacyvm/internal/control"
+	"github.com/stacyvm/stacyvm/internal/stacyvm"
+)
+
+// processHeader names the process of an exec, so that its output can be attached to later.
+const processHeader = "X-Process-ID"
+
+type execInput struct {
+	sandboxPath
+	Key  string `header:"Idempotency-Key" doc:"A repeat is given the output of the first command; nothing runs twice."`
+	Body Exec
+}
+
+// written is an output that the handler writes itself.
+type written struct {
+	Body func(huma.Context)
+}
+
+const tagExec = "exec"
+
+func (a *api) execRoutes() {
+	a.execSchema, a.messageSchema = a.schema(reflect.TypeFor[Exec]()), a.schema(reflect.TypeFor[Message]())
+	register(a, route{method: http.MethodPost, path: "/sandboxes/{id}/exec", id: "exec", tag: tagExec,
+		summary: "Run a command and answer with its output",
+		errors:  []int{404, 408, 409, 422, 429}, responses: map[string]*huma.Response{"200": {
+			Description: "The result, or with stream the output as it comes: one frame per line, the last one with the exit code.",
+			Headers:     map[string]*huma.Param{processHeader: {Schema: &huma.Schema{Type: "string"}, Description: "The process."}},
+			Content: map[string]*huma.MediaType{
+				"application/json":     {Schema: a.schema(reflect.TypeFor[ExecResult]())},
+				"application/x-ndjson": {Schema: a.schema(reflect.TypeFor[Frame]())},
+			},
+		}}}, a.exec)
+	register(a, route{method: http.MethodGet, path: "/sandboxes/{id}/exec/ws", id: "exec-websocket", tag: tagExec,
+		summary:   "Run a command over a WebSocket: the first message is the exec body, then frames in both directions",
+		responses: map[string]*huma.Response{"101": {Description: "Switching to a WebSocket."}}, status: 101}, a.execSocket)
+}
+
+func (a *api) schema(t reflect.Type) *huma.Schema {
+	return a.huma.OpenAPI().Components.Schemas.Schema(t, true, "")
+}
+
+func (a *api) exec(ctx context.Context, in *execInput) (*written, error) {
+	binary, err := encodingOf(in.Body.Encoding)
+	if err != nil {
+		return nil, err
+	}
+	request, err := in.Body.request(true)
+	if err != nil {
+		return nil, err
+	}
+	replayed, err := a.nameByKey(ctx, in, &request)
+	if err != nil {
+		return nil, err
+	}
+	if in.Body.Stream {
+		return a.execStream(ctx, in.sandbox(), request, binary, replayed)
+	}
+	result, err := a.Service.Exec(ctx, in.sandbox(), request)
+	if err != nil {
+		return nil, err
+	}
+	if result.Exit.TimedOut {
+		return nil, a.timedOut(ctx, in.ID, result)
+	}
+	return &written{func(c huma.Context) {
+		setProcess(c.SetHeader, result.Process.ID, replayed)
+		c.SetHeader("Content-Type", "application/json")
+		c.SetStatus(http.StatusOK)
+		_ = jsonFormat.Marshal(c.BodyWriter(), resultOf(result, binary)) // a client that left is not told
+	}}, nil
+}
+
+func setProcess(set func(name, value string), process string, replayed bool) {
+	set(processHeader, process)
+	if replayed {
+		set("Idempotent-Replayed", "true")
+	}
+}
+
+// timedOut is the answer for a command that its time limit ended. What it printed can still be attached to.
+func (a *api) timedOut(ctx context.Context, sandbox string, result control.ExecResult) *Error {
+	e := a.wire(ctx, stacyvm.Errorf(stacyvm.CodeTimeout, "exec timeout: %s; the output is kept as process %s", sandbox, result.Process.ID))
+	e.header = http.Header{processHeader: {result.Process.ID}}
+	return e
+}
+
+// nameByKey makes the process's name from the idempotency key and the body, so that the guest finds the first process
+// instead of starting another. It reports whether that one was there.
+func (a *api) nameByKey(ctx context.Context, in *execInput, request *control.ExecRequest) (replayed bool, err error) {
+	if in.Key == "" {
+		return false, nil
+	}
+	if len(in.Key) > 255 || strings.ContainsFunc(in.Key, func(r rune) bool { return r < '!' || r > '~' }) {
+		return false, stacyvm.Invalid("Idempotency-Key", "must be 1 to 255 visible ASCII characters")
+	}
+	if request.ProcessID != "" {
+		return false, stacyvm.Invalid("Idempotency-Key", "cannot go together with id, which does the same")
+	}
+	caller := auth.From(ctx)
+	sum := sha256.Sum256(fmt.Appendf(nil, "%q %q %q", caller.Tenant, caller.Subject, in.Key))
+	prefix := "k-" + hex.EncodeToString(sum[:16]) + "-"
+	request.ProcessID = prefix + hashOf(in.Body.Launch)[:16]
+	processes, err := a.Service.Processes(ctx, in.sandbox())
+	if err != nil {
+		return false, err
+	}
+	for _, process := range processes {
+		switch {
+		case process.ID == request.ProcessID:
+			return true, nil
+		case strings.HasPrefix(process.ID, prefix):
+			return false, stacyvm.Errorf(stacyvm.CodeKeyReused, "Idempotency-Key: it came before with another body")
+		}
+	}
+	return false, nil
+}
+
+// execStream starts the command and answers with its output. The first event comes before the answer begins, so that a
+// start that fails is an ordinary error answer.
+func (a *api) execStream(ctx context.Context, id stacyvm.SandboxID, request control.ExecRequest, binary, replayed bool) (*written, error) {
+	output, err := a.Service.Run(ctx, id, request)
+	if err != nil {
+		return nil, err
+	}
+	first, err := output.Next(ctx)
+	if err != nil {
+		_ = output.Close() // the error before is the one to tell
+		return nil, err
+	}
+	return &written{func(c huma.Context) {
+		defer output.Close()
+		if first.Started != nil {
+			setProcess(c.SetHeader, first.Started.ID, replayed)
+		}
+		s := a.newLines(c, newFramer(binary, false))
+		s.timeout = "exec timeout: " + string(id)
+		s.copy(output, first)
+	}}, nil
+}

@@ -1,0 +1,19 @@
+// Package middleware is what happens to every request before its route: ids, panics, hosts, origins, credentials, rates
+// and body bounds. It knows no route and no error format: refusals go to a Fail.
+package middleware
+
+import "net/http"
+
+// Middleware wraps a handler.
+type Middleware func(http.Handler) http.Handler
+
+// Fail answers a request with an error.
+type Fail func(http.ResponseWriter, *http.Request, error)
+
+// Chain wraps a handler; the first middleware sees a request first.
+func Chain(handler http.Handler, chain ...Middleware) http.Handler {
+	for i := len(chain) - 1; i >= 0; i-- {
+		handler = chain[i](handler)
+	}
+	return handler
+}

@@ -1,0 +1,122 @@
+package api
+
+import (
+	"context"
+	"net/http"
+
+	"github.com/stacyvm/stacyvm/internal/control"
+	"github.com/stacyvm/stacyvm/internal/stacyvm"
+)
+
+type spawnInput struct {
+	User string `header:"X-User-ID" doc:"Owner of the sandbox and name in the audit."`
+	Key  string `header:"Idempotency-Key" doc:"Makes a repeat answer with the first sandbox for 24 h; 1-255 visible ASCII characters."`
+	Body *Spawn
+}
+
+type spawnOutput struct {
+	Replayed string `header:"Idempotent-Replayed" doc:"true: the answer is that of an earlier request with the same key."`
+	Body     Sandbox
+}
+
+type admissionInput struct {
+	User   string `header:"X-User-ID"`
+	Detail string `query:"detail" enum:"placement" doc:"placement adds which worker would take it."`
+	Body   *Spawn
+}
+
+type extendInput struct {
+	sandboxPath
+	Body struct {
+		TTL string `json:"ttl" minLength:"1" doc:"From now on." example:"30m"`
+	}
+}
+
+// Pruned counts destroyed sandboxes.
+type Pruned struct {
+	Pruned int `json:"pruned"`
+}
+
+const tagSandboxes = "sandboxes"
+
+func (a *api) sandboxRoutes() {
+	register(a, route{method: http.MethodPost, path: "/sandboxes", id: "spawn", tag: tagSandboxes, status: http.StatusCreated,
+		summary: "Create a sandbox and wait until it runs", errors: []int{404, 409, 422, 429, 507}}, a.spawn)
+	register(a, route{method: http.MethodGet, path: "/sandboxes", id: "list-sandboxes", tag: tagSandboxes,
+		summary: "List sandboxes, newest first, without destroyed ones"}, a.list)
+	register(a, route{method: http.MethodDelete, path: "/sandboxes", id: "prune", tag: tagSandboxes,
+		summary: "Destroy every expired sandbox"}, a.prune)
+	register(a, route{method: http.MethodPost, path: "/sandboxes/admission", id: "admission", tag: tagSandboxes,
+		summary: "Ask whether a spawn would be let in now", errors: []int{404, 422}}, a.admission)
+	register(a, route{method: http.MethodGet, path: "/sandboxes/{id}", id: "sandbox", tag: tagSandboxes,
+		summary: "Look one sandbox up", errors: []int{404}}, a.sandbox)
+	register(a, route{method: http.MethodDelete, path: "/sandboxes/{id}", id: "destroy", tag: tagSandboxes,
+		summary: "Destroy a sandbox and wait until nothing of it is left", errors: []int{404, 409}}, a.destroy)
+	register(a, route{method: http.MethodPost, path: "/sandboxes/{id}/extend", id: "extend", tag: tagSandboxes,
+		summary: "Let a sandbox live for this long from now on", errors: []int{404, 409, 429}}, a.extend)
+}
+
+func (a *api) spawn(ctx context.Context, in *spawnInput) (*spawnOutput, error) {
+	request, err := in.Body.request(in.User)
+	if err != nil {
+		return nil, err
+	}
+	key := control.Idempotency{Key: in.Key, Route: "POST /sandboxes", BodyHash: in.Body.hash()}
+	sandbox, replayed, err := a.Service.Create(ctx, request, key)
+	if err != nil {
+		return nil, err
+	}
+	output := &spawnOutput{Body: a.sandboxOf(sandbox)}
+	if replayed {
+		output.Replayed = "true"
+	}
+	return output, nil
+}
+
+func (a *api) list(ctx context.Context, _ *struct{}) (*body[[]Sandbox], error) {
+	sandboxes, err := a.Service.Sandboxes(ctx)
+	return answered(each(sandboxes, a.sandboxOf), err)
+}
+
+// each translates a list; an empty one is [] in JSON.
+func each[T, U any](list []T, translate func(T) U) []U {
+	translated := make([]U, len(list))
+	for i, item := range list {
+		translated[i] = translate(item)
+	}
+	return translated
+}
+
+func (a *api) prune(ctx context.Context, _ *struct{}) (*body[Pruned], error) {
+	n, err := a.Service.Prune(ctx)
+	return answered(Pruned{n}, err)
+}
+
+func (a *api) admission(ctx context.Context, in *admissionInput) (*body[Admission], error) {
+	request, err := in.Body.request(in.User)
+	if err != nil {
+		return nil, err
+	}
+	admission, err := a.Service.Admit(ctx, request)
+	return answered(admissionOf(admission, in.Detail == "placement"), err)
+}
+
+func (a *api) sandbox(ctx context.Context, in *sandboxPath) (*body[Sandbox], error) {
+	return a.one(a.Service.Sandbox(ctx, in.sandbox()))
+}
+
+func (a *api) one(sandbox stacyvm.Sandbox, err error) (*body[Sandbox], error) {
+	return answered(a.sandboxOf(sandbox), err)
+}
+
+func (a *api) destroy(ctx context.Context, in *sandboxPath) (*body[Status], error) {
+	return done("destroyed", a.Service.Destroy(ctx, in.sandbox()))
+}
+
+func (a *api) extend(ctx context.Context, in *extendInput) (*body[Sandbox], error) {
+	ttl, err := duration("ttl", in.Body.TTL)
+	if err != nil {
+		return nil, err
+	}
+	return a.one(a.Service.Extend(ctx, in.sandbox(), *ttl))
+}
