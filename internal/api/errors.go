@@ -165,8 +165,8 @@ func faults(message string, errs []error) string {
 	}
 	slices.Sort(texts) // huma walks maps
 	texts = slices.Compact(texts)
-	if len(texts) == 0 {
-		return "body: " + message
+	if len(texts) == 0 { // the only one: no body
+		return strings.Replace(message, "request body", "body:", 1)
 	}
 	return strings.Join(texts[:min(len(texts), maxFaults)], "; ")
 }
@@ -180,7 +180,7 @@ func fault(detail *huma.ErrorDetail) string {
 	switch {
 	case strings.HasPrefix(detail.Message, "required ") && strings.HasSuffix(detail.Message, "is missing"):
 		return field + ": is required"
-	case detail.Message == validation.MsgUnexpectedProperty:
+	case detail.Message == validation.MsgUnexpectedProperty || detail.Message == "unknown query parameter":
 		return cutField(field) + ": is not known here"
 	case strings.HasPrefix(detail.Message, huma.ErrUnknownContentType.Error()):
 		return "Content-Type: must be application/json"

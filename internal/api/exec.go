@@ -20,7 +20,7 @@ import (
 const processHeader = "X-Process-ID"
 
 type execInput struct {
-	sandboxPath
+	SandboxPath
 	Key  string `header:"Idempotency-Key" doc:"A repeat is given the output of the first command; nothing runs twice."`
 	Body Exec
 }

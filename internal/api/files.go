@@ -31,28 +31,29 @@ func fileInfoOf(info stacyvm.FileInfo) FileInfo {
 	}
 }
 
-type filePath struct {
-	sandboxPath
+// FilePath is the input of routes about one file.
+type FilePath struct {
+	SandboxPath
 	Path string `query:"path" required:"true" doc:"A relative one starts at /workspace."`
 }
 
 type listFilesInput struct {
-	sandboxPath
+	SandboxPath
 	Path string `query:"path" default:"/"`
 }
 
 type globInput struct {
-	sandboxPath
+	SandboxPath
 	Pattern string `query:"pattern" required:"true" doc:"** crosses directories." example:"/workspace/**/*.py"`
 }
 
 type removeInput struct {
-	filePath
+	FilePath
 	Recursive bool `query:"recursive" doc:"A directory and all below it."`
 }
 
 type writeInput struct {
-	sandboxPath
+	SandboxPath
 	Body struct {
 		Path          string  `json:"path" minLength:"1"`
 		Content       *string `json:"content,omitempty" doc:"As text."`
@@ -63,7 +64,7 @@ type writeInput struct {
 }
 
 type uploadInput struct {
-	filePath
+	FilePath
 	Mode string `query:"mode" doc:"Octal; 0644, or what the file had."`
 	User string `query:"user" doc:"Owner of a new file; root when empty."`
 
@@ -77,7 +78,7 @@ func (in *uploadInput) Resolve(c huma.Context) []error {
 }
 
 type moveInput struct {
-	sandboxPath
+	SandboxPath
 	Body struct {
 		OldPath string `json:"old_path" minLength:"1"`
 		NewPath string `json:"new_path" minLength:"1"`
@@ -85,7 +86,7 @@ type moveInput struct {
 }
 
 type chmodInput struct {
-	sandboxPath
+	SandboxPath
 	Body struct {
 		Path string `json:"path" minLength:"1"`
 		Mode string `json:"mode" minLength:"1" doc:"Octal." example:"755"`
@@ -93,7 +94,7 @@ type chmodInput struct {
 }
 
 type makeDirInput struct {
-	sandboxPath
+	SandboxPath
 	Body struct {
 		Path string `json:"path" minLength:"1"`
 		Mode string `json:"mode,omitempty" doc:"Octal; 0755 when empty."`
@@ -128,7 +129,7 @@ func (a *api) fileRoutes() {
 		summary: "Make a directory and its parents", errors: []int{404, 409, 507}}, a.makeDir)
 }
 
-func (a *api) download(ctx context.Context, in *filePath) (*written, error) {
+func (a *api) download(ctx context.Context, in *FilePath) (*written, error) {
 	file, err := a.Service.ReadFile(ctx, in.sandbox(), in.Path)
 	if err != nil {
 		return nil, err
@@ -193,7 +194,7 @@ func (a *api) listFiles(ctx context.Context, in *listFilesInput) (*body[[]FileIn
 	return answered(each(infos, fileInfoOf), err)
 }
 
-func (a *api) statFile(ctx context.Context, in *filePath) (*body[FileInfo], error) {
+func (a *api) statFile(ctx context.Context, in *FilePath) (*body[FileInfo], error) {
 	info, err := a.Service.StatFile(ctx, in.sandbox(), in.Path)
 	return answered(fileInfoOf(info), err)
 }

@@ -10,7 +10,7 @@ import (
 )
 
 type logsInput struct {
-	sandboxPath
+	SandboxPath
 	Lines int `query:"lines" default:"100" minimum:"1" maximum:"10000"`
 }
 
@@ -37,7 +37,7 @@ func (a *api) logs(ctx context.Context, in *logsInput) (*body[[]string], error) 
 	return answered(each(lines, func(line string) string { return line }), err)
 }
 
-func (a *api) stats(ctx context.Context, in *sandboxPath) (*body[Stats], error) {
+func (a *api) stats(ctx context.Context, in *SandboxPath) (*body[Stats], error) {
 	sandbox, err := a.Service.Sandbox(ctx, in.sandbox())
 	if err != nil {
 		return nil, err

@@ -56,23 +56,24 @@ func processOf(p stacyvm.Process) Process {
 	return process
 }
 
-type processPath struct {
-	sandboxPath
+// ProcessPath is the input of routes below one process.
+type ProcessPath struct {
+	SandboxPath
 	PID string `path:"pid" doc:"The process's id, not its number inside the sandbox."`
 }
 
 type startInput struct {
-	sandboxPath
+	SandboxPath
 	Body Launch
 }
 
 type waitInput struct {
-	processPath
+	ProcessPath
 	Wait bool `query:"wait" doc:"Answer when the process has ended."`
 }
 
 type outputInput struct {
-	processPath
+	ProcessPath
 	StdoutOffset uint64 `query:"stdout_offset"`
 	StderrOffset uint64 `query:"stderr_offset"`
 	Follow       bool   `query:"follow" default:"true" doc:"false: end after what is there now."`
@@ -80,7 +81,7 @@ type outputInput struct {
 }
 
 type inputInput struct {
-	processPath
+	ProcessPath
 	Body struct {
 		Data       *string `json:"data,omitempty"`
 		DataBase64 *string `json:"data_base64,omitempty" doc:"At most 1 MiB."`
@@ -95,14 +96,14 @@ type Received struct {
 }
 
 type signalInput struct {
-	processPath
+	ProcessPath
 	Body struct {
 		Signal string `json:"signal" minLength:"1" example:"TERM"`
 	}
 }
 
 type resizeInput struct {
-	processPath
+	ProcessPath
 	Body Terminal
 }
 
@@ -139,7 +140,7 @@ func (a *api) start(ctx context.Context, in *startInput) (*body[Process], error)
 	return answered(processOf(process), err)
 }
 
-func (a *api) processes(ctx context.Context, in *sandboxPath) (*body[[]Process], error) {
+func (a *api) processes(ctx context.Context, in *SandboxPath) (*body[[]Process], error) {
 	processes, err := a.Service.Processes(ctx, in.sandbox())
 	return answered(each(processes, processOf), err)
 }

@@ -110,9 +110,9 @@ type Status struct {
 
 func done(what string, err error) (*body[Status], error) { return answered(Status{what}, err) }
 
-// sandboxPath is the input of routes below one sandbox.
-type sandboxPath struct {
+// SandboxPath is the input of routes below one sandbox. (Huma looks into embedded types that are exported only.)
+type SandboxPath struct {
 	ID string `path:"id" doc:"The sandbox." example:"sb-0123456789abcdef01234567"`
 }
 
-func (p sandboxPath) sandbox() stacyvm.SandboxID { return stacyvm.SandboxID(p.ID) }
+func (p SandboxPath) sandbox() stacyvm.SandboxID { return stacyvm.SandboxID(p.ID) }

@@ -23,7 +23,7 @@ type Spawn struct {
 	Metadata    map[string]string `json:"metadata,omitempty"`
 	Env         map[string]string `json:"env,omitempty" doc:"Environment of every process."`
 	NetworkMode string            `json:"network_mode,omitempty" doc:"What the sandbox reaches; none is the default."`
-	TenantID    *string           `json:"tenant_id,omitempty" doc:"Ignored: the caller's credential sets the tenant."`
+	TenantID    any               `json:"tenant_id,omitempty" doc:"Ignored: the caller's credential sets the tenant."`
 }
 
 // request translates the body. user is the X-User-ID header.

@@ -26,7 +26,7 @@ type admissionInput struct {
 }
 
 type extendInput struct {
-	sandboxPath
+	SandboxPath
 	Body struct {
 		TTL string `json:"ttl" minLength:"1" doc:"From now on." example:"30m"`
 	}
@@ -101,7 +101,7 @@ func (a *api) admission(ctx context.Context, in *admissionInput) (*body[Admissio
 	return answered(admissionOf(admission, in.Detail == "placement"), err)
 }
 
-func (a *api) sandbox(ctx context.Context, in *sandboxPath) (*body[Sandbox], error) {
+func (a *api) sandbox(ctx context.Context, in *SandboxPath) (*body[Sandbox], error) {
 	return a.one(a.Service.Sandbox(ctx, in.sandbox()))
 }
 
@@ -109,7 +109,7 @@ func (a *api) one(sandbox stacyvm.Sandbox, err error) (*body[Sandbox], error) {
 	return answered(a.sandboxOf(sandbox), err)
 }
 
-func (a *api) destroy(ctx context.Context, in *sandboxPath) (*body[Status], error) {
+func (a *api) destroy(ctx context.Context, in *SandboxPath) (*body[Status], error) {
 	return done("destroyed", a.Service.Destroy(ctx, in.sandbox()))
 }
 

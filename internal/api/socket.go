@@ -18,7 +18,7 @@ import (
 )
 
 type socketInput struct {
-	sandboxPath
+	SandboxPath
 	Upgrade string `header:"Upgrade"`
 }
 
