@@ -10,6 +10,7 @@ import (
 // tree writes a directory tree. It keeps the first error and does nothing after it.
 type tree struct {
 	root *os.Root
+	keep bool // files that are there stay as they are
 	err  error
 }
 
@@ -48,6 +49,9 @@ func (t *tree) dir(name string, mode fs.FileMode) {
 
 // file writes a file; its parents are made.
 func (t *tree) file(name string, mode fs.FileMode, content []byte) {
+	if t.keep && isThere(t.root, name) {
+		return
+	}
 	t.parents(name)
 	t.do(name, func() error { return t.root.WriteFile(name, content, 0o600) },
 		func() error { return t.root.Chmod(name, mode) })
