@@ -1,0 +1,98 @@
+// Command stacyvm-guest is process 1 of every sandbox. It finds its host's connection on descriptor 3, takes the boot
+// message from it and then serves there and, for a host that lost that connection, on a port of the sandbox's loopback.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"net"
+	"os"
+	"runtime/debug"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/stacyvm/stacyvm/internal/guest"
+	"github.com/stacyvm/stacyvm/internal/guest/agent"
+)
+
+const (
+	hostDescriptor = 3
+	spillDir       = "/var/lib/stacyvm/output"
+	// listenPause is the time between two tries to listen again, when the kernel has no memory for a connection.
+	listenPause = time.Second
+)
+
+func main() {
+	printVersion := flag.Bool("version", false, "print the version and exit")
+	flag.Parse()
+	if *printVersion {
+		fmt.Println(version())
+		return
+	}
+	if err := run(); err != nil {
+		fmt.Fprintln(os.Stderr, "stacyvm-guest:", err)
+		os.Exit(1)
+	}
+}
+
+// run only returns when it could not begin.
+func run() error {
+	// Before there is a secret: nobody reads this process's memory, descriptors or environment, root included, because a
+	// sandbox has no CAP_SYS_PTRACE.
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return fmt.Errorf("forbid looking into this process: %w", err)
+	}
+	unix.CloseOnExec(hostDescriptor)
+	unix.Umask(0o022)
+	saveMemory()
+	keepRunning()
+	host, err := connection(hostDescriptor)
+	if err != nil {
+		return err
+	}
+	boot, ack, err := guest.ReceiveBoot(host)
+	if err != nil {
+		return err
+	}
+	a, err := agent.New(agent.Config{Root: "/", SpillDir: spillDir, Version: version(), Init: true}, boot)
+	if err != nil {
+		return err
+	}
+	ctx := context.Background()
+	listener, err := listen(ctx)
+	if err != nil {
+		return err
+	}
+	if err := ack(); err != nil {
+		return err
+	}
+	go func() { _ = a.ServeConn(ctx, host) }() // the host comes back through the port
+	for {
+		_ = a.Serve(ctx, listener)
+		time.Sleep(listenPause)
+		if again, err := listen(ctx); err == nil {
+			listener = again
+		}
+	}
+}
+
+func listen(ctx context.Context) (net.Listener, error) {
+	var config net.ListenConfig
+	return config.Listen(ctx, "tcp4", fmt.Sprintf("127.0.0.1:%d", guest.Port))
+}
+
+// saveMemory trades processor time of the garbage collector, of which the agent makes little use, for a small idle size.
+func saveMemory() {
+	debug.SetGCPercent(50)
+	debug.SetMemoryLimit(192 << 20) // soft; rings are bounded far below
+}
+
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	return info.Main.Version
+}

@@ -1,0 +1,165 @@
+// Package agent is the guest program: it starts processes, keeps their output, serves files and ports to its host. It is
+// the code nearest to the enemy, who shares its kernel, its files and its memory limit, and it must stay small. It knows
+// the protocol and nothing else of the product.
+package agent
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/stacyvm/stacyvm/internal/guest"
+)
+
+const (
+	defaultRing  = 1 << 20
+	defaultSpill = 64 << 20
+	// ringMemory bounds what all output together takes in memory: beyond, each stream keeps two chunks there.
+	ringMemory = 48 << 20
+	// closeTime is how long killed processes may take to be gone.
+	closeTime = 10 * time.Second
+)
+
+// Config says where the agent works.
+type Config struct {
+	// Root is "/" inside a sandbox and a private directory for the mock engine: work directories and file paths are taken
+	// below it.
+	Root string
+	// SpillDir holds output that does not fit in memory, in files without a name. Made when it is missing, with mode 0700.
+	SpillDir string
+	Version  string
+	// Init says that this is process 1: it collects orphans. No other part of the program may wait for children.
+	Init bool
+}
+
+// Agent is one guest program's state. All methods may be called concurrently.
+type Agent struct {
+	config     Config
+	env        map[string]string
+	ringBytes  uint64
+	spillBytes uint64
+	bootID     string
+	began      time.Time
+
+	secret  atomic.Pointer[digest]
+	handler http.Handler
+	server  *http.Server
+	reaper  *reaper
+	table   *table
+	tail    tail
+	memory  atomic.Int64 // of all rings
+	null    *os.File
+
+	ctx    context.Context // of all requests
+	cancel context.CancelFunc
+	stop   chan struct{}  // closed when streams must not wait any more
+	work   sync.WaitGroup // streams and exits
+
+	mu       sync.Mutex
+	closed   bool
+	requests sync.WaitGroup
+}
+
+// New makes an agent that answers who knows boot's secret. It must be closed.
+func New(config Config, boot guest.Boot) (*Agent, error) {
+	if err := checkEnv("boot environment", boot.Env); err != nil {
+		return nil, err
+	}
+	a := &Agent{
+		config: config, env: maps.Clone(boot.Env), bootID: rand.Text(), began: time.Now(),
+		ringBytes: defaultRing, spillBytes: defaultSpill, table: newTable(), stop: make(chan struct{}),
+	}
+	if boot.RingBytes > 0 {
+		a.ringBytes = boot.RingBytes
+	}
+	if boot.SpillBytes > 0 {
+		a.spillBytes = boot.SpillBytes
+	}
+	if err := a.setSecret(string(boot.Secret)); err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(config.SpillDir, 0o700); err != nil {
+		return nil, fmt.Errorf("make the directory for output: %w", err)
+	}
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		return nil, err
+	}
+	a.null = null
+	a.ctx, a.cancel = context.WithCancel(context.Background())
+	a.handler = a.newHandler()
+	a.server = a.newServer()
+	a.reaper = newReaper(config.Init)
+	return a, nil
+}
+
+// Handler serves all services; every request must carry `authorization: Bearer <secret>`.
+func (a *Agent) Handler() http.Handler { return a.handler }
+
+// Close ends the requests, kills all process groups, waits for them and removes the spill directory. A process that left
+// its group, and cannot be told from others therefore, goes on without its output being read.
+func (a *Agent) Close() error {
+	a.mu.Lock()
+	if a.closed {
+		a.mu.Unlock()
+		return nil
+	}
+	a.closed = true
+	a.mu.Unlock()
+	a.cancel()
+	processes := a.table.close()
+	var problems []error
+	for _, p := range processes {
+		<-p.ready
+		p.kill()
+	}
+	problems = append(problems, waitDead(processes))
+	close(a.stop)
+	for _, p := range processes {
+		p.stdout.close()
+		p.stderr.close()
+	}
+	a.server.Close()
+	a.requests.Wait()
+	if problems[0] == nil {
+		a.work.Wait()
+		a.reaper.close()
+	}
+	for _, p := range processes {
+		p.forget()
+	}
+	problems = append(problems, a.null.Close(), os.RemoveAll(a.config.SpillDir))
+	return errors.Join(problems...)
+}
+
+// waitDead waits for the processes and for what is left of their groups.
+func waitDead(processes []*process) error {
+	ctx, cancel := context.WithTimeout(context.Background(), closeTime)
+	defer cancel()
+	for _, p := range processes {
+		select {
+		case <-p.dead:
+		case <-ctx.Done():
+			return fmt.Errorf("process %s does not end", p.id)
+		}
+	}
+	return nil
+}
+
+// enter admits one request unless the agent closes.
+func (a *Agent) enter() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.closed {
+		return false
+	}
+	a.requests.Add(1)
+	return true
+}

@@ -1,0 +1,255 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"connectrpc.com/connect"
+	"golang.org/x/sys/unix"
+
+	guestv1 "github.com/stacyvm/stacyvm/proto/guest/v1"
+)
+
+const (
+	exitTimedOut  = 124
+	exitRefused   = 126 // found, but cannot be run
+	exitNotFound  = 127
+	exitSignalled = 128 // plus the signal's number
+	exitUnknown   = 255 // somebody else collected it
+
+	// drainTime is how long, after a process has ended, its streams may stay open before the exit is reported all the
+	// same. What the process itself wrote is in the ring by then, however long that takes.
+	drainTime = 250 * time.Millisecond
+)
+
+// process is one process that was asked for, from its start request until nobody needs its exit any more.
+type process struct {
+	id       string
+	about    about
+	started  time.Time
+	lossless bool
+	stdout   *stream
+	stderr   *stream // ends at once when there is a terminal
+	input    *input
+	terminal *os.File    // our side; nil: pipes
+	timer    *time.Timer // ends it; nil: no timeout
+	bell     bell        // rung when there is something new for readers
+
+	ready  chan struct{} // closed when it runs or could not be started
+	dead   chan struct{} // closed when it has ended
+	exited chan struct{} // closed when its exit is known
+
+	memory, disk int64 // what its output takes, as the table knows
+
+	mu        sync.Mutex
+	pid       int
+	status    syscall.WaitStatus
+	lost      error // why there is no status
+	collected bool  // its number may belong to somebody else
+	left      bool  // its group had members when it ended: its number stays taken as long as they live
+	timedOut  bool
+	exit      *guestv1.Exit // without what changes: see report
+	ended     time.Time
+}
+
+// about is what lists show, cut to a bounded size.
+type about struct {
+	argv          []string
+	label         string
+	workdir, user string
+}
+
+// collect is called once the process has ended: it takes its status and frees its number.
+func (p *process) collect() {
+	p.mu.Lock()
+	p.status, p.lost = collect(p.pid)
+	p.collected = true
+	p.left = !errors.Is(unix.Kill(-p.pid, 0), unix.ESRCH)
+	p.ended = time.Now()
+	p.mu.Unlock()
+	p.input.close()
+	close(p.dead)
+}
+
+// finish reports the exit: when both streams have ended, or drainTime after the process when a child that it left behind
+// holds them.
+func (p *process) finish(stop <-chan struct{}) {
+	<-p.dead
+	if p.timer != nil {
+		p.timer.Stop()
+	}
+	grace, cancel := context.WithTimeout(context.Background(), drainTime)
+	defer cancel()
+	held := false
+	for _, s := range p.streams() {
+		s.processEnded()
+	}
+	for _, s := range p.streams() {
+		select {
+		case <-s.ended:
+			continue
+		case <-grace.Done():
+		case <-stop:
+		}
+		select {
+		case <-s.ended:
+		case <-s.settled:
+			held = true
+		case <-stop:
+		}
+	}
+	p.setExit(p.outcome(held))
+}
+
+// outcome turns the kernel's status into an exit.
+func (p *process) outcome(held bool) *guestv1.Exit {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	exit := &guestv1.Exit{TimedOut: p.timedOut, StreamsHeld: held, DurationUs: p.ended.Sub(p.started).Microseconds()}
+	switch {
+	case p.lost != nil:
+		exit.Code, exit.Error = exitUnknown, "its status was lost: "+p.lost.Error()
+	case p.status.Signaled():
+		exit.Signal = int32(p.status.Signal())
+		exit.Code = exitSignalled + exit.Signal
+	default:
+		exit.Code = int32(p.status.ExitStatus())
+	}
+	if p.timedOut {
+		exit.Code = exitTimedOut
+	}
+	return exit
+}
+
+func (p *process) setExit(exit *guestv1.Exit) {
+	p.mu.Lock()
+	p.exit = exit
+	if p.ended.IsZero() {
+		p.ended = time.Now()
+	}
+	p.mu.Unlock()
+	close(p.exited)
+	p.bell.ring()
+}
+
+// report gives the exit with the streams as they are now, nil while the process runs.
+func (p *process) report() *guestv1.Exit {
+	p.mu.Lock()
+	exit := p.exit
+	p.mu.Unlock()
+	if exit == nil {
+		return nil
+	}
+	report := &guestv1.Exit{
+		Code: exit.Code, Signal: exit.Signal, TimedOut: exit.TimedOut, Error: exit.Error,
+		StreamsHeld: exit.StreamsHeld, DurationUs: exit.DurationUs,
+	}
+	_, report.StdoutBytes, report.StdoutSha256 = p.stdout.ring.extent()
+	_, report.StderrBytes, report.StderrSha256 = p.stderr.ring.extent()
+	return report
+}
+
+// describe gives the process as it is now.
+func (p *process) describe() *guestv1.Process {
+	description := &guestv1.Process{
+		Id: p.id, Argv: p.about.argv, Label: p.about.label, Workdir: p.about.workdir, User: p.about.user,
+		Terminal: p.terminal != nil, Lossless: p.lossless, StartedUs: p.started.UnixMicro(),
+		Exit: p.report(), Stdout: p.stdout.ring.state(), Stderr: p.stderr.ring.state(),
+	}
+	p.mu.Lock()
+	description.Pid = int64(p.pid)
+	if description.Exit != nil {
+		description.EndedUs = p.ended.UnixMicro()
+	}
+	collected := p.collected
+	p.mu.Unlock()
+	description.StdinOpen = description.Exit == nil && !collected && p.input.open()
+	return description
+}
+
+// signal goes to the process's group. On a terminal it also goes to the foreground group, as a key would.
+func (p *process) signal(number syscall.Signal) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.pid == 0 || p.collected {
+		return connect.NewError(connect.CodeFailedPrecondition, errors.New("the process has ended"))
+	}
+	if p.terminal != nil {
+		for _, group := range p.terminalGroups(number) {
+			_ = unix.Kill(-group, number)
+		}
+	}
+	if err := unix.Kill(-p.pid, number); err != nil {
+		return connect.NewError(connect.CodeFailedPrecondition, fmt.Errorf("signal the process: %w", err))
+	}
+	return nil
+}
+
+// kill ends the whole group. It also reaches what an ended process left behind in its group.
+func (p *process) kill() {
+	if p.signal(unix.SIGKILL) == nil {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	// As long as the group lives its number is no process's: otherwise it is a stranger's.
+	if p.pid == 0 || !errors.Is(unix.Kill(p.pid, 0), unix.ESRCH) {
+		return
+	}
+	if p.left {
+		_ = unix.Kill(-p.pid, unix.SIGKILL)
+	}
+	if p.terminal != nil {
+		for _, group := range sessionGroups(p.pid) {
+			_ = unix.Kill(-group, unix.SIGKILL)
+		}
+	}
+}
+
+// expire ends the process at its timeout.
+func (p *process) expire() {
+	p.mu.Lock()
+	late := p.collected
+	p.timedOut = !late
+	p.mu.Unlock()
+	if !late {
+		p.kill()
+	}
+}
+
+// hasExited tells whether the exit is known.
+func (p *process) hasExited() bool {
+	select {
+	case <-p.exited:
+		return true
+	default:
+		return false
+	}
+}
+
+func (p *process) streams() []*stream { return []*stream{p.stdout, p.stderr} }
+
+// eachEnded acts on the rings that nobody writes to any more.
+func (p *process) eachEnded(act func(*ring)) {
+	for _, s := range p.streams() {
+		if s.hasEnded() {
+			act(s.ring)
+		}
+	}
+}
+
+// forget drops the output. What a left-behind child still prints is read and thrown away, so that the child can go on; a
+// terminal is hung up.
+func (p *process) forget() {
+	for _, s := range p.streams() {
+		s.ring.abandon()
+	}
+	if p.terminal != nil {
+		p.stdout.close()
+	}
+}

@@ -1,0 +1,356 @@
+package agent
+
+import (
+	"crypto/sha256"
+	"hash"
+	"math"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	guestv1 "github.com/stacyvm/stacyvm/proto/guest/v1"
+)
+
+const (
+	largestChunk = 32 << 10
+	// smallestChunk is also a quarter of the smallest ring.
+	smallestChunk = 4 << 10
+	mostRing      = 16 << 20
+	mostSpill     = 1 << 40
+	firstGrowth   = 512
+)
+
+// ring keeps the newest bytes of one output stream: the newest of them in memory, older ones in a file, the oldest are
+// dropped. Bytes have offsets from the start of the stream.
+//
+// A lossless ring refuses bytes instead of dropping some that a reader has not had. Bytes that were handed to a reader
+// may still be on their way when its connection breaks, so the last quarter before its place stays too. While nobody
+// reads, the last reader's place counts.
+type ring struct {
+	bell     *bell         // rung when there is something new to read
+	memory   *atomic.Int64 // bytes held by all rings of the agent
+	lossless bool
+
+	room bell // rung when a lossless ring may take more
+
+	mu        sync.Mutex
+	chunk     uint64
+	limit     uint64 // of memory
+	chunks    [][]byte
+	spare     []byte // a dropped chunk, for the next one
+	held      int64  // what chunks take in memory
+	file      spill
+	first     uint64 // offset of the oldest byte; always at a chunk's start
+	memFirst  uint64 // offset of the oldest byte in memory
+	end       uint64 // offset of the next byte
+	readers   []*cursor
+	floor     uint64 // lossless: everything before it has been read
+	sum       hash.Hash
+	abandoned bool // nobody will read any more: bytes are only counted
+}
+
+// ringLimits are sizes in bytes as asked for.
+type ringLimits struct {
+	memory, spill uint64
+	dir           string
+}
+
+func newRing(limits ringLimits, lossless bool, bell *bell, memory *atomic.Int64) *ring {
+	limit := min(max(limits.memory, 4*smallestChunk), mostRing)
+	chunk := uint64(largestChunk)
+	for 4*chunk > limit {
+		chunk /= 2
+	}
+	return &ring{
+		bell: bell, memory: memory, lossless: lossless, chunk: chunk, limit: limit, sum: sha256.New(),
+		file: spill{dir: limits.dir, size: min(limits.spill, mostSpill) / chunk * chunk},
+	}
+}
+
+// write takes as much of data as may be kept and tells how much that was. Only a lossless ring takes less than all; try
+// again when room rings.
+func (r *ring) write(data []byte) int {
+	r.mu.Lock()
+	taken := 0
+	for taken < len(data) {
+		if r.abandoned {
+			r.end += uint64(len(data) - taken)
+			r.first, r.memFirst = r.end, r.end
+			r.sum.Write(data[taken:])
+			taken = len(data)
+			break
+		}
+		n := r.append(data[taken:])
+		if n == 0 {
+			break
+		}
+		r.sum.Write(data[taken : taken+n])
+		taken += n
+	}
+	r.mu.Unlock()
+	if taken > 0 {
+		r.bell.ring()
+	}
+	return taken
+}
+
+// append puts bytes into the last chunk, or starts one.
+func (r *ring) append(data []byte) int {
+	within := r.end % r.chunk
+	if within == 0 {
+		for r.full() {
+			if !r.shift() {
+				return 0
+			}
+		}
+		r.chunks = append(r.chunks, r.spare[:0])
+		r.spare = nil
+	}
+	last := &r.chunks[len(r.chunks)-1]
+	n := min(len(data), int(r.chunk-within))
+	r.grow(last, n)
+	*last = append(*last, data[:n]...)
+	r.end += uint64(n)
+	return n
+}
+
+// grow makes room for n more bytes, so that a short output takes little.
+func (r *ring) grow(chunk *[]byte, n int) {
+	need := len(*chunk) + n
+	if need <= cap(*chunk) {
+		return
+	}
+	size := max(cap(*chunk), firstGrowth)
+	for size < need {
+		size *= 2
+	}
+	size = min(size, int(r.chunk))
+	r.account(int64(size - cap(*chunk)))
+	*chunk = append(make([]byte, 0, size), *chunk...)
+}
+
+func (r *ring) account(bytes int64) {
+	r.held += bytes
+	r.memory.Add(bytes)
+}
+
+// full tells whether a new chunk needs an old one to leave memory.
+func (r *ring) full() bool {
+	n := uint64(len(r.chunks))
+	return (n+1)*r.chunk > r.limit || n >= 2 && r.memory.Load() > ringMemory
+}
+
+// shift moves the oldest chunk out of memory: to the file, or away. It refuses when bytes would be lost that must not.
+func (r *ring) shift() bool {
+	next := r.memFirst + r.chunk
+	if r.file.size > 0 && next-r.first > r.file.size {
+		if !r.mayDrop(r.first + r.chunk) {
+			return false
+		}
+		r.first += r.chunk
+	}
+	if err := r.file.write(r.memFirst, r.chunks[0]); err != nil { // no file, or the disk is full
+		if !r.mayDrop(next) {
+			return false
+		}
+		r.file.drop()
+		r.first = next
+	}
+	r.forget()
+	return true
+}
+
+// forget takes the oldest chunk out of memory.
+func (r *ring) forget() {
+	old := r.chunks[0]
+	r.memFirst += uint64(len(old))
+	r.chunks[0] = nil
+	r.chunks = r.chunks[1:]
+	if cap(old) == int(r.chunk) && r.spare == nil {
+		r.spare = old
+		return
+	}
+	r.account(-int64(cap(old)))
+}
+
+// mayDrop tells whether everything before offset may go.
+func (r *ring) mayDrop(offset uint64) bool {
+	return !r.lossless || offset+(r.limit+r.file.size)/4 <= r.floor
+}
+
+// read copies bytes from offset on and tells where they begin: later than offset when the ones between are gone. It gives
+// nothing at the end of the stream.
+func (r *ring) read(offset uint64, buf []byte) (n int, from uint64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if offset < r.first {
+		return 0, r.first
+	}
+	if offset < r.memFirst {
+		n, err := r.file.read(offset, buf[:min(uint64(len(buf)), r.memFirst-offset)])
+		if n == 0 && err != nil {
+			r.first = r.memFirst
+			return 0, r.first
+		}
+		return n, offset
+	}
+	for at := offset; n < len(buf) && at < r.end; at = offset + uint64(n) {
+		chunk := r.chunks[(at-r.memFirst)/r.chunk]
+		n += copy(buf[n:], chunk[at%r.chunk:])
+	}
+	return n, offset
+}
+
+// extent gives the offset of the oldest byte, that of the next one, and the SHA-256 of all that was written.
+func (r *ring) extent() (first, end uint64, sum []byte) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.first, r.end, r.sum.Sum(nil)
+}
+
+// state is what lists show of the stream.
+func (r *ring) state() *guestv1.StreamState {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return &guestv1.StreamState{Bytes: r.end, First: r.first}
+}
+
+// unread tells whether a lossless ring holds bytes that no reader has had.
+func (r *ring) unread() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.lossless && r.floor < r.end
+}
+
+// sizes gives what the ring takes in memory and on disk.
+func (r *ring) sizes() (memory, disk int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.file.file != nil {
+		disk = int64(r.memFirst - r.first)
+	}
+	return r.held, disk
+}
+
+// trim gives back what an ended stream does not need.
+func (r *ring) trim() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.account(-int64(cap(r.spare)))
+	r.spare = nil
+	if n := len(r.chunks); n > 0 {
+		last := r.chunks[n-1]
+		r.account(int64(len(last) - cap(last)))
+		r.chunks[n-1] = append(make([]byte, 0, len(last)), last...)
+	}
+}
+
+// flush moves an ended stream out of memory. Without a file it keeps the newest chunk only.
+func (r *ring) flush() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for len(r.chunks) > 0 {
+		next := r.memFirst + uint64(len(r.chunks[0]))
+		if r.file.size > 0 && next-r.first > r.file.size {
+			if !r.mayDrop(r.first + r.chunk) {
+				return
+			}
+			r.first += r.chunk
+		}
+		if r.file.write(r.memFirst, r.chunks[0]) != nil {
+			if len(r.chunks) == 1 || !r.mayDrop(next) {
+				return
+			}
+			r.file.drop()
+			r.first = next
+		}
+		r.forget()
+		r.account(-int64(cap(r.spare)))
+		r.spare = nil
+	}
+}
+
+// unspill drops what is on disk.
+func (r *ring) unspill() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.file.drop()
+	r.first = r.memFirst
+}
+
+// abandon drops everything and from now on counts only.
+func (r *ring) abandon() {
+	r.mu.Lock()
+	r.account(-r.held)
+	r.chunks, r.spare = nil, nil
+	r.file.drop()
+	r.first, r.memFirst = r.end, r.end
+	r.abandoned = true
+	r.mu.Unlock()
+	r.room.ring()
+	r.bell.ring()
+}
+
+// cursor is one reader's place in a ring.
+type cursor struct {
+	ring *ring
+	pos  uint64
+}
+
+// attach adds a reader at offset; false: nothing that far was ever written.
+func (r *ring) attach(offset uint64) (*cursor, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if offset > r.end {
+		return nil, false
+	}
+	c := &cursor{r, offset}
+	r.readers = append(r.readers, c)
+	return c, true
+}
+
+// next copies what comes next, not beyond limit, and moves on. gap bytes before it are gone.
+func (c *cursor) next(buf []byte, limit uint64) (n int, offset, gap uint64) {
+	if c.pos >= limit {
+		return 0, c.pos, 0
+	}
+	buf = buf[:min(uint64(len(buf)), limit-c.pos)]
+	n, from := c.ring.read(c.pos, buf)
+	offset, gap = c.pos, from-c.pos
+	c.moveTo(from + uint64(n))
+	return n, offset, gap
+}
+
+func (c *cursor) moveTo(pos uint64) {
+	r := c.ring
+	r.mu.Lock()
+	c.pos = pos
+	r.lower()
+	r.mu.Unlock()
+	if r.lossless {
+		r.room.ring()
+	}
+}
+
+// detach removes a reader.
+func (c *cursor) detach() {
+	r := c.ring
+	r.mu.Lock()
+	r.lower()
+	r.readers = slices.DeleteFunc(r.readers, func(other *cursor) bool { return other == c })
+	r.lower()
+	r.mu.Unlock()
+	r.room.ring()
+}
+
+// lower sets the floor to the slowest reader's place.
+func (r *ring) lower() {
+	if len(r.readers) == 0 {
+		return
+	}
+	floor := uint64(math.MaxUint64)
+	for _, reader := range r.readers {
+		floor = min(floor, reader.pos)
+	}
+	r.floor = floor
+}

@@ -1,0 +1,119 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"github.com/stacyvm/stacyvm/proto/guest/v1/guestv1connect"
+)
+
+const (
+	largestMessage = 4 << 20
+	largestHeader  = 32 << 10
+	headerTime     = 5 * time.Second
+	mostStreams    = 1024
+	streamWindow   = 1 << 20
+	connWindow     = 8 << 20
+	// pingAfter and pingTime find a host that is gone without a word: its readers must not hold up lossless processes.
+	pingAfter = 30 * time.Second
+	pingTime  = 30 * time.Second
+)
+
+func (a *Agent) newHandler() http.Handler {
+	options := []connect.HandlerOption{
+		connect.WithReadMaxBytes(largestMessage), connect.WithSendMaxBytes(largestMessage),
+		connect.WithCompression("gzip", nil, nil), // never: it costs time, and a small bomb becomes a large message
+	}
+	mux := http.NewServeMux()
+	mux.Handle(guestv1connect.NewProcessServiceHandler(processService{a}, options...))
+	mux.Handle(guestv1connect.NewSystemServiceHandler(systemService{a}, options...))
+	mux.Handle(guestv1connect.NewLogServiceHandler(logService{a}, options...))
+	return a.guarded(mux)
+}
+
+func (a *Agent) newServer() *http.Server {
+	protocols := new(http.Protocols)
+	protocols.SetUnencryptedHTTP2(true)
+	return &http.Server{
+		Handler: a.handler, Protocols: protocols, ReadHeaderTimeout: headerTime, MaxHeaderBytes: largestHeader,
+		ErrorLog: log.New(io.Discard, "", 0), // what a stranger sends is not worth a line
+		HTTP2: &http.HTTP2Config{
+			MaxConcurrentStreams: mostStreams, MaxReceiveBufferPerStream: streamWindow, MaxReceiveBufferPerConnection: connWindow,
+			SendPingTimeout: pingAfter, PingTimeout: pingTime,
+		},
+		ConnContext: func(ctx context.Context, conn net.Conn) context.Context {
+			if stranger, ok := conn.(*stranger); ok {
+				return context.WithValue(ctx, strangerKey{}, stranger)
+			}
+			return ctx
+		},
+	}
+}
+
+// Serve answers on every connection that l accepts, until ctx ends, l fails or the agent closes; the error says which. A
+// connection must show the secret soon.
+func (a *Agent) Serve(ctx context.Context, l net.Listener) error {
+	defer context.AfterFunc(ctx, func() { l.Close() })()
+	err := a.server.Serve(&gate{Listener: l})
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return err
+}
+
+// ServeConn answers on one connection, over unencrypted HTTP/2, until it ends or ctx does or the agent closes.
+func (a *Agent) ServeConn(ctx context.Context, conn net.Conn) error {
+	l := newSingle(conn)
+	defer context.AfterFunc(ctx, func() { l.Close() })()
+	err := a.server.Serve(l)
+	l.Close()
+	if errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return ctx.Err()
+}
+
+// single is a listener with one connection; it ends when that one does. It is that connection, too, to see it closed.
+type single struct {
+	net.Conn
+	accept chan struct{}
+	gone   chan struct{}
+	once   sync.Once
+	err    error
+}
+
+func newSingle(conn net.Conn) *single {
+	s := &single{Conn: conn, accept: make(chan struct{}, 1), gone: make(chan struct{})}
+	s.accept <- struct{}{}
+	return s
+}
+
+// Accept gives the connection, and the next time waits for its end.
+func (s *single) Accept() (net.Conn, error) {
+	select {
+	case <-s.accept:
+		return s, nil
+	case <-s.gone:
+		return nil, net.ErrClosed
+	}
+}
+
+// Addr is the connection's own address.
+func (s *single) Addr() net.Addr { return s.LocalAddr() }
+
+// Close closes the connection and ends the listener.
+func (s *single) Close() error {
+	s.once.Do(func() {
+		s.err = s.Conn.Close()
+		close(s.gone)
+	})
+	return s.err
+}

@@ -1,0 +1,163 @@
+package agent
+
+import (
+	"errors"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// frameSize is the largest piece of output in one event.
+	frameSize = 64 << 10
+	// mostInPipe is what a pipe can hold at most without privileges.
+	mostInPipe = 1 << 20
+	// retryRoom is when a lossless stream tries again although nobody read: the disk may have space again.
+	retryRoom = time.Second
+)
+
+// frames holds buffers of frameSize bytes: one is taken only when there is something to read.
+var frames = sync.Pool{New: func() any { return new([frameSize]byte) }}
+
+// stream collects one output of a process: it reads the pipe, or the terminal, until nobody holds its other end.
+type stream struct {
+	ring  *ring
+	lines lines
+
+	ended   chan struct{} // nobody can write any more, or the agent closes
+	settled chan struct{} // everything that the process itself wrote is in the ring
+	after   atomic.Bool   // the process has ended: settle as soon as the pipe is empty
+	late    int           // bytes that were read since
+
+	mu     sync.Mutex
+	file   *os.File // nil: never opened
+	closed bool
+}
+
+func newStream(ring *ring, log *tail) *stream {
+	return &stream{ring: ring, lines: lines{to: log}, ended: make(chan struct{}), settled: make(chan struct{})}
+}
+
+// pump runs until the stream ends or stop is closed.
+func (s *stream) pump(file *os.File, stop <-chan struct{}) {
+	defer close(s.ended)
+	defer s.lines.end()
+	defer s.close()
+	raw, err := file.SyscallConn()
+	if err != nil {
+		return
+	}
+	for {
+		frame, n, err := s.read(raw.Read)
+		if errors.Is(err, os.ErrDeadlineExceeded) { // see processEnded
+			_ = file.SetReadDeadline(time.Time{})
+			continue
+		}
+		if n <= 0 {
+			return
+		}
+		s.lines.write(frame[:n])
+		kept := s.keep(frame[:n], stop)
+		frames.Put(frame)
+		if !kept {
+			return
+		}
+		s.count(n)
+	}
+}
+
+// read waits for output. It sees every time when there is none.
+func (s *stream) read(wait func(func(fd uintptr) bool) error) (frame *[frameSize]byte, n int, err error) {
+	err = wait(func(fd uintptr) bool {
+		after := s.after.Load() // before the pipe is found empty
+		frame = frames.Get().(*[frameSize]byte)
+		n, err = unix.Read(int(fd), frame[:])
+		for errors.Is(err, unix.EINTR) {
+			n, err = unix.Read(int(fd), frame[:])
+		}
+		if n > 0 {
+			return true
+		}
+		frames.Put(frame)
+		frame = nil
+		if !errors.Is(err, unix.EAGAIN) {
+			return true // the end; of a terminal it is an error
+		}
+		if after {
+			s.settle()
+		}
+		return false
+	})
+	return frame, n, err
+}
+
+// keep puts data into the ring. A lossless ring may let it wait, and with it the process.
+func (s *stream) keep(data []byte, stop <-chan struct{}) bool {
+	for {
+		room := s.ring.room.listen()
+		data = data[s.ring.write(data):]
+		if len(data) == 0 {
+			return true
+		}
+		retry := time.NewTimer(retryRoom)
+		select {
+		case <-room:
+		case <-retry.C:
+		case <-stop:
+			retry.Stop()
+			return false
+		}
+		retry.Stop()
+	}
+}
+
+// count settles a stream that a child keeps full: after a whole pipe of bytes none is the process's own.
+func (s *stream) count(n int) {
+	if !s.after.Load() {
+		return
+	}
+	if s.late += n; s.late > mostInPipe {
+		s.settle()
+	}
+}
+
+func (s *stream) settle() {
+	select {
+	case <-s.settled:
+	default:
+		close(s.settled)
+	}
+}
+
+// processEnded tells the stream that its process has ended; the pump is woken to look whether anything is left.
+func (s *stream) processEnded() {
+	s.after.Store(true)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.file != nil && !s.closed {
+		_ = s.file.SetReadDeadline(time.Unix(1, 0))
+	}
+}
+
+// close gives up the stream: the pump ends.
+func (s *stream) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.file != nil && !s.closed {
+		s.file.Close()
+	}
+	s.closed = true
+}
+
+// hasEnded tells whether the stream is complete.
+func (s *stream) hasEnded() bool {
+	select {
+	case <-s.ended:
+		return true
+	default:
+		return false
+	}
+}
