@@ -20,7 +20,7 @@ var codes = map[connect.Code]stacyvm.Code{
 	connect.CodeFailedPrecondition: stacyvm.CodeConflict,
 	connect.CodeAborted:            stacyvm.CodeConflict,
 	connect.CodeInvalidArgument:    stacyvm.CodeInvalid,
-	connect.CodeOutOfRange:         stacyvm.CodeInvalid,
+	connect.CodeOutOfRange:         stacyvm.CodeTooLarge,
 	connect.CodePermissionDenied:   stacyvm.CodeInvalid,
 	connect.CodeResourceExhausted:  stacyvm.CodeStorageFull,
 	connect.CodeDeadlineExceeded:   stacyvm.CodeTimeout,

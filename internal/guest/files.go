@@ -100,8 +100,8 @@ func (c *Client) StatFile(ctx context.Context, path string) (stacyvm.FileInfo, e
 	return file(answer.GetInfo()), nil
 }
 
-// MakeDir makes a directory and its parents; mode 0 is 0755. A directory that is there is a success. CodeConflict: a file
-// is there.
+// MakeDir makes a directory and its parents; mode 0 is 0755. A directory that is there is a success. CodeInvalid:
+// something else is there.
 func (c *Client) MakeDir(ctx context.Context, path string, mode uint32) error {
 	_, err := ask(ctx, c.files.Mkdir, &guestv1.MkdirRequest{Path: path, Mode: mode})
 	return err

@@ -9,6 +9,7 @@ import (
 
 	"connectrpc.com/connect"
 
+	"github.com/stacyvm/stacyvm/internal/stacyvm"
 	guestv1 "github.com/stacyvm/stacyvm/proto/guest/v1"
 )
 
@@ -75,16 +76,20 @@ func (c *portConn) receive(ctx context.Context, cancel context.CancelFunc, strea
 		if errors.Is(err, io.EOF) {
 			return
 		}
-		if err == nil && len(answer.GetData()) > maxData {
+		switch {
+		case err == nil && len(answer.GetData()) > maxData:
 			err = nonsense("a data frame is too large")
+		case err == nil && answer.GetBroken():
+			err = stacyvm.Errorf(stacyvm.CodeUnavailable, "the program in the sandbox broke the connection off")
 		}
 		if err != nil {
 			c.fail(failure(ctx, err))
 			cancel()
 			return
 		}
-		if data = answer.GetData(); len(data) == 0 {
-			_ = c.received.Close() // the peer sends nothing more; it may still read
+		if data = answer.GetData(); answer.GetEnded() {
+			_ = c.received.Close()
+			data = nil
 		}
 	}
 }

@@ -2530,12 +2530,12 @@ func (x *ConnectRequest) GetData() []byte {
 	return nil
 }
 
-// A response without data, after the first one, says that the peer sends nothing more; it may still read. The stream
-// ends when both directions have ended.
 type ConnectResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Connected     bool                   `protobuf:"varint,1,opt,name=connected,proto3" json:"connected,omitempty"`
 	Data          []byte                 `protobuf:"bytes,2,opt,name=data,proto3" json:"data,omitempty"`
+	Ended         bool                   `protobuf:"varint,3,opt,name=ended,proto3" json:"ended,omitempty"`   // the peer sends nothing more; it may still read
+	Broken        bool                   `protobuf:"varint,4,opt,name=broken,proto3" json:"broken,omitempty"` // the peer broke the connection off; nothing comes after it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2582,6 +2582,20 @@ func (x *ConnectResponse) GetData() []byte {
 		return x.Data
 	}
 	return nil
+}
+
+func (x *ConnectResponse) GetEnded() bool {
+	if x != nil {
+		return x.Ended
+	}
+	return false
+}
+
+func (x *ConnectResponse) GetBroken() bool {
+	if x != nil {
+		return x.Broken
+	}
+	return false
 }
 
 type PingRequest struct {
@@ -3135,10 +3149,12 @@ const file_guest_v1_guest_proto_rawDesc = "" +
 	"\x0eRemoveResponse\"8\n" +
 	"\x0eConnectRequest\x12\x12\n" +
 	"\x04port\x18\x01 \x01(\rR\x04port\x12\x12\n" +
-	"\x04data\x18\x02 \x01(\fR\x04data\"C\n" +
+	"\x04data\x18\x02 \x01(\fR\x04data\"q\n" +
 	"\x0fConnectResponse\x12\x1c\n" +
 	"\tconnected\x18\x01 \x01(\bR\tconnected\x12\x12\n" +
-	"\x04data\x18\x02 \x01(\fR\x04data\"\r\n" +
+	"\x04data\x18\x02 \x01(\fR\x04data\x12\x14\n" +
+	"\x05ended\x18\x03 \x01(\bR\x05ended\x12\x16\n" +
+	"\x06broken\x18\x04 \x01(\bR\x06broken\"\r\n" +
 	"\vPingRequest\"^\n" +
 	"\fPingResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x17\n" +

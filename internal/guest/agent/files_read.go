@@ -1,0 +1,172 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"io"
+	"io/fs"
+	"math"
+	"os"
+	"path"
+	"slices"
+	"syscall"
+
+	"connectrpc.com/connect"
+
+	guestv1 "github.com/stacyvm/stacyvm/proto/guest/v1"
+)
+
+// openToRead opens without waiting for a fifo's writer and without waking a device. kind is what must be there.
+func openToRead(t tree, name string, kind func(fs.FileInfo) error) (*os.File, fs.FileInfo, error) {
+	info, err := t.Stat(name)
+	if err == nil {
+		err = kind(info)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	file, err := t.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOCTTY, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	info, err = file.Stat() // it may have become another thing in between
+	if err == nil {
+		err = kind(info)
+	}
+	if err != nil {
+		_ = file.Close()
+		return nil, nil, err
+	}
+	return file, info, nil
+}
+
+func regular(info fs.FileInfo) error {
+	switch {
+	case info.IsDir():
+		return syscall.EISDIR
+	case !info.Mode().IsRegular():
+		return errors.New("is not a regular file")
+	}
+	return nil
+}
+
+func directory(info fs.FileInfo) error {
+	if !info.IsDir() {
+		return syscall.ENOTDIR
+	}
+	return nil
+}
+
+// Read implements the service. The size in the info may be wrong, for a file that changes and for those in /proc, which
+// say 0: what counts is what comes.
+func (s *fileService) Read(ctx context.Context, request *connect.Request[guestv1.ReadRequest], stream *connect.ServerStream[guestv1.ReadResponse]) error {
+	return s.on(request.Msg.GetPath(), func(t tree, path, name string) error {
+		file, info, err := openToRead(t, name, regular)
+		if err != nil {
+			return err
+		}
+		defer file.Close()
+		defer context.AfterFunc(ctx, func() { _ = file.Close() })() // also from a read that waits
+		if err := seek(file, request.Msg.GetOffset()); err != nil {
+			return err
+		}
+		if err := stream.Send(&guestv1.ReadResponse{Part: &guestv1.ReadResponse_Info{Info: describe(path, info)}}); err != nil {
+			return err
+		}
+		left := int64(math.MaxInt64)
+		if length := request.Msg.GetLength(); length != 0 {
+			left = int64(min(length, math.MaxInt64))
+		}
+		return sendFile(stream, io.LimitReader(file, left))
+	})
+}
+
+func seek(file *os.File, offset uint64) error {
+	if offset == 0 {
+		return nil
+	}
+	if offset > math.MaxInt64 {
+		return wrong("offset %d is too large", offset)
+	}
+	_, err := file.Seek(int64(offset), io.SeekStart)
+	return err
+}
+
+// sendFile sends a file's bytes in frames.
+func sendFile(stream *connect.ServerStream[guestv1.ReadResponse], from io.Reader) error {
+	buffer := make([]byte, fileFrame)
+	for {
+		n, err := from.Read(buffer)
+		if n > 0 {
+			part := &guestv1.ReadResponse_Data{Data: buffer[:n]}
+			if err := stream.Send(&guestv1.ReadResponse{Part: part}); err != nil {
+				return err
+			}
+		}
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// listBatch is the number of files in one message: with the longest names it stays under 4 MiB.
+const listBatch = 256
+
+// List implements the service.
+func (s *fileService) List(ctx context.Context, request *connect.Request[guestv1.ListFilesRequest], stream *connect.ServerStream[guestv1.ListFilesResponse]) error {
+	return s.on(request.Msg.GetPath(), func(t tree, dir, name string) error {
+		names, err := namesIn(ctx, t, name)
+		if err != nil {
+			return err
+		}
+		for batch := range slices.Chunk(names, listBatch) {
+			answer := &guestv1.ListFilesResponse{}
+			for _, entry := range batch {
+				info, err := tell(t, path.Join(dir, entry), name+"/"+entry)
+				if errors.Is(err, fs.ErrNotExist) {
+					continue // gone since
+				}
+				if err != nil {
+					return err
+				}
+				answer.Files = append(answer.Files, info)
+			}
+			if err := stream.Send(answer); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// namesIn gives the names in a directory, sorted.
+func namesIn(ctx context.Context, t tree, dir string) ([]string, error) {
+	file, _, err := openToRead(t, dir, directory)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	var names []string
+	for {
+		some, err := file.Readdirnames(1024)
+		names = append(names, some...)
+		switch {
+		case errors.Is(err, io.EOF):
+			slices.Sort(names)
+			return names, nil
+		case err != nil:
+			return nil, err
+		case len(names) > maxListed:
+			return nil, tooMany()
+		case ctx.Err() != nil:
+			return nil, ctx.Err()
+		}
+	}
+}
+
+func tooMany() error {
+	return connect.NewError(connect.CodeOutOfRange, errors.New("there are too many files"))
+}
