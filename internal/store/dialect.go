@@ -15,6 +15,9 @@ type dialect struct {
 	clock func(context.Context, querier) (int64, error)
 	// rowLock is appended to a SELECT whose row the transaction is about to change.
 	rowLock string
+	// members is the table of a JSON object's members, with the columns key and value: a list as one argument, so that
+	// the statement is the same for any length.
+	members func(argument string) string
 	// words fill the migrations.
 	words map[string]string
 	// translate turns a driver's error into one of ours.

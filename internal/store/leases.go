@@ -3,8 +3,6 @@ package store
 import (
 	"context"
 	"database/sql"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
@@ -20,9 +18,6 @@ const typeSandbox = "sandbox"
 
 // never is an expiry that no lease has: a takeover that asks for it finds nothing.
 const never = int64(-1 << 62)
-
-// renewAtOnce bounds the leases in one statement; each takes two of the driver's arguments.
-const renewAtOnce = 10_000
 
 func readLease(row scanner) (l stacyvm.Lease, err error) {
 	var holder, session sql.NullString
@@ -99,33 +94,19 @@ func (t leases) Renew(ctx context.Context, holder stacyvm.WorkerID, session stri
 	if err != nil {
 		return nil, err
 	}
-	var renewed []stacyvm.Lease
-	for part := range slices.Chunk(held, renewAtOnce) {
-		var c clause
-		c.add(`holder_id = %s AND holder_session = %s AND expires_us > %s`, string(holder), session, now)
-		c.parts = append(c.parts, `(resource_id, epoch) IN (VALUES `+pairs(&c, part)+`)`)
-		text := `UPDATE leases SET expires_us = ` + c.arg(now+ttl.Microseconds()) + `, generation = generation + 1` + c.where() + ` RETURNING ` + leaseColumns
-		rows, err := all(ctx, t.tx, readLease, text, c.args...)
-		if err != nil {
-			return nil, err
-		}
-		renewed = append(renewed, rows...)
+	if len(held) == 0 {
+		return nil, nil
 	}
-	return renewed, nil
-}
-
-// pairs lists leases; the first pair tells the types.
-func pairs(c *clause, held []Held) string {
-	var text strings.Builder
-	for i, h := range held {
-		resource, epoch := c.arg(h.Resource), c.arg(h.Epoch)
-		if i == 0 {
-			text.WriteString(`(CAST(` + resource + ` AS TEXT), CAST(` + epoch + ` AS BIGINT))`)
-			continue
-		}
-		text.WriteString(`, (` + resource + `, ` + epoch + `)`)
+	terms := make(map[string]int64, len(held))
+	for _, h := range held {
+		terms[h.Resource] = max(terms[h.Resource], h.Epoch)
 	}
-	return text.String()
+	return all(ctx, t.tx, readLease, `
+		WITH held (resource, term) AS MATERIALIZED (SELECT key, CAST(value AS BIGINT) FROM `+t.dialect.members("$5")+`)
+		UPDATE leases SET expires_us = $4, generation = generation + 1 FROM held
+		WHERE resource_id = held.resource AND epoch = held.term AND holder_id = $1 AND holder_session = $2 AND expires_us > $3
+		RETURNING `+leaseColumns,
+		string(holder), session, now, now+ttl.Microseconds(), packed(terms))
 }
 
 // Release implements Leases.

@@ -36,6 +36,7 @@ type sqliteStore struct {
 	writer  *writer
 	writes  *sql.DB
 	reads   *sql.DB
+	texts   *prepared // of reads
 	closed  atomic.Bool
 }
 
@@ -57,6 +58,7 @@ func openSQLite(ctx context.Context, config Config) (Store, error) {
 	if s.reads, err = connectSQLite(path, max(4, 2*runtime.NumCPU()), true); err != nil {
 		return nil, err
 	}
+	s.texts = &prepared{on: s.reads}
 	s.writer = &writer{db: s.writes, dialect: s.dialect, clock: s.clock}
 	if err := s.prepare(ctx); err != nil {
 		_ = s.Close()
@@ -174,7 +176,7 @@ func (s *sqliteStore) View(ctx context.Context, read func(Tx) error) error {
 	if s.closed.Load() {
 		return errClosed
 	}
-	return view(ctx, s.reads, s.dialect, s.clock, read)
+	return view(ctx, s.reads, s.texts, s.dialect, s.clock, read)
 }
 
 // Update implements Store.

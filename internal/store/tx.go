@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"sync/atomic"
 	"time"
@@ -163,5 +162,3 @@ func fromUS(us int64) time.Time {
 	}
 	return time.UnixMicro(us).UTC()
 }
-
-var _ querier = (*sql.Conn)(nil)

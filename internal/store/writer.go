@@ -29,7 +29,7 @@ type writer struct {
 	closed bool
 
 	// Used by the holder of the turn alone.
-	conn  *sql.Conn
+	conn  *preparedConn
 	batch *batch
 }
 
@@ -115,7 +115,7 @@ func (w *writer) join(ctx context.Context) (*batch, error) {
 		if err != nil {
 			return nil, blame(ctx, w.dialect, err)
 		}
-		w.conn = conn
+		w.conn = newPreparedConn(conn)
 	}
 	// Nobody else is in it yet: this is the one statement that its caller's context may interrupt.
 	if _, err := w.conn.ExecContext(ctx, "BEGIN IMMEDIATE"); err != nil {

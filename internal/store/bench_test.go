@@ -1,0 +1,157 @@
+package store_test
+
+import (
+	"fmt"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stacyvm/stacyvm/internal/stacyvm"
+	"github.com/stacyvm/stacyvm/internal/store"
+)
+
+func openBench(b *testing.B) store.Store {
+	b.Helper()
+	s, err := store.NewSQLiteStore(b.Context(), filepath.Join(b.TempDir(), "stacyvm.db"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { _ = s.Close() })
+	return s
+}
+
+// aSandbox is a row of ordinary size.
+func aSandbox() stacyvm.Sandbox {
+	spec := stacyvm.Spec{
+		Image: "host", Provider: "gvisor", MemoryMB: 1024, VCPUs: 1, DiskMB: 1024, TTL: time.Hour, Network: stacyvm.NetworkNone,
+		Env: map[string]string{"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"},
+	}
+	return stacyvm.Sandbox{
+		ID: stacyvm.NewSandboxID(), State: stacyvm.StateCreating, Desired: stacyvm.DesiredRunning, Provider: "gvisor", Image: "host",
+		Spec: spec, OwnerID: "ann", TenantID: "acme", WorkerID: "w", Fence: stacyvm.Fence{Incarnation: 1},
+		Metadata: map[string]string{"purpose": "benchmark"},
+	}
+}
+
+// create is what a create writes: the row, its lease and the audit line.
+func create(b *testing.B, s store.Store) stacyvm.Sandbox {
+	row, ctx := aSandbox(), b.Context()
+	err := s.Update(ctx, func(tx store.Tx) error {
+		if _, err := tx.Sandboxes().Count(ctx, store.SandboxFilter{Tenant: "nobody"}); err != nil {
+			return err
+		}
+		if _, err := tx.Sandboxes().Insert(ctx, row); err != nil {
+			return err
+		}
+		_, err := tx.Leases().Acquire(ctx, store.LeaseRequest{Resource: string(row.ID), Type: "sandbox", Holder: "w", Session: "s", TTL: time.Hour})
+		if err != nil {
+			return err
+		}
+		return tx.Audit().AppendOperations(ctx, []stacyvm.Operation{{Actor: "ann", Action: "sandbox.spawn", SandboxID: row.ID, Status: "ok", TenantID: "acme"}})
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	return row
+}
+
+func fill(b *testing.B, s store.Store, n int) []stacyvm.Sandbox {
+	b.Helper()
+	rows := make([]stacyvm.Sandbox, n)
+	var next atomic.Int64
+	var wait sync.WaitGroup
+	for range 64 {
+		wait.Go(func() {
+			for i := next.Add(1) - 1; i < int64(n); i = next.Add(1) - 1 {
+				rows[i] = create(b, s)
+			}
+		})
+	}
+	wait.Wait()
+	return rows
+}
+
+func BenchmarkCreate(b *testing.B) {
+	for _, clients := range []int{1, 8, 32} {
+		b.Run(fmt.Sprintf("clients=%d", clients), func(b *testing.B) {
+			s := openBench(b)
+			b.ResetTimer()
+			var left atomic.Int64
+			left.Store(int64(b.N))
+			var wait sync.WaitGroup
+			for range clients {
+				wait.Go(func() {
+					for left.Add(-1) >= 0 {
+						create(b, s)
+					}
+				})
+			}
+			wait.Wait()
+			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "creates/s")
+		})
+	}
+}
+
+func BenchmarkGet(b *testing.B) {
+	s := openBench(b)
+	rows := fill(b, s, 10_000)
+	b.ResetTimer()
+	for i := range b.N {
+		err := s.View(b.Context(), func(tx store.Tx) error {
+			_, err := tx.Sandboxes().Get(b.Context(), rows[i%len(rows)].ID)
+			return err
+		})
+		if err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkPage reads a page of 100 from the middle of 10,000.
+func BenchmarkPage(b *testing.B) {
+	s := openBench(b)
+	fill(b, s, 10_000)
+	var half []stacyvm.Sandbox
+	page := func(filter store.SandboxFilter) (rows []stacyvm.Sandbox) {
+		err := s.View(b.Context(), func(tx store.Tx) (err error) {
+			rows, err = tx.Sandboxes().List(b.Context(), filter)
+			return err
+		})
+		if err != nil {
+			b.Fatal(err)
+		}
+		return rows
+	}
+	half = page(store.SandboxFilter{Limit: 5000})
+	last := half[len(half)-1]
+	b.ResetTimer()
+	for range b.N {
+		if rows := page(store.SandboxFilter{Limit: 100, After: store.Cursor{CreatedAt: last.CreatedAt, ID: last.ID}}); len(rows) != 100 {
+			b.Fatalf("a page of %d", len(rows))
+		}
+	}
+}
+
+// BenchmarkRenew renews 1,000 of 10,000 leases in one call.
+func BenchmarkRenew(b *testing.B) {
+	s := openBench(b)
+	var held []store.Held
+	for _, row := range fill(b, s, 10_000)[:1000] {
+		held = append(held, store.Held{Resource: string(row.ID), Epoch: 1})
+	}
+	b.ResetTimer()
+	for range b.N {
+		err := s.Update(b.Context(), func(tx store.Tx) error {
+			renewed, err := tx.Leases().Renew(b.Context(), "w", "s", held, time.Hour)
+			if len(renewed) != len(held) {
+				b.Errorf("%d renewed", len(renewed))
+			}
+			return err
+		})
+		if err != nil {
+			b.Fatal(err)
+		}
+	}
+}
