@@ -46,7 +46,7 @@ var rules = []struct {
 	{"internal/engine", []string{"internal/guest", "internal/stacyvm"}},
 
 	{"internal/worker/local", []string{"internal/worker", "internal/engine", "internal/image", "internal/guest", "internal/stacyvm"}},
-	{"internal/worker/workertest", []string{"internal/worker", "internal/engine", "internal/guest", "internal/stacyvm"}},
+	{"internal/worker/workertest", []string{"internal/worker", "internal/engine", "internal/engine/mock", "internal/guest", "internal/stacyvm"}},
 	{"internal/worker", []string{"internal/engine", "internal/guest", "internal/stacyvm"}},
 
 	{"internal/control/controltest", []string{"internal/control", "internal/store", "internal/worker", "internal/guest", "internal/auth", "internal/stacyvm"}},
