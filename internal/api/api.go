@@ -64,6 +64,7 @@ func New(config Config) http.Handler {
 	a := build(config)
 	chain := []middleware.Middleware{
 		middleware.Request(a.Logger, a.fail),
+		middleware.Body(a.fail),
 		middleware.Host(a.AllowedHosts, a.fail),
 		middleware.Origin(a.AllowedOrigins, a.fail),
 		middleware.Identify(a.Keys),
@@ -71,7 +72,7 @@ func New(config Config) http.Handler {
 	if a.RateLimit.Enabled {
 		chain = append(chain, middleware.Limit(a.RateLimit.PerMinute, a.RateLimit.Burst, a.fail))
 	}
-	chain = append(chain, middleware.Require(public, a.fail), a.refuseWhileDraining, middleware.Body(a.fail))
+	chain = append(chain, middleware.Require(public, a.fail), a.refuseWhileDraining)
 	return middleware.Chain(http.HandlerFunc(a.route), chain...)
 }
 

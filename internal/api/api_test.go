@@ -2,9 +2,12 @@ package api_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -17,42 +20,72 @@ import (
 	"github.com/stacyvm/stacyvm/internal/api"
 	"github.com/stacyvm/stacyvm/internal/control"
 	"github.com/stacyvm/stacyvm/internal/control/controltest"
+	"github.com/stacyvm/stacyvm/internal/engine"
+	"github.com/stacyvm/stacyvm/internal/engine/mock"
+	"github.com/stacyvm/stacyvm/internal/image"
+	"github.com/stacyvm/stacyvm/internal/store"
+	"github.com/stacyvm/stacyvm/internal/worker"
+	"github.com/stacyvm/stacyvm/internal/worker/local"
 )
 
 var update = flag.Bool("update", false, "write docs/openapi.json anew")
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// fixture is an API on loopback over a service whose sandboxes have no guest.
+// fixture is an API on loopback over a real store, a real worker and an engine whose commands are processes of this
+// machine.
 type fixture struct {
-	t       *testing.T
-	server  *httptest.Server
-	client  *http.Client
-	service *control.Service
-	worker  *controltest.Worker
+	t      *testing.T
+	server *httptest.Server
+	client *http.Client
+	store  store.Store
+	engine *mock.Engine
+	log    *bytes.Buffer // of the API; read it after the last request
 }
 
 func start(t *testing.T, change func(*api.Config), changeControl func(*control.Config)) *fixture {
 	t.Helper()
-	s := controltest.OpenStore(t)
-	controltest.Register(t, s)
-	f := &fixture{t: t, worker: controltest.NewWorker()}
-	f.service = controltest.NewService(t, s, f.worker, changeControl)
-	f.serve(change)
-	return f
-}
-
-func (f *fixture) serve(change func(*api.Config)) {
-	config := api.Config{Service: f.service, Version: "test", Started: time.Now()}
+	f := &fixture{t: t, store: controltest.OpenStore(t), log: &bytes.Buffer{}}
+	controltest.Register(t, f.store)
+	service := controltest.NewService(t, f.store, f.openWorker(), changeControl)
+	config := api.Config{Service: service, Version: "test", Started: time.Now(), Logger: slog.New(slog.NewJSONHandler(f.log, nil))}
 	if change != nil {
 		change(&config)
 	}
 	f.server = httptest.NewServer(api.New(config))
-	f.t.Cleanup(f.server.Close)
+	t.Cleanup(f.server.Close)
 	transport := &http.Transport{}
 	f.client = &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
-	f.t.Cleanup(transport.CloseIdleConnections)
+	t.Cleanup(transport.CloseIdleConnections)
+	return f
 }
+
+func (f *fixture) openWorker() worker.Worker {
+	f.t.Helper()
+	var err error
+	if f.engine, err = mock.Open(mock.Config{Dir: f.t.TempDir()}); err != nil {
+		f.t.Fatal(err)
+	}
+	w, err := local.Open(local.Config{ID: controltest.Self, Dir: f.t.TempDir(), Engines: []engine.Engine{f.engine}, Images: noImages{}})
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	f.t.Cleanup(func() {
+		if err := errors.Join(w.Close(), f.engine.Close()); err != nil {
+			f.t.Error(err)
+		}
+	})
+	return w
+}
+
+// noImages has the one image that the mock engine does not look at.
+type noImages struct{}
+
+func (noImages) Resolve(context.Context, string, string) (image.Root, error) {
+	return image.Root{}, nil
+}
+func (noImages) Release(string) error       { return nil }
+func (noImages) Holders() ([]string, error) { return nil, nil }
 
 // response is an answer that was read to its end.
 type response struct {
@@ -148,34 +181,5 @@ func TestDocument(t *testing.T) {
 	have, err := os.ReadFile(checkedIn)
 	if err != nil || !bytes.Equal(have, document) {
 		t.Errorf("docs/openapi.json is not what the routes say (%v): run go generate ./internal/api", err)
-	}
-}
-
-func TestSandboxLife(t *testing.T) {
-	f := start(t, func(c *api.Config) { c.PreviewDomain = "preview.test" }, nil)
-	answer := f.do("POST", "/api/v1/sandboxes", map[string]any{"memory_mb": 256, "ttl": "10m", "owner_id": "body", "tenant_id": 7,
-		"metadata": map[string]string{"a": "b"}}, "X-User-ID", "ada")
-	t.Log(answer.text)
-	if answer.StatusCode != 400 { // tenant_id must be text where it is given
-		t.Fatal(answer.StatusCode)
-	}
-	answer = f.do("POST", "/api/v1/sandboxes", map[string]any{"memory_mb": 256, "ttl": "10m", "owner_id": "body", "tenant_id": "theirs",
-		"network_mode": "none", "metadata": map[string]string{"a": "b"}}, "X-User-ID", "ada")
-	if answer.StatusCode != 201 {
-		t.Fatal(answer.text)
-	}
-	t.Log(answer.text, answer.Header)
-	for _, path := range []string{"/sandboxes", "/health", "/live", "/ready", "/providers", "/providers/mock", "/snapshots", "/pool/status", "/openapi.json", "/nothing", "//health", "/health/"} {
-		answer = f.do("GET", "/api/v1"+path, nil)
-		t.Logf("%s %d %.300s", path, answer.StatusCode, answer.text)
-	}
-	for _, b := range []string{"{", `{"ttl":5}`, `{"x":1}`, `{"ttl":"x"}`, `{}{}`, `[]`, `null`, `{"memory_mb":1e30}`, `{"vcpus":1.5}`, `{"metadata":{"a":1}}`, `{"ttl":"-5m"}`, `{"ttl":"1000h"}`} {
-		answer = f.do("POST", "/api/v1/sandboxes", b)
-		t.Logf("%s -> %d %s", b, answer.StatusCode, answer.text)
-	}
-	for _, c := range [][3]string{{"POST", "/sandboxes/x/extend", `{}`}, {"POST", "/sandboxes/x/extend", ``}, {"GET", "/sandboxes/x/files", ""}, {"GET", "/sandboxes/x/files?path=a&foo=1", ""}, {"PUT", "/sandboxes/x/files?path=a", ""},
-		{"POST", "/sandboxes/x/exec", `{"command":"x","pty":{"rows":0}}`}, {"PATCH", "/sandboxes", ""}, {"OPTIONS", "/sandboxes", ""}, {"HEAD", "/sandboxes", ""}, {"GET", "/sandboxes/x/exec/ws", ""}, {"GET", "/sandboxes/x/logs?lines=q", ""}, {"GET", "/sandboxes/x/logs?lines=0", ""}} {
-		answer = f.do(c[0], "/api/v1"+c[1], c[2])
-		t.Logf("%v -> %d %s %v", c, answer.StatusCode, answer.text, answer.Header)
 	}
 }

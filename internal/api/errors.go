@@ -142,7 +142,7 @@ func humaError(status int, message string, errs ...error) huma.StatusError {
 	case http.StatusRequestEntityTooLarge:
 		code, message = stacyvm.CodeTooLarge, strings.Replace(message, "request body is too large limit=", "body: larger than ", 1)
 	case http.StatusRequestTimeout:
-		code, message = stacyvm.CodeTimeout, "body: it did not come in time"
+		code, message = stacyvm.CodeTimeout, "body: nothing came for too long"
 	case http.StatusBadRequest, http.StatusUnprocessableEntity, http.StatusUnsupportedMediaType:
 		message = faults(message, errs)
 	case http.StatusInternalServerError: // the only one: a body that broke off
