@@ -88,7 +88,7 @@ func (u *unpacker) addLayer(root *os.Root, layer layer) error {
 		return err
 	}
 	return u.readLayer(root, layer, func(header *tar.Header, body io.Reader) error {
-		if strings.HasPrefix(path.Base(header.Name), whiteout) {
+		if strings.HasPrefix(header.Name, whiteout) || strings.Contains(header.Name, "/"+whiteout) {
 			return nil
 		}
 		return u.add(header, body)
@@ -117,6 +117,10 @@ func (u *unpacker) erase(name string) error {
 	if !strings.HasPrefix(base, whiteout) || strings.HasPrefix(base, whiteoutMeta) && base != whiteoutOpaque {
 		return nil
 	}
+	gone := strings.TrimPrefix(base, whiteout)
+	if gone == "" || gone == "." || gone == ".." {
+		return invalidEntry(name, "it removes nothing that has a name")
+	}
 	clean, err := cleanName(name)
 	if err != nil {
 		return err
@@ -130,10 +134,6 @@ func (u *unpacker) erase(name string) error {
 	u.forget()
 	if base == whiteoutOpaque {
 		return entryError(name, u.empty(dir))
-	}
-	gone := strings.TrimPrefix(base, whiteout)
-	if gone == "" || gone == "." || gone == ".." {
-		return invalidEntry(name, "it removes nothing that has a name")
 	}
 	return entryError(name, u.root.RemoveAll(path.Join(dir, gone)))
 }

@@ -15,7 +15,7 @@ import (
 
 const (
 	// An archive may grow to bombRatio times its size and bombSlack more: text and zeros in real images stay far below.
-	bombRatio = 200
+	bombRatio = 100
 	bombSlack = 256 << 20
 	// maxWindow bounds the memory that a zstd stream can ask for.
 	maxWindow = 32 << 20
