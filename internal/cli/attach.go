@@ -41,8 +41,8 @@ Ctrl-C goes to the process. With --interactive on a process that has a terminal,
 		if err != nil {
 			return err
 		}
-		s := &session{app: a, client: server, sandbox: args[0], process: process.ID,
-			input: interactive && process.StdinOpen, tty: interactive && process.Terminal}
+		s := a.newSession(server, args[0], process.ID)
+		s.input, s.tty = interactive && process.StdinOpen, interactive && process.Terminal
 		s.from = client.OutputRequest{StdoutOffset: process.StdoutFirst, StderrOffset: process.StderrFirst, NoFollow: noFollow}
 		if newOnly {
 			s.from.StdoutOffset, s.from.StderrOffset = process.StdoutBytes, process.StderrBytes

@@ -73,8 +73,8 @@ func (a *app) root() *cobra.Command {
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return fmt.Errorf("%w\nSee `%s --help`", err, cmd.CommandPath())
 	})
-	root.AddCommand(a.spawnCommand(), a.execCommand(), a.attachCommand(), a.psCommand(),
-		a.copyCommand(), a.listCommand(), a.killCommand(), a.logsCommand(), a.versionCommand())
+	root.AddCommand(a.serveCommand(), a.runCommand(), a.doctorCommand(), a.spawnCommand(), a.execCommand(), a.attachCommand(), a.psCommand(),
+		a.copyCommand(), a.listCommand(), a.killCommand(), a.logsCommand(), a.imageCommand(), a.versionCommand())
 	return root
 }
 

@@ -89,7 +89,8 @@ func (a *app) execAttached(ctx context.Context, server *client.Client, sandbox s
 	if err != nil {
 		return err
 	}
-	s := &session{app: a, client: server, sandbox: sandbox, process: process.ID, input: request.Stdin, tty: tty}
+	s := a.newSession(server, sandbox, process.ID)
+	s.input, s.tty = request.Stdin, tty
 	return a.stay(ctx, s, signals)
 }
 

@@ -23,6 +23,15 @@ type session struct {
 	from    client.OutputRequest
 	// inputFrom is the number of bytes that the process's input took before.
 	inputFrom uint64
+	// patience is how many signals are passed on before the next one gives up waiting; what is said then.
+	patience int
+	farewell string
+}
+
+// newSession joins a process that goes on when this program gives up.
+func (a *app) newSession(server *client.Client, sandbox, process string) *session {
+	return &session{app: a, client: server, sandbox: sandbox, process: process, patience: 2,
+		farewell: fmt.Sprintf("no longer waiting; the process goes on: `stacyvm attach %s %s`", sandbox, process)}
 }
 
 // errDetached: the user left with the detach keys.
@@ -107,20 +116,20 @@ func (s *session) verdict(exit *client.Exit) int {
 	return exit.Code
 }
 
-// forward passes signals to the process's group until ctx ends. The third interrupt gives up waiting.
+// forward passes signals to the process's group until ctx ends. The one after patience gives up waiting.
 func (s *session) forward(ctx context.Context, signals <-chan os.Signal, giveUp context.CancelFunc) {
-	for interrupts := 1; ; interrupts++ {
+	for received := 0; ; received++ {
 		select {
 		case <-ctx.Done():
 			return
-		case received := <-signals:
-			if interrupts == 3 {
-				s.app.warn("no longer waiting; the process goes on: `stacyvm attach %s %s`", s.sandbox, s.process)
+		case signal := <-signals:
+			if received == s.patience {
+				s.app.warn("%s", s.farewell)
 				giveUp()
 				return
 			}
-			name := "INT"
-			if received == syscall.SIGTERM {
+			name := map[os.Signal]string{os.Interrupt: "INT", syscall.SIGHUP: "HUP"}[signal]
+			if name == "" {
 				name = "TERM"
 			}
 			if err := s.client.Signal(ctx, s.sandbox, s.process, name); err != nil && client.CodeOf(err) != client.CodeConflict && ctx.Err() == nil {

@@ -1,0 +1,46 @@
+package cli
+
+import (
+	"fmt"
+	"log/slog"
+
+	"github.com/spf13/cobra"
+
+	"github.com/stacyvm/stacyvm/internal/daemon"
+	"github.com/stacyvm/stacyvm/internal/telemetry"
+)
+
+func (a *app) serveCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "serve",
+		Short: "Run the server",
+		Long: `Run the server until Ctrl-C or SIGTERM. Sandboxes go on without it: the next start finds them again.
+
+It listens on 127.0.0.1:7423 unless server.host and server.port (STACYVM_SERVER_HOST, STACYVM_SERVER_PORT) say
+otherwise; an address that other machines reach needs a key (auth.api_key). See docs/configuration.md.`,
+		Args: arguments(0, 0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := a.loadConfig()
+			if err != nil {
+				return err
+			}
+			log, err := telemetry.NewLogger(a.stderr, c.Logging.Level, c.Logging.Format)
+			if err != nil {
+				return err
+			}
+			ctx, stop := interruptible(cmd.Context())
+			defer stop()
+			return daemon.Serve(ctx, daemon.Options{Config: c, Version: version(), Logger: log, Ready: a.serving(log, c.DataDir)})
+		},
+	}
+}
+
+// serving tells people where the server is; its log tells programs.
+func (a *app) serving(log *slog.Logger, dataDir string) func(string) {
+	return func(address string) {
+		log.Info("serving", "address", address, "data_dir", dataDir, "version", version())
+		if onTerminal(a.stdout) {
+			_, _ = fmt.Fprintf(a.stdout, "stacyvm serves %s (data in %s); Ctrl-C ends it\n", address, dataDir) // also in the log
+		}
+	}
+}

@@ -1,0 +1,185 @@
+package daemon
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/stacyvm/stacyvm/internal/bundle"
+	"github.com/stacyvm/stacyvm/internal/config"
+	"github.com/stacyvm/stacyvm/internal/control"
+	"github.com/stacyvm/stacyvm/internal/engine"
+	"github.com/stacyvm/stacyvm/internal/engine/gvisor"
+	"github.com/stacyvm/stacyvm/internal/engine/mock"
+	"github.com/stacyvm/stacyvm/internal/image"
+	"github.com/stacyvm/stacyvm/internal/reconcile"
+	"github.com/stacyvm/stacyvm/internal/stacyvm"
+	"github.com/stacyvm/stacyvm/internal/store"
+	"github.com/stacyvm/stacyvm/internal/worker"
+	"github.com/stacyvm/stacyvm/internal/worker/local"
+)
+
+// parts are the pieces of one server, joined.
+type parts struct {
+	store      store.Store
+	engines    []engine.Engine
+	worker     *local.Worker
+	service    *control.Service
+	reconciler *reconcile.Reconciler
+}
+
+// assemble opens everything in p. After an error everything is closed again.
+func assemble(ctx context.Context, c config.Config, p place, log *slog.Logger) (made *parts, err error) {
+	made = &parts{}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, made.close())
+		}
+	}()
+	if made.engines, err = openEngines(c, p); err != nil {
+		return made, err
+	}
+	images, err := image.Open(p.images)
+	if err != nil {
+		return made, err
+	}
+	self := stacyvm.WorkerID(c.Worker.ID)
+	made.worker, err = local.Open(local.Config{
+		ID: self, Dir: p.worker, Engines: made.engines, Default: c.Providers.Default, Images: images, Logger: log,
+	})
+	if err != nil {
+		return made, err
+	}
+	if err := checkDefault(ctx, made.worker); err != nil {
+		return made, err
+	}
+	if made.store, err = store.Open(ctx, store.Config{Driver: c.Database.Driver, Path: p.database}); err != nil {
+		return made, err
+	}
+	session := rand.Text()
+	hostname, err := os.Hostname()
+	if err != nil {
+		return made, err
+	}
+	made.reconciler = reconcile.New(reconcile.Config{
+		Store: made.store, Worker: made.worker, Self: self, Session: session, Hostname: hostname, Logger: log,
+	})
+	made.service = control.New(control.Config{
+		Store: made.store, Self: self, Session: session, Defaults: defaults(c), AuditSync: c.Audit.Sync,
+		Workers:   only(self, made.worker),
+		Recovered: made.reconciler.Recovered,
+		Logger:    log,
+	})
+	return made, nil
+}
+
+// only finds the one worker of this process.
+func only(self stacyvm.WorkerID, w worker.Worker) func(stacyvm.WorkerID) (worker.Worker, error) {
+	return func(id stacyvm.WorkerID) (worker.Worker, error) {
+		if id != self {
+			return nil, stacyvm.Errorf(stacyvm.CodeUnavailable, "worker %s is not served by this process", id)
+		}
+		return w, nil
+	}
+}
+
+func defaults(c config.Config) control.Defaults {
+	return control.Defaults{
+		Image:                c.Defaults.Image,
+		Provider:             c.Providers.Default,
+		MemoryMB:             c.Defaults.MemoryMB,
+		VCPUs:                c.Defaults.VCPUs,
+		DiskMB:               c.Defaults.DiskSizeMB,
+		TTL:                  c.Defaults.TTL,
+		MaxTTL:               c.Defaults.MaxTTL,
+		ExecTimeout:          c.Defaults.DefaultExecTimeout,
+		MaxExecTimeout:       c.Defaults.MaxExecTimeout,
+		MaxSandboxes:         c.Defaults.MaxSandboxes,
+		MaxSandboxesPerOwner: c.Defaults.MaxSandboxesPerOwner,
+	}
+}
+
+// openEngines opens the enabled ones.
+func openEngines(c config.Config, p place) (engines []engine.Engine, err error) {
+	if c.Providers.GVisor.Enabled {
+		g, err := openGVisor(p)
+		if err != nil {
+			return engines, err
+		}
+		engines = append(engines, g)
+	}
+	if c.Providers.Mock.Enabled {
+		m, err := mock.Open(mock.Config{Dir: filepath.Join(p.engines, mock.Name)})
+		if err != nil {
+			return engines, err
+		}
+		engines = append(engines, m)
+	}
+	return engines, nil
+}
+
+// openGVisor opens the embedded engine with the programs of this build.
+func openGVisor(p place) (*gvisor.Engine, error) {
+	if err := os.MkdirAll(p.programs, 0o755); err != nil {
+		return nil, stacyvm.Wrap(stacyvm.CodeInvalid, err, "data_dir: cannot be written")
+	}
+	launcher, err := bundle.Unpack(p.programs, bundle.Sentry)
+	if err != nil {
+		return nil, err
+	}
+	guest, err := bundle.Unpack(p.programs, bundle.Guest)
+	if err != nil {
+		return nil, err
+	}
+	return gvisor.Open(gvisor.Config{Dir: filepath.Join(p.engines, gvisor.Name), Launcher: launcher, Guest: guest})
+}
+
+// probeWithin bounds the first look at the engines, which makes a trial sandbox.
+const probeWithin = 30 * time.Second
+
+// checkDefault refuses a machine on which the default engine does not work.
+func checkDefault(ctx context.Context, w worker.Worker) error {
+	ctx, cancel := context.WithTimeout(ctx, probeWithin)
+	defer cancel()
+	providers, err := w.Providers(ctx)
+	if err != nil {
+		return err
+	}
+	for _, p := range providers {
+		if !p.Default || p.Error == "" && p.Capabilities.Usable {
+			continue
+		}
+		why, fix := p.Error, ""
+		if len(p.Capabilities.Problems) > 0 {
+			why, fix = cmp.Or(why, p.Capabilities.Problems[0].What), p.Capabilities.Problems[0].Fix
+		}
+		if fix != "" {
+			why += "; " + fix
+		}
+		return stacyvm.Errorf(stacyvm.CodeUnsupported, "the default engine %s does not work here: %s (see `stacyvm doctor`)", p.Name, why)
+	}
+	return nil
+}
+
+// close lets go of everything; sandboxes stay when their engine survives.
+func (m *parts) close() error {
+	var failures []error
+	if m.worker != nil {
+		failures = append(failures, m.worker.Close())
+	}
+	for _, e := range m.engines {
+		if err := e.Close(); err != nil {
+			failures = append(failures, fmt.Errorf("close engine %s: %w", e.Name(), err))
+		}
+	}
+	if m.store != nil {
+		failures = append(failures, m.store.Close())
+	}
+	return errors.Join(failures...)
+}

@@ -1,0 +1,183 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/stacyvm/stacyvm/internal/config"
+	"github.com/stacyvm/stacyvm/internal/engine"
+	"github.com/stacyvm/stacyvm/internal/image"
+	"github.com/stacyvm/stacyvm/internal/stacyvm"
+)
+
+// Level says how bad a finding is.
+type Level string
+
+// Levels. Only a FAIL keeps the product from working.
+const (
+	Pass Level = "PASS"
+	Warn Level = "WARN"
+	Fail Level = "FAIL"
+)
+
+// Check is one thing that was looked at, with what to do about it.
+type Check struct {
+	Name    string `json:"name"`
+	Level   Level  `json:"level"`
+	Message string `json:"message"`
+	Fix     string `json:"fix,omitempty"`
+}
+
+// littleSpace is the free space, in bytes, below which Doctor warns.
+const littleSpace = 2 << 30
+
+// Doctor looks at this machine: what works, what does not and what to do. It runs a trial sandbox on each engine and leaves
+// nothing behind.
+func Doctor(ctx context.Context, c config.Config) []Check {
+	checks := []Check{checkDataDir(c.DataDir)}
+	if checks[0].Level == Fail {
+		return checks
+	}
+	checks = append(checks, checkRuns(c.DataDir), checkHostImage(ctx, c))
+	if c.Providers.GVisor.Enabled {
+		checks = append(checks, checkGVisor(ctx, c)...)
+	}
+	if c.Providers.Mock.Enabled {
+		checks = append(checks, Check{"engine.mock", Warn, "the engine mock is enabled; it isolates nothing", "set providers.mock.enabled to false"})
+	}
+	return checks
+}
+
+func checkDataDir(dir string) Check {
+	const name = "data_dir"
+	fix := "run as root, or set STACYVM_DATA_DIR to a directory that you may write"
+	if err := makeDataDir(dir); err != nil {
+		return Check{name, Fail, plain(err), fix}
+	}
+	trial, err := os.CreateTemp(dir, ".doctor-*")
+	if err != nil {
+		return Check{name, Fail, dir + " cannot be written", fix}
+	}
+	_ = errors.Join(trial.Close(), os.Remove(trial.Name())) // an empty file
+	var space syscall.Statfs_t
+	if err := syscall.Statfs(dir, &space); err != nil {
+		return Check{name, Fail, fmt.Sprintf("%s: %v", dir, err), fix}
+	}
+	free := int64(space.Bavail) * space.Bsize
+	message := fmt.Sprintf("%s, %.1f GiB free", dir, float64(free)/(1<<30))
+	if free < littleSpace {
+		return Check{name, Warn, message, "sandboxes keep their files there: make room"}
+	}
+	return Check{name, Pass, message, ""}
+}
+
+// checkRuns tells of the server and of what killed private servers left.
+func checkRuns(dataDir string) Check {
+	const name = "server"
+	held, err := lockFile(filepath.Join(dataDir, "serve.lock"))
+	switch {
+	case errors.Is(err, errLocked):
+		return Check{name, Pass, "a server runs on this data directory", ""}
+	case err != nil:
+		return Check{name, Fail, plain(err), ""}
+	}
+	held.release()
+	entries, err := os.ReadDir(filepath.Join(dataDir, privateDir))
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return Check{name, Fail, plain(err), ""}
+	}
+	left := 0
+	for _, entry := range entries {
+		gone, err := abandoned(dataDir, filepath.Join(dataDir, privateDir, entry.Name()))
+		if err == nil && gone != nil {
+			gone.release()
+			left++
+		}
+	}
+	if left > 0 {
+		return Check{name, Warn, fmt.Sprintf("no server runs; %d killed `stacyvm run` left something", left), "the next `stacyvm run` or `stacyvm serve` removes it"}
+	}
+	return Check{name, Pass, "no server runs on this data directory", ""}
+}
+
+func checkHostImage(ctx context.Context, c config.Config) Check {
+	const name, holder = "image.host", "doctor"
+	images, err := image.Open(sharedPlace(c.DataDir, "").images)
+	if err == nil {
+		if _, err = images.Resolve(ctx, "host", holder); err == nil {
+			err = images.Release(holder)
+		}
+	}
+	if err != nil {
+		return Check{name, Fail, "the built-in image cannot be made: " + plain(err), "import another image: `stacyvm image import`"}
+	}
+	return Check{name, Pass, "the built-in image host can be used", ""}
+}
+
+func checkGVisor(ctx context.Context, c config.Config) []Check {
+	const name = "engine.gvisor"
+	dir, held, err := claimDir(c.DataDir)
+	if err != nil {
+		return []Check{{name, Fail, plain(err), ""}}
+	}
+	defer held.release()
+	g, err := openGVisor(privatePlace(c.DataDir, dir))
+	if err != nil {
+		return []Check{{name, Fail, plain(errors.Join(err, os.RemoveAll(dir))), ""}}
+	}
+	found, err := g.Probe(ctx)
+	if err = errors.Join(err, removeAllUsed(found, g), g.Close()); err == nil {
+		err = os.RemoveAll(dir)
+	}
+	if err != nil {
+		return []Check{{name, Fail, plain(err), ""}}
+	}
+	return engineChecks(name, found)
+}
+
+// removeAllUsed clears what a trial could have left; an engine that cannot run has made nothing.
+func removeAllUsed(found engine.Capabilities, e engine.Engine) error {
+	if !found.Usable {
+		return nil
+	}
+	return removeAll(e)
+}
+
+// engineChecks tells what a probe has found.
+func engineChecks(name string, found engine.Capabilities) []Check {
+	var checks []Check
+	if found.Usable {
+		checks = append(checks, Check{name, Pass, "a trial sandbox started, answered and was removed", ""})
+	}
+	for i, problem := range found.Problems {
+		level, suffix := Fail, ""
+		if found.Usable {
+			level, suffix = Warn, ".limits"
+		}
+		if i > 0 {
+			suffix += fmt.Sprintf(".%d", i+1)
+		}
+		checks = append(checks, Check{name + suffix, level, problem.What, problem.Fix})
+	}
+	if found.Usable && len(found.Problems) == 0 {
+		checks = append(checks, Check{name + ".limits", Pass, "limits that are enforced: " + strings.Join(found.Enforces, ", "), ""})
+	}
+	return checks
+}
+
+// plain is an error in words for the operator of this machine, who may see its paths.
+func plain(err error) string {
+	var known *stacyvm.Error
+	if errors.As(err, &known) && known.Message != "" {
+		if known.Err != nil {
+			return known.Message + " (" + known.Err.Error() + ")"
+		}
+		return known.Message
+	}
+	return err.Error()
+}

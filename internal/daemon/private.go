@@ -1,0 +1,171 @@
+package daemon
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/stacyvm/stacyvm/client"
+	"github.com/stacyvm/stacyvm/internal/auth"
+	"github.com/stacyvm/stacyvm/internal/engine"
+	"github.com/stacyvm/stacyvm/internal/stacyvm"
+)
+
+const (
+	// privateDir holds one directory per private server, each locked as long as its process lives.
+	privateDir  = "run"
+	privateLock = "lock"
+	claimLock   = "run.lock"
+	socketName  = "api.sock"
+	// removeWithin bounds the end of a private server's sandboxes.
+	removeWithin = 30 * time.Second
+)
+
+// Private is a server for one program alone: its API is a socket that nobody else may enter, and nothing of it is left
+// after Close. One whose process was killed is removed by the next server of the same data directory.
+type Private struct {
+	// Client talks to the server.
+	Client *client.Client
+
+	dir    string
+	held   *lock
+	parts  *parts
+	cancel context.CancelFunc
+	ended  chan error
+	http   *http.Client
+}
+
+// StartPrivate starts one; call Close. Its sandboxes use the data directory's images.
+func StartPrivate(ctx context.Context, options Options) (p *Private, err error) {
+	c := options.Config
+	if err := makeDataDir(c.DataDir); err != nil {
+		return nil, err
+	}
+	if err := sweep(ctx, c, options.Logger); err != nil {
+		options.Logger.Warn("an earlier private server could not be removed", "error", err)
+	}
+	p = &Private{ended: make(chan error, 1)}
+	if p.dir, p.held, err = claimDir(c.DataDir); err != nil {
+		return nil, err
+	}
+	if p.parts, err = assemble(ctx, c, privatePlace(c.DataDir, p.dir), options.Logger); err != nil {
+		p.held.release()
+		return nil, errors.Join(err, os.RemoveAll(p.dir))
+	}
+	if err := p.serve(options); err != nil {
+		return nil, errors.Join(err, p.Close())
+	}
+	return p, nil
+}
+
+// claimDir makes a directory that belongs to this process until its lock is released.
+func claimDir(dataDir string) (dir string, held *lock, err error) {
+	top := filepath.Join(dataDir, privateDir)
+	if err := os.MkdirAll(top, 0o700); err != nil {
+		return "", nil, stacyvm.Wrap(stacyvm.CodeInvalid, err, "data_dir: cannot be written")
+	}
+	// No sweep may look at the directory before it is locked.
+	claiming, err := waitLock(filepath.Join(dataDir, claimLock))
+	if err != nil {
+		return "", nil, stacyvm.Wrap(stacyvm.CodeInvalid, err, "data_dir: cannot be written")
+	}
+	defer claiming.release()
+	dir = filepath.Join(top, strings.ToLower(rand.Text()[:10]))
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return "", nil, stacyvm.Wrap(stacyvm.CodeInvalid, err, "data_dir: cannot be written")
+	}
+	if held, err = lockFile(filepath.Join(dir, privateLock)); err != nil {
+		return "", nil, errors.Join(err, os.RemoveAll(dir))
+	}
+	return dir, held, nil
+}
+
+// serve opens the socket and runs the server beside the caller.
+func (p *Private) serve(options Options) error {
+	directory, err := os.Open(p.dir)
+	if err != nil {
+		return err
+	}
+	defer directory.Close()
+	// Through the open directory, because a socket's address is short and a data directory's path may be long.
+	listener, err := net.Listen("unix", filepath.Join("/proc/self/fd", strconv.Itoa(int(directory.Fd())), socketName))
+	if err != nil {
+		return fmt.Errorf("open a private socket: %w", err)
+	}
+	p.http = &http.Client{Transport: &http.Transport{DialContext: p.dial}}
+	if p.Client, err = client.New("http://localhost", client.Options{HTTPClient: p.http}); err != nil {
+		_ = listener.Close()
+		return err
+	}
+	ready := make(chan struct{})
+	options.Ready = func(string) { close(ready) }
+	s := newServer(options, p.parts, auth.Keys{})
+	ctx, cancel := context.WithCancel(context.Background()) // the caller ends it with Close
+	p.cancel = cancel
+	go func() { p.ended <- s.run(ctx, listener) }()
+	<-ready
+	return nil
+}
+
+func (p *Private) dial(ctx context.Context, _, _ string) (net.Conn, error) {
+	directory, err := os.Open(p.dir)
+	if err != nil {
+		return nil, err
+	}
+	defer directory.Close()
+	return (&net.Dialer{}).DialContext(ctx, "unix", filepath.Join("/proc/self/fd", strconv.Itoa(int(directory.Fd())), socketName))
+}
+
+// Close stops the server, destroys its sandboxes and removes everything that it kept.
+func (p *Private) Close() error {
+	var failures []error
+	if p.cancel != nil {
+		p.http.CloseIdleConnections()
+		p.cancel()
+		failures = append(failures, <-p.ended)
+	}
+	for _, e := range p.parts.engines {
+		failures = append(failures, removeAll(e))
+	}
+	failures = append(failures, p.parts.close())
+	return errors.Join(append(failures, p.remove(errors.Join(failures...)))...)
+}
+
+// remove deletes the directory, unless something in it is still needed to find what could not be removed.
+func (p *Private) remove(failed error) error {
+	defer p.held.release()
+	if failed != nil {
+		return nil
+	}
+	return os.RemoveAll(p.dir)
+}
+
+// removeAll destroys every runtime of an engine.
+func removeAll(e engine.Engine) error {
+	ctx, cancel := context.WithTimeout(context.Background(), removeWithin)
+	defer cancel()
+	runtimes, err := e.List(ctx)
+	if err != nil {
+		return fmt.Errorf("list the sandboxes of %s: %w", e.Name(), err)
+	}
+	remover, ok := e.(engine.Remover)
+	if !ok && len(runtimes) > 0 {
+		return fmt.Errorf("engine %s cannot remove by id", e.Name())
+	}
+	var group errgroup.Group
+	group.SetLimit(8)
+	for _, runtime := range runtimes {
+		group.Go(func() error { return remover.Remove(ctx, runtime.ID) })
+	}
+	return group.Wait()
+}

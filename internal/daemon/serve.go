@@ -1,0 +1,160 @@
+// Package daemon is the composition root: it joins store, worker, service, loops and API to a server, and runs it. It is
+// the only package that knows all the others. It makes no decisions about sandboxes.
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"path/filepath"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/net/netutil"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/stacyvm/stacyvm/internal/api"
+	"github.com/stacyvm/stacyvm/internal/auth"
+	"github.com/stacyvm/stacyvm/internal/config"
+	"github.com/stacyvm/stacyvm/internal/stacyvm"
+)
+
+// Bounds of the HTTP server. There is no limit on a request's whole time: a command may run for hours.
+const (
+	headerBytes    = 32 << 10
+	headerTime     = 5 * time.Second
+	idleTime       = 60 * time.Second
+	maxConnections = 4096
+	// streamsEnd is how long after the order to stop streams go on, so that short requests end by themselves.
+	streamsEnd = time.Second
+)
+
+// Options say what to serve.
+type Options struct {
+	Config  config.Config
+	Version string
+	Logger  *slog.Logger
+	// Ready is called once, when requests are answered, with the server's address such as http://127.0.0.1:7423.
+	Ready func(address string)
+}
+
+// Serve runs a server until ctx ends and then lets requests finish. Sandboxes go on without it. CodeConflict: another
+// server uses the data directory; CodeUnsupported: the default engine does not work on this machine.
+func Serve(ctx context.Context, options Options) error {
+	c := options.Config
+	if err := makeDataDir(c.DataDir); err != nil {
+		return err
+	}
+	held, err := lockFile(filepath.Join(c.DataDir, "serve.lock"))
+	if errors.Is(err, errLocked) {
+		return stacyvm.Errorf(stacyvm.CodeConflict, "another server uses %s: stop it, or set STACYVM_DATA_DIR to another directory", c.DataDir)
+	}
+	if err != nil {
+		return stacyvm.Wrap(stacyvm.CodeInvalid, err, "data_dir: cannot be written")
+	}
+	defer held.release()
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", net.JoinHostPort(c.Server.Host, strconv.Itoa(c.Server.Port)))
+	if err != nil {
+		return stacyvm.Wrap(stacyvm.CodeConflict, err, fmt.Sprintf("cannot listen at %s port %d", c.Server.Host, c.Server.Port))
+	}
+	defer listener.Close()
+	made, err := assemble(ctx, c, sharedPlace(c.DataDir, c.DatabasePath()), options.Logger)
+	if err != nil {
+		return err
+	}
+	s := newServer(options, made, keysOf(c))
+	loops := []func(context.Context) error{func(ctx context.Context) error { return sweepLoop(ctx, c, options.Logger) }}
+	return errors.Join(s.run(ctx, netutil.LimitListener(listener, maxConnections), loops...), made.close())
+}
+
+func keysOf(c config.Config) auth.Keys {
+	return auth.NewKeys(c.Auth.APIKey, c.Auth.AdminAPIKey, c.Auth.AdminFallbackEnabled)
+}
+
+// server is parts with an API in front.
+type server struct {
+	parts    *parts
+	http     *http.Server
+	shutdown time.Duration
+	draining atomic.Bool
+	ready    func(string)
+	log      *slog.Logger
+	streams  context.CancelFunc // ends long requests
+}
+
+func newServer(options Options, made *parts, keys auth.Keys) *server {
+	c := options.Config
+	s := &server{parts: made, shutdown: c.Server.ShutdownTimeout, ready: options.Ready, log: options.Logger}
+	handler := api.New(api.Config{
+		Service:        made.service,
+		Keys:           keys,
+		Version:        options.Version,
+		Started:        time.Now(),
+		AllowedOrigins: c.Server.CORSAllowedOrigins,
+		AllowedHosts:   append([]string{c.Server.Host}, c.Server.AllowedHosts...),
+		PreviewDomain:  c.Server.PreviewDomain,
+		Draining:       s.draining.Load,
+		RateLimit:      api.RateLimit{Enabled: c.RateLimit.Enabled, PerMinute: c.RateLimit.RequestsPerMinute, Burst: c.RateLimit.Burst},
+		Logger:         options.Logger,
+	})
+	base, cancel := context.WithCancel(context.Background())
+	s.streams = cancel
+	s.http = &http.Server{
+		Handler:           handler,
+		MaxHeaderBytes:    headerBytes,
+		ReadHeaderTimeout: headerTime,
+		IdleTimeout:       idleTime,
+		ErrorLog:          slog.NewLogLogger(options.Logger.Handler(), slog.LevelDebug), // clients that break off
+		BaseContext:       func(net.Listener) context.Context { return base },
+	}
+	return s
+}
+
+// run serves until ctx ends or a part fails. The audit writer ends last, after the last request.
+func (s *server) run(ctx context.Context, listener net.Listener, loops ...func(context.Context) error) error {
+	defer s.streams()
+	writing, stopWriting := context.WithCancel(context.Background())
+	writer := make(chan error, 1)
+	go func() { writer <- s.parts.service.Background(writing) }()
+
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return s.parts.reconciler.Run(ctx) })
+	for _, loop := range loops {
+		group.Go(func() error { return loop(ctx) })
+	}
+	group.Go(func() error {
+		if err := s.http.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+			return err
+		}
+		return nil
+	})
+	group.Go(func() error {
+		<-ctx.Done()
+		return s.drain()
+	})
+	if s.ready != nil {
+		s.ready("http://" + listener.Addr().String())
+	}
+	err := group.Wait()
+	stopWriting()
+	return errors.Join(err, <-writer)
+}
+
+// drain refuses new requests, lets short ones finish and ends streams, whose readers come back with their offset.
+func (s *server) drain() error {
+	s.draining.Store(true)
+	s.log.Info("stopping")
+	ctx, cancel := context.WithTimeout(context.Background(), max(s.shutdown, streamsEnd))
+	defer cancel()
+	end := time.AfterFunc(streamsEnd, s.streams)
+	defer end.Stop()
+	if err := s.http.Shutdown(ctx); err != nil {
+		s.log.Warn("requests were cut off", "after", s.shutdown)
+		return s.http.Close()
+	}
+	return nil
+}
