@@ -5,6 +5,7 @@ import (
 	"crypto/md5" //nolint:gosec // dpkg's own checksums of the files that it installed
 	"encoding/hex"
 	"os"
+	"path"
 	"strings"
 )
 
@@ -51,7 +52,7 @@ func conffileLine(line string) (name, sum string, ok bool) {
 		return "", "", false
 	}
 	words := strings.Fields(line)
-	if len(words) != 2 {
+	if len(words) != 2 || path.Clean(words[0]) != words[0] {
 		return "", "", false
 	}
 	return strings.TrimPrefix(words[0], "/"), words[1], true
