@@ -113,8 +113,13 @@ func (p *Private) serve(options Options) error {
 	ctx, cancel := context.WithCancel(context.Background()) // the caller ends it with Close
 	p.cancel = cancel
 	go func() { p.ended <- s.run(ctx, listener) }()
-	<-ready
-	return nil
+	select {
+	case <-ready:
+		return nil
+	case err := <-p.ended:
+		p.ended <- nil // for Close
+		return errors.Join(err, errors.New("the private server ended at its start"))
+	}
 }
 
 func (p *Private) dial(ctx context.Context, _, _ string) (net.Conn, error) {

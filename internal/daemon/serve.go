@@ -29,6 +29,8 @@ const (
 	headerTime     = 5 * time.Second
 	idleTime       = 60 * time.Second
 	maxConnections = 4096
+	// startWithin is how long clients wait for the first pass over the rows.
+	startWithin = 10 * time.Second
 	// streamsEnd is how long after the order to stop streams go on, so that short requests end by themselves.
 	streamsEnd = time.Second
 )
@@ -126,22 +128,32 @@ func (s *server) run(ctx context.Context, listener net.Listener, loops ...func(c
 	for _, loop := range loops {
 		group.Go(func() error { return loop(ctx) })
 	}
-	group.Go(func() error {
-		if err := s.http.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
-			return err
-		}
-		return nil
-	})
+	group.Go(func() error { return s.serve(ctx, listener) })
 	group.Go(func() error {
 		<-ctx.Done()
 		return s.drain()
 	})
-	if s.ready != nil {
-		s.ready("http://" + listener.Addr().String())
-	}
 	err := group.Wait()
 	stopWriting()
 	return errors.Join(err, <-writer)
+}
+
+// serve answers requests, from the end of the first pass over the rows on: before it this process owns no sandbox. Clients
+// that come earlier wait in the listener's queue. A store that does not answer in time is told by the API.
+func (s *server) serve(ctx context.Context, listener net.Listener) error {
+	select {
+	case <-s.parts.reconciler.Started():
+	case <-time.After(startWithin):
+	case <-ctx.Done():
+		return nil
+	}
+	if s.ready != nil {
+		s.ready("http://" + listener.Addr().String())
+	}
+	if err := s.http.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
 }
 
 // drain refuses new requests, lets short ones finish and ends streams, whose readers come back with their offset.

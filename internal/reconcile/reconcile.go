@@ -10,7 +10,6 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
@@ -58,7 +57,8 @@ type Reconciler struct {
 	capacity stacyvm.Capacity
 	log      *slog.Logger
 
-	started atomic.Bool
+	start   sync.Once
+	started chan struct{} // closed once the first pass over the rows is done
 
 	// interrupted holds creates of an earlier process; those of this one are in good hands. Written by Start, then used by
 	// Recover alone.
@@ -80,13 +80,24 @@ func New(config Config) *Reconciler {
 		hostname:    config.Hostname,
 		capacity:    config.Capacity,
 		log:         config.Logger,
+		started:     make(chan struct{}),
 		interrupted: map[stacyvm.SandboxID]bool{},
 		sighted:     map[sighting]bool{},
 	}
 }
 
 // Recovered reports whether the first pass over the rows is done. Requests may be served from then on.
-func (r *Reconciler) Recovered() bool { return r.started.Load() }
+func (r *Reconciler) Recovered() bool {
+	select {
+	case <-r.started:
+		return true
+	default:
+		return false
+	}
+}
+
+// Started is closed when Recovered becomes true.
+func (r *Reconciler) Started() <-chan struct{} { return r.started }
 
 // Run registers the worker, takes its sandboxes over from an earlier process, and keeps all loops going until ctx ends.
 func (r *Reconciler) Run(ctx context.Context) error {

@@ -20,7 +20,7 @@ func (r *Reconciler) Start(ctx context.Context) error {
 	if err := r.register(ctx, "online"); err != nil {
 		return err
 	}
-	rows, err := r.rows(ctx, store.SandboxFilter{Worker: r.self})
+	rows, err := r.inherited(ctx)
 	if err != nil {
 		return err
 	}
@@ -34,8 +34,29 @@ func (r *Reconciler) Start(ctx context.Context) error {
 			r.interrupted[row.ID] = true
 		}
 	}
-	r.started.Store(true)
+	r.start.Do(func() { close(r.started) })
 	return nil
+}
+
+// inherited lists the worker's sandboxes whose lease this session does not hold. It may have made some already: requests are
+// answered while the loops start.
+func (r *Reconciler) inherited(ctx context.Context) (rows []stacyvm.Sandbox, err error) {
+	err = r.store.View(ctx, func(tx store.Tx) error {
+		leases, err := tx.Leases().List(ctx, r.self)
+		if err != nil {
+			return err
+		}
+		own := map[string]bool{}
+		for _, lease := range leases {
+			own[lease.Resource] = lease.Session == r.session
+		}
+		if rows, err = tx.Sandboxes().List(ctx, store.SandboxFilter{Worker: r.self}); err != nil {
+			return err
+		}
+		rows = slices.DeleteFunc(rows, func(row stacyvm.Sandbox) bool { return own[string(row.ID)] })
+		return nil
+	})
+	return rows, err
 }
 
 // succeed takes leases as the registered successor of the worker's earlier session.
