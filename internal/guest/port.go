@@ -23,13 +23,14 @@ func (c *Client) Connect(ctx context.Context, port uint16) (net.Conn, error) {
 	keep := context.AfterFunc(ctx, cancel)
 	stream := c.ports.Connect(life)
 	first, err := openPort(stream, port)
+	err = failure(life, err)
 	if !keep() { // ctx ended
 		err = ended(ctx)
 	}
 	if err != nil {
 		cancel()
 		_ = stream.CloseResponse()
-		return nil, failure(life, err)
+		return nil, err
 	}
 	conn := newPortConn(port, cancel)
 	go conn.run(life, cancel, stream, first)

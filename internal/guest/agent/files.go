@@ -20,8 +20,8 @@ const (
 	maxMode = 0o7777
 	// fileFrame is the most that one data frame holds, in bytes.
 	fileFrame = 64 << 10
-	// maxListed bounds one listing or glob; the host takes no more.
-	maxListed = 100_000
+	// mostListed is what the host takes of one listing or glob, in entries.
+	mostListed = 100_000
 )
 
 // fileService implements the file service on one directory tree: "/" in a sandbox, where everything that the kernel allows
@@ -29,13 +29,15 @@ const (
 type fileService struct {
 	guestv1connect.UnimplementedFileServiceHandler
 	root string
+	// most bounds one listing or glob, in entries.
+	most int
 	// owner finds the user and group that a new file belongs to.
 	owner func(user string) (uid, gid int, err error)
 }
 
 // newFileService serves the files below root.
 func newFileService(root string) guestv1connect.FileServiceHandler {
-	return &fileService{root: root, owner: ownerIn(root)}
+	return &fileService{root: root, most: mostListed, owner: ownerIn(root)}
 }
 
 // tree is what the service needs of a file system. Names are those that fileService.name makes. *os.Root is one.

@@ -118,7 +118,7 @@ const listBatch = 256
 // List implements the service.
 func (s *fileService) List(ctx context.Context, request *connect.Request[guestv1.ListFilesRequest], stream *connect.ServerStream[guestv1.ListFilesResponse]) error {
 	return s.on(request.Msg.GetPath(), func(t tree, dir, name string) error {
-		names, err := namesIn(ctx, t, name)
+		names, err := s.namesIn(ctx, t, name)
 		if err != nil {
 			return err
 		}
@@ -143,7 +143,7 @@ func (s *fileService) List(ctx context.Context, request *connect.Request[guestv1
 }
 
 // namesIn gives the names in a directory, sorted.
-func namesIn(ctx context.Context, t tree, dir string) ([]string, error) {
+func (s *fileService) namesIn(ctx context.Context, t tree, dir string) ([]string, error) {
 	file, _, err := openToRead(t, dir, directory)
 	if err != nil {
 		return nil, err
@@ -159,7 +159,7 @@ func namesIn(ctx context.Context, t tree, dir string) ([]string, error) {
 			return names, nil
 		case err != nil:
 			return nil, err
-		case len(names) > maxListed:
+		case len(names) > s.most:
 			return nil, tooMany()
 		case ctx.Err() != nil:
 			return nil, ctx.Err()

@@ -48,7 +48,7 @@ func glob(fsys *globbed, pattern string) ([]string, error) {
 		return []string{"/"}, nil
 	}
 	err := doublestar.GlobWalk(fsys, strings.TrimPrefix(pattern, "/"), func(match string, _ fs.DirEntry) error {
-		if len(paths) == maxListed {
+		if len(paths) == fsys.service.most {
 			return tooMany()
 		}
 		paths = append(paths, sound(path.Join("/", match)))
