@@ -32,6 +32,9 @@ func (w *Worker) Create(ctx context.Context, ref stacyvm.Ref, request worker.Cre
 	if !ref.ID.Valid() {
 		return worker.Created{}, stacyvm.Invalid("id", "must be a sandbox id")
 	}
+	if w.life.Err() != nil {
+		return worker.Created{}, errClosed
+	}
 	b, release := w.acquire(ref.ID)
 	defer release()
 	for {
@@ -110,15 +113,10 @@ func (w *Worker) earlier(b *box, j *job) (*live, worker.Created, error) {
 	if r == nil {
 		return nil, worker.Created{}, nil
 	}
-	found, err := w.attach(j.ctx, b.id, r)
+	found, err := w.attachWhole(j.ctx, b)
 	switch {
 	case err == nil:
-		created, err := w.complete(j.ctx, b, found.instance)
-		if err != nil {
-			found.transport.Close()
-			return nil, created, err
-		}
-		return found, created, nil
+		return found, b.current().Created, nil
 	case j.ctx.Err() != nil:
 		return nil, worker.Created{}, err
 	case r.Phase == phaseRunning && stacyvm.CodeOf(err) != stacyvm.CodeNotFound:
@@ -154,7 +152,8 @@ func (w *Worker) make(b *box, j *job, request worker.CreateRequest) (made *live,
 	}
 	instance, err := e.Create(j.ctx, w.spec(b, r, root))
 	if stacyvm.CodeOf(err) == stacyvm.CodeConflict {
-		return nil, created, err // somebody else's, without a record: not ours to remove
+		undo = undo[:1] // there is one without a record: it stays, and so does its image
+		return nil, created, err
 	}
 	undo = append(undo, func(ctx context.Context) error { return w.removeRuntime(ctx, b.id, &r, instance) })
 	if err != nil {
@@ -202,8 +201,11 @@ func (w *Worker) forget(b *box) error {
 	return nil
 }
 
-// complete writes down that a runtime is whole.
+// complete writes down that a runtime is whole, unless that is known.
 func (w *Worker) complete(ctx context.Context, b *box, instance engine.Instance) (worker.Created, error) {
+	if r := b.current(); r.Phase == phaseRunning {
+		return r.Created, nil
+	}
 	status, err := instance.Status(ctx)
 	if err != nil {
 		return worker.Created{}, err
@@ -215,9 +217,6 @@ func (w *Worker) complete(ctx context.Context, b *box, instance engine.Instance)
 		return created, err // destroyed or given up meanwhile
 	}
 	whole := *b.record
-	if whole.Phase == phaseRunning {
-		return whole.Created, nil
-	}
 	whole.Phase, whole.Created = phaseRunning, created
 	if err := w.journal.keep(b.id, whole); err != nil {
 		return created, err

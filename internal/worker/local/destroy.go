@@ -3,6 +3,8 @@ package local
 import (
 	"context"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/stacyvm/stacyvm/internal/engine"
 	"github.com/stacyvm/stacyvm/internal/guest"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
@@ -15,6 +17,9 @@ var errDestroyed = stacyvm.Errorf(stacyvm.CodeConflict, "the sandbox was destroy
 func (w *Worker) Destroy(ctx context.Context, ref stacyvm.Ref) error {
 	if !ref.ID.Valid() {
 		return stacyvm.Invalid("id", "must be a sandbox id")
+	}
+	if w.life.Err() != nil {
+		return errClosed
 	}
 	b, release := w.acquire(ref.ID)
 	defer release()
@@ -35,10 +40,9 @@ func (w *Worker) Destroy(ctx context.Context, ref stacyvm.Ref) error {
 func (w *Worker) admitDestroy(ctx context.Context, b *box, ref stacyvm.Ref) (mine, others *job, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.damaged == nil {
-		if err := w.recall(b); err != nil {
-			return nil, nil, err
-		}
+	if err := w.recall(b); err != nil {
+		w.log.Warn("a damaged journal file is replaced: its sandbox is destroyed", "sandbox", b.id, "error", err)
+		b.read = true
 	}
 	if err := w.admit(b, ref.Fence); err != nil {
 		return nil, nil, err
@@ -111,7 +115,7 @@ func (w *Worker) bury(b *box) error {
 	defer b.mu.Unlock()
 	wanted := grave{Fence: b.fence, Spent: b.spent}
 	if b.damaged != nil {
-		w.log.Warn("a damaged journal file is replaced: its sandbox is destroyed", "sandbox", b.id)
+		w.log.Warn("a damaged journal file is replaced: its sandbox is destroyed", "sandbox", b.id, "error", b.damaged)
 	}
 	if b.record == nil && b.damaged == nil {
 		if known, err := w.journal.grave(b.id); err == nil && known != nil && *known == wanted {
@@ -146,3 +150,32 @@ func (w *Worker) removeRuntime(ctx context.Context, id stacyvm.SandboxID, r *rec
 	}
 	return found.Destroy(ctx)
 }
+
+// Clear destroys every sandbox of this worker, with the fences that it knows: for a machine that is given up. Nobody else
+// may call it meanwhile.
+func (w *Worker) Clear(ctx context.Context) error {
+	ids := map[stacyvm.SandboxID]stacyvm.Fence{}
+	for _, b := range w.all() {
+		b.mu.Lock()
+		ids[b.id] = b.fence
+		b.mu.Unlock()
+	}
+	all, err := w.runtimes(ctx)
+	if err != nil {
+		return err
+	}
+	for _, f := range all {
+		if fence := fenceOf(f.Labels); fence.Compare(ids[f.ID]) > 0 {
+			ids[f.ID] = fence
+		}
+	}
+	var clearing errgroup.Group
+	clearing.SetLimit(clears)
+	for id, fence := range ids {
+		clearing.Go(func() error { return w.Destroy(ctx, stacyvm.Ref{ID: id, Fence: fence}) })
+	}
+	return clearing.Wait()
+}
+
+// clears is how many sandboxes Clear removes at once.
+const clears = 8

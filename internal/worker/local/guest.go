@@ -36,8 +36,8 @@ func (w *Worker) DialPort(ctx context.Context, ref stacyvm.Ref, port uint16) (ne
 	return conn, failure(err, "the port cannot be reached")
 }
 
-// reach checks the fence and gives the connection. It runs for every command: no disk, no engine, no lock that is shared
-// with another sandbox, unless the fence is new or the sandbox is not attached.
+// reach checks the fence and gives the connection. It runs for every command: no disk, no engine, and no lock that is held
+// for longer than a look, unless the fence is new or the sandbox is not attached.
 func (w *Worker) reach(ctx context.Context, ref stacyvm.Ref) (*live, error) {
 	b := w.lookup(ref.ID)
 	if b == nil {
@@ -103,7 +103,20 @@ func (w *Worker) attachJob(b *box, j *job) (found *live, err error) {
 			}
 		})
 	}()
-	return w.attach(j.ctx, b.id, b.current())
+	return w.attachWhole(j.ctx, b)
+}
+
+// attachWhole attaches to a runtime whose create an earlier process may not have finished: one that answers is whole.
+func (w *Worker) attachWhole(ctx context.Context, b *box) (*live, error) {
+	l, err := w.attach(ctx, b.id, b.current())
+	if err != nil {
+		return nil, err
+	}
+	if _, err := w.complete(ctx, b, l.instance); err != nil {
+		l.transport.Close()
+		return nil, err
+	}
+	return l, nil
 }
 
 // attach finds a runtime that was made earlier and waits for its guest's answer.

@@ -5,7 +5,6 @@ import (
 	"context"
 	"slices"
 	"strconv"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -17,7 +16,7 @@ import (
 
 const (
 	// pingWithin bounds one guest's answer, and pings how many are asked at once.
-	pingWithin = 3 * time.Second
+	pingWithin = 5 * time.Second
 	pings      = 32
 	// pingKept is how long an answer counts.
 	pingKept = 2 * time.Second
@@ -45,7 +44,10 @@ func (w *Worker) Inventory(ctx context.Context) (worker.Inventory, error) {
 	defer w.work.Done()
 	ctx, cancel := w.whileOpen(ctx)
 	defer cancel()
-	before := w.all() // a create that ends meanwhile is in the list below
+	before := map[stacyvm.SandboxID]*box{} // a create that ends meanwhile is in the list below
+	for _, b := range w.all() {
+		before[b.id] = b
+	}
 	all, err := w.runtimes(ctx)
 	if err != nil {
 		return worker.Inventory{}, err
@@ -56,7 +58,7 @@ func (w *Worker) Inventory(ctx context.Context) (worker.Inventory, error) {
 	asking.SetLimit(pings)
 	for i, f := range all {
 		asking.Go(func() error {
-			lines[i] = w.examine(ctx, f, slices.ContainsFunc(before, func(b *box) bool { return b.id == f.ID }))
+			lines[i] = w.examine(ctx, f, before[f.ID] != nil)
 			return nil
 		})
 	}
@@ -157,6 +159,9 @@ func (w *Worker) ask(ctx context.Context, b *box, line *worker.Runtime) *worker.
 		if err = l.ping(ctx); err == nil {
 			b.mu.Lock()
 			b.pinged = time.Now()
+			if b.record != nil {
+				line.Created = b.record.Created // attaching may have completed it
+			}
 			b.mu.Unlock()
 			line.Healthy = true
 			return line
@@ -183,7 +188,7 @@ func (w *Worker) ask(ctx context.Context, b *box, line *worker.Runtime) *worker.
 }
 
 // unborn lists creates whose runtime no engine shows yet.
-func (w *Worker) unborn(before []*box, all []found) []*worker.Runtime {
+func (w *Worker) unborn(before map[stacyvm.SandboxID]*box, all []found) []*worker.Runtime {
 	listed := make(map[stacyvm.SandboxID]bool, len(all))
 	for _, f := range all {
 		listed[f.ID] = true
@@ -229,84 +234,4 @@ func fenceOf(labels map[string]string) stacyvm.Fence {
 		return stacyvm.Fence{}
 	}
 	return stacyvm.Fence{Incarnation: incarnation, Epoch: epoch}
-}
-
-// upkeep is what is done now and then, after the engines were asked.
-type upkeep struct {
-	images atomic.Bool  // holders were looked through
-	graves atomic.Int64 // Unix seconds of the last look
-}
-
-const gravesEvery = time.Hour
-
-// tidy releases, once, the images of sandboxes whose end could not be written down whole, and removes old graves. all is
-// everything that is on the machine.
-func (w *Worker) tidy(all []found) {
-	here := make(map[stacyvm.SandboxID]bool, len(all))
-	for _, f := range all {
-		here[f.ID] = true
-	}
-	if w.upkeep.images.CompareAndSwap(false, true) {
-		if err := w.releaseBuried(here); err != nil {
-			w.log.Warn("images that nobody uses cannot be released", "error", err)
-		}
-	}
-	now := time.Now()
-	if last := w.upkeep.graves.Load(); now.Unix()-last >= int64(gravesEvery/time.Second) && w.upkeep.graves.CompareAndSwap(last, now.Unix()) {
-		if err := w.levelOld(now.Add(-graveLife), here); err != nil {
-			w.log.Warn("old graves cannot be removed", "error", err)
-		}
-	}
-}
-
-// releaseBuried releases images whose holder has a grave. A holder that this journal does not know is somebody else's.
-func (w *Worker) releaseBuried(here map[stacyvm.SandboxID]bool) error {
-	holders, err := w.images.Holders()
-	if err != nil {
-		return err
-	}
-	for _, holder := range holders {
-		id := stacyvm.SandboxID(holder)
-		if !id.Valid() || here[id] {
-			continue
-		}
-		err := w.quietly(id, func() error {
-			if g, err := w.journal.grave(id); g == nil || err != nil {
-				return err
-			}
-			return w.images.Release(holder)
-		})
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (w *Worker) levelOld(before time.Time, here map[stacyvm.SandboxID]bool) error {
-	ids, err := w.journal.old(before)
-	if err != nil {
-		return err
-	}
-	for _, id := range ids {
-		if here[id] {
-			continue
-		}
-		if err := w.quietly(id, func() error { return w.journal.level(id) }); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// quietly does something for a sandbox that is not here, while nothing else goes on with it.
-func (w *Worker) quietly(id stacyvm.SandboxID, do func() error) error {
-	b, release := w.acquire(id)
-	defer release()
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.record != nil || b.damaged != nil || b.job != nil {
-		return nil
-	}
-	return do()
 }

@@ -60,7 +60,10 @@ func Run(t *testing.T, open func(t *testing.T) *Machine) {
 		"no runtime":                     testNoRuntime,
 		"many sandboxes in an inventory": testManyInInventory,
 	} {
-		t.Run(name, func(t *testing.T) { test(t, open(t)) })
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test(t, open(t))
+		})
 	}
 }
 

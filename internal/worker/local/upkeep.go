@@ -1,0 +1,89 @@
+package local
+
+import (
+	"sync/atomic"
+	"time"
+
+	"github.com/stacyvm/stacyvm/internal/stacyvm"
+)
+
+// upkeep is what is done now and then, after the engines were asked.
+type upkeep struct {
+	images atomic.Bool  // holders were looked through
+	graves atomic.Int64 // Unix seconds of the last look
+}
+
+const gravesEvery = time.Hour
+
+// tidy releases, once, the images of sandboxes whose end could not be written down whole, and removes old graves. all is
+// everything that is on the machine.
+func (w *Worker) tidy(all []found) {
+	here := make(map[stacyvm.SandboxID]bool, len(all))
+	for _, f := range all {
+		here[f.ID] = true
+	}
+	if w.upkeep.images.CompareAndSwap(false, true) {
+		if err := w.releaseBuried(here); err != nil {
+			w.log.Warn("images that nobody uses cannot be released", "error", err)
+		}
+	}
+	now := time.Now()
+	if last := w.upkeep.graves.Load(); now.Unix()-last >= int64(gravesEvery/time.Second) && w.upkeep.graves.CompareAndSwap(last, now.Unix()) {
+		if err := w.levelOld(now.Add(-graveLife), here); err != nil {
+			w.log.Warn("old graves cannot be removed", "error", err)
+		}
+	}
+}
+
+// releaseBuried releases images whose holder has a grave: graves are on disk at once, and the end of a hold is not when the
+// machine loses its power. A holder that this journal does not know is another worker's.
+func (w *Worker) releaseBuried(here map[stacyvm.SandboxID]bool) error {
+	holders, err := w.images.Holders()
+	if err != nil {
+		return err
+	}
+	for _, holder := range holders {
+		id := stacyvm.SandboxID(holder)
+		if !id.Valid() || here[id] {
+			continue
+		}
+		err := w.quietly(id, func() error {
+			if g, err := w.journal.grave(id); g == nil || err != nil {
+				return err
+			}
+			return w.images.Release(holder)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (w *Worker) levelOld(before time.Time, here map[stacyvm.SandboxID]bool) error {
+	ids, err := w.journal.old(before)
+	if err != nil {
+		return err
+	}
+	for _, id := range ids {
+		if here[id] {
+			continue
+		}
+		if err := w.quietly(id, func() error { return w.journal.level(id) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// quietly does something for a sandbox that is not here, while nothing else goes on with it.
+func (w *Worker) quietly(id stacyvm.SandboxID, do func() error) error {
+	b, release := w.acquire(id)
+	defer release()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.record != nil || b.damaged != nil || b.job != nil {
+		return nil
+	}
+	return do()
+}
