@@ -282,6 +282,9 @@ func testReopen(t *testing.T, s suite) {
 		t.Fatal(err)
 	}
 	s.engine = s.reopen(t, s.engine)
+	if _, err := s.engine.Probe(bounded(t)); err != nil { // as every server does; it must leave runtimes alone
+		t.Fatal(err)
+	}
 	again, err := s.engine.Attach(bounded(t), spec.ID, spec.Boot.Secret)
 	if !c.Survives {
 		wantCode(t, "attach", err, stacyvm.CodeNotFound)

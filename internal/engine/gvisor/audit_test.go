@@ -1,6 +1,7 @@
 package gvisor_test
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -35,8 +36,11 @@ func leftovers(dir string) []string {
 	if mounts, err := os.ReadFile("/proc/self/mountinfo"); err == nil && strings.Contains(string(mounts), dir) {
 		left = append(left, "a mount")
 	}
-	for _, pattern := range []string{"/sys/fs/cgroup/stacyvm-*", "/sys/fs/cgroup/*/stacyvm-*"} {
-		groups, _ := filepath.Glob(pattern)
+	// A launcher's groups carry a hash of its directory: other servers of this machine have theirs.
+	sum := sha256.Sum256([]byte(dir))
+	prefix := fmt.Sprintf("stacyvm-%x-*", sum[:4])
+	for _, pattern := range []string{"/sys/fs/cgroup/", "/sys/fs/cgroup/*/"} {
+		groups, _ := filepath.Glob(pattern + prefix)
 		left = append(left, groups...)
 	}
 	files, _ := filepath.Glob(filepath.Join(dir, "sandboxes", "*"))
