@@ -13,8 +13,8 @@ import (
 // audit fails the test when anything of the engine in dir is left: a process, a mount, a control group, a sandbox's files.
 func audit(t *testing.T, dir string) {
 	t.Helper()
-	// The launcher closes its last connection a moment before the kernel has taken its process apart.
-	deadline := time.Now().Add(2 * time.Second)
+	// A launcher that counts one more client at the moment when it is asked to stop ends when it has been idle.
+	deadline := time.Now().Add(10 * time.Second)
 	left := leftovers(dir)
 	for len(left) > 0 && time.Now().Before(deadline) {
 		time.Sleep(10 * time.Millisecond)
