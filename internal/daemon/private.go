@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/http"
 	"os"
@@ -18,6 +19,7 @@ import (
 	"github.com/stacyvm/stacyvm/client"
 	"github.com/stacyvm/stacyvm/internal/auth"
 	"github.com/stacyvm/stacyvm/internal/engine"
+	"github.com/stacyvm/stacyvm/internal/image"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
 
@@ -38,6 +40,7 @@ type Private struct {
 	Client *client.Client
 
 	dir    string
+	place  place
 	held   *lock
 	parts  *parts
 	cancel context.CancelFunc
@@ -58,7 +61,8 @@ func StartPrivate(ctx context.Context, options Options) (p *Private, err error) 
 	if p.dir, p.held, err = claimDir(c.DataDir); err != nil {
 		return nil, err
 	}
-	if p.parts, err = assemble(ctx, c, privatePlace(c.DataDir, p.dir), options.Logger); err != nil {
+	p.place = privatePlace(c.DataDir, p.dir)
+	if p.parts, err = assemble(ctx, c, p.place, options.Logger); err != nil {
 		p.held.release()
 		return nil, errors.Join(err, os.RemoveAll(p.dir))
 	}
@@ -142,8 +146,34 @@ func (p *Private) Close() error {
 	for _, e := range p.parts.engines {
 		failures = append(failures, removeAll(e))
 	}
-	failures = append(failures, p.parts.close())
+	failures = append(failures, p.parts.close(), releaseImages(p.place))
 	return errors.Join(append(failures, p.remove(errors.Join(failures...)))...)
+}
+
+// releaseImages lets go of the images that a private server's sandboxes used: its worker, which would, is not asked again.
+// The worker keeps a file for each sandbox, named after it.
+func releaseImages(p place) error {
+	entries, err := os.ReadDir(p.worker)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	images, err := image.Open(p.images)
+	if err != nil {
+		return err
+	}
+	for _, entry := range entries {
+		holder, _, _ := strings.Cut(entry.Name(), ".")
+		if !stacyvm.SandboxID(holder).Valid() {
+			continue
+		}
+		if err := images.Release(holder); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // remove deletes the directory, unless something in it is still needed to find what could not be removed.

@@ -82,5 +82,8 @@ func sweepOne(c config.Config, dir string, log *slog.Logger) error {
 			return fmt.Errorf("remove %s: %w", filepath.Base(dir), err)
 		}
 	}
+	if err := releaseImages(p); err != nil {
+		return err
+	}
 	return os.RemoveAll(dir)
 }

@@ -3,6 +3,7 @@
 package acceptance
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/stacyvm/stacyvm/client"
 	"github.com/stacyvm/stacyvm/internal/testneed"
 	"github.com/stacyvm/stacyvm/test/harness"
 )
@@ -87,9 +89,26 @@ func serve(ts *testscript.TestScript, neg bool, args []string) {
 	server, err := harness.New(ts.MkAbs("."), args...)
 	ts.Check(err)
 	server.Port = port
-	ts.Defer(func() { ts.Check(server.Stop()) })
+	ts.Defer(func() {
+		clearAway(ts, server)
+		ts.Check(server.Stop())
+	})
 	running.Store(server.Dir, server)
 	ts.Check(server.Up())
+}
+
+// clearAway destroys what a script that failed half-way left.
+func clearAway(ts *testscript.TestScript, server *harness.Server) {
+	if !server.Running() {
+		return
+	}
+	c, err := client.New(server.URL(), client.Options{APIKey: ts.Getenv("STACYVM_API_KEY")})
+	ts.Check(err)
+	sandboxes, err := c.Sandboxes(context.Background())
+	ts.Check(err)
+	for _, sandbox := range sandboxes {
+		ts.Check(c.Destroy(context.Background(), sandbox.ID))
+	}
 }
 
 // running holds each work directory's server: scripts run in parallel.
@@ -168,11 +187,15 @@ func (w *watcher) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// nothing demands that no process or mount of this script's directory is on the machine, and no private server's files.
+// nothing demands that no process or mount of this script's directory is on the machine, and no sandbox's files.
 func nothing(ts *testscript.TestScript, _ bool, _ []string) {
 	left := audit(ts.MkAbs("."))
-	entries, _ := filepath.Glob(filepath.Join(ts.Getenv("STACYVM_DATA_DIR"), "run", "*"))
-	if left = append(left, entries...); len(left) > 0 {
+	for _, files := range []string{"run/*", "images/holders/*", "engines/gvisor/sandboxes/*"} {
+		found, err := filepath.Glob(filepath.Join(ts.Getenv("STACYVM_DATA_DIR"), files))
+		ts.Check(err)
+		left = append(left, found...)
+	}
+	if len(left) > 0 {
 		ts.Fatalf("left on the machine: %s", fmt.Sprint(left))
 	}
 }
