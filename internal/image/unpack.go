@@ -167,7 +167,7 @@ func (u *unpacker) addFile(name string, header *tar.Header, body io.Reader) erro
 func (u *unpacker) copy(file *os.File, body io.Reader) error {
 	var size int64
 	for {
-		n, err := io.ReadFull(body, u.buffer)
+		n, err := readFull(body, u.buffer)
 		if err := u.meter.grow(int64(n)); err != nil {
 			return err
 		}
@@ -177,13 +177,22 @@ func (u *unpacker) copy(file *os.File, body io.Reader) error {
 			}
 		}
 		size += int64(n)
-		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) && n > 0 {
+		if errors.Is(err, io.EOF) {
 			return file.Truncate(size)
-		}
-		if err != nil {
+		} else if err != nil {
 			return err
 		}
 	}
+}
+
+// readFull fills buffer unless r ends or fails. Unlike io.ReadFull it keeps apart an end and a cut.
+func readFull(r io.Reader, buffer []byte) (n int, err error) {
+	for n < len(buffer) && err == nil {
+		var more int
+		more, err = r.Read(buffer[n:])
+		n += more
+	}
+	return n, err
 }
 
 var zeros [copyBlock]byte
