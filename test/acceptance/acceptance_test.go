@@ -135,17 +135,16 @@ func setID(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Setenv(args[0], words[0])
 }
 
-// interrupt FILE COMMAND... runs a command, sends it an interrupt when its output FILE-wise holds a line, and demands that
-// it ends within 20 s with exit code 130.
+// interrupt WORD ARG... runs the product with arguments, sends it an interrupt when its output holds the word, and demands
+// that it ends within 20 s with exit code 130.
 func interrupt(ts *testscript.TestScript, _ bool, args []string) {
 	if len(args) < 2 {
-		ts.Fatalf("usage: interrupt WORD COMMAND...")
+		ts.Fatalf("usage: interrupt WORD ARG...")
 	}
 	output := &watcher{word: args[0], seen: make(chan struct{})}
-	command := exec.Command(args[1], args[2:]...)
-	if path, err := exec.LookPath(filepath.Join(strings.Split(ts.Getenv("PATH"), ":")[0], args[1])); err == nil {
-		command.Path = path
-	}
+	program, err := harness.Binary()
+	ts.Check(err)
+	command := exec.Command(program, args[1:]...)
 	command.Dir = ts.MkAbs(".")
 	command.Env = []string{"PATH=" + ts.Getenv("PATH"), "HOME=" + ts.MkAbs("."), "STACYVM_DATA_DIR=" + ts.Getenv("STACYVM_DATA_DIR"), "STACYVM_SERVER=" + ts.Getenv("STACYVM_SERVER")}
 	command.Stdout, command.Stderr = output, output
