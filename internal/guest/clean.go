@@ -5,6 +5,7 @@ import (
 	"math"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 	guestv1 "github.com/stacyvm/stacyvm/proto/guest/v1"
@@ -20,11 +21,11 @@ const (
 func text(s string, limit int) string {
 	if len(s) > limit {
 		s = s[:limit]
-		for n := 1; n < 4 && n < len(s); n++ { // the last character may be cut: take its first bytes away
-			if c := s[len(s)-n]; c >= 0xC0 {
-				s = s[:len(s)-n]
-				break
-			} else if c < 0x80 {
+		for i := len(s) - 1; i >= max(len(s)-utf8.UTFMax, 0); i-- {
+			if utf8.RuneStart(s[i]) {
+				if !utf8.FullRuneInString(s[i:]) {
+					s = s[:i]
+				}
 				break
 			}
 		}

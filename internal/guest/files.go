@@ -215,7 +215,7 @@ func (c *Client) WriteFile(ctx context.Context, path string, mode uint32, user s
 func send(stream *connect.ClientStreamForClient[guestv1.WriteRequest, guestv1.WriteResponse], body io.Reader) error {
 	buffer := make([]byte, maxData)
 	for {
-		n, err := io.ReadFull(body, buffer)
+		n, err := fill(body, buffer)
 		if n > 0 {
 			part := &guestv1.WriteRequest{Part: &guestv1.WriteRequest_Data{Data: buffer[:n]}}
 			if err := stream.Send(part); err != nil {
@@ -223,12 +223,23 @@ func send(stream *connect.ClientStreamForClient[guestv1.WriteRequest, guestv1.Wr
 			}
 		}
 		switch {
-		case errors.Is(err, io.EOF), err == io.ErrUnexpectedEOF: //nolint:errorlint // ReadFull's own, not a body that was cut
+		case err == io.EOF: //nolint:errorlint // a failure may wrap it
 			return nil
 		case err != nil:
 			return &bodyError{err}
 		}
 	}
+}
+
+// fill reads until the buffer is full or an error comes. io.ReadFull is of no use here: its error for an end before that
+// is the one of a request's body that was cut.
+func fill(from io.Reader, buffer []byte) (n int, err error) {
+	for n < len(buffer) && err == nil {
+		var more int
+		more, err = from.Read(buffer[n:])
+		n += more
+	}
+	return n, err
 }
 
 // bodyError is a failure to read what was to be written.
