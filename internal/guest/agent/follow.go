@@ -3,7 +3,6 @@ package agent
 import (
 	"context"
 	"errors"
-	"math"
 	"time"
 
 	"connectrpc.com/connect"
@@ -11,7 +10,8 @@ import (
 	guestv1 "github.com/stacyvm/stacyvm/proto/guest/v1"
 )
 
-// keepalive is how long a stream may be silent.
+// keepalive is how long a stream may be silent. Its first event comes at once, whatever it is: the caller learns that the
+// process is there.
 const keepalive = 15 * time.Second
 
 // reader sends a process's output and exit to one caller. It never copies more than one frame at a time: a caller who does
@@ -20,13 +20,13 @@ type reader struct {
 	p        *process
 	send     func(*guestv1.ProcessEvent) error
 	cursors  [2]*cursor
-	limits   [2]uint64
 	noFollow bool
+	begun    bool // something was sent
 }
 
 // follow sends events from the offsets on until the exit was sent, or, without following, until what is there now was.
-func (p *process) follow(ctx context.Context, from [2]uint64, noFollow bool, send func(*guestv1.ProcessEvent) error) error {
-	r := &reader{p: p, send: send, limits: [2]uint64{math.MaxUint64, math.MaxUint64}, noFollow: noFollow}
+func (p *process) follow(ctx context.Context, from [2]uint64, begun, noFollow bool, send func(*guestv1.ProcessEvent) error) error {
+	r := &reader{p: p, send: send, noFollow: noFollow, begun: begun}
 	for i, s := range p.streams() {
 		c, ok := s.ring.attach(from[i])
 		if !ok {
@@ -34,9 +34,6 @@ func (p *process) follow(ctx context.Context, from [2]uint64, noFollow bool, sen
 		}
 		defer c.detach()
 		r.cursors[i] = c
-		if noFollow {
-			r.limits[i] = s.ring.state().Bytes
-		}
 	}
 	return r.run(ctx)
 }
@@ -46,10 +43,11 @@ func (r *reader) run(ctx context.Context) error {
 	for {
 		news := r.p.bell.listen()
 		exit := r.p.report()
-		if exit != nil { // all readers of this exit get the bytes that it counts
-			r.limits = [2]uint64{exit.StdoutBytes, exit.StderrBytes}
+		limits := r.p.written()
+		if exit != nil { // who gets this exit gets the bytes that it counts
+			limits = [2]uint64{exit.StdoutBytes, exit.StderrBytes}
 		}
-		if err := r.drain(ctx); err != nil {
+		if err := r.drain(ctx, limits); err != nil {
 			return err
 		}
 		switch {
@@ -57,6 +55,11 @@ func (r *reader) run(ctx context.Context) error {
 			return r.send(&guestv1.ProcessEvent{Event: &guestv1.ProcessEvent_Exit{Exit: exit}})
 		case r.noFollow:
 			return nil
+		}
+		if !r.begun {
+			if err := r.sayNothing(); err != nil {
+				return err
+			}
 		}
 		if silence == nil {
 			silence = time.NewTimer(keepalive)
@@ -67,7 +70,7 @@ func (r *reader) run(ctx context.Context) error {
 		select {
 		case <-news:
 		case <-silence.C:
-			if err := r.send(&guestv1.ProcessEvent{Event: &guestv1.ProcessEvent_Keepalive{Keepalive: &guestv1.Keepalive{}}}); err != nil {
+			if err := r.sayNothing(); err != nil {
 				return err
 			}
 		case <-ctx.Done():
@@ -76,18 +79,23 @@ func (r *reader) run(ctx context.Context) error {
 	}
 }
 
-// drain sends what there is, one frame of each stream in turn.
-func (r *reader) drain(ctx context.Context) error {
+func (r *reader) sayNothing() error {
+	r.begun = true
+	return r.send(&guestv1.ProcessEvent{Event: &guestv1.ProcessEvent_Keepalive{Keepalive: &guestv1.Keepalive{}}})
+}
+
+// drain sends what there is up to the limits, one frame of each stream in turn. It ends however fast more comes.
+func (r *reader) drain(ctx context.Context, limits [2]uint64) error {
 	frame := frames.Get().(*[frameSize]byte)
 	defer frames.Put(frame)
 	for {
 		sent := false
 		for i, c := range r.cursors {
-			n, offset, gap := c.next(frame[:], r.limits[i])
+			n, offset, gap := c.next(frame[:], limits[i])
 			if n == 0 && gap == 0 {
 				continue
 			}
-			sent = true
+			sent, r.begun = true, true
 			if err := r.send(outputEvent(guestv1.Stream(i+1), offset, gap, frame[:n])); err != nil {
 				return err
 			}

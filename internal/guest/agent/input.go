@@ -17,6 +17,7 @@ var errInputClosed = connect.NewError(connect.CodeFailedPrecondition, errors.New
 // input is the way to a process's standard input. Writers take turns.
 type input struct {
 	turn     chan struct{} // holds one token: whoever has it writes
+	dead     chan struct{} // closed when the process has ended
 	file     *os.File      // nil: never open
 	terminal bool
 
@@ -26,8 +27,8 @@ type input struct {
 	midLine  bool // the last byte was not the end of a line
 }
 
-func newInput() *input {
-	i := &input{turn: make(chan struct{}, 1)}
+func newInput(dead chan struct{}) *input {
+	i := &input{turn: make(chan struct{}, 1), dead: dead}
 	i.turn <- struct{}{}
 	return i
 }
@@ -48,6 +49,11 @@ func (i *input) write(ctx context.Context, data []byte, offset *uint64, end bool
 			return i.received, connect.NewError(connect.CodeInvalidArgument, errors.New("offset: bytes before it are missing"))
 		}
 		data = data[min(uint64(len(data)), i.received-*offset):]
+	}
+	select {
+	case <-i.dead:
+		i.shut()
+	default:
 	}
 	if i.closed {
 		if offset != nil && len(data) == 0 {

@@ -234,6 +234,11 @@ func (p *process) hasExited() bool {
 
 func (p *process) streams() []*stream { return []*stream{p.stdout, p.stderr} }
 
+// written gives how much both streams have had so far.
+func (p *process) written() [2]uint64 {
+	return [2]uint64{p.stdout.ring.state().Bytes, p.stderr.ring.state().Bytes}
+}
+
 // eachEnded acts on the rings that nobody writes to any more.
 func (p *process) eachEnded(act func(*ring)) {
 	for _, s := range p.streams() {

@@ -38,7 +38,7 @@ func (s processService) Run(ctx context.Context, req *connect.Request[guestv1.St
 	if err := out.Send(&guestv1.ProcessEvent{Event: &guestv1.ProcessEvent_Started{Started: p.describe()}}); err != nil {
 		return err
 	}
-	return p.follow(ctx, [2]uint64{}, false, out.Send)
+	return p.follow(ctx, [2]uint64{}, true, false, out.Send)
 }
 
 func (s processService) Start(_ context.Context, req *connect.Request[guestv1.StartRequest]) (*connect.Response[guestv1.StartResponse], error) {
@@ -54,7 +54,7 @@ func (s processService) Attach(ctx context.Context, req *connect.Request[guestv1
 	if err != nil {
 		return err
 	}
-	return p.follow(ctx, [2]uint64{req.Msg.StdoutOffset, req.Msg.StderrOffset}, req.Msg.NoFollow, out.Send)
+	return p.follow(ctx, [2]uint64{req.Msg.StdoutOffset, req.Msg.StderrOffset}, false, req.Msg.NoFollow, out.Send)
 }
 
 func (s processService) Wait(ctx context.Context, req *connect.Request[guestv1.WaitRequest]) (*connect.Response[guestv1.WaitResponse], error) {
@@ -77,9 +77,6 @@ func (s processService) Input(ctx context.Context, req *connect.Request[guestv1.
 	p, err := s.agent.table.get(req.Msg.Id)
 	if err != nil {
 		return nil, err
-	}
-	if p.hasExited() {
-		return nil, errInputClosed
 	}
 	received, err := p.input.write(ctx, req.Msg.Data, req.Msg.Offset, req.Msg.Close)
 	if err != nil {
@@ -169,10 +166,11 @@ func checkEnv(field string, env map[string]string) error {
 }
 
 func (a *Agent) newProcess(id string, req *guestv1.StartRequest) *process {
+	dead := make(chan struct{})
 	p := &process{
-		id: id, started: time.Now(), lossless: req.Lossless, input: newInput(),
+		id: id, started: time.Now(), lossless: req.Lossless, input: newInput(dead),
 		about: about{argv: shown(req.Argv), label: cut(req.Label, mostShown), workdir: cut(req.Workdir, mostShown), user: cut(req.User, mostShown)},
-		ready: make(chan struct{}), dead: make(chan struct{}), exited: make(chan struct{}),
+		ready: make(chan struct{}), dead: dead, exited: make(chan struct{}),
 	}
 	limits := ringLimits{memory: a.ringBytes, spill: a.spillBytes, dir: a.config.SpillDir}
 	if req.RingBytes > 0 {

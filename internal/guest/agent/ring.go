@@ -144,13 +144,13 @@ func (r *ring) full() bool {
 func (r *ring) shift() bool {
 	next := r.memFirst + r.chunk
 	if r.file.size > 0 && next-r.first > r.file.size {
-		if !r.mayDrop(r.first + r.chunk) {
+		if !r.mayDrop(r.first+r.chunk, r.limit+r.file.size) {
 			return false
 		}
 		r.first += r.chunk
 	}
 	if err := r.file.write(r.memFirst, r.chunks[0]); err != nil { // no file, or the disk is full
-		if !r.mayDrop(next) {
+		if !r.mayDrop(next, r.limit) {
 			return false
 		}
 		r.file.drop()
@@ -173,9 +173,9 @@ func (r *ring) forget() {
 	r.account(-int64(cap(old)))
 }
 
-// mayDrop tells whether everything before offset may go.
-func (r *ring) mayDrop(offset uint64) bool {
-	return !r.lossless || offset+(r.limit+r.file.size)/4 <= r.floor
+// mayDrop tells whether everything before offset may go, when there is room for so many bytes.
+func (r *ring) mayDrop(offset, room uint64) bool {
+	return !r.lossless || offset+room/4 <= r.floor
 }
 
 // read copies bytes from offset on and tells where they begin: later than offset when the ones between are gone. It gives
@@ -252,13 +252,13 @@ func (r *ring) flush() {
 	for len(r.chunks) > 0 {
 		next := r.memFirst + uint64(len(r.chunks[0]))
 		if r.file.size > 0 && next-r.first > r.file.size {
-			if !r.mayDrop(r.first + r.chunk) {
+			if !r.mayDrop(r.first+r.chunk, r.limit+r.file.size) {
 				return
 			}
 			r.first += r.chunk
 		}
 		if r.file.write(r.memFirst, r.chunks[0]) != nil {
-			if len(r.chunks) == 1 || !r.mayDrop(next) {
+			if len(r.chunks) == 1 || !r.mayDrop(next, r.limit) {
 				return
 			}
 			r.file.drop()
@@ -316,6 +316,7 @@ func (c *cursor) next(buf []byte, limit uint64) (n int, offset, gap uint64) {
 	}
 	buf = buf[:min(uint64(len(buf)), limit-c.pos)]
 	n, from := c.ring.read(c.pos, buf)
+	from = min(from, limit)
 	offset, gap = c.pos, from-c.pos
 	c.moveTo(from + uint64(n))
 	return n, offset, gap
