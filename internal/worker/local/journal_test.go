@@ -47,11 +47,12 @@ func TestDamagedRecord(t *testing.T) {
 					t.Errorf("inventory: %+v", line)
 				}
 			}
+			stale := stacyvm.Ref{ID: ref.ID, Fence: stacyvm.Fence{Incarnation: 2, Epoch: 4}}
+			wantCode(t, "stale destroy", m.Worker.Destroy(t.Context(), stale), stacyvm.CodeStaleEpoch)
 			_, err := m.Worker.Create(t.Context(), ref, request())
 			wantCode(t, "create", err, stacyvm.CodeUnavailable)
 			_, err = m.Worker.Guest(t.Context(), ref, guest.ScopeExec)
 			wantCode(t, "guest", err, stacyvm.CodeUnavailable)
-			stale := stacyvm.Ref{ID: ref.ID, Fence: stacyvm.Fence{Incarnation: 2, Epoch: 4}}
 			wantCode(t, "stale destroy", m.Worker.Destroy(t.Context(), stale), stacyvm.CodeStaleEpoch)
 			if _, err := os.Stat(m.record(ref.ID)); err != nil || len(m.inventory(t)) != 2 {
 				t.Errorf("something went away without a destroy: %v", err)
@@ -93,6 +94,8 @@ func TestMissingRecord(t *testing.T) {
 	}
 	_, err := m.Worker.Guest(t.Context(), ref, guest.ScopeExec)
 	wantCode(t, "guest", err, stacyvm.CodeNotFound)
+	stale := stacyvm.Ref{ID: ref.ID, Fence: stacyvm.Fence{Incarnation: 2, Epoch: 4}}
+	wantCode(t, "stale destroy", m.Worker.Destroy(t.Context(), stale), stacyvm.CodeStaleEpoch)
 	_, err = m.Worker.Create(t.Context(), ref, request())
 	wantCode(t, "create", err, stacyvm.CodeConflict)
 	if len(m.inventory(t)) != 1 {
@@ -101,7 +104,6 @@ func TestMissingRecord(t *testing.T) {
 	if held, _ := m.images.Holders(); len(held) != 1 {
 		t.Errorf("held images: %q", held)
 	}
-	stale := stacyvm.Ref{ID: ref.ID, Fence: stacyvm.Fence{Incarnation: 2, Epoch: 4}}
 	m.Reopen(t)
 	wantCode(t, "stale destroy", m.Worker.Destroy(t.Context(), stale), stacyvm.CodeStaleEpoch)
 	m.destroy(t, ref)
@@ -267,4 +269,20 @@ func TestSilentRuntimeIsKept(t *testing.T) {
 	if line := m.inventory(t)[ref.ID]; line.Reason != "dead" {
 		t.Errorf("%+v", line)
 	}
+}
+
+// TestFailedCreateKeepsItsFence: nothing else of it is kept.
+func TestFailedCreateKeepsItsFence(t *testing.T) {
+	m, ref := open(t), at(5)
+	m.Engine.Inject(mock.Faults{Create: errBroken})
+	_, err := m.Worker.Create(t.Context(), ref, request())
+	wantCode(t, "create", err, stacyvm.CodeInternal)
+	m.Engine.Inject(mock.Faults{})
+	m.Reopen(t)
+	if _, err := os.Stat(m.record(ref.ID)); err == nil {
+		t.Error("the record stays")
+	}
+	_, err = m.Worker.Create(t.Context(), stacyvm.Ref{ID: ref.ID, Fence: stacyvm.Fence{Incarnation: 2, Epoch: 4}}, request())
+	wantCode(t, "create with an older fence", err, stacyvm.CodeStaleEpoch)
+	m.create(t, ref)
 }

@@ -120,8 +120,12 @@ func (w *Worker) load() error {
 // stay when their engine keeps them. Calls after it are CodeUnavailable.
 func (w *Worker) Close() error {
 	w.mu.Lock()
+	again := w.closed
 	w.closed = true
 	w.mu.Unlock()
+	if again {
+		return nil
+	}
 	w.end()
 	w.work.Wait()
 	for _, b := range w.all() {
