@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"strings"
 
@@ -26,7 +27,7 @@ type hostSource struct {
 
 // usrViews are the directories of /usr that belong to the package system. What is not named is not shown, above all
 // /usr/local and /usr/src: those are the administrator's. A sandbox finds an empty /usr/local that it can write to.
-var usrViews = []string{"bin", "games", "include", "lib", "lib32", "lib64", "libexec", "libx32", "sbin", "share"}
+var usrViews = []string{"bin", "include", "lib", "lib32", "lib64", "libexec", "libx32", "sbin", "share"}
 
 // rootViews are links into /usr on a system with a merged /usr, and directories on others.
 var rootViews = []string{"bin", "lib", "lib32", "lib64", "libx32", "sbin"}
@@ -35,7 +36,7 @@ var rootViews = []string{"bin", "lib", "lib32", "lib64", "libx32", "sbin"}
 var witnesses = []string{
 	"usr", "etc/ld.so.cache", "etc/alternatives", "etc/ssl/certs", "etc/ssl/certs/ca-certificates.crt", "etc/ssl/certs/java",
 	"etc/pki/tls/certs/ca-bundle.crt", "etc/ssl/ca-bundle.pem", "etc/ssl/cert.pem", "etc/os-release", "usr/lib/os-release",
-	"var/lib/dpkg/status",
+	"var/lib/dpkg/status", "usr/lib32", "usr/lib64", "usr/libx32", "lib32", "lib64", "libx32",
 }
 
 // hostTries is how often a root is built anew when packages are being installed meanwhile.
@@ -142,11 +143,34 @@ func (h hostSource) path(name string) string { return filepath.Join(h.base, name
 func (h hostSource) mounts() []Mount {
 	var mounts []Mount
 	for _, name := range h.views() {
-		if info, err := os.Lstat(h.path(name)); err == nil && info.IsDir() {
+		if info, err := os.Lstat(h.path(name)); err == nil && info.IsDir() && h.linksIn(name) == nil {
 			mounts = append(mounts, Mount{Source: h.path(name), Target: "/" + name})
 		}
 	}
 	return mounts
+}
+
+// linksIn gives the content of a lib32, lib64 or libx32 that holds links only, mostly the dynamic loader: to repeat them
+// is cheaper for each sandbox than one more mount. Nil: it is not such a directory.
+func (h hostSource) linksIn(name string) map[string]string {
+	switch path.Base(name) {
+	default:
+		return nil
+	case "lib32", "lib64", "libx32":
+	}
+	entries, err := os.ReadDir(h.path(name))
+	if err != nil || len(entries) > 20 {
+		return nil
+	}
+	links := make(map[string]string, len(entries))
+	for _, entry := range entries {
+		to, err := os.Readlink(h.path(path.Join(name, entry.Name())))
+		if err != nil {
+			return nil
+		}
+		links[entry.Name()] = to
+	}
+	return links
 }
 
 func (h hostSource) views() []string {
@@ -203,6 +227,9 @@ func (h hostSource) links(t *tree) {
 		}
 		if info.IsDir() {
 			t.dir(name, 0o755)
+			for link, to := range h.linksIn(name) {
+				t.link(to, name+"/"+link)
+			}
 			continue
 		}
 		if to, err := os.Readlink(h.path(name)); err == nil && staysInViews(to) {

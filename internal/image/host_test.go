@@ -215,6 +215,9 @@ func TestHostOfAnotherLayout(t *testing.T) {
 	if to, err := os.Readlink(filepath.Join(root.Dir, "usr/sbin")); err != nil || to != "bin" {
 		t.Errorf("usr/sbin: %q %v", to, err)
 	}
+	if to, err := os.Readlink(filepath.Join(root.Dir, "usr/lib64/ld.so")); err != nil || to != "../lib/ld.so" {
+		t.Errorf("the loader: %q %v", to, err)
+	}
 	if _, err := os.Lstat(filepath.Join(root.Dir, "lib64")); err == nil {
 		t.Error("a link to what is not shown is there")
 	}
@@ -238,6 +241,7 @@ func certificateHost(t testing.TB) (base, bundle string) {
 		put(t, base, name, content)
 	}
 	putLink(t, base, "usr/sbin", "bin")
+	putLink(t, base, "usr/lib64/ld.so", "../lib/ld.so")
 	putLink(t, base, "lib64", "/usr/local/lib64")
 	return base, bundle
 }

@@ -55,7 +55,7 @@ const profile = `# sh and bash read this in a login shell
 if [ "$(id -u)" = 0 ]; then
   PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 else
-  PATH=/usr/local/bin:/usr/bin:/bin:/usr/games
+  PATH=/usr/local/bin:/usr/bin:/bin
 fi
 export PATH
 if [ -n "$BASH_VERSION" ] && [ -n "$PS1" ] && [ -r /etc/bash.bashrc ]; then
