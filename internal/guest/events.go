@@ -34,6 +34,9 @@ func (p *place) event(message *guestv1.ProcessEvent) (stacyvm.Event, error) {
 		stream, err := p.advance(e.Gap.GetStream(), e.Gap.GetOffset(), e.Gap.GetBytes())
 		return stacyvm.Event{Stream: stream, Offset: e.Gap.GetOffset(), Gap: e.Gap.GetBytes()}, err
 	case *guestv1.ProcessEvent_Exit:
+		if p.stdout < e.Exit.GetStdoutBytes() || p.stderr < e.Exit.GetStderrBytes() {
+			return stacyvm.Event{}, nonsense("an exit counts bytes that did not come")
+		}
 		return stacyvm.Event{Exit: exit(e.Exit)}, nil
 	}
 	return stacyvm.Event{}, nil // a keepalive, or what a newer guest says

@@ -203,6 +203,7 @@ func TestLiesBreakTheStream(t *testing.T) {
 		"a gap that goes back":     gap(out, 0, 2),
 		"a gap that overflows":     gap(out, 2, math.MaxUint64-1),
 		"a gap of a gap":           gap(errs, 1, 1),
+		"an exit too early":        exited(&guestv1.Exit{StdoutBytes: 3}),
 	} {
 		t.Run(what, func(t *testing.T) {
 			c := clientOf(t, &liar{events: says(started("p"), data(out, 0, "ok"), lie, exited(&guestv1.Exit{}))}, ScopeExec)

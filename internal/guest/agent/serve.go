@@ -20,8 +20,9 @@ const (
 	largestHeader  = 32 << 10
 	headerTime     = 5 * time.Second
 	mostStreams    = 1024
-	streamWindow   = 1 << 20
-	connWindow     = 8 << 20
+	streamWindow   = 128 << 10
+	// connWindow has room for every stream's window: uploads to programs that do not read stop nobody else.
+	connWindow = mostStreams * streamWindow
 	// pingAfter and pingTime find a host that is gone without a word: its readers must not hold up lossless processes.
 	pingAfter = 30 * time.Second
 	pingTime  = 30 * time.Second
