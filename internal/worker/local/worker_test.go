@@ -214,6 +214,38 @@ func TestClosed(t *testing.T) {
 	}
 }
 
+// TestCyclesLeaveNothing: descriptors are back where they were, and so are goroutines, which TestMain counts.
+func TestCyclesLeaveNothing(t *testing.T) {
+	m := open(t)
+	descriptors := func() int {
+		entries, err := os.ReadDir("/proc/self/fd")
+		if err != nil {
+			t.Skip("no /proc here: ", err)
+		}
+		return len(entries)
+	}
+	var before int
+	for cycle := range 60 {
+		ref := at(1)
+		m.create(t, ref)
+		conn, err := m.Worker.Guest(t.Context(), ref, guest.ScopeExec)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if p, err := guest.NewClient(conn).Start(t.Context(), stacyvm.Command{Argv: []string{"/bin/true"}}); err != nil {
+			t.Fatal(p, err)
+		}
+		m.destroy(t, ref)
+		if cycle == 9 {
+			before = descriptors()
+		}
+	}
+	if after := descriptors(); after > before+5 {
+		t.Errorf("%d descriptors, then %d", before, after)
+	}
+	m.nothing(t)
+}
+
 func TestClear(t *testing.T) {
 	m := open(t)
 	for range 3 {

@@ -64,6 +64,13 @@ func testInventoryComplete(t *testing.T, m *Machine) {
 	if line := m.inventory(t)[ref.ID]; !line.Healthy {
 		t.Errorf("%+v", line)
 	}
+	m.Reopen(t)
+	m.Engine.Mute(ref.ID) // no time to hear from it is not the same as no answer
+	ctx, cancel = context.WithTimeout(bounded(t), 50*time.Millisecond)
+	defer cancel()
+	if inventory, err := m.Worker.Inventory(ctx); err == nil {
+		t.Errorf("interrupted, but complete: %+v", inventory)
+	}
 	if inventory, err := m.Worker.Inventory(bounded(t)); err != nil || inventory.Worker == "" {
 		t.Errorf("the inventory does not say whose it is: %+v, %v", inventory, err)
 	}
