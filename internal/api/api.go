@@ -70,7 +70,7 @@ func New(config Config) http.Handler {
 		middleware.Identify(a.Keys),
 	}
 	if a.RateLimit.Enabled {
-		chain = append(chain, middleware.Limit(a.RateLimit.PerMinute, a.RateLimit.Burst, a.fail))
+		chain = append(chain, middleware.Limit(a.RateLimit.PerMinute, a.RateLimit.Burst, public, a.fail))
 	}
 	chain = append(chain, middleware.Require(public, a.fail), a.refuseWhileDraining)
 	return middleware.Chain(http.HandlerFunc(a.route), chain...)

@@ -8,6 +8,7 @@ import (
 	"flag"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -41,6 +42,7 @@ type fixture struct {
 	store  store.Store
 	engine *mock.Engine
 	log    *bytes.Buffer // of the API; read it after the last request
+	stop   func()        // ends requests under way, as a server that stops does
 }
 
 func start(t *testing.T, change func(*api.Config), changeControl func(*control.Config)) *fixture {
@@ -52,8 +54,12 @@ func start(t *testing.T, change func(*api.Config), changeControl func(*control.C
 	if change != nil {
 		change(&config)
 	}
-	f.server = httptest.NewServer(api.New(config))
-	t.Cleanup(f.server.Close)
+	base, stop := context.WithCancel(context.Background())
+	f.stop = stop
+	f.server = httptest.NewUnstartedServer(api.New(config))
+	f.server.Config.BaseContext = func(net.Listener) context.Context { return base }
+	f.server.Start()
+	t.Cleanup(func() { stop(); f.server.Close() })
 	transport := &http.Transport{}
 	f.client = &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	t.Cleanup(transport.CloseIdleConnections)
@@ -148,6 +154,9 @@ func (f *fixture) do(method, path string, body any, headers ...string) response 
 		f.t.Fatalf("%s %s: %v", method, path, err)
 	}
 	defer answer.Body.Close()
+	if answer.StatusCode == http.StatusSwitchingProtocols {
+		return response{answer, ""}
+	}
 	text, err := io.ReadAll(answer.Body)
 	if err != nil {
 		f.t.Fatalf("%s %s: read: %v", method, path, err)

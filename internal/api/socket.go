@@ -7,6 +7,7 @@ import (
 	"io"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/coder/websocket"
 	"github.com/danielgtaylor/huma/v2"
@@ -38,6 +39,9 @@ func (a *api) execSocket(_ context.Context, in *socketInput) (*written, error) {
 		s.serve(r.Context())
 	}}, nil
 }
+
+// firstWithin is how long a client may take to say what to run.
+const firstWithin = 30 * time.Second
 
 // socket is one command's connection.
 type socket struct {
@@ -83,7 +87,7 @@ func (s *socket) serve(ctx context.Context) {
 
 // first reads and checks the exec body.
 func (s *socket) first(ctx context.Context) (request control.ExecRequest, binary bool, err error) {
-	limit, cancel := context.WithTimeout(ctx, middleware.Stall)
+	limit, cancel := context.WithTimeout(ctx, firstWithin)
 	defer cancel()
 	_, text, err := s.conn.Read(limit)
 	if err != nil {

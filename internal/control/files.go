@@ -45,16 +45,17 @@ func (s *Service) fileChange(ctx context.Context, id stacyvm.SandboxID, action, 
 	return s.audited(ctx, action, sandbox, name, err)
 }
 
-// fileQuestion is one call that only looks.
-func (s *Service) fileQuestion(ctx context.Context, id stacyvm.SandboxID, bad error, question func(*guest.Client) error) error {
-	if err := authorise(ctx, scopeRead); err != nil {
-		return err
+// fileQuestion is one call that only looks, with its audit line.
+func (s *Service) fileQuestion(ctx context.Context, id stacyvm.SandboxID, action, name string, bad error, question func(*guest.Client) error) error {
+	sandbox := stacyvm.Sandbox{ID: id}
+	err := authorise(ctx, scopeRead)
+	if err == nil {
+		err = bad
 	}
-	if bad != nil {
-		return bad
+	if err == nil {
+		sandbox, err = s.ask(ctx, id, guest.ScopeFiles, question)
 	}
-	_, err := s.ask(ctx, id, guest.ScopeFiles, question)
-	return err
+	return s.audited(ctx, action, sandbox, name, err)
 }
 
 // ReadFile opens a file for reading; close it. CodeNotFound: no such sandbox or file; CodeInvalid: a directory.
@@ -98,7 +99,7 @@ func (s *Service) WriteFile(ctx context.Context, id stacyvm.SandboxID, request W
 
 // ListFiles lists a directory, sorted by name.
 func (s *Service) ListFiles(ctx context.Context, id stacyvm.SandboxID, name string) (files []stacyvm.FileInfo, err error) {
-	err = s.fileQuestion(ctx, id, checkPath("path", name), func(client *guest.Client) error {
+	err = s.fileQuestion(ctx, id, "file.list", name, checkPath("path", name), func(client *guest.Client) error {
 		files, err = client.ListFiles(ctx, name)
 		return err
 	})
@@ -107,7 +108,7 @@ func (s *Service) ListFiles(ctx context.Context, id stacyvm.SandboxID, name stri
 
 // StatFile tells of one file; it does not follow a last symbolic link.
 func (s *Service) StatFile(ctx context.Context, id stacyvm.SandboxID, name string) (info stacyvm.FileInfo, err error) {
-	err = s.fileQuestion(ctx, id, checkPath("path", name), func(client *guest.Client) error {
+	err = s.fileQuestion(ctx, id, "file.stat", name, checkPath("path", name), func(client *guest.Client) error {
 		info, err = client.StatFile(ctx, name)
 		return err
 	})
@@ -116,7 +117,7 @@ func (s *Service) StatFile(ctx context.Context, id stacyvm.SandboxID, name strin
 
 // GlobFiles gives the absolute paths that match; ** crosses directories. CodeInvalid: a bad pattern.
 func (s *Service) GlobFiles(ctx context.Context, id stacyvm.SandboxID, pattern string) (paths []string, err error) {
-	err = s.fileQuestion(ctx, id, checkPath("pattern", pattern), func(client *guest.Client) error {
+	err = s.fileQuestion(ctx, id, "file.glob", pattern, checkPath("pattern", pattern), func(client *guest.Client) error {
 		paths, err = client.GlobFiles(ctx, pattern)
 		return err
 	})
@@ -162,7 +163,7 @@ func (s *Service) RemoveFile(ctx context.Context, id stacyvm.SandboxID, name str
 	if bad == nil && path.Clean("/"+name) == "/" && path.IsAbs(name) {
 		bad = stacyvm.Invalid("path", "the root directory cannot be removed")
 	}
-	return s.fileChange(ctx, id, "file.remove", name, bad, func(client *guest.Client) error {
+	return s.fileChange(ctx, id, "file.delete", name, bad, func(client *guest.Client) error {
 		return client.RemoveFile(ctx, name, recursive)
 	})
 }

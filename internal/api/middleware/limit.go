@@ -18,11 +18,16 @@ import (
 const maxBuckets = 10_000
 
 // Limit bounds the requests of each credential or, without one, of each peer's address: perMinute on average, burst at
-// once. No header that a client chooses freely takes part in the key.
-func Limit(perMinute, burst int, fail Fail) Middleware {
+// once. No header that a client chooses freely takes part in the key. Exempt requests, such as a load balancer's probes,
+// are not counted.
+func Limit(perMinute, burst int, exempt func(*http.Request) bool, fail Fail) Middleware {
 	buckets := newBuckets(rate.Limit(float64(perMinute)/60), burst)
 	return func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if exempt(r) {
+				next.ServeHTTP(w, r)
+				return
+			}
 			wait, left := buckets.take(limitKey(r), time.Now())
 			w.Header().Set("X-RateLimit-Limit", strconv.Itoa(burst))
 			w.Header().Set("X-RateLimit-Remaining", strconv.Itoa(left))

@@ -31,6 +31,8 @@ func fail(w http.ResponseWriter, _ *http.Request, err error) {
 
 func ok(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok") }
 
+func probe(r *http.Request) bool { return r.URL.Path == "/probe" }
+
 func ask(handler http.Handler, change func(*http.Request)) *httptest.ResponseRecorder {
 	r := httptest.NewRequest(http.MethodGet, "http://localhost/", nil)
 	if change != nil {
@@ -43,7 +45,7 @@ func ask(handler http.Handler, change func(*http.Request)) *httptest.ResponseRec
 
 func TestLimitRefillsAndNamesTheWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		handler := middleware.Chain(http.HandlerFunc(ok), middleware.Identify(auth.NewKeys("key", "", false)), middleware.Limit(60, 3, fail))
+		handler := middleware.Chain(http.HandlerFunc(ok), middleware.Identify(auth.NewKeys("key", "", false)), middleware.Limit(60, 3, probe, fail))
 		from := func(peer, key string) func(*http.Request) {
 			return func(r *http.Request) {
 				r.RemoteAddr = peer
@@ -60,6 +62,9 @@ func TestLimitRefillsAndNamesTheWait(t *testing.T) {
 		w := ask(handler, from("10.0.0.1:2", "")) // another port of the same peer
 		if w.Body.String() != string(stacyvm.CodeLimit) || w.Header().Get("Retry-After") != "1" {
 			t.Fatalf("over the limit: %s %v", w.Body, w.Header())
+		}
+		if w := ask(handler, func(r *http.Request) { from("10.0.0.1:1", "")(r); r.URL.Path = "/probe" }); w.Body.String() != "ok" {
+			t.Error("a probe is limited")
 		}
 		if w := ask(handler, from("10.0.0.2:1", "")); w.Body.String() != "ok" {
 			t.Error("another peer is limited too")
@@ -80,7 +85,7 @@ func TestLimitRefillsAndNamesTheWait(t *testing.T) {
 }
 
 func TestLimitForgetsThePeerOfLongAgo(t *testing.T) {
-	handler := middleware.Chain(http.HandlerFunc(ok), middleware.Limit(1, 1, fail))
+	handler := middleware.Chain(http.HandlerFunc(ok), middleware.Limit(1, 1, probe, fail))
 	peer := func(n int) func(*http.Request) {
 		return func(r *http.Request) { r.RemoteAddr = fmt.Sprintf("10.%d.%d.%d:1", n>>16, n>>8&255, n&255) }
 	}
