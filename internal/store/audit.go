@@ -15,9 +15,10 @@ const (
 	operationFields = `actor, action, sandbox_id, resource, provider, status, detail, tenant_id, created_us`
 	execFields      = `sandbox_id, process_id, command, exit_code, duration_us, created_us`
 
-	// linesAtOnce bounds the lines in one statement, and listed those in an answer without a limit.
-	linesAtOnce = 500
-	listed      = 100
+	// linesAtOnce is how many lines one statement takes: few enough to keep it prepared.
+	linesAtOnce = 25
+	// listed is how many an answer holds without a limit.
+	listed = 100
 )
 
 // AppendOperations implements Audit.

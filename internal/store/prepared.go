@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"database/sql"
-	"sync"
 )
 
 const (
@@ -12,48 +11,39 @@ const (
 	keptLength = 2048
 )
 
-// prepared keeps statements parsed between uses. It belongs to one connection, or to a pool of them.
-type prepared struct {
-	on interface {
-		PrepareContext(ctx context.Context, query string) (*sql.Stmt, error)
-	}
-
-	mu    sync.Mutex
+// preparedConn is a connection that keeps its statements parsed between uses. One caller at a time uses it.
+type preparedConn struct {
+	*sql.Conn
 	known map[string]*sql.Stmt
 }
 
+func newPreparedConn(conn *sql.Conn) *preparedConn {
+	return &preparedConn{Conn: conn, known: map[string]*sql.Stmt{}}
+}
+
 // find gives the statement for a text, nil when it is not worth keeping.
-func (p *prepared) find(ctx context.Context, text string) (*sql.Stmt, error) {
-	if len(text) > keptLength {
-		return nil, nil
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if stmt, ok := p.known[text]; ok {
+func (c *preparedConn) find(ctx context.Context, text string) (*sql.Stmt, error) {
+	if stmt, ok := c.known[text]; ok {
 		return stmt, nil
 	}
-	if len(p.known) >= keptTexts {
+	if len(text) > keptLength || len(c.known) >= keptTexts {
 		return nil, nil
 	}
-	stmt, err := p.on.PrepareContext(ctx, text)
+	stmt, err := c.PrepareContext(ctx, text)
 	if err != nil {
 		return nil, err
 	}
-	if p.known == nil {
-		p.known = map[string]*sql.Stmt{}
-	}
-	p.known[text] = stmt
+	c.known[text] = stmt
 	return stmt, nil
 }
 
-// preparedConn is a connection with its statements.
-type preparedConn struct {
-	*sql.Conn
-	prepared
-}
-
-func newPreparedConn(conn *sql.Conn) *preparedConn {
-	return &preparedConn{Conn: conn, prepared: prepared{on: conn}}
+// forget lets the statements go. It comes before the close of the connection: SQLite keeps one, and its side files, open
+// for as long as one of its statements is.
+func (c *preparedConn) forget() {
+	for _, stmt := range c.known {
+		_ = stmt.Close()
+	}
+	clear(c.known)
 }
 
 // QueryContext implements querier.
@@ -78,22 +68,4 @@ func (c *preparedConn) ExecContext(ctx context.Context, text string, args ...any
 		return c.Conn.ExecContext(ctx, text, args...)
 	}
 	return stmt.ExecContext(ctx, args...)
-}
-
-// preparedTx is a transaction that uses its pool's statements.
-type preparedTx struct {
-	*sql.Tx
-	pool *prepared
-}
-
-// QueryContext implements querier.
-func (t preparedTx) QueryContext(ctx context.Context, text string, args ...any) (*sql.Rows, error) {
-	stmt, err := t.pool.find(ctx, text)
-	if err != nil {
-		return nil, err
-	}
-	if stmt == nil {
-		return t.Tx.QueryContext(ctx, text, args...)
-	}
-	return t.StmtContext(ctx, stmt).QueryContext(ctx, args...)
 }

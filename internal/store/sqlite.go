@@ -36,7 +36,6 @@ type sqliteStore struct {
 	writer  *writer
 	writes  *sql.DB
 	reads   *sql.DB
-	texts   *prepared // of reads
 	closed  atomic.Bool
 }
 
@@ -58,8 +57,7 @@ func openSQLite(ctx context.Context, config Config) (Store, error) {
 	if s.reads, err = connectSQLite(path, max(4, 2*runtime.NumCPU()), true); err != nil {
 		return nil, err
 	}
-	s.texts = &prepared{on: s.reads}
-	s.writer = &writer{db: s.writes, dialect: s.dialect, clock: s.clock}
+	s.writer = &writer{db: s.writes, dialect: s.dialect, clock: s.clock, age: batchAge}
 	if err := s.prepare(ctx); err != nil {
 		_ = s.Close()
 		return nil, err
@@ -137,26 +135,28 @@ func readBack(ctx context.Context, conn driver.Conn, pragma, want string) error 
 	return nil
 }
 
-// prepare checks the file, brings the schema up to date and gives a new database its identity. Other processes may be
-// doing the same, so a busy file is tried again.
+// prepare checks the file, brings the schema up to date and gives a new database its identity.
 func (s *sqliteStore) prepare(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, openWithin)
 	defer cancel()
-	for {
-		err := s.check(ctx)
-		if err == nil {
-			err = migrate(ctx, s.dialect, s.writes)
-		}
-		if err == nil {
-			err = s.Update(ctx, identify)
-		}
-		if stacyvm.CodeOf(err) != stacyvm.CodeUnavailable || ctx.Err() != nil {
-			return err
-		}
-		if sqliteCode(err) != codeBusy {
-			return err
+	steps := []func() error{
+		func() error { return s.check(ctx) },
+		func() error { return migrate(ctx, s.dialect, s.writes) },
+		func() error { return s.Update(ctx, identify) },
+	}
+	for _, step := range steps {
+		// Other processes may be doing the same: a busy file is tried again.
+		for {
+			err := step()
+			if err == nil {
+				break
+			}
+			if sqliteCode(err) != codeBusy || ctx.Err() != nil {
+				return err
+			}
 		}
 	}
+	return nil
 }
 
 // check refuses a file that is damaged or no database.
@@ -176,7 +176,11 @@ func (s *sqliteStore) View(ctx context.Context, read func(Tx) error) error {
 	if s.closed.Load() {
 		return errClosed
 	}
-	return view(ctx, s.reads, s.texts, s.dialect, s.clock, read)
+	err := view(ctx, s.reads, s.dialect, s.clock, read)
+	if stacyvm.CodeOf(err) == stacyvm.CodeInternal && s.closed.Load() {
+		return errClosed // meanwhile
+	}
+	return err
 }
 
 // Update implements Store.

@@ -2,6 +2,8 @@ package store
 
 import (
 	"context"
+	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"os"
 	"path/filepath"
@@ -62,6 +64,9 @@ func translateSQLite(dir string, err error) error {
 		return &stacyvm.Error{Code: stacyvm.CodeInvalid, Field: "database.path", Message: "database.path: the file is not a SQLite database", Err: err}
 	case sqlite3.SQLITE_CORRUPT:
 		return damaged(err)
+	}
+	if errors.Is(err, sql.ErrConnDone) || errors.Is(err, sql.ErrTxDone) || errors.Is(err, driver.ErrBadConn) {
+		return stacyvm.Wrap(stacyvm.CodeUnavailable, err, "the database's connection ended")
 	}
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return stacyvm.Wrap(stacyvm.CodeUnavailable, err, "the database did not answer in time")

@@ -10,7 +10,7 @@ import (
 )
 
 // view runs read in a read-only transaction of its own.
-func view(ctx context.Context, db *sql.DB, texts *prepared, d *dialect, c *clock, read func(Tx) error) error {
+func view(ctx context.Context, db *sql.DB, d *dialect, c *clock, read func(Tx) error) error {
 	if err := interrupted(ctx); err != nil {
 		return err
 	}
@@ -18,7 +18,7 @@ func view(ctx context.Context, db *sql.DB, texts *prepared, d *dialect, c *clock
 	if err != nil {
 		return blame(ctx, d, err)
 	}
-	t := &tx{on: preparedTx{on, texts}, dialect: d, clock: c}
+	t := &tx{on: on, dialect: d, clock: c}
 	defer func() {
 		t.ended.Store(true)
 		_ = on.Rollback()

@@ -22,6 +22,7 @@ type writer struct {
 	db      *sql.DB
 	dialect *dialect
 	clock   *clock
+	age     time.Duration // batchAge
 
 	mu     sync.Mutex
 	taken  bool            // somebody holds the turn
@@ -172,7 +173,7 @@ func (w *writer) undo(b *batch, cause error) {
 func (w *writer) pass() {
 	w.mu.Lock()
 	b := w.batch
-	if b != nil && b.failed == nil && b.size < batchSize && len(w.queue) > 0 && time.Since(b.began) < batchAge {
+	if b != nil && b.failed == nil && b.size < batchSize && len(w.queue) > 0 && time.Since(b.began) < w.age {
 		w.next()
 		w.mu.Unlock()
 		return
@@ -222,6 +223,7 @@ func (w *writer) run(text string) error {
 // discard closes the connection; SQLite rolls back what is open on it.
 func (w *writer) discard() {
 	_ = w.run("ROLLBACK") // none may be open
+	w.conn.forget()
 	_ = w.conn.Raw(func(any) error { return driver.ErrBadConn })
 	_ = w.conn.Close()
 	w.conn = nil
@@ -238,6 +240,7 @@ func (w *writer) close() {
 		w.batch = nil
 	}
 	if w.conn != nil {
+		w.conn.forget()
 		_ = w.conn.Close()
 		w.conn = nil
 	}

@@ -1,0 +1,113 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stacyvm/stacyvm/internal/stacyvm"
+)
+
+// explainer asks for the plan of each query before it runs it.
+type explainer struct {
+	*sql.Conn
+	plans []string
+}
+
+func (e *explainer) explain(ctx context.Context, text string, args []any) error {
+	rows, err := e.Conn.QueryContext(ctx, "EXPLAIN QUERY PLAN "+text, args...)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = rows.Close() }()
+	for rows.Next() {
+		var id, parent, unused int
+		var detail string
+		if err := rows.Scan(&id, &parent, &unused, &detail); err != nil {
+			return err
+		}
+		e.plans = append(e.plans, detail)
+	}
+	return rows.Err()
+}
+
+func (e *explainer) QueryContext(ctx context.Context, text string, args ...any) (*sql.Rows, error) {
+	if err := e.explain(ctx, text, args); err != nil {
+		return nil, err
+	}
+	return e.Conn.QueryContext(ctx, text, args...)
+}
+
+func (e *explainer) ExecContext(ctx context.Context, text string, args ...any) (sql.Result, error) {
+	if err := e.explain(ctx, text, args); err != nil {
+		return nil, err
+	}
+	return e.Conn.ExecContext(ctx, text, args...)
+}
+
+// TestQueriesUseIndexes holds for every query: no table is read from end to end, and nothing but the short list of what
+// has expired is sorted.
+func TestQueriesUseIndexes(t *testing.T) {
+	s := openTest(t)
+	ctx := t.Context()
+	after := Cursor{CreatedAt: time.Now(), ID: "sb-x"}
+	list := func(f SandboxFilter) func(*tx) error {
+		return func(t *tx) error { _, err := t.Sandboxes().List(ctx, f); return err }
+	}
+	operations := func(f OperationFilter) func(*tx) error {
+		return func(t *tx) error { _, err := t.Audit().Operations(ctx, f); return err }
+	}
+	tests := map[string]struct {
+		run  func(*tx) error
+		want string
+	}{
+		"active":            {list(SandboxFilter{Limit: 100, After: after}), "INDEX sandboxes_active ((created_us,id)<(?,?))"},
+		"by state":          {list(SandboxFilter{States: []stacyvm.State{stacyvm.StateRunning}, After: after}), "INDEX sandboxes_active ((created_us,id)<(?,?))"},
+		"by owner":          {list(SandboxFilter{Owner: "o", After: after}), "INDEX sandboxes_owner (owner_id=? AND (created_us,id)<(?,?))"},
+		"by tenant":         {list(SandboxFilter{Tenant: "t", After: after}), "INDEX sandboxes_tenant (tenant_id=? AND (created_us,id)<(?,?))"},
+		"by worker":         {list(SandboxFilter{Worker: "w", After: after}), "INDEX sandboxes_worker (worker_id=? AND (created_us,id)<(?,?))"},
+		"expired of worker": {list(SandboxFilter{Worker: "w", Expired: true}), "INDEX sandboxes_expiry (worker_id=? AND expires_us<?)"},
+		"count":             {func(t *tx) error { _, err := t.Sandboxes().Count(ctx, SandboxFilter{}); return err }, "SCAN sandboxes USING INDEX"},
+		"count of owner":    {func(t *tx) error { _, err := t.Sandboxes().Count(ctx, SandboxFilter{Owner: "o"}); return err }, "INDEX sandboxes_owner (owner_id=?)"},
+		"count of worker":   {func(t *tx) error { _, err := t.Sandboxes().Count(ctx, SandboxFilter{Worker: "w"}); return err }, "(worker_id=?)"},
+		"get":               {func(t *tx) error { _, err := t.Leases().Get(ctx, "x"); return ignoreNotFound(err) }, "(resource_id=?)"},
+		"leases of holder":  {func(t *tx) error { _, err := t.Leases().List(ctx, "w"); return err }, "INDEX leases_holder (holder_id=?)"},
+		"renew": {func(t *tx) error {
+			_, err := t.Leases().Renew(ctx, "w", "s", []Held{{"x", 1}}, time.Minute)
+			return err
+		}, "INDEX leases_holder (holder_id=? AND resource_id=?)"},
+		"audit":            {operations(OperationFilter{}), "SCAN operation_audit"}, // by its key, newest first, to the limit
+		"audit of sandbox": {operations(OperationFilter{Sandbox: "x", Before: 9}), "INDEX operation_audit_sandbox (sandbox_id=? AND id<?)"},
+		"audit of tenant":  {operations(OperationFilter{Tenant: "x", Before: 9}), "INDEX operation_audit_tenant (tenant_id=? AND id<?)"},
+		"audit of actor":   {operations(OperationFilter{Actor: "x", Before: 9}), "INDEX operation_audit_actor (actor=? AND id<?)"},
+		"exec log":         {func(t *tx) error { _, err := t.Audit().Execs(ctx, "x", 1); return err }, "INDEX exec_log_sandbox (sandbox_id=?)"},
+		"key":              {func(t *tx) error { _, err := t.Idempotency().Begin(ctx, IdempotencyRecord{Key: "k"}); return err }, ""},
+		"purge of keys":    {func(t *tx) error { _, err := t.Idempotency().Purge(ctx); return err }, "INDEX idempotency_keys_age (created_us<?)"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			e := &explainer{Conn: s.writer.conn.Conn}
+			if err := tt.run(&tx{on: e, dialect: s.dialect, clock: s.clock}); err != nil {
+				t.Fatal(err)
+			}
+			plan := strings.Join(e.plans, "\n")
+			if !strings.Contains(plan, tt.want) {
+				t.Errorf("the plan lacks %q:\n%s", tt.want, plan)
+			}
+			sorted := strings.Contains(plan, "TEMP B-TREE") && !strings.HasPrefix(name, "expired")
+			read := strings.Contains(plan, "SCAN sandboxes") && !strings.Contains(plan, "SCAN sandboxes USING")
+			if sorted || read || strings.Contains(plan, "SCAN leases") {
+				t.Errorf("the plan reads or sorts a whole table:\n%s", plan)
+			}
+		})
+	}
+}
+
+func ignoreNotFound(err error) error {
+	if stacyvm.CodeOf(err) == stacyvm.CodeNotFound {
+		return nil
+	}
+	return err
+}
