@@ -74,7 +74,7 @@ func (u *unpacker) addFrom(source *os.Root, name string, info fs.FileInfo) error
 
 func deviceOf(info fs.FileInfo) uint64 {
 	if stat, ok := info.Sys().(*syscall.Stat_t); ok {
-		return uint64(stat.Dev) //nolint:unconvert // it is narrower on some platforms
+		return stat.Dev
 	}
 	return 0
 }

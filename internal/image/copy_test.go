@@ -102,7 +102,7 @@ func TestFullDisk(t *testing.T) {
 	if err := unix.Mount("tmpfs", disk, "tmpfs", 0, "size=4m"); err != nil {
 		t.Skipf("no file system can be mounted: %v", err)
 	}
-	defer unix.Unmount(disk, 0) //nolint:errcheck // the test's directory cannot be removed then, which fails
+	defer unix.Unmount(disk, 0)
 	store := open(t, filepath.Join(disk, "images"))
 	for range 3 {
 		wantCode(t, importEntries(t, store, "big", file("a", strings.Repeat("x", 3<<20)), file("b", strings.Repeat("x", 3<<20))), stacyvm.CodeStorageFull)
@@ -126,7 +126,7 @@ func TestOtherFileSystemsStayOut(t *testing.T) {
 	if err := unix.Mount("tmpfs", filepath.Join(source, "mounted"), "tmpfs", 0, "size=1m"); err != nil {
 		t.Skipf("no file system can be mounted: %v", err)
 	}
-	defer unix.Unmount(filepath.Join(source, "mounted"), 0) //nolint:errcheck // as above
+	defer unix.Unmount(filepath.Join(source, "mounted"), 0)
 	put(t, source, "mounted/secret", "z")
 	store := open(t, t.TempDir())
 	if _, err := store.Import(t.Context(), "a", source, nil); err != nil {

@@ -317,8 +317,8 @@ func TestKilledImport(t *testing.T) {
 	if err := command.Start(); err != nil {
 		t.Fatal(err)
 	}
-	defer command.Wait()         //nolint:errcheck // it was killed
-	defer command.Process.Kill() //nolint:errcheck // it may be gone
+	defer command.Wait()
+	defer command.Process.Kill()
 	if _, err := stdin.Write(archive(t, file("bin/tool", string(bytes.Repeat([]byte("x"), 1<<20))))[:512<<10]); err != nil {
 		t.Fatal(err)
 	}

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"compress/bzip2"
 	"context"
+	"errors"
 	"io"
 
 	"github.com/klauspost/compress/gzip"
@@ -105,7 +106,7 @@ func (f readerFunc) Read(buffer []byte) (int, error) { return f(buffer) }
 func decompress(r io.Reader) (io.ReadCloser, error) {
 	buffered := bufio.NewReaderSize(r, 64<<10)
 	magic, err := buffered.Peek(6)
-	if err != nil && err != io.EOF { //nolint:errorlint // Peek gives io.EOF as it is
+	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, err
 	}
 	switch {
