@@ -75,12 +75,18 @@ func (l *liar) handler() http.Handler {
 	return mux
 }
 
+// Ping tells nothing but that the liar is there.
+func (l *liar) Ping(context.Context, *connect.Request[guestv1.PingRequest]) (*connect.Response[guestv1.PingResponse], error) {
+	return connect.NewResponse(&guestv1.PingResponse{}), nil
+}
+
 // pipes dials connections in memory to a server of one handler.
 type pipes struct {
-	conns chan net.Conn
-	dials atomic.Int32
-	done  chan struct{}
-	once  sync.Once
+	server *http.Server
+	conns  chan net.Conn
+	dials  atomic.Int32
+	done   chan struct{}
+	once   sync.Once
 
 	mu   sync.Mutex
 	last net.Conn // the server's end
@@ -126,22 +132,28 @@ const testSecret Secret = "the secret of this test, long enough for all"
 // serve starts a server and a transport to it; both end with the test.
 func serve(t testing.TB, handler http.Handler) (*Transport, *pipes) {
 	t.Helper()
-	p := &pipes{conns: make(chan net.Conn), done: make(chan struct{})}
+	p := listenInMemory(t, handler)
+	transport := NewTransport(p.dial, testSecret)
+	t.Cleanup(transport.Close)
+	return transport, p
+}
+
+func listenInMemory(t testing.TB, handler http.Handler) *pipes {
+	t.Helper()
 	protocols := new(http.Protocols)
 	protocols.SetUnencryptedHTTP2(true)
 	server := &http.Server{Handler: handler, Protocols: protocols}
+	p := &pipes{server: server, conns: make(chan net.Conn), done: make(chan struct{})}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		_ = server.Serve(p)
 	}()
-	transport := NewTransport(p.dial, testSecret)
 	t.Cleanup(func() {
-		transport.Close()
 		_ = server.Close()
 		<-done
 	})
-	return transport, p
+	return p
 }
 
 func clientOf(t testing.TB, l *liar, scope Scope) *Client {

@@ -115,6 +115,45 @@ func TestABrokenConnectionIsMadeAgain(t *testing.T) {
 	}
 }
 
+// TestAPeerThatTakesNoMoreRequestsIsLeft: an orderly shutdown keeps the connection of a stream that goes on.
+func TestAPeerThatTakesNoMoreRequestsIsLeft(t *testing.T) {
+	left := make(chan struct{}, 2)
+	handler := (&liar{events: silent(left)}).handler()
+	old, fresh := listenInMemory(t, handler), listenInMemory(t, handler)
+	transport := NewTransport(func(ctx context.Context) (net.Conn, error) {
+		if old.dials.Load() == 0 {
+			return old.dial(ctx)
+		}
+		return fresh.dial(ctx)
+	}, testSecret)
+	t.Cleanup(transport.Close)
+	c := NewClient(transport.Conn(ScopeExec))
+	o, err := c.Run(t.Context(), stacyvm.Command{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer o.Close()
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		_ = old.server.Shutdown(t.Context())
+	}()
+	for failures := 0; fresh.dials.Load() == 0; {
+		if _, err := c.Ping(t.Context()); err != nil {
+			wantCode(t, "a request that is not taken", err, stacyvm.CodeUnavailable)
+			if failures++; failures > 2 {
+				t.Fatal("the connection is used on")
+			}
+		}
+	}
+	if _, err := c.Ping(t.Context()); err != nil || fresh.dials.Load() != 1 {
+		t.Errorf("%d new connections, %v", fresh.dials.Load(), err)
+	}
+	_ = o.Close()
+	<-left
+	<-stopped
+}
+
 func TestDialsFailAndAreTriedAgain(t *testing.T) {
 	failure := errors.New("no such host path")
 	transport := NewTransport(func(context.Context) (net.Conn, error) { return nil, failure }, testSecret)
