@@ -116,7 +116,7 @@ func (s *server) hold(conn *net.UnixConn) {
 		if err != nil || request.Verb != wire.VerbStop {
 			return
 		}
-		stop := s.idle(1, 0)
+		stop := s.settles()
 		if err := wire.WriteAnswer(conn, wire.Answer{Stopping: stop}, nil); err != nil {
 			return
 		}
@@ -124,6 +124,21 @@ func (s *server) hold(conn *net.UnixConn) {
 			os.Exit(0)
 		}
 	}
+}
+
+// settles tells whether nobody but the asking client needs the launcher. A request whose answer has just been read may still
+// count for a moment.
+func (s *server) settles() bool {
+	for range 100 {
+		if s.idle(1, 0) {
+			return true
+		}
+		if entries, err := os.ReadDir(sandboxes); err != nil || len(entries) > 0 {
+			return false
+		}
+		time.Sleep(time.Millisecond)
+	}
+	return false
 }
 
 // answer does what is asked. A panic in gVisor's code becomes an error: the other requests go on.

@@ -26,11 +26,14 @@ var rules = []struct {
 	{"client/...", nil},
 	{"proto/...", []string{"proto/..."}},
 	{"scripts/...", []string{"internal/bundle"}},
+	{"test/harness", nil},
+	{"test/bench", []string{"client", "test/harness"}},
 
 	{"internal/stacyvm", nil},
 	{"internal/testneed", []string{"internal/bundle"}},
 	{"internal/bundle", []string{"internal/stacyvm"}},
 	{"internal/auth", []string{"internal/stacyvm"}},
+	{"internal/telemetry", nil},
 	{"internal/config", []string{"internal/stacyvm"}},
 	{"internal/schedule", []string{"internal/stacyvm"}},
 	{"internal/image", []string{"internal/stacyvm"}},
@@ -53,7 +56,7 @@ var rules = []struct {
 	{"internal/control", []string{"internal/store", "internal/worker", "internal/schedule", "internal/guest", "internal/auth", "internal/stacyvm"}},
 	{"internal/reconcile", []string{"internal/store", "internal/worker", "internal/schedule", "internal/guest", "internal/auth", "internal/stacyvm"}},
 	{"internal/api/...", []string{"internal/api/...", "internal/control", "internal/auth", "internal/telemetry", "internal/stacyvm"}},
-	{"internal/cli", []string{"client", "internal/daemon", "internal/config", "internal/image", "internal/stacyvm", "internal/engine/..."}},
+	{"internal/cli", []string{"client", "internal/telemetry", "internal/daemon", "internal/config", "internal/image", "internal/stacyvm", "internal/engine/..."}},
 	{"internal/daemon", []string{"internal/...", "client"}},
 }
 

@@ -42,18 +42,7 @@ func assemble(ctx context.Context, c config.Config, p place, log *slog.Logger) (
 			err = errors.Join(err, made.close())
 		}
 	}()
-	if made.engines, err = openEngines(c, p); err != nil {
-		return made, err
-	}
-	images, err := image.Open(p.images)
-	if err != nil {
-		return made, err
-	}
-	self := stacyvm.WorkerID(c.Worker.ID)
-	made.worker, err = local.Open(local.Config{
-		ID: self, Dir: p.worker, Engines: made.engines, Default: c.Providers.Default, Images: images, Logger: log,
-	})
-	if err != nil {
+	if err := made.openWorker(c, p, log); err != nil {
 		return made, err
 	}
 	if err := checkDefault(ctx, made.worker); err != nil {
@@ -62,7 +51,7 @@ func assemble(ctx context.Context, c config.Config, p place, log *slog.Logger) (
 	if made.store, err = store.Open(ctx, store.Config{Driver: c.Database.Driver, Path: p.database}); err != nil {
 		return made, err
 	}
-	session := rand.Text()
+	self, session := stacyvm.WorkerID(c.Worker.ID), rand.Text()
 	hostname, err := os.Hostname()
 	if err != nil {
 		return made, err
@@ -77,6 +66,21 @@ func assemble(ctx context.Context, c config.Config, p place, log *slog.Logger) (
 		Logger:    log,
 	})
 	return made, nil
+}
+
+// openWorker opens the machine's own part: engines, images and the worker over them.
+func (m *parts) openWorker(c config.Config, p place, log *slog.Logger) (err error) {
+	if m.engines, err = openEngines(c, p); err != nil {
+		return err
+	}
+	images, err := image.Open(p.images)
+	if err != nil {
+		return err
+	}
+	m.worker, err = local.Open(local.Config{
+		ID: stacyvm.WorkerID(c.Worker.ID), Dir: p.worker, Engines: m.engines, Default: c.Providers.Default, Images: images, Logger: log,
+	})
+	return err
 }
 
 // only finds the one worker of this process.

@@ -131,21 +131,13 @@ func checkGVisor(ctx context.Context, c config.Config) []Check {
 		return []Check{{name, Fail, plain(errors.Join(err, os.RemoveAll(dir))), ""}}
 	}
 	found, err := g.Probe(ctx)
-	if err = errors.Join(err, removeAllUsed(found, g), g.Close()); err == nil {
+	if err = errors.Join(err, g.Close()); err == nil {
 		err = os.RemoveAll(dir)
 	}
 	if err != nil {
 		return []Check{{name, Fail, plain(err), ""}}
 	}
 	return engineChecks(name, found)
-}
-
-// removeAllUsed clears what a trial could have left; an engine that cannot run has made nothing.
-func removeAllUsed(found engine.Capabilities, e engine.Engine) error {
-	if !found.Usable {
-		return nil
-	}
-	return removeAll(e)
 }
 
 // engineChecks tells what a probe has found.

@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"net/http"
 	"os"
@@ -14,13 +13,11 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/stacyvm/stacyvm/client"
 	"github.com/stacyvm/stacyvm/internal/auth"
 	"github.com/stacyvm/stacyvm/internal/engine"
-	"github.com/stacyvm/stacyvm/internal/image"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
+	"github.com/stacyvm/stacyvm/internal/worker/local"
 )
 
 const (
@@ -40,7 +37,6 @@ type Private struct {
 	Client *client.Client
 
 	dir    string
-	place  place
 	held   *lock
 	parts  *parts
 	cancel context.CancelFunc
@@ -61,8 +57,7 @@ func StartPrivate(ctx context.Context, options Options) (p *Private, err error) 
 	if p.dir, p.held, err = claimDir(c.DataDir); err != nil {
 		return nil, err
 	}
-	p.place = privatePlace(c.DataDir, p.dir)
-	if p.parts, err = assemble(ctx, c, p.place, options.Logger); err != nil {
+	if p.parts, err = assemble(ctx, c, privatePlace(c.DataDir, p.dir), options.Logger); err != nil {
 		p.held.release()
 		return nil, errors.Join(err, os.RemoveAll(p.dir))
 	}
@@ -143,37 +138,8 @@ func (p *Private) Close() error {
 		p.cancel()
 		failures = append(failures, <-p.ended)
 	}
-	for _, e := range p.parts.engines {
-		failures = append(failures, removeAll(e))
-	}
-	failures = append(failures, p.parts.close(), releaseImages(p.place))
+	failures = append(failures, clearAway(p.parts.worker, p.parts.engines), p.parts.close())
 	return errors.Join(append(failures, p.remove(errors.Join(failures...)))...)
-}
-
-// releaseImages lets go of the images that a private server's sandboxes used: its worker, which would, is not asked again.
-// The worker keeps a file for each sandbox, named after it.
-func releaseImages(p place) error {
-	entries, err := os.ReadDir(p.worker)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	images, err := image.Open(p.images)
-	if err != nil {
-		return err
-	}
-	for _, entry := range entries {
-		holder, _, _ := strings.Cut(entry.Name(), ".")
-		if !stacyvm.SandboxID(holder).Valid() {
-			continue
-		}
-		if err := images.Release(holder); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // remove deletes the directory, unless something in it is still needed to find what could not be removed.
@@ -185,10 +151,20 @@ func (p *Private) remove(failed error) error {
 	return os.RemoveAll(p.dir)
 }
 
-// removeAll destroys every runtime of an engine.
-func removeAll(e engine.Engine) error {
+// clearAway destroys every sandbox of a worker that is given up, and what its engines have beside them, such as a trial that
+// was interrupted.
+func clearAway(w *local.Worker, engines []engine.Engine) error {
 	ctx, cancel := context.WithTimeout(context.Background(), removeWithin)
 	defer cancel()
+	failures := []error{w.Clear(ctx)}
+	for _, e := range engines {
+		failures = append(failures, removeAll(ctx, e))
+	}
+	return errors.Join(failures...)
+}
+
+// removeAll destroys every runtime of an engine.
+func removeAll(ctx context.Context, e engine.Engine) error {
 	runtimes, err := e.List(ctx)
 	if err != nil {
 		return fmt.Errorf("list the sandboxes of %s: %w", e.Name(), err)
@@ -197,10 +173,10 @@ func removeAll(e engine.Engine) error {
 	if !ok && len(runtimes) > 0 {
 		return fmt.Errorf("engine %s cannot remove by id", e.Name())
 	}
-	var group errgroup.Group
-	group.SetLimit(8)
 	for _, runtime := range runtimes {
-		group.Go(func() error { return remover.Remove(ctx, runtime.ID) })
+		if err := remover.Remove(ctx, runtime.ID); err != nil {
+			return err
+		}
 	}
-	return group.Wait()
+	return nil
 }

@@ -72,18 +72,13 @@ func sweepOne(c config.Config, dir string, log *slog.Logger) error {
 	}
 	defer held.release()
 	log.Info("removing what a killed `stacyvm run` left", "directory", filepath.Base(dir))
-	p := privatePlace(c.DataDir, dir)
-	if _, err := os.Stat(filepath.Join(p.engines, "gvisor")); err == nil {
-		g, err := openGVisor(p)
-		if err != nil {
-			return err
-		}
-		if err := errors.Join(removeAll(g), g.Close()); err != nil {
-			return fmt.Errorf("remove %s: %w", filepath.Base(dir), err)
-		}
+	var left parts
+	err = left.openWorker(c, privatePlace(c.DataDir, dir), log)
+	if err == nil {
+		err = clearAway(left.worker, left.engines)
 	}
-	if err := releaseImages(p); err != nil {
-		return err
+	if err = errors.Join(err, left.close()); err != nil {
+		return fmt.Errorf("remove %s: %w", filepath.Base(dir), err)
 	}
 	return os.RemoveAll(dir)
 }

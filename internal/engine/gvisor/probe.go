@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 
 	"github.com/stacyvm/stacyvm/internal/engine"
 	"github.com/stacyvm/stacyvm/internal/guest"
@@ -62,6 +63,26 @@ func missing(enforced []string) []string {
 	return lacking
 }
 
+// trialPrefix begins the names of trial sandboxes; no other has it.
+const trialPrefix = "trial_"
+
+// removeTrials removes what a process that was killed while it tried has left.
+func (e *Engine) removeTrials(ctx context.Context) error {
+	runtimes, err := e.List(ctx)
+	if err != nil {
+		return err
+	}
+	for _, r := range runtimes {
+		if !strings.HasPrefix(string(r.ID), trialPrefix) {
+			continue
+		}
+		if err := e.Remove(ctx, r.ID); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // try makes a launcher run and, the first time, a sandbox with nothing in it but the guest program.
 func (e *Engine) try(ctx context.Context) error {
 	e.mu.Lock()
@@ -76,12 +97,15 @@ func (e *Engine) try(ctx context.Context) error {
 		_, err := e.List(ctx)
 		return err
 	}
+	if err := e.removeTrials(ctx); err != nil {
+		return err
+	}
 	root := filepath.Join(e.config.Dir, "empty")
 	if err := os.MkdirAll(root, 0o755); err != nil {
 		return err
 	}
 	trial, err := e.Create(ctx, engine.Spec{
-		ID:   stacyvm.SandboxID("trial_" + rand.Text()),
+		ID:   stacyvm.SandboxID(trialPrefix + rand.Text()),
 		Root: engine.Root{Dir: root},
 		Boot: guest.Boot{Secret: guest.NewSecret()},
 	})
