@@ -139,7 +139,7 @@ func (a *Agent) Close() error {
 	return errors.Join(problems...)
 }
 
-// waitDead waits for the processes and for what is left of their groups.
+// waitDead waits for processes that were killed.
 func waitDead(processes []*process) error {
 	ctx, cancel := context.WithTimeout(context.Background(), closeTime)
 	defer cancel()

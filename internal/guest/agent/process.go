@@ -179,13 +179,15 @@ func (p *process) signal(number syscall.Signal) error {
 	if p.pid == 0 || p.collected {
 		return connect.NewError(connect.CodeFailedPrecondition, errors.New("the process has ended"))
 	}
+	var others []int
 	if p.terminal != nil {
-		for _, group := range p.terminalGroups(number) {
-			_ = unix.Kill(-group, number)
-		}
+		others = p.terminalGroups(number)
 	}
 	if err := unix.Kill(-p.pid, number); err != nil {
 		return connect.NewError(connect.CodeFailedPrecondition, fmt.Errorf("signal the process: %w", err))
+	}
+	for _, group := range others { // after a shell, so that it does not see its jobs end
+		_ = unix.Kill(-group, number)
 	}
 	return nil
 }

@@ -306,6 +306,7 @@ func (r *ring) attach(offset uint64) (*cursor, bool) {
 	}
 	c := &cursor{r, offset}
 	r.readers = append(r.readers, c)
+	r.lower()
 	return c, true
 }
 

@@ -1,0 +1,91 @@
+package agent
+
+import (
+	"bytes"
+	"math"
+	"sync/atomic"
+	"testing"
+
+	"pgregory.net/rapid"
+)
+
+// TestRing compares rings of all sizes with the whole stream, under writers, readers and readers that come back.
+func TestRing(t *testing.T) {
+	dir := t.TempDir()
+	rapid.Check(t, func(t *rapid.T) {
+		var memory atomic.Int64
+		limits := ringLimits{
+			memory: rapid.Uint64Range(1, 100<<10).Draw(t, "memory"), spill: rapid.Uint64Range(1, 200<<10).Draw(t, "spill"), dir: dir,
+		}
+		lossless := rapid.Bool().Draw(t, "lossless")
+		r := newRing(limits, lossless, new(bell), &memory)
+		defer r.abandon()
+		var all []byte
+		reader, _ := r.attach(0)
+		t.Repeat(map[string]func(*rapid.T){
+			"write": func(t *rapid.T) {
+				data := bytes.Repeat([]byte{byte(len(all)), byte(len(all) >> 8), byte(len(all) >> 16)}, rapid.IntRange(1, 30<<10).Draw(t, "n"))
+				n := r.write(data)
+				all = append(all, data[:n]...)
+				if n < len(data) && (!lossless || reader.pos == uint64(len(all)) && n == 0) {
+					t.Fatalf("took %d of %d bytes; the reader is at %d of %d", n, len(data), reader.pos, len(all))
+				}
+			},
+			"read": func(t *rapid.T) {
+				buf := make([]byte, rapid.IntRange(1, frameSize).Draw(t, "n"))
+				before := reader.pos
+				n, offset, gap := reader.next(buf, uint64(len(all)))
+				if gap > 0 && (lossless || n > 0) {
+					t.Fatalf("gap of %d and %d bytes at %d, lossless %v", gap, n, offset, lossless)
+				}
+				if n == 0 && gap == 0 && before < uint64(len(all)) {
+					t.Fatalf("nothing at %d of %d", before, len(all))
+				}
+				if !bytes.Equal(buf[:n], all[offset:offset+uint64(n)]) {
+					t.Fatalf("%d bytes at %d differ", n, offset)
+				}
+			},
+			"come back": func(t *rapid.T) {
+				first, _, _ := r.extent()
+				from := rapid.Uint64Range(min(first, reader.pos), reader.pos).Draw(t, "from")
+				reader.detach()
+				reader, _ = r.attach(from)
+			},
+			"": func(t *rapid.T) {
+				first, end, _ := r.extent()
+				held, disk := r.sizes()
+				if end != uint64(len(all)) || first > end || held != memory.Load() {
+					t.Fatalf("holds %d to %d of %d, %d bytes, %d accounted", first, end, len(all), held, memory.Load())
+				}
+				if uint64(held) > r.limit+r.chunk || uint64(disk) > r.file.size {
+					t.Fatalf("holds %d bytes in memory and %d on disk, limits %d and %d", held, disk, r.limit, r.file.size)
+				}
+			},
+		})
+		r.trim()
+		r.flush()
+		first, end, _ := r.extent()
+		again, _ := r.attach(first)
+		for buf := make([]byte, frameSize); again.pos < end; {
+			n, offset, gap := again.next(buf, math.MaxUint64)
+			if n == 0 || gap > 0 || !bytes.Equal(buf[:n], all[offset:offset+uint64(n)]) {
+				t.Fatalf("after the end: %d bytes at %d, gap %d", n, offset, gap)
+			}
+		}
+	})
+}
+
+// TestRingMemoryIsShared has many streams at once: each keeps little in memory then, and loses nothing.
+func TestRingMemoryIsShared(t *testing.T) {
+	var memory atomic.Int64
+	memory.Store(ringMemory)
+	r := newRing(ringLimits{memory: 1 << 20, spill: 1 << 20, dir: t.TempDir()}, false, new(bell), &memory)
+	defer r.abandon()
+	r.write(make([]byte, 1<<20))
+	if held, _ := r.sizes(); held > 3*largestChunk {
+		t.Errorf("holds %d bytes in memory", held)
+	}
+	if first, end, _ := r.extent(); first != 0 || end != 1<<20 {
+		t.Errorf("holds %d to %d", first, end)
+	}
+}
