@@ -264,3 +264,57 @@ func TestNoTakeoverAfterAClockJump(t *testing.T) {
 		t.Errorf("the owner could not take its lease again: %v", err)
 	}
 }
+
+// TestGivenUpStatementHarmsNobodyElse ends one caller's context in the middle of a long write. Were it interrupted, SQLite
+// would roll back what the other has written in the same transaction.
+func TestGivenUpStatementHarmsNobodyElse(t *testing.T) {
+	s := openTest(t)
+	ctx, leave := context.WithCancel(t.Context())
+	long := func(t *tx) error {
+		defer time.AfterFunc(5*time.Millisecond, leave).Stop()
+		_, err := t.exec(ctx, `
+			INSERT INTO operation_audit (actor, action, sandbox_id, resource, provider, status, detail, tenant_id, created_us)
+			WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000)
+			SELECT 'test', '', '', '', '', '', '', '', i FROM n`)
+		if err != nil {
+			return err
+		}
+		return note(t)
+	}
+	failures := together(t, s, note, func(t *tx) error {
+		err := long(t)
+		<-ctx.Done()
+		return errors.Join(err, ctx.Err())
+	}, note)
+	if failures[0] != nil || failures[1] == nil || failures[2] != nil || noted(t, s) != 2 {
+		t.Errorf("got %v and %d lines", failures, noted(t, s))
+	}
+}
+
+// TestTurnIsNotLostWithItsWaiter hands the turn to a waiter whose context ends at that moment.
+func TestTurnIsNotLostWithItsWaiter(t *testing.T) {
+	w := openTest(t).writer
+	for range 200 {
+		if err := w.take(t.Context(), false); err != nil {
+			t.Fatal(err)
+		}
+		ctx, leave := context.WithCancel(t.Context())
+		taken := make(chan error, 1)
+		go func() { taken <- w.take(ctx, false) }()
+		waitQueued(w, 1)
+		w.mu.Lock()
+		leave()
+		time.Sleep(100 * time.Microsecond) // the waiter has seen it, or sees both
+		w.next()
+		w.mu.Unlock()
+		if <-taken == nil {
+			w.pass()
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if err := w.take(ctx, false); err != nil {
+		t.Fatalf("the turn is gone: %v", err)
+	}
+	w.pass()
+}
