@@ -1,0 +1,307 @@
+package reconcile
+
+import (
+	"context"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stacyvm/stacyvm/internal/stacyvm"
+	"github.com/stacyvm/stacyvm/internal/store"
+)
+
+func lives(ttl time.Duration) func(*stacyvm.Sandbox) {
+	return func(row *stacyvm.Sandbox) { row.Spec.TTL = ttl }
+}
+
+func TestReap(t *testing.T) {
+	inBubble(t, func(r *rig) {
+		short, long := r.sandbox(lives(time.Minute)), r.sandbox(lives(time.Hour))
+		theirs := r.sandbox(func(row *stacyvm.Sandbox) { row.WorkerID, row.Spec.TTL = other, time.Minute })
+		for _, row := range []stacyvm.Sandbox{short, long, theirs} {
+			r.runtime(row, nil)
+		}
+		time.Sleep(time.Minute - time.Millisecond)
+		r.must(r.Reap(r.Context()))
+		r.expect(short.ID, stacyvm.StateRunning, "", true) // never early
+		time.Sleep(time.Millisecond)
+		r.must(r.Reap(r.Context()))
+		r.expect(short.ID, stacyvm.StateDestroyed, "", false)
+		r.expect(long.ID, stacyvm.StateRunning, "", true)
+		r.expect(theirs.ID, stacyvm.StateRunning, "", true)
+		if lease := r.lease(short.ID); lease.Holder != "" || r.audited(short.ID, "sandbox.expire") != 1 {
+			r.Errorf("the lease is %+v, %d audit lines", lease, r.audited(short.ID, "sandbox.expire"))
+		}
+	})
+}
+
+func TestReapTriesAgain(t *testing.T) {
+	inBubble(t, func(r *rig) {
+		row := r.sandbox(lives(time.Minute))
+		r.runtime(row, nil)
+		time.Sleep(2 * time.Minute)
+		r.machine.BeforeDestroy = func(context.Context, stacyvm.Ref) error { return errBroken }
+		for range 2 {
+			r.must(r.Reap(r.Context()))
+			r.expect(row.ID, stacyvm.StateExpired, "", true)
+		}
+		r.machine.BeforeDestroy = nil
+		r.must(r.Reap(r.Context()))
+		r.expect(row.ID, stacyvm.StateDestroyed, "", false)
+	})
+}
+
+// TestReapOfASandboxThatIsBeingDestroyed has a user destroy what the reaper has just found: it ends once, and is audited
+// once.
+func TestReapOfASandboxThatIsBeingDestroyed(t *testing.T) {
+	inBubble(t, func(r *rig) {
+		row := r.sandbox(lives(time.Minute))
+		r.runtime(row, nil)
+		time.Sleep(2 * time.Minute)
+		r.machine.BeforeDestroy = func(ctx context.Context, _ stacyvm.Ref) error { // somebody else is faster
+			r.machine.BeforeDestroy = nil
+			return r.store.Update(ctx, func(tx store.Tx) error { return bury(ctx, tx, row, "", "sandbox.destroy") })
+		}
+		r.must(r.Reap(r.Context()))
+		r.expect(row.ID, stacyvm.StateDestroyed, "", false)
+		if r.audited(row.ID, "sandbox.expire") != 0 || r.audited(row.ID, "sandbox.destroy") != 1 {
+			r.Error("one end was audited twice")
+		}
+	})
+}
+
+func TestStartSucceedsTheEarlierProcess(t *testing.T) {
+	inBubble(t, func(r *rig) {
+		before := r.session("before")
+		r.must(before.Start(r.Context()))
+		row := r.sandbox(nil)
+		r.runtime(row, nil)
+		if r.Recovered() {
+			r.Error("recovered before the start")
+		}
+		r.must(r.Start(r.Context()))
+		after := r.row(row.ID)
+		if lease := r.lease(row.ID); !r.Recovered() || after.Fence.Epoch != row.Fence.Epoch+1 || lease.Session != "now" || lease.Epoch != after.Fence.Epoch {
+			r.Errorf("the fence went from %v to %v, the lease is %+v", row.Fence, after.Fence, lease)
+		}
+		// The earlier process is still there and notices: it can neither write nor renew nor take back.
+		if err := before.change(r.Context(), row, stacyvm.StateUnhealthy, "late"); stacyvm.CodeOf(err) != stacyvm.CodeStaleEpoch {
+			r.Errorf("the old session wrote: %v", err)
+		}
+		r.must(before.Renew(r.Context()))
+		if lease := r.lease(row.ID); lease.Session != "now" || lease.Generation != 2 {
+			r.Errorf("after the old session's renewal: %+v", lease)
+		}
+		r.expect(row.ID, stacyvm.StateRunning, "", true)
+		r.must(r.store.View(r.Context(), func(tx store.Tx) error {
+			w, err := tx.Workers().Get(r.Context(), self)
+			if w.Session != "now" || w.Status != "online" || w.Hostname != "host" || len(w.Providers) != 1 {
+				r.Errorf("registered %+v", w)
+			}
+			return err
+		}))
+	})
+}
+
+func TestStartLeavesWhatAnotherHolds(t *testing.T) {
+	inBubble(t, func(r *rig) {
+		row := r.sandbox(nil)
+		time.Sleep(stacyvm.LeaseTTL + stacyvm.LeaseGrace + time.Second)
+		r.takeOver(row, other)
+		mine := r.sandbox(nil)
+		r.must(r.Start(r.Context()))
+		if lease := r.lease(row.ID); lease.Holder != other {
+			r.Errorf("the lease is %+v", lease)
+		}
+		if lease := r.lease(mine.ID); lease.Session != "now" {
+			r.Errorf("the other lease is %+v", lease)
+		}
+	})
+}
+
+// takeOver has another worker take a sandbox that is free.
+func (r *rig) takeOver(row stacyvm.Sandbox, by stacyvm.WorkerID) {
+	r.Helper()
+	r.update(func(ctx context.Context, tx store.Tx) error {
+		_, err := tx.Leases().Acquire(ctx, store.LeaseRequest{
+			Resource: string(row.ID), Type: "sandbox", Holder: by, Session: "theirs", TTL: time.Hour, Grace: stacyvm.LeaseGrace,
+		})
+		return err
+	})
+}
+
+func TestRenewKeepsLeases(t *testing.T) {
+	inBubble(t, func(r *rig) {
+		row := r.sandbox(nil)
+		r.must(r.Start(r.Context()))
+		epoch := r.row(row.ID).Fence.Epoch
+		for range 30 {
+			time.Sleep(stacyvm.LeaseRenewEvery)
+			r.must(r.Renew(r.Context()))
+		}
+		lease := r.lease(row.ID)
+		if lease.Epoch != epoch || time.Until(lease.ExpiresAt) != stacyvm.LeaseTTL || lease.Generation != epoch+30 {
+			r.Errorf("after five minutes: %+v, epoch before %d", lease, epoch)
+		}
+	})
+}
+
+func TestRenewAfterALapse(t *testing.T) {
+	inBubble(t, func(r *rig) {
+		kept, taken := r.sandbox(nil), r.sandbox(nil)
+		r.must(r.Start(r.Context()))
+		before := r.row(kept.ID).Fence
+		time.Sleep(stacyvm.LeaseTTL + stacyvm.LeaseGrace + time.Second) // the process slept
+		r.takeOver(taken, other)
+		r.must(r.Renew(r.Context()))
+		after := r.row(kept.ID)
+		if lease := r.lease(kept.ID); after.Fence.Epoch != before.Epoch+1 || lease.Session != "now" || time.Until(lease.ExpiresAt) != stacyvm.LeaseTTL {
+			r.Errorf("taken again under %v, lease %+v, before %v", after.Fence, lease, before)
+		}
+		if lease := r.lease(taken.ID); lease.Holder != other || r.row(taken.ID).WorkerID != other {
+			r.Errorf("what another took meanwhile was taken back: %+v", lease)
+		}
+	})
+}
+
+func TestStale(t *testing.T) {
+	inBubble(t, func(r *rig) {
+		at := func(worker stacyvm.WorkerID, state stacyvm.State, ttl time.Duration) stacyvm.SandboxID {
+			return r.sandbox(func(row *stacyvm.Sandbox) { row.WorkerID, row.State, row.Spec.TTL = worker, state, ttl }).ID
+		}
+		save := func(id stacyvm.WorkerID, status string) {
+			r.update(func(ctx context.Context, tx store.Tx) error {
+				_, err := tx.Workers().Save(ctx, stacyvm.Worker{ID: id, Status: status})
+				return err
+			})
+		}
+		mine := at(self, stacyvm.StateRunning, time.Hour)
+		gone, paused := at("gone", stacyvm.StateRunning, time.Hour), at("gone", stacyvm.StatePaused, time.Hour)
+		late, creating := at("gone", stacyvm.StateRunning, time.Minute), at("gone", stacyvm.StateCreating, time.Hour)
+		unknown, offline := at("unknown", stacyvm.StateRunning, time.Hour), at("offline", stacyvm.StateRunning, time.Hour)
+		fresh, draining := at("fresh", stacyvm.StateRunning, time.Minute), at("draining", stacyvm.StateRunning, time.Hour)
+		save("gone", "online")
+		time.Sleep(stacyvm.WorkerStaleAfter + time.Second)
+		save("fresh", "online")
+		save("draining", "draining")
+		save("offline", "offline")
+		r.must(r.Stale(r.Context()))
+		r.expect(mine, stacyvm.StateRunning, "", false)
+		r.expect(gone, stacyvm.StateUnhealthy, reasonStale, false)
+		r.expect(paused, stacyvm.StatePaused, "", false) // a paused one cannot fall ill
+		r.expect(late, stacyvm.StateExpired, reasonStale, false)
+		r.expect(creating, stacyvm.StateCreating, "", false)
+		r.expect(unknown, stacyvm.StateUnhealthy, reasonStale, false)
+		r.expect(offline, stacyvm.StateUnhealthy, reasonStale, false)
+		r.expect(fresh, stacyvm.StateRunning, "", false) // its own worker reaps it
+		r.expect(draining, stacyvm.StateRunning, "", false)
+		if _, destroys, _ := r.machine.Counts(); destroys != 0 {
+			r.Errorf("%d were destroyed", destroys)
+		}
+	})
+}
+
+func TestHeartbeatKeepsAnOperatorsStatus(t *testing.T) {
+	inBubble(t, func(r *rig) {
+		read := func() (w stacyvm.Worker) {
+			r.must(r.store.View(r.Context(), func(tx store.Tx) (err error) {
+				w, err = tx.Workers().Get(r.Context(), self)
+				return err
+			}))
+			return w
+		}
+		r.must(r.Heartbeat(r.Context())) // unknown yet
+		first := read()
+		first.Status = "draining"
+		r.update(func(ctx context.Context, tx store.Tx) error { _, err := tx.Workers().Save(ctx, first); return err })
+		time.Sleep(heartbeatEvery)
+		r.must(r.Heartbeat(r.Context()))
+		if second := read(); first.LastHeartbeat.IsZero() || second.Status != "draining" || second.LastHeartbeat.Sub(first.LastHeartbeat) != heartbeatEvery {
+			r.Errorf("went from %+v to %+v", first, second)
+		}
+	})
+}
+
+func TestPurge(t *testing.T) {
+	inBubble(t, func(r *rig) {
+		claim := store.IdempotencyRecord{Scope: "s", Key: "k", BodyHash: "h"}
+		known := func() (record *store.IdempotencyRecord) {
+			r.update(func(ctx context.Context, tx store.Tx) (err error) {
+				record, err = tx.Idempotency().Begin(ctx, claim)
+				return err
+			})
+			return record
+		}
+		known()
+		r.update(func(ctx context.Context, tx store.Tx) error { return tx.Idempotency().Finish(ctx, "s", "k", 201, nil) })
+		time.Sleep(store.KeyLife - time.Second)
+		r.must(r.Purge(r.Context()))
+		if known() == nil {
+			r.Error("a key was forgotten within its day")
+		}
+		time.Sleep(2 * time.Second)
+		r.must(r.Purge(r.Context()))
+		if known() != nil {
+			r.Error("a key outlived its day")
+		}
+	})
+}
+
+// TestRun lets all loops go for an hour: sandboxes end in time, the lease of the one that stays never lapses, and the
+// runtime of a dead one goes.
+func TestRun(t *testing.T) {
+	inBubble(t, func(r *rig) {
+		interrupted := r.sandbox(in(stacyvm.StateCreating))
+		short, long := r.sandbox(lives(20*time.Minute)), r.sandbox(lives(24*time.Hour))
+		r.runtime(short, nil)
+		r.runtime(long, nil)
+		orphan := stacyvm.Sandbox{ID: stacyvm.NewSandboxID(), Fence: stacyvm.Fence{Incarnation: r.cluster.Incarnation, Epoch: 1}}
+		r.runtime(orphan, nil)
+		ctx, stop := context.WithCancel(r.Context())
+		var running sync.WaitGroup
+		running.Go(func() {
+			if err := r.Reconciler.Run(ctx); err != nil {
+				r.Error(err)
+			}
+		})
+		time.Sleep(19 * time.Minute)
+		r.expect(short.ID, stacyvm.StateRunning, "", true)
+		r.expect(interrupted.ID, stacyvm.StateRunning, "", true)
+		if _, there := r.machine.Runtime(orphan.ID); there {
+			r.Error("the orphan is still there")
+		}
+		time.Sleep(time.Minute + 10*time.Second)
+		r.expect(short.ID, stacyvm.StateDestroyed, "", false)
+		time.Sleep(40 * time.Minute)
+		row := r.expect(long.ID, stacyvm.StateRunning, "", true)
+		if lease := r.lease(long.ID); lease.Epoch != 2 || row.Fence.Epoch != 2 || time.Until(lease.ExpiresAt) < stacyvm.LeaseTTL/2 {
+			r.Errorf("after an hour: fence %v, lease %+v", row.Fence, lease)
+		}
+		stop()
+		running.Wait()
+	})
+}
+
+func TestRunWaitsForItsWorker(t *testing.T) {
+	inBubble(t, func(r *rig) {
+		row := r.sandbox(nil)
+		r.runtime(row, nil)
+		broken := r.store
+		r.Reconciler.store = closedStore{broken}
+		ctx, stop := context.WithCancel(r.Context())
+		var running sync.WaitGroup
+		running.Go(func() { _ = r.Reconciler.Run(ctx) })
+		time.Sleep(time.Minute)
+		if r.Recovered() {
+			r.Error("recovered without a store")
+		}
+		stop()
+		running.Wait()
+	})
+}
+
+// closedStore is a store that does not answer.
+type closedStore struct{ store.Store }
+
+func (closedStore) View(context.Context, func(store.Tx) error) error   { return errBroken }
+func (closedStore) Update(context.Context, func(store.Tx) error) error { return errBroken }
