@@ -56,6 +56,10 @@ func daemonize(dir, build string) error {
 func serveDir(dir, build string) error {
 	ready := os.NewFile(3, "ready")
 	syscall.CloseOnExec(3)
+	if err := withoutMembarrier(); err != nil {
+		fmt.Fprint(ready, err)
+		return err
+	}
 	s, listener, err := open(dir, build)
 	if err != nil {
 		fmt.Fprint(ready, err)

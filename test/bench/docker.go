@@ -15,6 +15,9 @@ import (
 // dockerImage is made from this machine's own busybox, so that nothing is downloaded.
 const dockerImage = "stacyvm-bench/busybox:1"
 
+// execsPerRound is how many commands follow the first one in each sandbox and container.
+const execsPerRound = 5
+
 // docker measures the same work through a Docker daemon, in the same rounds, when one answers.
 func (b *bench) docker(ctx runContext) error {
 	b.section("beside Docker, round by round")
@@ -55,8 +58,10 @@ func (b *bench) ourRound(ctx runContext, create, exec *times) error {
 	if err := create.add(func() (err error) { sandbox, err = b.firstOutput(ctx); return err }); err != nil {
 		return err
 	}
-	if err := exec.add(func() error { return b.exec(ctx, sandbox.ID, sayOK) }); err != nil {
-		return err
+	for range execsPerRound {
+		if err := exec.add(func() error { return b.exec(ctx, sandbox.ID, sayOK) }); err != nil {
+			return err
+		}
 	}
 	return b.Destroy(ctx, sandbox.ID)
 }
@@ -76,7 +81,12 @@ func dockerRound(ctx runContext, name string, create, execute *times) error {
 	if err != nil {
 		return err
 	}
-	return execute.add(func() error { return docker(ctx, "exec", name, "echo", "ok") })
+	for range execsPerRound {
+		if err := execute.add(func() error { return docker(ctx, "exec", name, "echo", "ok") }); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func docker(ctx runContext, args ...string) error {

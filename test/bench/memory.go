@@ -16,6 +16,9 @@ import (
 	"github.com/stacyvm/stacyvm/client"
 )
 
+// settle is how long a sandbox takes to give back what only its start needed.
+const settle = 5 * time.Second
+
 // memory measures what idle sandboxes cost: the proportional set size of every process of theirs, so that shared pages
 // count once.
 func (b *bench) memory(ctx runContext) error {
@@ -40,6 +43,7 @@ func (b *bench) memory(ctx runContext) error {
 			return err
 		}
 		have = want
+		time.Sleep(settle)
 		now, err := b.share()
 		if err != nil {
 			return err
