@@ -22,6 +22,18 @@ func (c *Client) Input(sandbox, process string, offset uint64) *Input {
 	return &Input{client: c, sandbox: sandbox, process: process, offset: offset}
 }
 
+// ResumeInput opens the standard input of a process after what it was given before, by whomever. CodeConflict: the input
+// is closed.
+func (c *Client) ResumeInput(ctx context.Context, sandbox, process string) (*Input, error) {
+	in := c.Input(sandbox, process, 0)
+	var answer struct {
+		Received uint64 `json:"received"`
+	}
+	err := in.send(ctx, inputBody{}, &answer)
+	in.offset = answer.Received
+	return in, err
+}
+
 type inputBody struct {
 	Data   []byte  `json:"data_base64,omitempty"` // encoding/json writes []byte as base64
 	Offset *uint64 `json:"offset,omitempty"`
@@ -46,7 +58,9 @@ func (in *Input) Close(ctx context.Context) error {
 	return in.post(ctx, inputBody{Offset: &in.offset, Close: true})
 }
 
-func (in *Input) post(ctx context.Context, body inputBody) error {
+func (in *Input) post(ctx context.Context, body inputBody) error { return in.send(ctx, body, nil) }
+
+func (in *Input) send(ctx context.Context, body inputBody, answer any) error {
 	return in.client.call(ctx, request{method: http.MethodPost, path: pathOf("sandboxes", in.sandbox, "processes", in.process, "input"),
-		body: body, repeat: true, patient: true}, nil)
+		body: body, repeat: true, patient: true}, answer)
 }

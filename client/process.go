@@ -62,7 +62,7 @@ type Process struct {
 	TimedOut    bool      `json:"timed_out"`
 	Error       string    `json:"error"` // why it could not be started
 	StartedAt   time.Time `json:"started_at"`
-	EndedAt     time.Time `json:"ended_at"`
+	EndedAt     time.Time `json:"ended_at,omitzero"`
 	StdoutBytes uint64    `json:"stdout_bytes"` // written so far
 	StderrBytes uint64    `json:"stderr_bytes"`
 	StdoutFirst uint64    `json:"stdout_first"` // offset of the oldest byte that can still be read

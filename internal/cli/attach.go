@@ -2,9 +2,6 @@ package cli
 
 import (
 	"errors"
-	"os"
-	"os/signal"
-	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -24,7 +21,11 @@ func (a *app) attachCommand() *cobra.Command {
 process ends, and exit with its exit code. The process may have ended long ago.
 
 Ctrl-C goes to the process. With --interactive on a process that has a terminal, Ctrl-P Ctrl-Q leaves.`,
-		Args: arguments(2, 2),
+		Example: `  stacyvm attach sb-0123456789abcdef01234567 PROCESS      everything that it printed, and on
+  stacyvm attach -i sb-0123456789abcdef01234567 PROCESS   back to a terminal that was left
+  stacyvm ps sb-0123456789abcdef01234567                  which processes there are`,
+		Args:              arguments(2, 2),
+		ValidArgsFunction: a.sandboxThen(false, processWords),
 	}
 	cmd.Flags().BoolVarP(&interactive, "interactive", "i", false, "pass standard input on")
 	cmd.Flags().BoolVar(&noFollow, "no-follow", false, "print what is there now and leave")
@@ -42,7 +43,11 @@ Ctrl-C goes to the process. With --interactive on a process that has a terminal,
 			return err
 		}
 		s := a.newSession(server, args[0], process.ID)
-		s.input, s.tty = interactive && process.StdinOpen, interactive && process.Terminal
+		if s.tty = interactive && process.Terminal; interactive && process.StdinOpen {
+			if s.input, err = server.ResumeInput(cmd.Context(), args[0], process.ID); err != nil {
+				return err
+			}
+		}
 		s.from = client.OutputRequest{StdoutOffset: process.StdoutFirst, StderrOffset: process.StderrFirst, NoFollow: noFollow}
 		if newOnly {
 			s.from.StdoutOffset, s.from.StderrOffset = process.StdoutBytes, process.StderrBytes
@@ -52,9 +57,8 @@ Ctrl-C goes to the process. With --interactive on a process that has a terminal,
 				return err
 			}
 		}
-		signals := make(chan os.Signal, 4)
-		signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
-		defer signal.Stop(signals)
+		signals, stop := passedOn()
+		defer stop()
 		return a.stay(cmd.Context(), s, signals)
 	}
 	return cmd

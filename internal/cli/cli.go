@@ -6,14 +6,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"syscall"
 
-	"charm.land/fang/v2"
 	"github.com/spf13/cobra"
 
 	"github.com/stacyvm/stacyvm/client"
@@ -49,10 +48,8 @@ func Main(args []string) int {
 	a := &app{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr}
 	root := a.root()
 	root.SetArgs(args)
-	err := fang.Execute(context.Background(), root,
-		fang.WithVersion(version()), fang.WithErrorHandler(a.report))
-	if err != nil && a.exit == 0 {
-		a.exit = exitFailure
+	if err := root.ExecuteContext(context.Background()); err != nil {
+		a.report(err)
 	}
 	return a.exit
 }
@@ -62,28 +59,44 @@ func (a *app) root() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "stacyvm",
 		Short: "Disposable computers for programs",
-		Long:  "stacyvm gives programs, above all AI agents, disposable computers: create a sandbox, run commands in it, move files, destroy it.",
-		Args:  cobra.NoArgs,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Long: `stacyvm gives programs, above all AI agents, disposable computers: create a sandbox, run commands in it,
+move files, destroy it.`,
+		Example: `  stacyvm run -- python3 -c 'print(6 * 7)'   one command in a fresh sandbox, without a server
+  stacyvm serve                              a server; then spawn, exec, cp, kill`,
+		Args:          cobra.NoArgs,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Version:       version(),
+		SilenceErrors: true,
+		SilenceUsage:  true,
 	}
 	flags := root.PersistentFlags()
-	flags.StringVar(&a.server, "server", orDefault(os.Getenv("STACYVM_SERVER"), client.DefaultURL), "address of the server (STACYVM_SERVER)")
-	flags.StringVar(&a.apiKey, "api-key", "", "client key; better given as STACYVM_API_KEY, which other users of this machine cannot see")
-	flags.StringVar(&a.configFile, "config", "", "configuration file (STACYVM_CONFIG)")
+	flags.StringVar(&a.server, "server", orDefault(os.Getenv("STACYVM_SERVER"), client.DefaultURL), "`address` of the server (STACYVM_SERVER)")
+	flags.StringVar(&a.apiKey, "api-key", "", "client `key`; better given as STACYVM_API_KEY, which other users of this machine cannot see")
+	flags.StringVar(&a.configFile, "config", "", "configuration `file` (STACYVM_CONFIG)")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return fmt.Errorf("%w\nSee `%s --help`", err, cmd.CommandPath())
 	})
-	root.AddCommand(a.serveCommand(), a.runCommand(), a.doctorCommand(), a.spawnCommand(), a.execCommand(), a.attachCommand(), a.psCommand(),
-		a.copyCommand(), a.listCommand(), a.killCommand(), a.logsCommand(), a.imageCommand(), a.versionCommand())
+	help := helpCommand()
+	root.SetHelpCommand(help)
+	addGroup(root, "Sandboxes:", []string{"config"}, a.spawnCommand(), a.listCommand(), a.killCommand())
+	addGroup(root, "In a sandbox:", []string{"config"}, a.execCommand(), a.attachCommand(), a.psCommand(), a.logsCommand(), a.copyCommand())
+	addGroup(root, "On this machine:", []string{"server", "api-key"}, a.runCommand(), a.serveCommand(), a.imageCommand(), a.doctorCommand())
+	addGroup(root, otherGroup, []string{"server", "api-key", "config"}, a.versionCommand(), help)
+	root.SetCompletionCommandGroupID(otherGroup)
 	return root
 }
 
-// report prints an error in plain words, with what to do about it.
-func (a *app) report(w io.Writer, _ fang.Styles, err error) {
-	if errors.Is(err, errReported) {
-		return
+// report prints an error in plain words, with what to do about it, and sets the exit code if nothing else did.
+func (a *app) report(err error) {
+	if a.exit == 0 {
+		a.exit = exitFailure
+		if errors.Is(err, context.Canceled) {
+			a.exit = exitInterrupted
+		}
 	}
-	_, _ = fmt.Fprintln(w, "stacyvm: "+a.explain(err))
+	if !errors.Is(err, errReported) {
+		_, _ = fmt.Fprintln(a.stderr, "stacyvm: "+a.explain(err)) // nowhere else to complain
+	}
 }
 
 // explain turns an error into words for people.
@@ -115,18 +128,35 @@ func interruptible(parent context.Context) (context.Context, context.CancelFunc)
 	return ctx, stop
 }
 
+// passedOn catches the signals that a command in a sandbox gets; stop it. A hang-up that was ignored when this program
+// started (nohup) stays ignored.
+func passedOn(more ...os.Signal) (signals chan os.Signal, stop func()) {
+	signals = make(chan os.Signal, 4)
+	for _, s := range append(more, os.Interrupt, syscall.SIGTERM, syscall.SIGQUIT) {
+		if s != syscall.SIGHUP || !signal.Ignored(s) {
+			signal.Notify(signals, s)
+		}
+	}
+	return signals, func() { signal.Stop(signals) }
+}
+
 // arguments checks their number and says what is missing in the words of the usage line.
 func arguments(least, most int) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
-		if len(args) >= least && (most < 0 || len(args) <= most) {
-			return nil
+		switch {
+		case len(args) < least:
+			return missingArgument(cmd, len(args))
+		case most >= 0 && len(args) > most:
+			return fmt.Errorf("unexpected argument %q\nUsage: %s", args[most], cmd.UseLine())
 		}
-		problem := "missing argument"
-		if len(args) > least {
-			problem = fmt.Sprintf("unexpected argument %q", args[most])
-		}
-		return fmt.Errorf("%s\nUsage: %s", problem, cmd.UseLine())
+		return nil
 	}
+}
+
+// missingArgument names the argument at position i as the usage line does.
+func missingArgument(cmd *cobra.Command, i int) error {
+	names := slices.DeleteFunc(strings.Fields(cmd.Use)[1:], func(word string) bool { return word == "[flags]" || word == "--" })
+	return fmt.Errorf("missing argument %s\nUsage: %s", strings.TrimSuffix(names[i], "..."), cmd.UseLine())
 }
 
 // version is Version, or what the Go tool stamped into a plain build.

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -24,10 +25,10 @@ type commandFlags struct {
 }
 
 func (f *commandFlags) add(flags *pflag.FlagSet) {
-	flags.StringArrayVarP(&f.env, "env", "e", nil, "set NAME=VALUE; NAME alone takes the value from here (repeat)")
-	flags.StringVarP(&f.workdir, "workdir", "w", "", "directory inside the sandbox (default /workspace)")
-	flags.StringVarP(&f.user, "user", "u", "", "name, uid or uid:gid inside the sandbox (default root)")
-	flags.DurationVar(&f.timeout, "timeout", 0, "end the command after this time, such as 90s (default: the server's)")
+	flags.StringArrayVarP(&f.env, "env", "e", nil, "set `NAME=VALUE`; NAME alone takes the value from here (repeat)")
+	flags.StringVarP(&f.workdir, "workdir", "w", "", "`directory` inside the sandbox (default /workspace)")
+	flags.StringVarP(&f.user, "user", "u", "", "`user` inside the sandbox: name, uid or uid:gid (default root)")
+	flags.DurationVar(&f.timeout, "timeout", 0, "end the command after a `duration` such as 90s (default: the server's)")
 	flags.BoolVarP(&f.tty, "tty", "t", false, "give the command a terminal")
 	flags.BoolVar(&f.shell, "shell", false, "run the words as one shell command")
 }
@@ -76,7 +77,7 @@ func parseEnv(words []string) (map[string]string, error) {
 // terminal gives the size of the terminal that stdin and stdout are on; an error when they are not on one.
 func (a *app) terminal() (*client.Terminal, error) {
 	if !term.IsTerminal(int(a.stdin.Fd())) {
-		return nil, fmt.Errorf("--tty: standard input is not a terminal")
+		return nil, errors.New("--tty: standard input is not a terminal")
 	}
 	cols, rows, err := term.GetSize(int(a.stdin.Fd()))
 	if err != nil || cols <= 0 || rows <= 0 {
@@ -89,17 +90,20 @@ func (a *app) terminal() (*client.Terminal, error) {
 // `exec -i ID CMD` and `exec ID -i -- CMD` work and no flag of CMD is taken for ours.
 func splitCommand(cmd *cobra.Command, args []string) (sandbox string, words []string, err error) {
 	if len(args) == 0 {
-		return "", nil, fmt.Errorf("missing sandbox and command\nUsage: %s", cmd.UseLine())
+		return "", nil, missingArgument(cmd, 0)
 	}
 	sandbox, words = args[0], args[1:]
 	if len(words) > 0 && strings.HasPrefix(words[0], "-") {
 		if err := cmd.Flags().Parse(words); err != nil {
 			return "", nil, fmt.Errorf("%w\nSee `%s --help`", err, cmd.CommandPath())
 		}
+		if help, err := cmd.Flags().GetBool("help"); help && err == nil {
+			return "", nil, pflag.ErrHelp
+		}
 		words = cmd.Flags().Args()
 	}
 	if len(words) == 0 {
-		return "", nil, fmt.Errorf("missing command\nUsage: %s", cmd.UseLine())
+		return "", nil, missingArgument(cmd, 1)
 	}
 	return sandbox, words, nil
 }

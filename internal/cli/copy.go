@@ -19,14 +19,18 @@ func (a *app) copyCommand() *cobra.Command {
 		Short: "Copy files and directories between here and a sandbox",
 		Long: `Copy a file or a whole directory into a sandbox or out of it. One side is SANDBOX:PATH; a relative
 PATH starts at /workspace. A target that is a directory, or ends with a slash, receives the source under
-its own name. Permission bits are kept; symbolic links and special files are left out and reported.`,
+its own name; a file that is there is replaced. Permission bits are kept (here within the umask).
+Symbolic links and special files inside a directory are left out and reported.`,
 		Example: `  stacyvm cp report.csv sb-0123456789abcdef01234567:data/
   stacyvm cp sb-0123456789abcdef01234567:/workspace/out ./out`,
 		Args: arguments(2, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			source, target := parsePlace(args[0]), parsePlace(args[1])
 			if (source.sandbox == "") == (target.sandbox == "") {
-				return errors.New("cp: exactly one side must be in a sandbox, written SANDBOX:PATH")
+				return errors.New("SOURCE and TARGET: exactly one must be in a sandbox, written SANDBOX:PATH")
+			}
+			if source.path == "" || target.path == "" {
+				return errors.New("SOURCE and TARGET: one is empty")
 			}
 			ctx, stop := interruptible(cmd.Context())
 			defer stop()
@@ -73,12 +77,29 @@ type copier struct {
 
 func (c *copier) leaveOut(name, why string) { c.left = append(c.left, name+" ("+why+")") }
 
+// maxLinks bounds a chain of symbolic links: the sandbox decides how long it is.
+const maxLinks = 40
+
+// follow describes what a path that the user named stands for in the sandbox, at the end of its symbolic links.
+func (c *copier) follow(ctx context.Context, name string) (client.FileInfo, error) {
+	for range maxLinks {
+		info, err := c.server.Stat(ctx, c.sandbox, name)
+		if err != nil || info.LinkTarget == "" {
+			return info, err
+		}
+		if name = info.LinkTarget; !path.IsAbs(name) {
+			name = path.Join(path.Dir(info.Path), name)
+		}
+	}
+	return client.FileInfo{}, errors.New("too many symbolic links")
+}
+
 // remoteTarget decides the name that an upload of a source called base gets.
 func (c *copier) remoteTarget(ctx context.Context, target, base string) (string, error) {
 	if strings.HasSuffix(target, "/") {
 		return path.Join(target, base), nil
 	}
-	info, err := c.server.Stat(ctx, c.sandbox, target)
+	info, err := c.follow(ctx, target)
 	if err == nil && info.IsDir {
 		return path.Join(target, base), nil
 	}

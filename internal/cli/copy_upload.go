@@ -11,7 +11,8 @@ import (
 	"github.com/stacyvm/stacyvm/client"
 )
 
-// upload copies source, a file or directory here, to target in the sandbox.
+// upload copies source, a file or directory here, to target in the sandbox. A symbolic link that the user names stands for
+// what it points to, and a pipe or device is read to its end.
 func (c *copier) upload(ctx context.Context, source, target string) error {
 	info, err := os.Stat(source)
 	if err != nil {
@@ -25,10 +26,13 @@ func (c *copier) upload(ctx context.Context, source, target string) error {
 	if err != nil {
 		return err
 	}
-	if info.IsDir() {
-		return c.uploadTree(ctx, absolute, target)
+	if !info.IsDir() {
+		return c.uploadFile(ctx, source, target, info)
 	}
-	return c.uploadFile(ctx, absolute, target, info)
+	if absolute, err = filepath.EvalSymlinks(absolute); err != nil {
+		return err
+	}
+	return c.uploadTree(ctx, absolute, target)
 }
 
 func (c *copier) uploadTree(ctx context.Context, source, target string) error {
@@ -41,40 +45,41 @@ func (c *copier) uploadTree(ctx context.Context, source, target string) error {
 			return err
 		}
 		to := path.Join(target, filepath.ToSlash(relative))
-		info, err := os.Stat(name)
+		info, err := entry.Info()
 		switch {
-		case entry.Type()&fs.ModeSymlink != 0 && name != source:
-			c.leaveOut(name, "symbolic link")
-			return nil
 		case err != nil:
 			return err
+		case info.Mode()&fs.ModeSymlink != 0:
+			c.leaveOut(name, "symbolic link")
 		case info.IsDir():
-			return c.makeDir(ctx, to, uint32(info.Mode().Perm()))
+			return c.makeDir(ctx, to, info.Mode().Perm())
+		case !info.Mode().IsRegular():
+			c.leaveOut(name, "not a regular file")
 		default:
 			return c.uploadFile(ctx, name, to, info)
 		}
+		return nil
 	})
 }
 
-func (c *copier) makeDir(ctx context.Context, to string, mode uint32) error {
-	err := c.server.MakeDir(ctx, c.sandbox, to, mode|0o700) // its owner must be able to fill it
-	if err != nil && client.CodeOf(err) != client.CodeConflict {
+func (c *copier) makeDir(ctx context.Context, to string, mode fs.FileMode) error {
+	if err := c.server.MakeDir(ctx, c.sandbox, to, uint32(mode|0o700)); err != nil { // its owner must be able to fill it
 		return fmt.Errorf("%s: %w", to, err)
 	}
 	return nil
 }
 
 func (c *copier) uploadFile(ctx context.Context, name, to string, info fs.FileInfo) error {
+	options := client.UploadOptions{Mode: uint32(info.Mode().Perm())}
 	if !info.Mode().IsRegular() {
-		c.leaveOut(name, "not a regular file")
-		return nil
+		options.Mode = 0 // of a pipe, says nothing
 	}
 	file, err := os.Open(name)
 	if err != nil {
 		return err
 	}
 	defer file.Close()
-	if _, err := c.server.Upload(ctx, c.sandbox, to, file, client.UploadOptions{Mode: uint32(info.Mode().Perm())}); err != nil {
+	if _, err := c.server.Upload(ctx, c.sandbox, to, file, options); err != nil {
 		return fmt.Errorf("%s: %w", to, err)
 	}
 	return nil

@@ -13,7 +13,10 @@ func (a *app) doctorCommand() *cobra.Command {
 	return a.withOutput(&cobra.Command{
 		Use:   "doctor",
 		Short: "Tell what works on this machine, what does not and what to do",
-		Args:  arguments(0, 0),
+		Long: `Tell what works on this machine, what does not and what to do about it. A trial sandbox is started and
+removed. The exit code is 1 when something fails that the product cannot do without.`,
+		Example: "  sudo stacyvm doctor",
+		Args:    arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, stop := interruptible(cmd.Context())
 			defer stop()
@@ -48,7 +51,7 @@ func (a *app) printChecks(command string, checks []daemon.Check) error {
 		}
 	}
 	if a.output == "json" {
-		if err := a.printJSON(checks); err != nil {
+		if err := printJSONList(a, checks); err != nil {
 			return err
 		}
 	} else if err := a.printCheckLines(checks); err != nil {

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/signal"
-	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -20,16 +18,16 @@ func (a *app) execCommand() *cobra.Command {
 		detach      bool
 	)
 	cmd := &cobra.Command{
-		Use:   "exec SANDBOX -- COMMAND [ARG...]",
+		Use:   "exec [flags] SANDBOX -- COMMAND [ARG...]",
 		Short: "Run a command in a sandbox",
 		Long: `Run a command in a sandbox, print its output as it comes and exit with its exit code.
 
 The command belongs to the sandbox: it goes on when this program or its connection dies, and
 "stacyvm attach" finds it again. With --tty, Ctrl-P Ctrl-Q leaves without ending it.`,
+		ValidArgsFunction: a.sandboxThen(false, nil),
 		Example: `  stacyvm exec sb-0123456789abcdef01234567 -- python3 -c 'print(6 * 7)'
   stacyvm exec -it sb-0123456789abcdef01234567 -- bash
   stacyvm exec --detach sb-0123456789abcdef01234567 -- python3 server.py`,
-		DisableFlagsInUseLine: true,
 	}
 	cmd.Flags().SetInterspersed(false)
 	flags.add(cmd.Flags())
@@ -82,15 +80,17 @@ func (a *app) execAttached(ctx context.Context, server *client.Client, sandbox s
 		}
 		request.Terminal = size
 	}
-	signals := make(chan os.Signal, 4)
-	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
-	defer signal.Stop(signals)
+	signals, stop := passedOn()
+	defer stop()
 	process, err := server.Start(ctx, sandbox, request)
 	if err != nil {
 		return err
 	}
 	s := a.newSession(server, sandbox, process.ID)
-	s.input, s.tty = request.Stdin, tty
+	s.tty, s.owned = tty, true
+	if request.Stdin {
+		s.input = server.Input(sandbox, process.ID, 0)
+	}
 	return a.stay(ctx, s, signals)
 }
 

@@ -63,9 +63,6 @@ shell; without one, run its programs directly.`,
 			done := progress(a.stderr, "importing "+printable(args[1]))
 			made, err := a.importImage(ctx, store, args[0], args[1])
 			done()
-			if errors.Is(err, context.Canceled) {
-				a.exit = exitInterrupted
-			}
 			if err != nil {
 				return importError(args[1], err)
 			}
@@ -103,6 +100,7 @@ func (a *app) imageListCommand() *cobra.Command {
 		Use:     "list",
 		Aliases: []string{"ls"},
 		Short:   "List the images of this machine",
+		Example: "  stacyvm image list",
 		Args:    arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			store, err := a.images()
@@ -143,7 +141,7 @@ func (a *app) printImages(images []image.Image) error {
 		rows = append(rows, []string{i.Name, size, stamp(i.CreatedAt), fmt.Sprint(i.InUse), orDefault(shorten(i.Digest, 20), "-")})
 	}
 	if a.output == "json" {
-		return a.printJSON(lines)
+		return printJSONList(a, lines)
 	}
 	return printTable(a.stdout, []string{"NAME", "SIZE", "CREATED", "IN USE", "DIGEST"}, rows)
 }
@@ -153,24 +151,24 @@ func (a *app) imageRemoveCommand() *cobra.Command {
 		Use:     "rm NAME...",
 		Aliases: []string{"remove"},
 		Short:   "Delete images that no sandbox uses",
+		Example: "  stacyvm image rm tools",
 		Args:    arguments(1, -1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			store, err := a.images()
 			if err != nil {
 				return err
 			}
+			var failures []error
 			for _, name := range args {
 				done := progress(a.stderr, "removing "+printable(name))
-				err := store.Remove(cmd.Context(), name)
+				err := plainError(store.Remove(cmd.Context(), name))
 				done()
-				if err != nil {
-					return plainError(err)
+				if err == nil {
+					_, err = fmt.Fprintf(a.stdout, "Image %s removed\n", name)
 				}
-				if _, err := fmt.Fprintf(a.stdout, "Image %s removed\n", name); err != nil {
-					return err
-				}
+				failures = append(failures, err)
 			}
-			return nil
+			return errors.Join(failures...)
 		},
 	}
 }

@@ -17,27 +17,29 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// command runs one command line with stdin as its input, and gives what it printed, its error in plain words, and its
-// exit code.
+// command runs one command line with stdin as its input, and gives what it printed, its complaint, and its exit code.
 func command(ctx context.Context, t *testing.T, stdin *os.File, args ...string) (stdout, problem string, exit int) {
 	t.Helper()
-	out, err := os.Create(filepath.Join(t.TempDir(), "stdout"))
-	if err != nil {
+	dir := t.TempDir()
+	out, outErr := os.Create(filepath.Join(dir, "stdout"))
+	complaints, err := os.Create(filepath.Join(dir, "stderr"))
+	if err := errors.Join(outErr, err); err != nil {
 		t.Fatal(err)
 	}
 	defer out.Close()
-	a := &app{stdin: stdin, stdout: out, stderr: out}
+	defer complaints.Close()
+	a := &app{stdin: stdin, stdout: out, stderr: complaints}
 	root := a.root()
-	root.SilenceErrors, root.SilenceUsage = true, true
 	root.SetArgs(args)
 	if err := root.ExecuteContext(ctx); err != nil {
-		problem = a.explain(err)
+		a.report(err)
 	}
 	text, err := os.ReadFile(out.Name())
-	if err != nil {
+	complaint, problemErr := os.ReadFile(complaints.Name())
+	if err := errors.Join(err, problemErr); err != nil {
 		t.Fatal(err)
 	}
-	return string(text), problem, a.exit
+	return string(text), strings.TrimSuffix(strings.TrimPrefix(string(complaint), "stacyvm: "), "\n"), a.exit
 }
 
 // archiveFile is a small root file system.

@@ -54,13 +54,12 @@ func (r *inputReader) close() { _ = r.wake.Close() }
 // pumpInput passes standard input on until it ends, the process no longer wants it, or ctx ends.
 func (s *session) pumpInput(ctx context.Context, reader *inputReader, leave context.CancelCauseFunc) {
 	defer reader.close()
-	input := s.client.Input(s.sandbox, s.process, s.inputFrom)
 	keys := detachKeys{active: s.tty}
 	buffer := make([]byte, 32<<10)
 	for {
 		n, readErr := reader.Read(buffer)
 		typed, detach := keys.filter(buffer[:n])
-		if err := input.Write(ctx, typed); err != nil {
+		if err := s.input.Write(ctx, typed); err != nil {
 			s.inputFailed(ctx, err)
 			return
 		}
@@ -74,7 +73,7 @@ func (s *session) pumpInput(ctx context.Context, reader *inputReader, leave cont
 			if !errors.Is(readErr, io.EOF) {
 				s.app.warn("read standard input: %v", readErr)
 			}
-			if err := input.Close(ctx); err != nil {
+			if err := s.input.Close(ctx); err != nil {
 				s.inputFailed(ctx, err)
 			}
 			return

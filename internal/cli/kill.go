@@ -1,16 +1,22 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
+
+	"github.com/stacyvm/stacyvm/client"
 )
 
 func (a *app) killCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:   "kill SANDBOX...",
-		Short: "Destroy sandboxes",
-		Args:  arguments(1, -1),
+		Use:               "kill SANDBOX...",
+		Short:             "Destroy sandboxes",
+		Long:              "Destroy sandboxes with everything in them: processes, files, memory.",
+		Example:           "  stacyvm kill sb-0123456789abcdef01234567",
+		Args:              arguments(1, -1),
+		ValidArgsFunction: a.sandboxThen(true, nil),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx, stop := interruptible(cmd.Context())
 			defer stop()
@@ -18,18 +24,21 @@ func (a *app) killCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			var failures []error
 			for _, id := range args {
-				done := progress(a.stderr, "destroying "+id)
+				done := progress(a.stderr, "destroying "+printable(id))
 				err := server.Destroy(ctx, id)
 				done()
-				if err != nil {
-					return fmt.Errorf("%s: %w", id, err)
+				if err == nil {
+					_, err = fmt.Fprintf(a.stdout, "Sandbox %s destroyed\n", id)
+				} else {
+					err = fmt.Errorf("%s: %w", printable(id), err)
 				}
-				if _, err := fmt.Fprintf(a.stdout, "Sandbox %s destroyed\n", id); err != nil {
-					return err
+				if failures = append(failures, err); ctx.Err() != nil || errors.Is(err, client.ErrNoServer) {
+					break
 				}
 			}
-			return nil
+			return errors.Join(failures...)
 		},
 	}
 }

@@ -11,6 +11,7 @@ func (a *app) listCommand() *cobra.Command {
 		Use:     "list",
 		Aliases: []string{"ls"},
 		Short:   "List sandboxes",
+		Example: "  stacyvm list --output json | jq -r '.[].id'",
 		Args:    arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			server, err := a.client()
@@ -22,7 +23,7 @@ func (a *app) listCommand() *cobra.Command {
 				return err
 			}
 			if a.output == "json" {
-				return a.printJSON(sandboxes)
+				return printJSONList(a, sandboxes)
 			}
 			if len(sandboxes) == 0 {
 				_, err := fmt.Fprintln(a.stdout, "No active sandboxes")

@@ -11,7 +11,11 @@ func (a *app) logsCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "logs SANDBOX",
 		Short: "Print the last lines that a sandbox's processes printed",
-		Args:  arguments(1, 1),
+		Long: `Print the last lines that the processes of a sandbox printed, all together. "stacyvm attach" gives the
+whole output of one.`,
+		Example:           "  stacyvm logs -n 20 sb-0123456789abcdef01234567",
+		Args:              arguments(1, 1),
+		ValidArgsFunction: a.sandboxThen(false, nil),
 	}
 	cmd.Flags().IntVarP(&lines, "lines", "n", 100, "number of lines")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -27,7 +31,7 @@ func (a *app) logsCommand() *cobra.Command {
 			return err
 		}
 		if a.output == "json" {
-			return a.printJSON(text)
+			return printJSONList(a, text)
 		}
 		for _, line := range text {
 			if _, err := fmt.Fprintln(a.stdout, line); err != nil {

@@ -14,7 +14,8 @@ import (
 
 // withOutput adds --output to a command that prints a table.
 func (a *app) withOutput(cmd *cobra.Command) *cobra.Command {
-	cmd.Flags().StringVarP(&a.output, "output", "o", "table", "table or json")
+	cmd.Flags().StringVarP(&a.output, "output", "o", "table", "`format`: table or json")
+	must(cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]cobra.Completion{"table", "json"}, cobra.ShellCompDirectiveNoFileComp)))
 	run := cmd.RunE
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if a.output != "table" && a.output != "json" {
@@ -34,6 +35,14 @@ func (a *app) printJSON(value any) error {
 		return fmt.Errorf("print: %w", err)
 	}
 	return nil
+}
+
+// printJSONList writes an array, also of nothing.
+func printJSONList[T any](a *app, values []T) error {
+	if values == nil {
+		values = []T{}
+	}
+	return a.printJSON(values)
 }
 
 // printTable writes rows under a header, in columns.

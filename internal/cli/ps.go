@@ -10,9 +10,11 @@ const commandWidth = 60
 
 func (a *app) psCommand() *cobra.Command {
 	return a.withOutput(&cobra.Command{
-		Use:   "ps SANDBOX",
-		Short: "List a sandbox's processes, ended ones too while they are kept",
-		Args:  arguments(1, 1),
+		Use:               "ps SANDBOX",
+		Short:             "List a sandbox's processes, ended ones too while they are kept",
+		Example:           "  stacyvm ps sb-0123456789abcdef01234567",
+		Args:              arguments(1, 1),
+		ValidArgsFunction: a.sandboxThen(false, nil),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			server, err := a.client()
 			if err != nil {
@@ -23,7 +25,7 @@ func (a *app) psCommand() *cobra.Command {
 				return err
 			}
 			if a.output == "json" {
-				return a.printJSON(processes)
+				return printJSONList(a, processes)
 			}
 			rows := make([][]string, 0, len(processes))
 			for _, p := range processes {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/signal"
 	"syscall"
 	"time"
 
@@ -26,15 +25,14 @@ func (a *app) runCommand() *cobra.Command {
 		interactive bool
 	)
 	cmd := &cobra.Command{
-		Use:   "run -- COMMAND [ARG...]",
+		Use:   "run [flags] -- COMMAND [ARG...]",
 		Short: "Run one command in a fresh sandbox; nothing is left afterwards",
 		Long: `Run one command in a fresh sandbox on a private server: no other server is needed. Output is streamed and the
 command's exit code passed on; then the sandbox is destroyed. Ctrl-C goes to the command; a second one ends it at once.`,
 		Example: `  stacyvm run -- python3 -c 'print(6 * 7)'
   stacyvm run -it -- bash
   stacyvm run --image alpine --memory 256 -- /bin/uname -a`,
-		Args:                  arguments(1, -1),
-		DisableFlagsInUseLine: true,
+		Args: arguments(1, -1),
 	}
 	cmd.Flags().SetInterspersed(false)
 	spawn.add(cmd.Flags())
@@ -63,17 +61,14 @@ command's exit code passed on; then the sandbox is destroyed. Ctrl-C goes to the
 
 // runPrivate starts the server, runs the command and removes everything. Signals before the command runs end it all.
 func (a *app) runPrivate(ctx context.Context, spawn client.SpawnRequest, exec client.ExecRequest) (err error) {
-	signals := make(chan os.Signal, 4)
-	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
-	defer signal.Stop(signals)
+	signals, stop := passedOn(syscall.SIGHUP)
+	defer stop()
 	starting, cancel := context.WithCancel(ctx)
 	defer cancel()
 	process, server, err := a.startPrivate(starting, cancel, signals, spawn, exec)
 	if server != nil {
 		defer func() {
-			done := progress(a.stderr, "removing the sandbox")
-			err = errors.Join(err, server.Close())
-			done()
+			err = a.closePrivate(server, err)
 		}()
 	}
 	if starting.Err() != nil {
@@ -84,9 +79,26 @@ func (a *app) runPrivate(ctx context.Context, spawn client.SpawnRequest, exec cl
 		return err
 	}
 	s := a.newSession(server.Client, process.sandbox, process.id)
-	s.input, s.tty = exec.Stdin, exec.Terminal != nil
+	s.tty, s.owned = exec.Terminal != nil, true
+	if exec.Stdin {
+		s.input = server.Client.Input(process.sandbox, process.id, 0)
+	}
 	s.patience, s.farewell = 1, "ending the command"
 	return a.stay(ctx, s, signals)
+}
+
+// closePrivate removes everything; what could not be removed is told beside any earlier error.
+func (a *app) closePrivate(server *daemon.Private, earlier error) error {
+	done := progress(a.stderr, "removing the sandbox")
+	err := server.Close()
+	done()
+	switch {
+	case err == nil:
+		return earlier
+	case earlier == nil || errors.Is(earlier, errReported):
+		return err
+	}
+	return errors.Join(earlier, err)
 }
 
 // privateProcess names a process and its sandbox.

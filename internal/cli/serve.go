@@ -18,6 +18,8 @@ func (a *app) serveCommand() *cobra.Command {
 
 It listens on 127.0.0.1:7423 unless server.host and server.port (STACYVM_SERVER_HOST, STACYVM_SERVER_PORT) say
 otherwise; an address that other machines reach needs a key (auth.api_key). See docs/configuration.md.`,
+		Example: `  stacyvm serve
+  STACYVM_SERVER_PORT=8080 STACYVM_DATA_DIR=/srv/stacyvm stacyvm serve`,
 		Args: arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := a.loadConfig()

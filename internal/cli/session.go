@@ -7,6 +7,7 @@ import (
 	"os"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/stacyvm/stacyvm/client"
 )
@@ -18,11 +19,11 @@ type session struct {
 	client  *client.Client
 	sandbox string
 	process string
-	input   bool // pass standard input on
-	tty     bool // the process has a terminal: put ours in raw mode
+	input   *client.Input // where standard input is passed on to; nil: it is not
+	tty     bool          // the process has a terminal: put ours in raw mode
 	from    client.OutputRequest
-	// inputFrom is the number of bytes that the process's input took before.
-	inputFrom uint64
+	// owned: the process was started for this program's output, and ends when nobody reads that any more.
+	owned bool
 	// patience is how many signals are passed on before the next one gives up waiting; what is said then.
 	patience int
 	farewell string
@@ -51,7 +52,7 @@ func (s *session) run(ctx context.Context) (int, error) {
 		defer restore()
 		pumps.Go(func() { s.followSize(ctx) })
 	}
-	if s.input {
+	if s.input != nil {
 		reader, err := newInputReader(s.app.stdin)
 		if err != nil {
 			return 0, err
@@ -86,21 +87,39 @@ func (s *session) pumpOutput(ctx context.Context) (*client.Exit, error) {
 			target = s.app.stderr
 		}
 		if _, err := target.Write(event.Data); err != nil {
-			return nil, s.outputGone(ctx, err)
+			return s.outputGone(ctx, err)
 		}
 	}
 	return nil, nil // without follow: what was there is printed
 }
 
-// outputGone does to the process what a local pipeline would do: who writes to a reader that left is told so.
-func (s *session) outputGone(ctx context.Context, err error) error {
+// unreadWithin is how long a process may take to end after it was told that nobody reads its output.
+const unreadWithin = time.Second
+
+// outputGone does to the process what a local pipeline would do: who writes to a reader that left is told so. One that
+// ignores it would wait for a reader for ever, so it is told to end.
+func (s *session) outputGone(ctx context.Context, err error) (*client.Exit, error) {
 	if !errors.Is(err, syscall.EPIPE) {
-		return fmt.Errorf("print output: %w", err)
+		return nil, fmt.Errorf("print output: %w; %s", err, s.farewell)
 	}
-	if err := s.client.Signal(ctx, s.sandbox, s.process, "PIPE"); err != nil && client.CodeOf(err) != client.CodeConflict {
-		return err
+	if !s.owned {
+		return nil, errReported
 	}
-	return errReported
+	for _, signal := range []string{"PIPE", "TERM", "KILL"} {
+		if err := s.client.Signal(ctx, s.sandbox, s.process, signal); err != nil && client.CodeOf(err) != client.CodeConflict {
+			return nil, err
+		}
+		waiting, cancel := context.WithTimeout(ctx, unreadWithin)
+		process, err := s.client.Wait(waiting, s.sandbox, s.process)
+		cancel()
+		if err == nil {
+			return &client.Exit{Code: process.ExitCode}, nil
+		}
+		if ctx.Err() != nil || waiting.Err() == nil {
+			return nil, err
+		}
+	}
+	return nil, errReported
 }
 
 // verdict explains an unusual end and gives the exit code.
@@ -128,7 +147,7 @@ func (s *session) forward(ctx context.Context, signals <-chan os.Signal, giveUp 
 				giveUp()
 				return
 			}
-			name := map[os.Signal]string{os.Interrupt: "INT", syscall.SIGHUP: "HUP"}[signal]
+			name := map[os.Signal]string{os.Interrupt: "INT", syscall.SIGHUP: "HUP", syscall.SIGQUIT: "QUIT"}[signal]
 			if name == "" {
 				name = "TERM"
 			}
@@ -141,5 +160,9 @@ func (s *session) forward(ctx context.Context, signals <-chan os.Signal, giveUp 
 
 // warn prints a note of our own between a command's output.
 func (a *app) warn(format string, args ...any) {
-	_, _ = fmt.Fprintf(a.stderr, "stacyvm: "+format+"\n", args...) // nowhere else to complain
+	end := "\n"
+	if onTerminal(a.stderr) {
+		end = "\r\n" // it may be in raw mode
+	}
+	_, _ = fmt.Fprintf(a.stderr, "stacyvm: "+format+end, args...) // nowhere else to complain
 }

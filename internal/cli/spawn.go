@@ -18,11 +18,11 @@ type spawnFlags struct {
 }
 
 func (f *spawnFlags) add(flags *pflag.FlagSet) {
-	flags.StringVar(&f.image, "image", "", "image (default: the server's)")
-	flags.StringVar(&f.provider, "provider", "", "engine, such as gvisor (default: the server's)")
-	flags.IntVar(&f.memory, "memory", 0, "memory in MiB (default: the server's)")
-	flags.IntVar(&f.vcpus, "vcpus", 0, "processors (default: the server's)")
-	flags.IntVar(&f.disk, "disk", 0, "disk space in MiB (default: the server's)")
+	flags.StringVar(&f.image, "image", "", "`name` of the image (default: the server's)")
+	flags.StringVar(&f.provider, "provider", "", "`name` of the engine, such as gvisor (default: the server's)")
+	flags.IntVar(&f.memory, "memory", 0, "memory in `MiB` (default: the server's)")
+	flags.IntVar(&f.vcpus, "vcpus", 0, "`number` of processors (default: the server's)")
+	flags.IntVar(&f.disk, "disk", 0, "disk space in `MiB` (default: the server's)")
 }
 
 func (f *spawnFlags) request(flags *pflag.FlagSet) (client.SpawnRequest, error) {
@@ -46,13 +46,17 @@ func (a *app) spawnCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "spawn",
 		Short: "Create a sandbox",
-		Args:  arguments(0, 0),
+		Long: `Create a sandbox on the server and print its id. It runs until "stacyvm kill" or the end of its time to
+live, also across restarts of the server.`,
+		Example: `  stacyvm spawn --ttl 1h --memory 512
+  id=$(stacyvm spawn --quiet --image alpine)`,
+		Args: arguments(0, 0),
 	}
 	flags.add(cmd.Flags())
-	cmd.Flags().DurationVar(&ttl, "ttl", 0, "time to live, such as 30m (default: the server's)")
-	cmd.Flags().StringArrayVarP(&env, "env", "e", nil, "set NAME=VALUE for every command of the sandbox (repeat)")
-	cmd.Flags().StringArrayVar(&metadata, "metadata", nil, "note KEY=VALUE (repeat)")
-	cmd.Flags().StringVar(&owner, "owner", "", "owner's id")
+	cmd.Flags().DurationVar(&ttl, "ttl", 0, "time to live, a `duration` such as 30m (default: the server's)")
+	cmd.Flags().StringArrayVarP(&env, "env", "e", nil, "set `NAME=VALUE` for every command of the sandbox (repeat)")
+	cmd.Flags().StringArrayVar(&metadata, "metadata", nil, "note `KEY=VALUE` (repeat)")
+	cmd.Flags().StringVar(&owner, "owner", "", "owner's `id`")
 	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "print the id only")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		request, err := flags.request(cmd.Flags())
@@ -60,6 +64,9 @@ func (a *app) spawnCommand() *cobra.Command {
 			return err
 		}
 		if cmd.Flags().Changed("ttl") {
+			if ttl <= 0 {
+				return fmt.Errorf("--ttl: %s is not more than zero", ttl)
+			}
 			request.TTL = ttl.String()
 		}
 		if request.Env, err = parseEnv(env); err != nil {
