@@ -56,7 +56,7 @@ func daemonize(dir, build string) error {
 func serveDir(dir, build string) error {
 	ready := os.NewFile(3, "ready")
 	syscall.CloseOnExec(3)
-	if err := withoutMembarrier(); err != nil {
+	if err := errors.Join(withoutMembarrier(), reserveDescriptors()); err != nil {
 		fmt.Fprint(ready, err)
 		return err
 	}

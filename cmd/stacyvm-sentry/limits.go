@@ -75,7 +75,7 @@ func (g *groups) usable(controller string) bool {
 	if err := os.Mkdir(trial, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
 		return false
 	}
-	defer unix.Rmdir(trial)
+	defer os.Remove(trial)
 	for _, name := range g.files(controller) {
 		if err := unix.Access(filepath.Join(trial, name), unix.W_OK); err != nil {
 			return false
@@ -123,7 +123,7 @@ func (g *groups) make(id string, request *wire.Create) (limits, error) {
 	}
 	for _, controller := range g.controllers {
 		dir := g.path(controller, id)
-		if err := os.Mkdir(dir, 0o755); err != nil && !(g.unified && errors.Is(err, os.ErrExist)) {
+		if err := os.Mkdir(dir, 0o755); err != nil && (!g.unified || !errors.Is(err, os.ErrExist)) {
 			return made, err
 		}
 		if procs := filepath.Join(dir, "cgroup.procs"); !slices.Contains(made.Procs, procs) {
@@ -195,7 +195,7 @@ func killMembers(dir string) {
 	if err != nil {
 		return
 	}
-	for _, word := range strings.Fields(string(members)) {
+	for word := range strings.FieldsSeq(string(members)) {
 		if pid, err := strconv.Atoi(word); err == nil && pid > 1 {
 			_ = unix.Kill(pid, unix.SIGKILL)
 		}

@@ -18,6 +18,10 @@ import (
 
 func main() {
 	if reexecuted(os.Args[0]) {
+		if err := closeStrangers(); err != nil {
+			fmt.Fprintln(os.Stderr, "stacyvm-sentry:", err)
+			os.Exit(1)
+		}
 		enterLimits()
 		go shrink()
 		maincli.Main()

@@ -210,8 +210,7 @@ func fail(kind wire.Failure, err error) error { return &failure{kind, err} }
 
 func failed(err error) wire.Answer {
 	answer := wire.Answer{Failure: wire.FailureInternal, Error: err.Error()}
-	var f *failure
-	if errors.As(err, &f) {
+	if f, ok := errors.AsType[*failure](err); ok {
 		answer.Failure = f.kind
 	}
 	return answer

@@ -69,7 +69,7 @@ func run(out io.Writer, rounds int, docker bool) (err error) {
 		(*bench).latencies, (*bench).throughput, (*bench).memory, (*bench).files,
 	} {
 		if err := part(b, ctx); err != nil {
-			return err
+			return fmt.Errorf("%w\nthe server's log ends with:\n%s", err, b.Log())
 		}
 	}
 	if docker {

@@ -23,7 +23,7 @@ const settle = 5 * time.Second
 // count once.
 func (b *bench) memory(ctx runContext) error {
 	b.section("memory")
-	idle, err := b.Server.Memory()
+	idle, err := b.Memory()
 	if err != nil {
 		return err
 	}
@@ -50,7 +50,7 @@ func (b *bench) memory(ctx runContext) error {
 		}
 		b.figure(fmt.Sprintf("each of %d idle sandboxes", want), mib((now-before)/int64(want)))
 	}
-	loaded, err := b.Server.Memory()
+	loaded, err := b.Memory()
 	if err != nil {
 		return err
 	}

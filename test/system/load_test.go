@@ -40,6 +40,31 @@ func TestTwoHundredSandboxes(t *testing.T) {
 	s.auditSandboxes(0)
 }
 
+// TestManyAtOnce: 150 sandboxes live at the same time, made by 4 clients, and each answers.
+func TestManyAtOnce(t *testing.T) {
+	s := start(t)
+	const sandboxes, clients = 150, 4
+	ids := make([]string, sandboxes)
+	var group errgroup.Group
+	group.SetLimit(clients)
+	for i := range ids {
+		group.Go(func() error {
+			sandbox, err := s.Spawn(t.Context(), client.SpawnRequest{MemoryMB: 128})
+			ids[i] = sandbox.ID
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		t.Fatalf("%v\n%s", err, s.Log())
+	}
+	for _, id := range ids {
+		if got := s.shell(id, "hostname"); got != id+"\n" {
+			t.Errorf("%s says %q", id, got)
+		}
+	}
+	s.auditSandboxes(sandboxes)
+}
+
 func oneLife(s *server, i int) error {
 	ctx := s.t.Context()
 	sandbox, err := s.Spawn(ctx, client.SpawnRequest{MemoryMB: 256})
