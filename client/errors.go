@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -49,8 +50,7 @@ func (e *Error) Error() string {
 
 // CodeOf gives the code of the first *Error in err's chain, "" without one.
 func CodeOf(err error) string {
-	var e *Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*Error](err); ok {
 		return e.Code
 	}
 	return ""
@@ -70,6 +70,12 @@ func (c *Client) transportError(ctx context.Context, err error) error {
 	var op *net.OpError
 	if errors.As(err, &op) && op.Op == "dial" {
 		return fmt.Errorf("%w at %s: %w", ErrNoServer, c.base, op.Err)
+	}
+	if errors.Is(err, http.ErrSchemeMismatch) {
+		return fmt.Errorf("the server at %s does not speak TLS: use http://", c.base)
+	}
+	if untrusted, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+		return fmt.Errorf("the server at %s: %w", c.base, untrusted)
 	}
 	return &brokenError{err}
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/stacyvm/stacyvm/client"
+	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
 
 // Version is the program's version; release builds set it with the linker.
@@ -63,8 +64,8 @@ func (a *app) root() *cobra.Command {
 move files, destroy it.`,
 		Example: `  stacyvm run -- python3 -c 'print(6 * 7)'   one command in a fresh sandbox, without a server
   stacyvm serve                              a server; then spawn, exec, cp, kill`,
-		Args:          cobra.NoArgs,
-		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Args:          onlySubcommands,
+		RunE:          showHelp,
 		Version:       version(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
@@ -73,16 +74,13 @@ move files, destroy it.`,
 	flags.StringVar(&a.server, "server", orDefault(os.Getenv("STACYVM_SERVER"), client.DefaultURL), "`address` of the server (STACYVM_SERVER)")
 	flags.StringVar(&a.apiKey, "api-key", "", "client `key`; better given as STACYVM_API_KEY, which other users of this machine cannot see")
 	flags.StringVar(&a.configFile, "config", "", "configuration `file` (STACYVM_CONFIG)")
-	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return fmt.Errorf("%w\nSee `%s --help`", err, cmd.CommandPath())
-	})
+	root.SetFlagErrorFunc(flagError)
 	help := helpCommand()
 	root.SetHelpCommand(help)
 	addGroup(root, "Sandboxes:", []string{"config"}, a.spawnCommand(), a.listCommand(), a.killCommand())
 	addGroup(root, "In a sandbox:", []string{"config"}, a.execCommand(), a.attachCommand(), a.psCommand(), a.logsCommand(), a.copyCommand())
 	addGroup(root, "On this machine:", []string{"server", "api-key"}, a.runCommand(), a.serveCommand(), a.imageCommand(), a.doctorCommand())
-	addGroup(root, otherGroup, []string{"server", "api-key", "config"}, a.versionCommand(), help)
-	root.SetCompletionCommandGroupID(otherGroup)
+	addGroup(root, otherGroup, []string{"server", "api-key", "config"}, a.versionCommand(), help, completionCommand(root))
 	return root
 }
 
@@ -108,6 +106,9 @@ func (a *app) explain(err error) string {
 		return err.Error() + ": set STACYVM_API_KEY to the server's key"
 	case errors.Is(err, context.Canceled):
 		return "interrupted"
+	}
+	if known, ok := errors.AsType[*stacyvm.Error](err); ok {
+		return strings.TrimPrefix(err.Error(), string(known.Code)+": ") // the code is for programs
 	}
 	return err.Error()
 }

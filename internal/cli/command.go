@@ -95,7 +95,7 @@ func splitCommand(cmd *cobra.Command, args []string) (sandbox string, words []st
 	sandbox, words = args[0], args[1:]
 	if len(words) > 0 && strings.HasPrefix(words[0], "-") {
 		if err := cmd.Flags().Parse(words); err != nil {
-			return "", nil, fmt.Errorf("%w\nSee `%s --help`", err, cmd.CommandPath())
+			return "", nil, flagError(cmd, err)
 		}
 		if help, err := cmd.Flags().GetBool("help"); help && err == nil {
 			return "", nil, pflag.ErrHelp

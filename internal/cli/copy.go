@@ -75,6 +75,14 @@ type copier struct {
 	left    []string // what was left out, and why
 }
 
+// about names the file of an error, unless it is the server's, which does so itself.
+func about(name string, err error) error {
+	if client.CodeOf(err) != "" {
+		return err
+	}
+	return fmt.Errorf("%s: %w", printable(name), err)
+}
+
 func (c *copier) leaveOut(name, why string) { c.left = append(c.left, name+" ("+why+")") }
 
 // maxLinks bounds a chain of symbolic links: the sandbox decides how long it is.
@@ -104,7 +112,7 @@ func (c *copier) remoteTarget(ctx context.Context, target, base string) (string,
 		return path.Join(target, base), nil
 	}
 	if err != nil && client.CodeOf(err) != client.CodeNotFound {
-		return "", fmt.Errorf("%s: %w", target, err)
+		return "", about(target, err)
 	}
 	// Not there, which may also mean that the sandbox is not: the first write says so.
 	return target, nil

@@ -23,7 +23,7 @@ const maxDepth = 200
 func (c *copier) download(ctx context.Context, source, target string) error {
 	info, err := c.follow(ctx, source)
 	if err != nil {
-		return fmt.Errorf("%s: %w", source, err)
+		return about(source, err)
 	}
 	target, there, err := localTarget(source, target)
 	switch {
@@ -79,7 +79,7 @@ func inRoot(dir string, fill func(*os.Root) error) error {
 func (c *copier) downloadStream(ctx context.Context, source, target string) error {
 	body, err := c.server.Download(ctx, c.sandbox, source)
 	if err != nil {
-		return fmt.Errorf("%s: %w", source, err)
+		return about(source, err)
 	}
 	defer body.Close()
 	file, err := os.OpenFile(target, os.O_WRONLY, 0)
@@ -119,7 +119,7 @@ func (c *copier) downloadTree(ctx context.Context, root *os.Root, local, remote 
 	}
 	infos, err := c.server.ListFiles(ctx, c.sandbox, remote)
 	if err != nil {
-		return fmt.Errorf("%s: %w", remote, err)
+		return about(remote, err)
 	}
 	var refused []error
 	for _, info := range infos {
@@ -160,7 +160,7 @@ func (c *copier) downloadEntry(ctx context.Context, root *os.Root, to, from stri
 func (c *copier) downloadFile(ctx context.Context, root *os.Root, to, from string, info client.FileInfo) error {
 	body, err := c.server.Download(ctx, c.sandbox, from)
 	if err != nil {
-		return fmt.Errorf("%s: %w", from, err)
+		return about(from, err)
 	}
 	defer body.Close()
 	partial := filepath.Join(filepath.Dir(to), ".stacyvm-"+rand.Text())
@@ -174,7 +174,7 @@ func (c *copier) downloadFile(ctx context.Context, root *os.Root, to, from strin
 		err = root.Rename(partial, to)
 	}
 	if err != nil {
-		return errors.Join(fmt.Errorf("%s: %w", from, err), root.Remove(partial))
+		return errors.Join(about(from, err), root.Remove(partial))
 	}
 	return nil
 }

@@ -2,11 +2,12 @@ package cli
 
 import (
 	"context"
-	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
+	"sync/atomic"
 
 	"github.com/stacyvm/stacyvm/client"
 )
@@ -64,7 +65,7 @@ func (c *copier) uploadTree(ctx context.Context, source, target string) error {
 
 func (c *copier) makeDir(ctx context.Context, to string, mode fs.FileMode) error {
 	if err := c.server.MakeDir(ctx, c.sandbox, to, uint32(mode|0o700)); err != nil { // its owner must be able to fill it
-		return fmt.Errorf("%s: %w", to, err)
+		return about(to, err)
 	}
 	return nil
 }
@@ -79,8 +80,28 @@ func (c *copier) uploadFile(ctx context.Context, name, to string, info fs.FileIn
 		return err
 	}
 	defer file.Close()
-	if _, err := c.server.Upload(ctx, c.sandbox, to, file, options); err != nil {
-		return fmt.Errorf("%s: %w", to, err)
+	source := &readFailure{Reader: file}
+	_, err = c.server.Upload(ctx, c.sandbox, to, source, options)
+	failed := source.failed.Load()
+	switch {
+	case failed != nil && ctx.Err() == nil:
+		return *failed
+	case err != nil:
+		return about(to, err)
 	}
 	return nil
+}
+
+// readFailure keeps what went wrong here apart from what went wrong on the way.
+type readFailure struct {
+	io.Reader
+	failed atomic.Pointer[error]
+}
+
+func (r *readFailure) Read(buffer []byte) (int, error) {
+	n, err := r.Reader.Read(buffer)
+	if err != nil && err != io.EOF {
+		r.failed.Store(&err)
+	}
+	return n, err
 }

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -41,11 +42,49 @@ func helpCommand() *cobra.Command {
 		Short:   "Explain a command",
 		Example: "  stacyvm help exec",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			about, rest, err := cmd.Root().Find(args)
-			if err != nil || len(rest) > 0 {
-				return fmt.Errorf("there is no command %q\nSee `stacyvm help`", strings.Join(args, " "))
+			about, rest, _ := cmd.Root().Find(args) // it has no other error than a rest
+			if len(rest) > 0 {
+				return onlySubcommands(about, rest)
 			}
 			return about.Help()
 		},
 	}
+}
+
+// completionCommand is cobra's, which takes an unknown shell for success.
+func completionCommand(root *cobra.Command) *cobra.Command {
+	root.InitDefaultCompletionCmd()
+	command, _, err := root.Find([]string{"completion"})
+	must(err)
+	root.RemoveCommand(command)
+	command.Short = "Print a script that lets a shell complete words"
+	command.Example = "  source <(stacyvm completion bash)"
+	command.Args, command.RunE = onlySubcommands, showHelp
+	return command
+}
+
+// showHelp is what a command that only has others does by itself.
+func showHelp(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+
+// onlySubcommands refuses what is none of a command's own.
+func onlySubcommands(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	cmd.SuggestionsMinimumDistance = 2
+	hint := "see `" + cmd.CommandPath() + " --help`"
+	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+		hint = "did you mean " + strings.Join(near, " or ") + "?"
+	}
+	return fmt.Errorf("`%s` has no command %q: %s", cmd.CommandPath(), args[0], hint)
+}
+
+// flagError says what is wrong with a flag in words.
+func flagError(cmd *cobra.Command, err error) error {
+	if invalid, ok := errors.AsType[*pflag.InvalidValueError](err); ok {
+		flag := invalid.GetFlag()
+		kind := map[string]string{"int": "whole number", "duration": "duration such as 90s or 1h"}[flag.Value.Type()]
+		err = fmt.Errorf("--%s: %q is not a %s", flag.Name, invalid.GetValue(), orDefault(kind, flag.Value.Type()))
+	}
+	return fmt.Errorf("%w\nSee `%s --help`", err, cmd.CommandPath())
 }

@@ -23,8 +23,10 @@ that uses the same one needs no restart.
 
 The image "host" is built in: a read-only view of this machine's own programs and libraries (/usr without
 /usr/local), with an empty home and a made-up /etc. Nothing else of this machine is in it.`,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Example: `  stacyvm image import tools ./rootfs.tar.gz
+  stacyvm spawn --image tools`,
+		Args: onlySubcommands,
+		RunE: showHelp,
 	}
 	cmd.AddCommand(a.imageImportCommand(), a.imageListCommand(), a.imageRemoveCommand())
 	return cmd

@@ -32,7 +32,7 @@ func (a *app) killCommand() *cobra.Command {
 				if err == nil {
 					_, err = fmt.Fprintf(a.stdout, "Sandbox %s destroyed\n", id)
 				} else {
-					err = fmt.Errorf("%s: %w", printable(id), err)
+					err = about(id, err)
 				}
 				if failures = append(failures, err); ctx.Err() != nil || errors.Is(err, client.ErrNoServer) {
 					break
