@@ -1,0 +1,167 @@
+package acceptance
+
+import (
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stacyvm/stacyvm/client"
+)
+
+const goodKey = "0123456789abcdef0123456789abcdef"
+
+// misuses are command lines that must fail. Their complaint holds the word: the argument, flag or field that is wrong.
+// $SB is a sandbox, $PROC a process in it, $NONE a sandbox that does not exist, $OFF an address without a server, $EMPTY an
+// empty argument; a leading NAME=VALUE is set in the environment.
+var misuses = []struct {
+	line string
+	exit int
+	says string
+}{
+	{"nope", 1, `"nope"`}, {"--nope", 1, "--nope"}, {"--server", 1, "--server"}, {"--output json", 1, "--output"}, {"lst", 1, "list"},
+	{"help nope", 1, `"nope"`}, {"help image nope", 1, `"nope"`}, {"help --nope", 1, "--nope"}, {"help --config x", 1, "--config"},
+	{"completion nope", 1, `"nope"`}, {"completion --nope", 1, "--nope"},
+	{"completion bash extra", 1, `"extra"`}, {"completion fish extra", 1, `"extra"`}, {"completion zsh extra", 1, `"extra"`}, {"completion powershell extra", 1, `"extra"`},
+	{"completion bash --server http://x", 1, "--server"},
+	{"version extra", 1, `"extra"`}, {"version --nope", 1, "--nope"}, {"version --output xml", 1, "--output"}, {"version --server http://x", 1, "--server"},
+
+	{"serve extra", 1, `"extra"`}, {"serve --nope", 1, "--nope"}, {"serve --server http://0.0.0.0:80", 1, "--server"}, {"serve --api-key x", 1, "--api-key"},
+	{"serve --config absent.yaml", 1, "absent.yaml"}, {"serve --config dir", 1, "dir"}, {"serve --config broken.yaml", 1, "prot"},
+	{"STACYVM_SERVER_PORT=x serve", 1, "STACYVM_SERVER_PORT"}, {"STACYVM_SERVER_PORT=99999 serve", 1, "server.port"},
+	{"STACYVM_DATA_DIR=file serve", 1, "data_dir"}, {"STACYVM_SERVER_HOST=0.0.0.0 serve", 1, "auth.api_key"}, {"serve", 1, "STACYVM_DATA_DIR"},
+	{"STACYVM_PROVIDERS_DEFAULT=nope serve", 1, "providers.default"}, {"STACYVM_LOGGING_LEVEL=loud serve", 1, "logging.level"},
+
+	{"run", 1, "COMMAND"}, {"run --", 1, "COMMAND"}, {"run --nope -- true", 1, "--nope"}, {"run --server http://x -- true", 1, "--server"},
+	{"run --api-key x -- true", 1, "--api-key"}, {"run --config absent.yaml -- true", 1, "absent.yaml"}, {"run --output json -- true", 1, "--output"},
+	{"run --memory 0 -- true", 1, "--memory"}, {"run --memory x -- true", 1, "--memory"}, {"run --memory 3 -- true", 1, "memory_mb"},
+	{"run --vcpus -1 -- true", 1, "--vcpus"}, {"run --vcpus 9999 -- true", 1, "vcpus"}, {"run --disk 0 -- true", 1, "--disk"}, {"run --disk 1 -- true", 1, "disk_mb"},
+	{"run --image nowhere -- true", 1, `"nowhere"`}, {"run --provider nowhere -- true", 1, `"nowhere"`},
+	{"run --timeout -1s -- true", 1, "--timeout"}, {"run --timeout soon -- true", 1, "--timeout"}, {"run -e =x -- true", 1, "--env"},
+	{"run -w here -- true", 1, "workdir"}, {"run -w /nowhere -- true", 126, "workdir"}, {"run -u nobodyhere -- true", 126, "nobodyhere"},
+	{"run -t -- true", 1, "--tty"}, {"run -- /nowhere", 127, "/nowhere"}, {"run -- /etc", 126, "/etc"}, {"STACYVM_DATA_DIR=file run -- true", 1, "data_dir"},
+
+	{"spawn extra", 1, `"extra"`}, {"spawn --nope", 1, "--nope"}, {"spawn --config x", 1, "--config"}, {"spawn --output xml", 1, "--output"},
+	{"spawn --memory 0", 1, "--memory"}, {"spawn --memory x", 1, "--memory"}, {"spawn --memory 3", 1, "memory_mb"}, {"spawn --vcpus 0", 1, "--vcpus"},
+	{"spawn --vcpus 9999", 1, "vcpus"}, {"spawn --disk -1", 1, "--disk"}, {"spawn --disk 1", 1, "disk_mb"}, {"spawn --image nowhere", 1, `"nowhere"`},
+	{"spawn --provider nowhere", 1, `"nowhere"`}, {"spawn --ttl 0s", 1, "--ttl"}, {"spawn --ttl soon", 1, "--ttl"}, {"spawn --ttl 100000h", 1, "ttl"},
+	{"spawn -e =x", 1, "--env"}, {"spawn --metadata x", 1, "--metadata"}, {"spawn --owner a/b", 1, "owner_id"},
+	{"spawn --server $OFF", 1, "$OFF"}, {"spawn --server ftp://x", 1, "--server"}, {"spawn --server nonsense", 1, "--server"}, {"spawn --server $EMPTY", 1, "--server"},
+	{"STACYVM_API_KEY=wrong spawn", 1, "STACYVM_API_KEY"}, {"STACYVM_API_KEY= spawn", 1, "STACYVM_API_KEY"},
+
+	{"exec", 1, "SANDBOX"}, {"exec $SB", 1, "COMMAND"}, {"exec $SB --", 1, "COMMAND"}, {"exec --nope $SB", 1, "--nope"}, {"exec $SB --nope -- true", 1, "--nope"},
+	{"exec $NONE -- true", 1, "$NONE"}, {"exec nonsense -- true", 1, `"nonsense"`}, {"exec ../x -- true", 1, `"../x"`},
+	{"exec -d -i $SB -- true", 1, "--detach"}, {"exec -t $SB -- true", 1, "--tty"}, {"exec --timeout 0s $SB -- true", 1, "--timeout"},
+	{"exec --timeout soon $SB -- true", 1, "--timeout"}, {"exec $SB --timeout soon -- true", 1, "--timeout"}, {"exec -e =x $SB -- true", 1, "--env"},
+	{"exec -w here $SB -- true", 1, "workdir"}, {"exec -w /nowhere $SB -- true", 126, "workdir"}, {"exec -u nobodyhere $SB -- true", 126, "nobodyhere"},
+	{"exec $SB -- /nowhere", 127, "/nowhere"}, {"exec $SB -- /etc", 126, "/etc"}, {"exec -d $SB -- /nowhere", 127, "/nowhere"},
+	{"exec --server $OFF $SB -- true", 1, "$OFF"}, {"exec --config x $SB -- true", 1, "--config"}, {"STACYVM_API_KEY=wrong exec $SB -- true", 1, "STACYVM_API_KEY"},
+
+	{"attach", 1, "SANDBOX"}, {"attach $SB", 1, "PROCESS"}, {"attach $SB $PROC extra", 1, `"extra"`}, {"attach --nope $SB $PROC", 1, "--nope"},
+	{"attach $NONE $PROC", 1, "$NONE"}, {"attach $SB nope", 1, `"nope"`}, {"attach $SB ../x", 1, `"../x"`}, {"attach -i --no-follow $SB $PROC", 1, "--no-follow"},
+	{"attach --server $OFF $SB $PROC", 1, "$OFF"}, {"STACYVM_API_KEY=wrong attach $SB $PROC", 1, "STACYVM_API_KEY"}, {"attach --output json $SB $PROC", 1, "--output"},
+
+	{"ps", 1, "SANDBOX"}, {"ps $SB extra", 1, `"extra"`}, {"ps --nope $SB", 1, "--nope"}, {"ps $NONE", 1, "$NONE"}, {"ps --output xml $SB", 1, "--output"},
+	{"ps --server $OFF $SB", 1, "$OFF"}, {"STACYVM_API_KEY=wrong ps $SB", 1, "STACYVM_API_KEY"},
+
+	{"logs", 1, "SANDBOX"}, {"logs $SB extra", 1, `"extra"`}, {"logs --nope $SB", 1, "--nope"}, {"logs $NONE", 1, "$NONE"}, {"logs --output xml $SB", 1, "--output"},
+	{"logs -n 0 $SB", 1, "--lines"}, {"logs -n x $SB", 1, "--lines"}, {"logs -n 99999999 $SB", 1, "lines"}, {"logs --server $OFF $SB", 1, "$OFF"},
+	{"STACYVM_API_KEY=wrong logs $SB", 1, "STACYVM_API_KEY"},
+
+	{"cp", 1, "SOURCE"}, {"cp file", 1, "TARGET"}, {"cp file $SB:x extra", 1, `"extra"`}, {"cp --nope file $SB:x", 1, "--nope"},
+	{"cp file other", 1, "SANDBOX:PATH"}, {"cp $SB:x $SB:y", 1, "SANDBOX:PATH"}, {"cp $EMPTY $SB:x", 1, "SOURCE"}, {"cp $SB:/etc/passwd $EMPTY", 1, "TARGET"},
+	{"cp absent $SB:x", 1, "absent"}, {"cp /proc/self/mem $SB:x", 1, "/proc/self/mem"}, {"cp file $NONE:x", 1, "$NONE"}, {"cp $NONE:/etc/passwd here", 1, "$NONE"},
+	{"cp file $SB:/etc/passwd/x", 1, "/etc/passwd"}, {"cp dir $SB:/etc/passwd", 1, "/etc/passwd"}, {"cp file $SB:/proc/x", 1, "/proc/x"},
+	{"cp $SB:/nowhere here", 1, "/nowhere"}, {"cp $SB:/etc file", 1, "file"}, {"cp $SB:/etc/passwd absent/x", 1, "absent"}, {"cp $SB:/etc/passwd file/x", 1, "file"},
+	{"cp --server $OFF file $SB:x", 1, "$OFF"}, {"STACYVM_API_KEY=wrong cp file $SB:x", 1, "STACYVM_API_KEY"}, {"STACYVM_API_KEY=wrong cp $SB:/etc/passwd here", 1, "STACYVM_API_KEY"},
+
+	{"list extra", 1, `"extra"`}, {"list --nope", 1, "--nope"}, {"list --output xml", 1, "--output"}, {"list --output $EMPTY", 1, "--output"},
+	{"list --server $OFF", 1, "$OFF"}, {"list --config x", 1, "--config"}, {"STACYVM_API_KEY=wrong list", 1, "STACYVM_API_KEY"},
+
+	{"kill", 1, "SANDBOX"}, {"kill $NONE", 1, "$NONE"}, {"kill nonsense", 1, `"nonsense"`}, {"kill ../x", 1, `"../x"`}, {"kill --nope", 1, "--nope"},
+	{"kill --server $OFF $SB", 1, "$OFF"}, {"STACYVM_API_KEY=wrong kill $SB", 1, "STACYVM_API_KEY"},
+
+	{"image nope", 1, `"nope"`}, {"image --nope", 1, "--nope"}, {"image --server http://x", 1, "--server"},
+	{"image import", 1, "NAME"}, {"image import x", 1, "SOURCE"}, {"image import x y z", 1, `"z"`}, {"image import --nope x file", 1, "--nope"},
+	{"image import host dir", 1, `"host"`}, {"image import UPPER/../x dir", 1, "name"}, {"image import x absent", 1, "absent"}, {"image import x file", 1, "file"},
+	{"image import x -", 1, "archive"}, {"STACYVM_DATA_DIR=file image import x dir", 1, "file"},
+	{"image list extra", 1, `"extra"`}, {"image list --nope", 1, "--nope"}, {"image list --output xml", 1, "--output"}, {"image list --config absent.yaml", 1, "absent.yaml"},
+	{"image rm", 1, "NAME"}, {"image rm absent", 1, `"absent"`}, {"image rm host", 1, `"host"`}, {"image rm --nope x", 1, "--nope"},
+
+	{"doctor extra", 1, `"extra"`}, {"doctor --nope", 1, "--nope"}, {"doctor --output xml", 1, "--output"}, {"doctor --server http://x", 1, "--server"},
+	{"doctor --config broken.yaml", 1, "prot"}, {"STACYVM_DATA_DIR=file doctor", 1, "data_dir"},
+}
+
+// TestMisuse: wrong use of every command. A command without a row fails it.
+func TestMisuse(t *testing.T) {
+	r := newRig(t, "STACYVM_AUTH_API_KEY="+goodKey).serve()
+	r.env = append(r.env, "STACYVM_API_KEY="+goodKey)
+	r.write("file", "no archive", 0o644)
+	r.write("dir/file", "", 0o644)
+	r.write("broken.yaml", "server: {prot: 1}", 0o644)
+	sandbox := r.sandbox()
+	process, err := r.client.Start(t.Context(), sandbox, client.ExecRequest{Command: "sleep 1000"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	values := map[string]string{"SB": sandbox, "PROC": process.ID, "NONE": "sb-000000000000000000000000", "OFF": "http://127.0.0.1:1"}
+	value := func(name string) string { return values[name] }
+	uncovered := commands(r)
+	for _, row := range misuses {
+		cmd := r.command()
+		for word := range strings.FieldsSeq(row.line) {
+			if len(cmd.Args) == 1 && strings.HasPrefix(word, "STACYVM_") {
+				cmd.Env = append(cmd.Env, word)
+			} else {
+				cmd.Args = append(cmd.Args, os.Expand(word, value))
+			}
+		}
+		uncovered = slices.DeleteFunc(uncovered, func(command []string) bool {
+			return len(cmd.Args) > len(command) && slices.Equal(cmd.Args[1:len(command)+1], command)
+		})
+		got := r.do(cmd)
+		complaint := got.stderr
+		if cmd.Args[len(cmd.Args)-1] == "doctor" || strings.HasPrefix(row.line, "doctor --config") {
+			complaint += got.stdout // its findings are its output
+			got.stdout = ""
+		}
+		if says := os.Expand(row.says, value); got.exit != row.exit || got.stdout != "" || !strings.Contains(complaint, says) {
+			t.Errorf("%s: exit code %d, want %d and %s\n%s%s", row.line, got.exit, row.exit, says, got.stdout, complaint)
+		}
+	}
+	for _, command := range uncovered {
+		t.Errorf("no row for `stacyvm %s`", strings.Join(command, " "))
+	}
+}
+
+var (
+	helpTitle = regexp.MustCompile(`(?m)^(\S.*):$`)
+	helpLine  = regexp.MustCompile(`(?m)^  ([a-z]+) +\S`)
+)
+
+// commands walks through the help of every command.
+func commands(r *rig, path ...string) (found [][]string) {
+	r.t.Helper()
+	help := r.must(r.command(append(path, "--help")...))
+	titles := helpTitle.FindAllStringSubmatchIndex(help, -1)
+	for i, title := range titles {
+		section := help[title[1]:]
+		if i+1 < len(titles) {
+			section = help[title[1]:titles[i+1][0]]
+		}
+		switch help[title[2]:title[3]] {
+		case "Usage", "Examples", "Flags", "Global Flags", "Aliases":
+			continue
+		}
+		for _, line := range helpLine.FindAllStringSubmatch(section, -1) {
+			command := append(slices.Clone(path), line[1])
+			found = append(found, command)
+			found = append(found, commands(r, command...)...)
+		}
+	}
+	if len(path) == 0 && len(found) < 15 {
+		r.t.Fatalf("the help lists only %q", found)
+	}
+	return found
+}
