@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -107,20 +108,17 @@ func TestSpawnIsRepeatedWithOneKey(t *testing.T) {
 }
 
 func TestExecIsNotRepeated(t *testing.T) {
-	var mu sync.Mutex
-	requests := 0
+	var requests atomic.Int32
 	c := newClient(t, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-		mu.Lock()
-		requests++
-		mu.Unlock()
+		requests.Add(1)
 		_, _ = io.Copy(io.Discard, r.Body)
 		panic(http.ErrAbortHandler)
 	}))
 	if _, err := c.Exec(context.Background(), "sb-1", client.ExecRequest{Command: "true"}); err == nil {
 		t.Error("no error")
 	}
-	if requests != 1 {
-		t.Errorf("%d requests, want 1", requests)
+	if n := requests.Load(); n != 1 {
+		t.Errorf("%d requests, want 1", n)
 	}
 }
 

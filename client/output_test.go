@@ -188,6 +188,7 @@ func TestOutputStopsWithTheReaderAndTheContext(t *testing.T) {
 		break
 	}
 	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
 	var last error
 	for _, err := range c.Output(ctx, "sb-1", "p1", client.OutputRequest{}) {
 		cancel()

@@ -54,8 +54,7 @@ func passes(err error, r request, first bool) bool {
 	if !r.repeat && !r.patient {
 		return false
 	}
-	var broken *brokenError
-	if errors.As(err, &broken) {
+	if _, ok := errors.AsType[*brokenError](err); ok {
 		return r.repeat
 	}
 	var refusal *Error

@@ -31,13 +31,11 @@ func main() {
 		fmt.Println(version())
 		return
 	}
-	if err := run(); err != nil {
-		fmt.Fprintln(os.Stderr, "stacyvm-guest:", err)
-		os.Exit(1)
-	}
+	fmt.Fprintln(os.Stderr, "stacyvm-guest:", run())
+	os.Exit(1)
 }
 
-// run only returns when it could not begin.
+// run only returns when it could not begin, with the reason.
 func run() error {
 	// Before there is a secret: nobody reads this process's memory, descriptors or environment, root included, because a
 	// sandbox has no CAP_SYS_PTRACE.

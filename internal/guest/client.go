@@ -124,7 +124,7 @@ func (c *Client) Input(ctx context.Context, process string, data []byte, offset 
 
 // Signal signals a process's whole group. CodeConflict: it has ended; CodeNotFound: no such process.
 func (c *Client) Signal(ctx context.Context, process string, signal int) error {
-	_, err := ask(ctx, c.processes.Signal, &guestv1.SignalRequest{Id: process, Signal: int32(signal)}) //nolint:gosec // 1-64
+	_, err := ask(ctx, c.processes.Signal, &guestv1.SignalRequest{Id: process, Signal: int32(signal)}) // 1-64
 	return err
 }
 

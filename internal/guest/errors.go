@@ -35,8 +35,7 @@ func failure(ctx context.Context, err error) error {
 	if err == nil {
 		return nil
 	}
-	var own *stacyvm.Error
-	if errors.As(err, &own) {
+	if own, ok := errors.AsType[*stacyvm.Error](err); ok {
 		return own // refused on the way to the guest
 	}
 	if ctx.Err() != nil {
@@ -56,8 +55,7 @@ func failure(ctx context.Context, err error) error {
 // ended is the error of a call whose caller stopped waiting: the context's own cause, CodeTimeout at a deadline.
 func ended(ctx context.Context) error {
 	cause := context.Cause(ctx)
-	var own *stacyvm.Error
-	if errors.As(cause, &own) {
+	if own, ok := errors.AsType[*stacyvm.Error](cause); ok {
 		return own
 	}
 	code := stacyvm.CodeUnavailable

@@ -81,8 +81,8 @@ func collect[Q, A any](ctx context.Context, call func(context.Context, *connect.
 		defer cancel()
 		return failure(ctx, err)
 	}
-	defer stream.Close() //nolint:errcheck // only read
-	defer cancel()       // before the close, which waits
+	defer stream.Close()
+	defer cancel() // before the close, which waits
 	for stream.Receive() {
 		if err := take(stream.Msg()); err != nil {
 			return err
@@ -246,8 +246,7 @@ func fill(from io.Reader, buffer []byte) (n int, err error) {
 type bodyError struct{ error }
 
 func (e *bodyError) asOwn() error {
-	var own *stacyvm.Error
-	if errors.As(e.error, &own) {
+	if _, ok := errors.AsType[*stacyvm.Error](e.error); ok {
 		return e.error
 	}
 	return stacyvm.Wrap(stacyvm.CodeInvalid, e.error, "the content could not be read to its end")

@@ -2,6 +2,7 @@ package guest
 
 import (
 	"context"
+	"errors"
 	"io"
 	"sync"
 	"sync/atomic"
@@ -46,7 +47,7 @@ func openOutput(ctx context.Context, at place, follow bool, call func(context.Co
 	switch {
 	case err == nil:
 		o.first = &event
-	case err != io.EOF: //nolint:errorlint // Next gives it bare
+	case !errors.Is(err, io.EOF):
 		_ = o.Close()
 		return nil, err
 	}
@@ -56,7 +57,7 @@ func openOutput(ctx context.Context, at place, follow bool, call func(context.Co
 // pump reads one event ahead of the reader, so that a reader who leaves Next early loses nothing.
 func (o *Output) pump(ctx context.Context, stream *receiver, at place, follow bool) {
 	defer close(o.done)
-	defer stream.Close() //nolint:errcheck // it is over
+	defer stream.Close()
 	for stream.Receive() {
 		event, err := at.event(stream.Msg())
 		if err != nil {

@@ -48,7 +48,7 @@ func TestOutputGivesEverythingInOrder(t *testing.T) {
 	if got := strings.Join(seen, ", "); got != "started mine, stdout one, -, stderr err, gap, stdout two, exit" {
 		t.Error(got)
 	}
-	if _, err := o.Next(t.Context()); err != io.EOF {
+	if _, err := o.Next(t.Context()); !errors.Is(err, io.EOF) {
 		t.Errorf("after the end: %v", err)
 	}
 }
@@ -71,7 +71,7 @@ func TestAttachStartsAtItsOffsets(t *testing.T) {
 			if !errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) {
 				t.Errorf("an end without the exit: %v", err)
 			}
-		} else if err != io.EOF {
+		} else if !errors.Is(err, io.EOF) {
 			t.Errorf("an end that was asked for: %v", err)
 		}
 		_ = o.Close()
@@ -85,7 +85,7 @@ func TestAttachToNothingEndsAtOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer o.Close()
-	if _, err := o.Next(t.Context()); err != io.EOF {
+	if _, err := o.Next(t.Context()); !errors.Is(err, io.EOF) {
 		t.Errorf("the end of nothing: %v", err)
 	}
 	_, err = c.Attach(t.Context(), "p", 0, 0, true)

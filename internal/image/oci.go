@@ -11,6 +11,7 @@ import (
 	"os"
 	"path"
 	"runtime"
+	"slices"
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -138,12 +139,9 @@ func (c *chooser) consider(entry v1.Descriptor, depth int) error {
 		}
 		return nil
 	}
-	for _, known := range c.found {
-		if known == entry.Digest {
-			return nil
-		}
+	if !slices.Contains(c.found, entry.Digest) {
+		c.found = append(c.found, entry.Digest)
 	}
-	c.found = append(c.found, entry.Digest)
 	return nil
 }
 

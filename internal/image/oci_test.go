@@ -274,7 +274,7 @@ func TestPlatforms(t *testing.T) {
 	other := imageOf(t, foreign, layerOf(t, archive(t, file("other", "1"))))
 	third := imageOf(t, runtime.GOARCH, layerOf(t, archive(t, file("third", "1"))))
 	index := func(images ...v1.Image) v1.ImageIndex {
-		var all v1.ImageIndex = mutate.IndexMediaType(empty.Index, types.OCIImageIndex)
+		all := mutate.IndexMediaType(empty.Index, types.OCIImageIndex)
 		for _, image := range images {
 			config, err := image.ConfigFile()
 			if err != nil {

@@ -57,17 +57,18 @@ func (u *unpacker) resolve(dir string, make bool) (string, error) {
 			return "", unix.ENAMETOOLONG
 		}
 		info, err := u.root.Lstat(next)
-		if make && errors.Is(err, fs.ErrNotExist) {
+		switch {
+		case make && errors.Is(err, fs.ErrNotExist):
 			err = u.root.Mkdir(next, 0o755)
 			done = next
-		} else if err == nil && info.Mode().Type() == fs.ModeSymlink {
+		case err == nil && info.Mode().Type() == fs.ModeSymlink:
 			if links++; links > maxLinks {
 				return "", unix.ELOOP
 			}
 			done, rest, err = u.follow(done, next, rest)
-		} else if err == nil && !info.IsDir() {
+		case err == nil && !info.IsDir():
 			err = unix.ENOTDIR
-		} else {
+		default:
 			done = next
 		}
 		if err != nil {

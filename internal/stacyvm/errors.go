@@ -9,37 +9,37 @@ import (
 type Code string
 
 const (
-	// CodeInvalid: the caller's input is wrong; Field names the part.
+	// CodeInvalid means that the caller's input is wrong; Field names the part.
 	CodeInvalid Code = "invalid"
-	// CodeUnauthenticated: no credential or a wrong one.
+	// CodeUnauthenticated means that there is no credential or a wrong one.
 	CodeUnauthenticated Code = "unauthenticated"
-	// CodeForbidden: the credential is good but may not do this.
+	// CodeForbidden means that the credential is good but may not do this.
 	CodeForbidden Code = "forbidden"
-	// CodeNotFound: no such object, or one that the caller may not see.
+	// CodeNotFound means that there is no such object, or one that the caller may not see.
 	CodeNotFound Code = "not_found"
-	// CodeTimeout: the operation's own time limit passed.
+	// CodeTimeout means that the operation's own time limit passed.
 	CodeTimeout Code = "timeout"
-	// CodeConflict: the object's state does not allow it, or the name is taken.
+	// CodeConflict means that the object's state does not allow it, or the name is taken.
 	CodeConflict Code = "conflict"
-	// CodeInProgress: the same idempotency key is being worked on; try again soon.
+	// CodeInProgress means that the same idempotency key is being worked on; try again soon.
 	CodeInProgress Code = "in_progress"
-	// CodeKeyReused: the idempotency key came before with another body.
+	// CodeKeyReused means that the idempotency key came before with another body.
 	CodeKeyReused Code = "key_reused"
-	// CodeStaleEpoch: a newer owner exists; nothing was changed.
+	// CodeStaleEpoch means that a newer owner exists; nothing was changed.
 	CodeStaleEpoch Code = "stale_epoch"
-	// CodeLeaseLost: the worker's own lease ran out; nothing was changed.
+	// CodeLeaseLost means that the worker's own lease ran out; nothing was changed.
 	CodeLeaseLost Code = "lease_lost"
-	// CodeLimit: a quota, cap or rate is reached.
+	// CodeLimit means that a quota, cap or rate is reached.
 	CodeLimit Code = "limit"
-	// CodeTooLarge: a body or file is over its limit.
+	// CodeTooLarge means that a body or file is over its limit.
 	CodeTooLarge Code = "too_large"
-	// CodeStorageFull: no space to do it; nothing was changed.
+	// CodeStorageFull means that there is no space to do it; nothing was changed.
 	CodeStorageFull Code = "storage_full"
-	// CodeUnsupported: the engine or this machine cannot do it; the message says why.
+	// CodeUnsupported means that the engine or this machine cannot do it; the message says why.
 	CodeUnsupported Code = "unsupported"
-	// CodeUnavailable: a part that is needed does not answer now; trying again can help.
+	// CodeUnavailable means that a part that is needed does not answer now; trying again can help.
 	CodeUnavailable Code = "unavailable"
-	// CodeInternal: anything else. Its message is never shown to clients.
+	// CodeInternal is for anything else. Its message is never shown to clients.
 	CodeInternal Code = "internal"
 )
 
@@ -89,8 +89,7 @@ func CodeOf(err error) Code {
 	if err == nil {
 		return ""
 	}
-	var e *Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*Error](err); ok {
 		return e.Code
 	}
 	return CodeInternal

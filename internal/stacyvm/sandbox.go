@@ -73,7 +73,7 @@ type Spec struct {
 // NetworkMode says what a guest can reach.
 type NetworkMode string
 
-// NetworkNone: a loopback interface and nothing else, no DNS. The default, and for now the only one.
+// NetworkNone is a loopback interface and nothing else, no DNS. The default, and for now the only one.
 const NetworkNone NetworkMode = "none"
 
 // Admission answers whether a create would be let in now.

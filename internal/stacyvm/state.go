@@ -1,22 +1,24 @@
 package stacyvm
 
+import "slices"
+
 // State is where a sandbox is in its life. Clients know these names.
 type State string
 
 const (
-	// StateCreating: row and reservation are written, the runtime is not confirmed.
+	// StateCreating means that row and reservation are written, the runtime is not confirmed.
 	StateCreating State = "creating"
-	// StateRunning: the guest answers.
+	// StateRunning means that the guest answers.
 	StateRunning State = "running"
-	// StatePaused: memory is kept, nothing runs.
+	// StatePaused means that memory is kept, nothing runs.
 	StatePaused State = "paused"
-	// StateUnhealthy: the owner or its runtime cannot be reached; the reason says which.
+	// StateUnhealthy means that the owner or its runtime cannot be reached; the reason says which.
 	StateUnhealthy State = "unhealthy"
-	// StateExpired: its time passed while nobody could act.
+	// StateExpired means that its time passed while nobody could act.
 	StateExpired State = "expired"
-	// StateError: the create failed or the runtime died; the reason says how.
+	// StateError means that the create failed or the runtime died; the reason says how.
 	StateError State = "error"
-	// StateDestroyed: gone; the row stays as a tombstone.
+	// StateDestroyed means that it is gone; the row stays as a tombstone.
 	StateDestroyed State = "destroyed"
 )
 
@@ -36,12 +38,7 @@ var transitions = map[State][]State{
 
 // CanBecome reports whether a sandbox in state s may go to state next. Staying is not a transition.
 func (s State) CanBecome(next State) bool {
-	for _, allowed := range transitions[s] {
-		if allowed == next {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(transitions[s], next)
 }
 
 // Before lists the states from which s can be reached.

@@ -2,7 +2,10 @@
 // and body bounds. It knows no route and no error format: refusals go to a Fail.
 package middleware
 
-import "net/http"
+import (
+	"net/http"
+	"slices"
+)
 
 // Middleware wraps a handler.
 type Middleware func(http.Handler) http.Handler
@@ -12,8 +15,8 @@ type Fail func(http.ResponseWriter, *http.Request, error)
 
 // Chain wraps a handler; the first middleware sees a request first.
 func Chain(handler http.Handler, chain ...Middleware) http.Handler {
-	for i := len(chain) - 1; i >= 0; i-- {
-		handler = chain[i](handler)
+	for _, wrap := range slices.Backward(chain) {
+		handler = wrap(handler)
 	}
 	return handler
 }

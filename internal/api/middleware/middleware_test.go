@@ -133,7 +133,7 @@ func TestPanics(t *testing.T) {
 	} {
 		func() {
 			defer func() {
-				if cause := recover(); cause != http.ErrAbortHandler {
+				if cause, _ := recover().(error); !errors.Is(cause, http.ErrAbortHandler) {
 					t.Errorf("%s: panic %v, want ErrAbortHandler", name, cause)
 				}
 			}()

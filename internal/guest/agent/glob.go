@@ -64,7 +64,7 @@ func glob(fsys *globbed, pattern string) ([]string, error) {
 // globbed is a tree as doublestar sees it. Only the end of the context and too much work are errors: what cannot be read
 // does not match.
 type globbed struct {
-	ctx     context.Context //nolint:containedctx // fs.FS has no room for it
+	ctx     context.Context // fs.FS has no room for it
 	t       tree
 	service *fileService
 	left    int

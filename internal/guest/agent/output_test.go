@@ -221,7 +221,7 @@ func TestRetention(t *testing.T) {
 		}
 		h.run(t, req)
 	}
-	if held := h.Agent.memory.Load(); held > keptMemory+2<<20 {
+	if held := h.memory.Load(); held > keptMemory+2<<20 {
 		t.Errorf("ended processes hold %d bytes", held)
 	}
 	list, err := h.processes.List(t.Context(), connect.NewRequest(&guestv1.ListRequest{}))

@@ -60,7 +60,7 @@ func dialLoopback(ctx context.Context, port uint32) (*net.TCPConn, error) {
 	for _, address := range []string{"127.0.0.1", "::1"} {
 		conn, err := dialer.DialContext(ctx, "tcp", net.JoinHostPort(address, strconv.Itoa(int(port))))
 		if err == nil {
-			return conn.(*net.TCPConn), nil //nolint:forcetypeassert // of network tcp
+			return conn.(*net.TCPConn), nil // of network tcp
 		}
 		failures = append(failures, err)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -148,7 +149,7 @@ func check(req *guestv1.StartRequest) error {
 	if req.TimeoutMs < 0 || req.TimeoutMs > int64(100*365*24*time.Hour/time.Millisecond) {
 		return invalid("timeout_ms: must be 0 to 100 years")
 	}
-	for _, text := range append(req.Argv[:len(req.Argv):len(req.Argv)], req.Workdir, req.User) {
+	for _, text := range append(slices.Clip(req.Argv), req.Workdir, req.User) {
 		if strings.ContainsRune(text, 0) {
 			return invalid("argv, workdir and user must not hold a zero byte")
 		}

@@ -3,6 +3,7 @@ package agent
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -165,9 +166,7 @@ func (a *Agent) environment(who user, req *guestv1.StartRequest) map[string]stri
 		env["TERM"] = "xterm-256color"
 	}
 	for _, more := range []map[string]string{a.env, req.Env} {
-		for name, value := range more {
-			env[name] = value
-		}
+		maps.Copy(env, more)
 	}
 	return env
 }

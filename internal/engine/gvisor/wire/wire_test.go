@@ -2,6 +2,7 @@ package wire
 
 import (
 	"encoding/binary"
+	"errors"
 	"io"
 	"net"
 	"os"
@@ -77,7 +78,7 @@ func TestBounds(t *testing.T) {
 	if _, err := client.Write(binary.BigEndian.AppendUint32(nil, maxRequest+1)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := ReadRequest(server); err == nil || err == io.EOF {
+	if _, err := ReadRequest(server); err == nil || errors.Is(err, io.EOF) {
 		t.Errorf("a length over the limit was accepted: %v", err)
 	}
 }
@@ -85,7 +86,7 @@ func TestBounds(t *testing.T) {
 func TestEndOfClient(t *testing.T) {
 	client, server := connect(t)
 	client.Close()
-	if _, err := ReadRequest(server); err != io.EOF {
+	if _, err := ReadRequest(server); !errors.Is(err, io.EOF) {
 		t.Fatalf("got %v", err)
 	}
 }
