@@ -72,7 +72,7 @@ func (s *Service) admission(ctx context.Context, tx store.Tx, p plan) (stacyvm.A
 
 // candidates are the registered workers with their load.
 func (s *Service) candidates(ctx context.Context, tx store.Tx) ([]schedule.Candidate, error) {
-	workers, err := tx.Workers().List(ctx)
+	workers, err := tx.Workers().List(ctx, store.Page{})
 	if err != nil {
 		return nil, err
 	}

@@ -42,7 +42,7 @@ func (r *Reconciler) Start(ctx context.Context) error {
 // answered while the loops start.
 func (r *Reconciler) inherited(ctx context.Context) (rows []stacyvm.Sandbox, err error) {
 	err = r.store.View(ctx, func(tx store.Tx) error {
-		leases, err := tx.Leases().List(ctx, r.self)
+		leases, err := tx.Leases().List(ctx, r.self, store.Page{})
 		if err != nil {
 			return err
 		}
@@ -122,7 +122,7 @@ func (r *Reconciler) register(ctx context.Context, status string) error {
 // Renew extends the leases of this session in one statement, and takes those again that ran out meanwhile.
 func (r *Reconciler) Renew(ctx context.Context) error {
 	return r.store.Update(ctx, func(tx store.Tx) error {
-		leases, err := tx.Leases().List(ctx, r.self)
+		leases, err := tx.Leases().List(ctx, r.self, store.Page{})
 		if err != nil {
 			return err
 		}

@@ -26,7 +26,7 @@ func (r *Reconciler) Stale(ctx context.Context) error {
 		if now, err = tx.Now(ctx); err != nil {
 			return err
 		}
-		workers, err := tx.Workers().List(ctx)
+		workers, err := tx.Workers().List(ctx, store.Page{})
 		for _, w := range workers {
 			if now.Sub(w.LastHeartbeat) <= stacyvm.WorkerStaleAfter && (w.Status == "online" || w.Status == "draining") {
 				fresh[w.ID] = true

@@ -80,9 +80,15 @@ func (t audit) Operations(ctx context.Context, f OperationFilter) ([]stacyvm.Ope
 }
 
 // Execs implements Audit.
-func (t audit) Execs(ctx context.Context, sandbox stacyvm.SandboxID, limit int) ([]stacyvm.ExecRecord, error) {
+func (t audit) Execs(ctx context.Context, f ExecFilter) ([]stacyvm.ExecRecord, error) {
+	var c clause
+	c.add(`sandbox_id = %s`, string(f.Sandbox))
+	if f.Before != 0 {
+		c.add(`id < %s`, f.Before)
+	}
+	text := `SELECT id, ` + execFields + ` FROM exec_log` + c.where() + ` ORDER BY id DESC LIMIT ` + c.arg(limited(f.Limit, listed))
 	return all(ctx, t.tx, func(row scanner) (e stacyvm.ExecRecord, err error) {
 		err = row.Scan(&e.ID, &e.SandboxID, &e.ProcessID, &e.Command, &e.ExitCode, &e.DurationUS, &e.CreatedUS)
 		return e, err
-	}, `SELECT id, `+execFields+` FROM exec_log WHERE sandbox_id = $1 ORDER BY id DESC LIMIT $2`, string(sandbox), limited(limit, listed))
+	}, text, c.args...)
 }

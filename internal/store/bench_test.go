@@ -124,11 +124,12 @@ func BenchmarkPage(b *testing.B) {
 		}
 		return rows
 	}
-	half = page(store.SandboxFilter{Limit: 5000})
+	half = page(store.SandboxFilter{Page: store.Page{Limit: 5000}})
 	last := half[len(half)-1]
+	behind := store.Page{Limit: 100, After: store.Cursor{CreatedAt: last.CreatedAt, ID: string(last.ID)}}
 	b.ResetTimer()
 	for range b.N {
-		if rows := page(store.SandboxFilter{Limit: 100, After: store.Cursor{CreatedAt: last.CreatedAt, ID: last.ID}}); len(rows) != 100 {
+		if rows := page(store.SandboxFilter{Page: behind}); len(rows) != 100 {
 			b.Fatalf("a page of %d", len(rows))
 		}
 	}

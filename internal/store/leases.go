@@ -135,10 +135,11 @@ func (t leases) Get(ctx context.Context, resource string) (stacyvm.Lease, error)
 }
 
 // List implements Leases.
-func (t leases) List(ctx context.Context, holder stacyvm.WorkerID) ([]stacyvm.Lease, error) {
+func (t leases) List(ctx context.Context, holder stacyvm.WorkerID, page Page) ([]stacyvm.Lease, error) {
 	var c clause
 	if holder != "" {
 		c.add(`holder_id = %s`, string(holder))
 	}
-	return all(ctx, t.tx, readLease, `SELECT `+leaseColumns+` FROM leases`+c.where()+` ORDER BY resource_id`, c.args...)
+	text := `SELECT ` + leaseColumns + ` FROM leases` + c.byKey("resource_id", page)
+	return all(ctx, t.tx, readLease, text, c.args...)
 }

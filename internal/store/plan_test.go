@@ -52,7 +52,7 @@ func (e *explainer) ExecContext(ctx context.Context, text string, args ...any) (
 func TestQueriesUseIndexes(t *testing.T) {
 	s := openTest(t)
 	ctx := t.Context()
-	after := Cursor{CreatedAt: time.Now(), ID: "sb-x"}
+	after := Page{Limit: 100, After: Cursor{CreatedAt: time.Now(), ID: "sb-x"}}
 	list := func(f SandboxFilter) func(*tx) error {
 		return func(t *tx) error { _, err := t.Sandboxes().List(ctx, f); return err }
 	}
@@ -63,17 +63,17 @@ func TestQueriesUseIndexes(t *testing.T) {
 		run  func(*tx) error
 		want string
 	}{
-		"active":            {list(SandboxFilter{Limit: 100, After: after}), "INDEX sandboxes_active ((created_us,id)<(?,?))"},
-		"by state":          {list(SandboxFilter{States: []stacyvm.State{stacyvm.StateRunning}, After: after}), "INDEX sandboxes_active ((created_us,id)<(?,?))"},
-		"by owner":          {list(SandboxFilter{Owner: "o", After: after}), "INDEX sandboxes_owner (owner_id=? AND (created_us,id)<(?,?))"},
-		"by tenant":         {list(SandboxFilter{Tenant: "t", After: after}), "INDEX sandboxes_tenant (tenant_id=? AND (created_us,id)<(?,?))"},
-		"by worker":         {list(SandboxFilter{Worker: "w", After: after}), "INDEX sandboxes_worker (worker_id=? AND (created_us,id)<(?,?))"},
+		"active":            {list(SandboxFilter{Page: after}), "INDEX sandboxes_active ((created_us,id)<(?,?))"},
+		"by state":          {list(SandboxFilter{States: []stacyvm.State{stacyvm.StateRunning}, Page: after}), "INDEX sandboxes_active ((created_us,id)<(?,?))"},
+		"by owner":          {list(SandboxFilter{Owner: "o", Page: after}), "INDEX sandboxes_owner (owner_id=? AND (created_us,id)<(?,?))"},
+		"by tenant":         {list(SandboxFilter{Tenant: "t", Page: after}), "INDEX sandboxes_tenant (tenant_id=? AND (created_us,id)<(?,?))"},
+		"by worker":         {list(SandboxFilter{Worker: "w", Page: after}), "INDEX sandboxes_worker (worker_id=? AND (created_us,id)<(?,?))"},
 		"expired of worker": {list(SandboxFilter{Worker: "w", Expired: true}), "INDEX sandboxes_expiry (worker_id=? AND expires_us<?)"},
 		"count":             {func(t *tx) error { _, err := t.Sandboxes().Count(ctx, SandboxFilter{}); return err }, "SCAN sandboxes USING INDEX"},
 		"count of owner":    {func(t *tx) error { _, err := t.Sandboxes().Count(ctx, SandboxFilter{Owner: "o"}); return err }, "INDEX sandboxes_owner (owner_id=?)"},
 		"count of worker":   {func(t *tx) error { _, err := t.Sandboxes().Count(ctx, SandboxFilter{Worker: "w"}); return err }, "(worker_id=?)"},
 		"get":               {func(t *tx) error { _, err := t.Leases().Get(ctx, "x"); return ignoreNotFound(err) }, "(resource_id=?)"},
-		"leases of holder":  {func(t *tx) error { _, err := t.Leases().List(ctx, "w"); return err }, "INDEX leases_holder (holder_id=?)"},
+		"leases of holder":  {func(t *tx) error { _, err := t.Leases().List(ctx, "w", Page{}); return err }, "INDEX leases_holder (holder_id=?)"},
 		"renew": {func(t *tx) error {
 			_, err := t.Leases().Renew(ctx, "w", "s", []Held{{"x", 1}}, time.Minute)
 			return err
@@ -82,7 +82,7 @@ func TestQueriesUseIndexes(t *testing.T) {
 		"audit of sandbox": {operations(OperationFilter{Sandbox: "x", Before: 9}), "INDEX operation_audit_sandbox (sandbox_id=? AND id<?)"},
 		"audit of tenant":  {operations(OperationFilter{Tenant: "x", Before: 9}), "INDEX operation_audit_tenant (tenant_id=? AND id<?)"},
 		"audit of actor":   {operations(OperationFilter{Actor: "x", Before: 9}), "INDEX operation_audit_actor (actor=? AND id<?)"},
-		"exec log":         {func(t *tx) error { _, err := t.Audit().Execs(ctx, "x", 1); return err }, "INDEX exec_log_sandbox (sandbox_id=?)"},
+		"exec log":         {func(t *tx) error { _, err := t.Audit().Execs(ctx, ExecFilter{Sandbox: "x"}); return err }, "INDEX exec_log_sandbox (sandbox_id=?)"},
 		"key":              {func(t *tx) error { _, err := t.Idempotency().Begin(ctx, IdempotencyRecord{Key: "k"}); return err }, ""},
 		"purge of keys":    {func(t *tx) error { _, err := t.Idempotency().Purge(ctx); return err }, "INDEX idempotency_keys_age (created_us<?)"},
 	}

@@ -165,7 +165,7 @@ func TestManyProcessesOpenOneNewDatabase(t *testing.T) {
 	}
 	defer func() { _ = s.Close() }()
 	err = s.View(t.Context(), func(tx store.Tx) error {
-		workers, err := tx.Workers().List(t.Context())
+		workers, err := tx.Workers().List(t.Context(), store.Page{})
 		if len(workers) != len(children) {
 			t.Errorf("%d workers are registered", len(workers))
 		}

@@ -64,10 +64,7 @@ func (t sandboxes) List(ctx context.Context, filter SandboxFilter) ([]stacyvm.Sa
 	if err != nil {
 		return nil, err
 	}
-	if filter.After != (Cursor{}) {
-		c.add(`(created_us, id) < (%s, %s)`, toUS(filter.After.CreatedAt), string(filter.After.ID))
-	}
-	text := `SELECT ` + sandboxColumns + ` FROM sandboxes` + c.where() + ` ORDER BY created_us DESC, id DESC LIMIT ` + c.arg(limited(filter.Limit, 1_000_000))
+	text := `SELECT ` + sandboxColumns + ` FROM sandboxes` + c.newest(filter.Page)
 	return all(ctx, t.tx, readSandbox, text, c.args...)
 }
 

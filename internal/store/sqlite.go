@@ -31,6 +31,7 @@ var pragmas = []struct{ name, set, reads string }{
 
 // sqliteStore is a file: one connection that writes, for all callers together, and a pool that reads.
 type sqliteStore struct {
+	bell
 	dialect *dialect
 	clock   *clock
 	writer  *writer
@@ -57,7 +58,7 @@ func openSQLite(ctx context.Context, config Config) (Store, error) {
 	if s.reads, err = connectSQLite(path, max(4, 2*runtime.NumCPU()), true); err != nil {
 		return nil, err
 	}
-	s.writer = &writer{db: s.writes, dialect: s.dialect, clock: s.clock, age: batchAge}
+	s.writer = &writer{db: s.writes, dialect: s.dialect, clock: s.clock, age: batchAge, told: s.ring}
 	if err := s.prepare(ctx); err != nil {
 		_ = s.Close()
 		return nil, err

@@ -25,6 +25,7 @@ func sqliteDialect(path string) *dialect {
 		name:      "sqlite",
 		goose:     goose.DialectSQLite3,
 		clock:     hostClock,
+		serial:    true,
 		members:   func(argument string) string { return "json_each(" + argument + ")" },
 		words:     map[string]string{"serial": "INTEGER PRIMARY KEY"},
 		translate: func(err error) error { return translateSQLite(filepath.Dir(path), err) },

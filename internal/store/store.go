@@ -22,6 +22,9 @@ type Store interface {
 	Update(ctx context.Context, write func(Tx) error) error
 	// Cluster gives this database's identity.
 	Cluster(ctx context.Context) (Cluster, error)
+	// Watch tells of commits that may hold new events: the channel gets a value soon after each, whichever process made it,
+	// and now and then without a cause. At most one value waits in it. It is never closed; it falls silent when ctx ends.
+	Watch(ctx context.Context) <-chan struct{}
 	// Ping checks that the database answers.
 	Ping(ctx context.Context) error
 	// Close ends all connections.
@@ -43,6 +46,17 @@ type Tx interface {
 	Workers() Workers
 	Audit() Audit
 	Idempotency() Idempotency
+	AdminAudit() AdminAudit
+	Quotas() Quotas
+	ProviderConfigs() ProviderConfigs
+	Templates() Templates
+	Environments() Environments
+	Builds() Builds
+	Connections() Connections
+	Tenants() Tenants
+	Members() Members
+	Policies() Policies
+	Events() Events
 }
 
 // Sandboxes are rows with soft delete.
@@ -70,14 +84,19 @@ type SandboxFilter struct {
 	Provider string
 	States   []stacyvm.State // empty: all but destroyed
 	Expired  bool            // only those whose time has passed
-	Limit    int             // 0: 1,000,000
-	After    Cursor          // continue behind this row
+	Page
 }
 
-// Cursor is a place in a list: the last row that was seen.
+// Page is a part of a list. Lists are walked by key: rows that come and go meanwhile move no others.
+type Page struct {
+	Limit int    // at most this many rows; 0: 1,000,000
+	After Cursor // continue behind this row; the zero value: from the beginning
+}
+
+// Cursor is a place in a list: the last row that was seen. A list that goes by name or number looks at ID alone.
 type Cursor struct {
 	CreatedAt time.Time
-	ID        stacyvm.SandboxID
+	ID        string
 }
 
 // Change is one fenced change. Nil and empty fields stay as they are.
@@ -107,8 +126,8 @@ type Leases interface {
 	Release(ctx context.Context, resource string, holder stacyvm.WorkerID, epoch int64) error
 	// Get finds a lease, free ones too.
 	Get(ctx context.Context, resource string) (stacyvm.Lease, error)
-	// List gives the leases of one holder, or all with an empty holder.
-	List(ctx context.Context, holder stacyvm.WorkerID) ([]stacyvm.Lease, error)
+	// List gives the leases of one holder, or all with an empty holder, by resource.
+	List(ctx context.Context, holder stacyvm.WorkerID, page Page) ([]stacyvm.Lease, error)
 }
 
 // LeaseRequest asks for a lease.
@@ -135,7 +154,7 @@ type Workers interface {
 	// Get finds a worker. CodeNotFound.
 	Get(ctx context.Context, id stacyvm.WorkerID) (stacyvm.Worker, error)
 	// List gives all, by id.
-	List(ctx context.Context) ([]stacyvm.Worker, error)
+	List(ctx context.Context, page Page) ([]stacyvm.Worker, error)
 	// Delete forgets a worker. CodeNotFound.
 	Delete(ctx context.Context, id stacyvm.WorkerID) error
 }
@@ -148,8 +167,8 @@ type Audit interface {
 	Operations(ctx context.Context, filter OperationFilter) ([]stacyvm.Operation, error)
 	// AppendExecs writes exec log lines.
 	AppendExecs(ctx context.Context, lines []stacyvm.ExecRecord) error
-	// Execs lists a sandbox's exec log newest first; limit 0 is 100.
-	Execs(ctx context.Context, sandbox stacyvm.SandboxID, limit int) ([]stacyvm.ExecRecord, error)
+	// Execs lists a sandbox's exec log newest first.
+	Execs(ctx context.Context, filter ExecFilter) ([]stacyvm.ExecRecord, error)
 }
 
 // OperationFilter selects audit lines; empty fields select all.
@@ -158,6 +177,13 @@ type OperationFilter struct {
 	Action  string
 	Sandbox stacyvm.SandboxID
 	Tenant  string
+	Limit   int   // 0: 100
+	Before  int64 // ID of the last line that was seen
+}
+
+// ExecFilter selects lines of one sandbox's exec log.
+type ExecFilter struct {
+	Sandbox stacyvm.SandboxID
 	Limit   int   // 0: 100
 	Before  int64 // ID of the last line that was seen
 }

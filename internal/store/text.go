@@ -28,12 +28,38 @@ func (c *clause) add(part string, values ...any) {
 	c.parts = append(c.parts, fmt.Sprintf(part, places...))
 }
 
+// equal adds a condition on a column unless the value is empty.
+func (c *clause) equal(column, value string) {
+	if value != "" {
+		c.add(column+` = %s`, value)
+	}
+}
+
 // where joins the parts as conditions; without any it is empty.
 func (c *clause) where() string {
 	if len(c.parts) == 0 {
 		return ""
 	}
 	return " WHERE " + strings.Join(c.parts, " AND ")
+}
+
+// everything is the limit of lists without one.
+const everything = 1_000_000
+
+// newest ends the text of a list that goes from the newest row back: conditions, order and limit.
+func (c *clause) newest(page Page) string {
+	if page.After != (Cursor{}) {
+		c.add(`(created_us, id) < (%s, %s)`, toUS(page.After.CreatedAt), page.After.ID)
+	}
+	return c.where() + ` ORDER BY created_us DESC, id DESC LIMIT ` + c.arg(limited(page.Limit, everything))
+}
+
+// byKey ends the text of a list that goes by a unique column.
+func (c *clause) byKey(column string, page Page) string {
+	if page.After.ID != "" {
+		c.add(column+` > %s`, page.After.ID)
+	}
+	return c.where() + ` ORDER BY ` + column + ` LIMIT ` + c.arg(limited(page.Limit, everything))
 }
 
 // list adds several values and gives "($1, $2, ...)".

@@ -23,6 +23,7 @@ type tx struct {
 	now    int64     // microseconds; 0: not read yet
 	wall   int64     // now without a test's skew
 	read   time.Time // when now was read, for the monotonic clock
+	told   bool      // events were appended: watchers want to know of the commit
 }
 
 // Now implements Tx.
@@ -46,11 +47,22 @@ func (t *tx) nowUS(ctx context.Context) (int64, error) {
 	return t.now, nil
 }
 
-func (t *tx) Sandboxes() Sandboxes     { return sandboxes{t} }
-func (t *tx) Leases() Leases           { return leases{t} }
-func (t *tx) Workers() Workers         { return workers{t} }
-func (t *tx) Audit() Audit             { return audit{t} }
-func (t *tx) Idempotency() Idempotency { return idempotency{t} }
+func (t *tx) Sandboxes() Sandboxes             { return sandboxes{t} }
+func (t *tx) Leases() Leases                   { return leases{t} }
+func (t *tx) Workers() Workers                 { return workers{t} }
+func (t *tx) Audit() Audit                     { return audit{t} }
+func (t *tx) Idempotency() Idempotency         { return idempotency{t} }
+func (t *tx) AdminAudit() AdminAudit           { return adminAudit{t} }
+func (t *tx) Quotas() Quotas                   { return quotas{t} }
+func (t *tx) ProviderConfigs() ProviderConfigs { return providerConfigs{t} }
+func (t *tx) Templates() Templates             { return templates{t} }
+func (t *tx) Environments() Environments       { return environments{t} }
+func (t *tx) Builds() Builds                   { return builds{t} }
+func (t *tx) Connections() Connections         { return connections{t} }
+func (t *tx) Tenants() Tenants                 { return tenants{t} }
+func (t *tx) Members() Members                 { return members{t} }
+func (t *tx) Policies() Policies               { return policies{t} }
+func (t *tx) Events() Events                   { return events{t} }
 
 // ready refuses statements that must not run any more.
 func (t *tx) ready(ctx context.Context) error {

@@ -48,8 +48,10 @@ func (t workers) Get(ctx context.Context, id stacyvm.WorkerID) (stacyvm.Worker, 
 }
 
 // List implements Workers.
-func (t workers) List(ctx context.Context) ([]stacyvm.Worker, error) {
-	return all(ctx, t.tx, readWorker, `SELECT `+workerColumns+` FROM workers ORDER BY id`)
+func (t workers) List(ctx context.Context, page Page) ([]stacyvm.Worker, error) {
+	var c clause
+	text := `SELECT ` + workerColumns + ` FROM workers` + c.byKey("id", page)
+	return all(ctx, t.tx, readWorker, text, c.args...)
 }
 
 // Delete implements Workers.

@@ -23,6 +23,7 @@ type writer struct {
 	dialect *dialect
 	clock   *clock
 	age     time.Duration // batchAge
+	told    func()        // called after a commit with events in it; may be nil
 
 	mu     sync.Mutex
 	taken  bool            // somebody holds the turn
@@ -38,6 +39,7 @@ type writer struct {
 type batch struct {
 	began  time.Time
 	size   int
+	told   bool          // somebody in it appended events
 	failed error         // the transaction is gone; everybody in it gets this
 	done   chan struct{} // closed after the commit
 	err    error         // the commit's, valid after done
@@ -151,6 +153,7 @@ func (w *writer) member(ctx context.Context, b *batch, write func(Tx) error) err
 		b.failed = w.dialect.translate(err)
 		return b.failed
 	}
+	b.told = b.told || t.told
 	return nil
 }
 
@@ -210,6 +213,9 @@ func (w *writer) finish(b *batch) error {
 		err = w.dialect.translate(err)
 		w.discard()
 		return err
+	}
+	if b.told && w.told != nil {
+		w.told()
 	}
 	return nil
 }

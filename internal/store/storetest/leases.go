@@ -96,7 +96,7 @@ func leaseLife(r *rig) {
 	r.granted(duty("d", "w2", "s9"), 3, 4) // the epoch goes on
 	r.view(func(ctx context.Context, tx store.Tx) error {
 		for holder, want := range map[stacyvm.WorkerID]int{"": 1, "w2": 1, "w1": 0} {
-			if leases, err := tx.Leases().List(ctx, holder); err != nil || len(leases) != want {
+			if leases, err := tx.Leases().List(ctx, holder, store.Page{}); err != nil || len(leases) != want {
 				r.Errorf("%d leases of %q, %v", len(leases), holder, err)
 			}
 		}

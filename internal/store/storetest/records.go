@@ -44,7 +44,7 @@ func workerLife(r *rig) {
 		if diff := cmp.Diff(second, got); diff != "" || err != nil {
 			r.Errorf("kept, %v:\n%s", err, diff)
 		}
-		list, err := tx.Workers().List(ctx)
+		list, err := tx.Workers().List(ctx, store.Page{})
 		if len(list) != 2 || list[0].ID != "w0" || list[1].ID != "w1" {
 			r.Errorf("listed %+v", list)
 		}
@@ -136,7 +136,7 @@ func auditExecs(r *rig) {
 		return tx.Audit().AppendExecs(ctx, []stacyvm.ExecRecord{first, {SandboxID: id, ProcessID: "p2"}, {SandboxID: "sb-other", ProcessID: "p3"}})
 	})
 	r.view(func(ctx context.Context, tx store.Tx) error {
-		lines, err := tx.Audit().Execs(ctx, id, 0)
+		lines, err := tx.Audit().Execs(ctx, store.ExecFilter{Sandbox: id})
 		if err != nil || len(lines) != 2 || lines[0].ProcessID != "p2" || lines[0].CreatedUS == 0 {
 			r.Fatalf("listed %+v, %v", lines, err)
 		}
@@ -144,7 +144,7 @@ func auditExecs(r *rig) {
 		if lines[1] != first {
 			r.Errorf("kept %+v, want %+v", lines[1], first)
 		}
-		lines, err = tx.Audit().Execs(ctx, id, 1)
+		lines, err = tx.Audit().Execs(ctx, store.ExecFilter{Sandbox: id, Limit: 1})
 		if len(lines) != 1 || lines[0].ProcessID != "p2" {
 			r.Errorf("with a limit: %+v", lines)
 		}

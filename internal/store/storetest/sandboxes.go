@@ -70,7 +70,7 @@ func sandboxLists(r *rig) {
 		"states":            {store.SandboxFilter{States: []stacyvm.State{stacyvm.StateError, stacyvm.StateCreating}}, []stacyvm.SandboxID{e, c}},
 		"tombstones":        {store.SandboxFilter{States: []stacyvm.State{stacyvm.StateDestroyed}}, []stacyvm.SandboxID{d}},
 		"tombstones and":    {store.SandboxFilter{States: []stacyvm.State{stacyvm.StateDestroyed, stacyvm.StateRunning}, Owner: "ann"}, []stacyvm.SandboxID{d, a}},
-		"limit":             {store.SandboxFilter{Limit: 2}, []stacyvm.SandboxID{e, c}},
+		"limit":             {store.SandboxFilter{Page: store.Page{Limit: 2}}, []stacyvm.SandboxID{e, c}},
 		"nobody's":          {store.SandboxFilter{Owner: "ann' OR '1'='1"}, []stacyvm.SandboxID{}},
 		"case is respected": {store.SandboxFilter{Owner: "ANN"}, []stacyvm.SandboxID{}},
 	}
@@ -110,7 +110,7 @@ func sandboxPages(r *rig) {
 		return nil
 	})
 	var seen []stacyvm.SandboxID
-	filter := store.SandboxFilter{Tenant: "acme", Limit: 10}
+	filter := store.SandboxFilter{Tenant: "acme", Page: store.Page{Limit: 10}}
 	for pages := 1; ; pages++ {
 		var page []stacyvm.Sandbox
 		r.view(func(ctx context.Context, tx store.Tx) (err error) {
@@ -125,7 +125,7 @@ func sandboxPages(r *rig) {
 			break
 		}
 		last := page[len(page)-1]
-		filter.After = store.Cursor{CreatedAt: last.CreatedAt, ID: last.ID}
+		filter.After = store.Cursor{CreatedAt: last.CreatedAt, ID: string(last.ID)}
 		r.insert(func(s *stacyvm.Sandbox) { s.TenantID = "acme" })
 	}
 	for _, id := range seen {

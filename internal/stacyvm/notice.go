@@ -1,0 +1,81 @@
+package stacyvm
+
+import (
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Notice is one thing that happened, told to whoever subscribed. (Event is a step of a process's output.)
+type Notice struct {
+	// Number is its place in the order of everything that happened: rising, given by the store, never reused.
+	Number    int64
+	Kind      Kind
+	SandboxID SandboxID // empty: none
+	TenantID  string    // whose it is; empty: seen by callers without a tenant only
+	Data      map[string]any
+	CreatedAt time.Time // zero: now
+}
+
+// Kind says what happened. Clients know these names.
+type Kind string
+
+// What happens to sandboxes is told with the change itself; what passes through them (exec, file) up to 100 ms later.
+const (
+	KindSandboxCreated   Kind = "sandbox.created" // its row exists, its runtime is being made
+	KindSandboxRunning   Kind = "sandbox.running"
+	KindSandboxPaused    Kind = "sandbox.paused"
+	KindSandboxUnhealthy Kind = "sandbox.unhealthy"
+	KindSandboxExpired   Kind = "sandbox.expired"
+	KindSandboxDestroyed Kind = "sandbox.destroyed"
+	KindSandboxError     Kind = "sandbox.error"
+
+	KindExecStarted   Kind = "exec.started"
+	KindExecCompleted Kind = "exec.completed" // with any exit code
+	KindExecFailed    Kind = "exec.failed"    // it could not be started
+	KindExecTimeout   Kind = "exec.timeout"
+	KindFileWritten   Kind = "file.written"
+	KindFileRead      Kind = "file.read"
+
+	KindOperationFailed Kind = "operation.failed"
+	KindResourceLimit   Kind = "resource.limit"
+	KindProviderFailed  Kind = "provider.failed"
+	KindReconcile       Kind = "reconcile.action"
+	KindQuotaSaved      Kind = "quota.saved"
+	KindQuotaDeleted    Kind = "quota.deleted"
+
+	// KindMissed is told to one subscriber: what stood between its place and here is no longer kept.
+	KindMissed Kind = "events.missed"
+)
+
+// stateKinds is what is told of a sandbox that entered a state.
+var stateKinds = map[State]Kind{
+	StateCreating: KindSandboxCreated, StateRunning: KindSandboxRunning, StatePaused: KindSandboxPaused,
+	StateUnhealthy: KindSandboxUnhealthy, StateExpired: KindSandboxExpired, StateDestroyed: KindSandboxDestroyed,
+	StateError: KindSandboxError,
+}
+
+// Notice tells that the sandbox entered its present state.
+func (s Sandbox) Notice() Notice {
+	data := map[string]any{"provider": s.Provider, "image": s.Image}
+	for key, value := range map[string]string{"reason": s.Reason, "owner_id": s.OwnerID, "worker_id": string(s.WorkerID)} {
+		if value != "" {
+			data[key] = value
+		}
+	}
+	return Notice{Kind: stateKinds[s.State], SandboxID: s.ID, TenantID: s.TenantID, Data: data}
+}
+
+const noticePrefix = "evt-"
+
+// NoticeID is a notice's number as clients see it.
+func NoticeID(number int64) string { return noticePrefix + strconv.FormatInt(number, 10) }
+
+// ParseNoticeID reads a number back; the prefix may be left out. CodeInvalid names field.
+func ParseNoticeID(field, text string) (int64, error) {
+	number, err := strconv.ParseInt(strings.TrimPrefix(text, noticePrefix), 10, 64)
+	if err != nil || number < 0 {
+		return 0, Invalid(field, "%.40q is not an event's id such as evt-17", text)
+	}
+	return number, nil
+}

@@ -1,0 +1,94 @@
+package store
+
+import (
+	"context"
+
+	"github.com/stacyvm/stacyvm/internal/stacyvm"
+)
+
+// Environments are specs that images are built from.
+type Environments interface {
+	// Create writes a new one. CodeConflict: the id is taken, or the owner has one of this name.
+	Create(ctx context.Context, environment stacyvm.Environment) (stacyvm.Environment, error)
+	// Update replaces all but the id, the owner and the time of creation. CodeNotFound; CodeConflict: another of the owner's
+	// has this name.
+	Update(ctx context.Context, environment stacyvm.Environment) (stacyvm.Environment, error)
+	// Get finds one. CodeNotFound.
+	Get(ctx context.Context, id stacyvm.EnvironmentID) (stacyvm.Environment, error)
+	// List gives an owner's, newest first.
+	List(ctx context.Context, owner string, page Page) ([]stacyvm.Environment, error)
+	// Delete forgets one with its builds and artifacts. CodeNotFound.
+	Delete(ctx context.Context, id stacyvm.EnvironmentID) error
+}
+
+// environments implements Environments.
+type environments struct{ *tx }
+
+const (
+	environmentColumns = `id, owner_id, name, base_image, python_packages, apt_packages, python_version, created_us, updated_us`
+	anEnvironment      = "environment %.64q"
+)
+
+func readEnvironment(row scanner) (e stacyvm.Environment, err error) {
+	var python, apt string
+	var created, updated int64
+	err = row.Scan(&e.ID, &e.OwnerID, &e.Name, &e.BaseImage, &python, &apt, &e.PythonVersion, &created, &updated)
+	if err != nil {
+		return e, err
+	}
+	e.CreatedAt, e.UpdatedAt = fromUS(created), fromUS(updated)
+	return e, unpack(&python, &e.PythonPackages, &apt, &e.AptPackages)
+}
+
+// Create implements Environments.
+func (t environments) Create(ctx context.Context, e stacyvm.Environment) (stacyvm.Environment, error) {
+	now, err := t.nowUS(ctx)
+	if err != nil {
+		return e, err
+	}
+	var c clause
+	values := c.list(string(e.ID), e.OwnerID, e.Name, e.BaseImage, packed(e.PythonPackages), packed(e.AptPackages), e.PythonVersion, now, now)
+	return created(ctx, t.tx, readEnvironment, anEnvironment, e.Name, `INSERT INTO environment_specs (`+environmentColumns+`) VALUES `+values+`
+		ON CONFLICT DO NOTHING RETURNING `+environmentColumns, c.args...)
+}
+
+// Update implements Environments. A name that is taken is looked for first: a violated constraint would end the transaction.
+func (t environments) Update(ctx context.Context, e stacyvm.Environment) (stacyvm.Environment, error) {
+	now, err := t.nowUS(ctx)
+	if err != nil {
+		return e, err
+	}
+	present, err := t.Get(ctx, e.ID)
+	if err != nil {
+		return e, err
+	}
+	_, taken, err := one(ctx, t.tx, number, `SELECT 1 FROM environment_specs WHERE owner_id = $1 AND name = $2 AND id <> $3`,
+		present.OwnerID, e.Name, string(e.ID))
+	if err != nil {
+		return e, err
+	}
+	if taken {
+		return e, stacyvm.Errorf(stacyvm.CodeConflict, anEnvironment+" exists already", e.Name)
+	}
+	return changed(ctx, t.tx, readEnvironment, anEnvironment, string(e.ID), `UPDATE environment_specs SET name = $2, base_image = $3,
+		python_packages = $4, apt_packages = $5, python_version = $6, updated_us = $7 WHERE id = $1 RETURNING `+environmentColumns,
+		string(e.ID), e.Name, e.BaseImage, packed(e.PythonPackages), packed(e.AptPackages), e.PythonVersion, now)
+}
+
+// Get implements Environments.
+func (t environments) Get(ctx context.Context, id stacyvm.EnvironmentID) (stacyvm.Environment, error) {
+	return found(ctx, t.tx, readEnvironment, anEnvironment, id, `SELECT `+environmentColumns+` FROM environment_specs WHERE id = $1`)
+}
+
+// List implements Environments.
+func (t environments) List(ctx context.Context, owner string, page Page) ([]stacyvm.Environment, error) {
+	var c clause
+	c.add(`owner_id = %s`, owner)
+	text := `SELECT ` + environmentColumns + ` FROM environment_specs` + c.newest(page)
+	return all(ctx, t.tx, readEnvironment, text, c.args...)
+}
+
+// Delete implements Environments.
+func (t environments) Delete(ctx context.Context, id stacyvm.EnvironmentID) error {
+	return t.remove(ctx, anEnvironment, string(id), `DELETE FROM environment_specs WHERE id = $1`)
+}

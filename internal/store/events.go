@@ -1,0 +1,141 @@
+package store
+
+import (
+	"context"
+	"time"
+
+	"github.com/stacyvm/stacyvm/internal/stacyvm"
+)
+
+const (
+	// EventLife and EventCount bound what is kept for subscribers that come back.
+	EventLife  = 24 * time.Hour
+	EventCount = 100_000
+
+	// numberedAtOnce bounds one statement that gives numbers.
+	numberedAtOnce = 5000
+)
+
+// Events is the outbox: what happened, written in the transaction in which it happened, for whoever subscribed. See
+// docs/adr/0006.
+type Events interface {
+	// Append writes notices, in their order. They get their numbers no earlier than with the commit.
+	Append(ctx context.Context, notices []stacyvm.Notice) error
+	// List gives the notices after a number, in order. A notice that has not come once a later one is there never comes.
+	List(ctx context.Context, filter EventFilter) ([]stacyvm.Notice, error)
+	// Span tells what List can give.
+	Span(ctx context.Context) (EventSpan, error)
+	// Purge forgets what is older than EventLife, and the oldest of more than EventCount, and returns their number.
+	Purge(ctx context.Context) (int, error)
+}
+
+// EventFilter selects notices; the zero value selects all.
+type EventFilter struct {
+	Tenant string // only this tenant's
+	After  int64  // number of the last one that was seen
+	Limit  int    // 0: 100
+}
+
+// EventSpan is the numbers of the oldest notice that is kept and of the last one that was made: First is Last+1 when none is
+// kept.
+type EventSpan struct{ First, Last int64 }
+
+// events implements Events.
+type events struct{ *tx }
+
+const eventColumns = `number, kind, sandbox_id, tenant_id, data, created_us`
+
+// Append implements Events.
+func (t events) Append(ctx context.Context, notices []stacyvm.Notice) error {
+	if len(notices) == 0 {
+		return nil
+	}
+	next, err := t.reserve(ctx, len(notices))
+	if err != nil {
+		return err
+	}
+	t.told = true
+	return appendLines(ctx, t.tx, `events (`+eventColumns+`)`, notices, func(c *clause, now int64, n stacyvm.Notice) string {
+		var number any
+		if next > 0 {
+			number = next
+			next++
+		}
+		return `(CAST(` + c.arg(number) + ` AS BIGINT), ` + c.list(string(n.Kind), string(n.SandboxID), n.TenantID, packed(n.Data), or(toUS(n.CreatedAt), now))[1:]
+	})
+}
+
+// reserve takes n numbers and gives the first, where transactions commit one after the other. Elsewhere it gives 0: holding
+// the counter until the commit would make all writers wait for each other's sync, so numbers are given after it.
+func (t events) reserve(ctx context.Context, n int) (int64, error) {
+	if !t.dialect.serial {
+		return 0, nil
+	}
+	last, _, err := one(ctx, t.tx, number, `UPDATE event_counter SET last = last + $1 WHERE one = 1 RETURNING last`, int64(n))
+	return last - int64(n) + 1, err
+}
+
+// number gives numbers to notices that were committed without. The counter's row is locked first, so that those who do this
+// take turns, and each sees all that the one before it gave: numbers become visible in their order.
+func (t events) number(ctx context.Context) (int, error) {
+	last, _, err := one(ctx, t.tx, number, `SELECT last FROM event_counter WHERE one = 1`+t.dialect.rowLock)
+	if err != nil {
+		return 0, err
+	}
+	n, err := t.exec(ctx, `
+		WITH fresh AS (SELECT id, row_number() OVER (ORDER BY id) AS place FROM events WHERE number IS NULL ORDER BY id LIMIT $2)
+		UPDATE events SET number = $1 + fresh.place FROM fresh WHERE events.id = fresh.id`, last, int64(numberedAtOnce))
+	if err != nil || n == 0 {
+		return 0, err
+	}
+	_, err = t.exec(ctx, `UPDATE event_counter SET last = $1 WHERE one = 1`, last+n)
+	return int(n), err
+}
+
+// List implements Events.
+func (t events) List(ctx context.Context, f EventFilter) ([]stacyvm.Notice, error) {
+	var c clause
+	c.equal(`tenant_id`, f.Tenant)
+	c.add(`number > %s`, f.After)
+	text := `SELECT ` + eventColumns + ` FROM events` + c.where() + ` ORDER BY number LIMIT ` + c.arg(limited(f.Limit, listed))
+	return all(ctx, t.tx, func(row scanner) (n stacyvm.Notice, err error) {
+		var data string
+		var created int64
+		if err = row.Scan(&n.Number, &n.Kind, &n.SandboxID, &n.TenantID, &data, &created); err != nil {
+			return n, err
+		}
+		n.CreatedAt = fromUS(created)
+		return n, unpack(&data, &n.Data)
+	}, text, c.args...)
+}
+
+// Span implements Events.
+func (t events) Span(ctx context.Context) (EventSpan, error) {
+	last, _, err := one(ctx, t.tx, number, `SELECT last FROM event_counter WHERE one = 1`)
+	if err != nil {
+		return EventSpan{}, err
+	}
+	first, ok, err := one(ctx, t.tx, number, `SELECT number FROM events WHERE number IS NOT NULL ORDER BY number LIMIT 1`)
+	if err == nil && !ok {
+		first = last + 1
+	}
+	return EventSpan{First: first, Last: last}, err
+}
+
+// Purge implements Events.
+func (t events) Purge(ctx context.Context) (int, error) {
+	now, err := t.nowUS(ctx)
+	if err != nil {
+		return 0, err
+	}
+	span, err := t.Span(ctx)
+	if err != nil {
+		return 0, err
+	}
+	old, err := t.exec(ctx, `DELETE FROM events WHERE created_us <= $1`, now-EventLife.Microseconds())
+	if err != nil {
+		return 0, err
+	}
+	many, err := t.exec(ctx, `DELETE FROM events WHERE number <= $1`, span.Last-EventCount)
+	return int(old + many), err
+}

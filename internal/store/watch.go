@@ -1,0 +1,69 @@
+package store
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+// watchEvery is how often watchers look without being told: another process may have written, or its message got lost.
+const watchEvery = 500 * time.Millisecond
+
+// bell wakes watchers. It keeps nothing for them: whoever is late reads more at once.
+type bell struct {
+	mu       sync.Mutex
+	watchers map[chan struct{}]struct{}
+	poll     *time.Timer // runs while there are watchers
+}
+
+// Watch implements Store.
+func (b *bell) Watch(ctx context.Context) <-chan struct{} {
+	woken := make(chan struct{}, 1)
+	if ctx.Err() != nil {
+		return woken
+	}
+	b.mu.Lock()
+	if b.watchers == nil {
+		b.watchers = map[chan struct{}]struct{}{}
+	}
+	b.watchers[woken] = struct{}{}
+	switch {
+	case b.poll == nil:
+		b.poll = time.AfterFunc(watchEvery, b.tick)
+	case len(b.watchers) == 1:
+		b.poll.Reset(watchEvery)
+	}
+	b.mu.Unlock()
+	context.AfterFunc(ctx, func() { b.leave(woken) })
+	return woken
+}
+
+func (b *bell) leave(woken chan struct{}) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.watchers, woken)
+	if len(b.watchers) == 0 {
+		b.poll.Stop()
+	}
+}
+
+// ring wakes everybody.
+func (b *bell) ring() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for woken := range b.watchers {
+		select {
+		case woken <- struct{}{}:
+		default: // it has not looked since the last time
+		}
+	}
+}
+
+func (b *bell) tick() {
+	b.ring()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.watchers) > 0 {
+		b.poll.Reset(watchEvery)
+	}
+}
