@@ -2,13 +2,20 @@
 # Prints what sandboxes could leave on a machine: our processes, mounts, network namespaces, cgroups and temporary files.
 # Two prints that differ mean a leak.
 set -uo pipefail
-for status in /proc/[0-9]*/status; do
-	exe=$(readlink "${status%/status}/exe" 2>/dev/null) || continue
-	case "$exe" in
-	*stacyvm* | *runsc*) echo "process ${exe##*/} $(tr '\0' ' ' <"${status%/status}/cmdline" 2>/dev/null | cut -c1-120)" ;;
+tmp=${TMPDIR:-/tmp}
+tmp=${tmp%/}
+for process in /proc/[0-9]*; do
+	program=$(readlink "$process/exe" 2>/dev/null) || continue
+	place=$(readlink "$process/cwd" 2>/dev/null) || continue # a command of the mock engine has only this of us
+	case "$program $place" in
+	*stacyvm*" "* | *runsc*" "* | *" $tmp/Test"*)
+		echo "process ${program##*/} $(tr '\0' ' ' 2>/dev/null <"$process/cmdline" | cut -c1-120)"
+		;;
 	esac
 done | sort | uniq -c
-grep -E 'stacyvm|runsc' /proc/self/mountinfo | awk '{print "mount", $5}' | sort
+# Of whatever program: the tests mount small file systems in temporary directories.
+awk -v tmp="$tmp/" '/stacyvm|runsc/ || index($5, tmp) == 1 { print "mount", $5 }' /proc/self/mountinfo | sort
 ls /run/netns 2>/dev/null | sed 's/^/netns /'
-find /sys/fs/cgroup -maxdepth 4 -type d -name '*stacyvm*' 2>/dev/null | sed 's/^/cgroup /' | sort
-find "${TMPDIR:-/tmp}" -maxdepth 1 -name 'stacyvm*' 2>/dev/null | sed 's/^/file /' | sort
+# stacyvm-HASH-ID: directly below the root with cgroup v2, below each controller with v1.
+find /sys/fs/cgroup -maxdepth 2 -type d -name 'stacyvm-*' 2>/dev/null | sed 's/^/cgroup /' | sort
+find "$tmp" -maxdepth 1 -name 'stacyvm*' 2>/dev/null | sed 's/^/file /' | sort

@@ -2,7 +2,9 @@ package image
 
 import (
 	"archive/tar"
+	"bytes"
 	"context"
+	"debug/elf"
 	"errors"
 	"io"
 	"io/fs"
@@ -18,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
+	"github.com/stacyvm/stacyvm/internal/testneed"
 )
 
 func TestCopiedDirectory(t *testing.T) {
@@ -95,15 +98,7 @@ func TestWrongSources(t *testing.T) {
 
 // TestFullDisk imports into a file system of 4 MiB.
 func TestFullDisk(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("mounting needs root")
-	}
-	disk := t.TempDir()
-	if err := unix.Mount("tmpfs", disk, "tmpfs", 0, "size=4m"); err != nil {
-		t.Skipf("no file system can be mounted: %v", err)
-	}
-	defer unix.Unmount(disk, 0)
-	store := open(t, filepath.Join(disk, "images"))
+	store := open(t, filepath.Join(testneed.Tmpfs(t, 4<<20), "images"))
 	for range 3 {
 		wantCode(t, importEntries(t, store, "big", file("a", strings.Repeat("x", 3<<20)), file("b", strings.Repeat("x", 3<<20))), stacyvm.CodeStorageFull)
 		wantClean(t, store)
@@ -115,18 +110,12 @@ func TestFullDisk(t *testing.T) {
 
 // TestOtherFileSystemsStayOut copies a directory in which something is mounted.
 func TestOtherFileSystemsStayOut(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("mounting needs root")
-	}
 	source := t.TempDir()
 	put(t, source, "x", "y")
 	if err := os.Mkdir(filepath.Join(source, "mounted"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := unix.Mount("tmpfs", filepath.Join(source, "mounted"), "tmpfs", 0, "size=1m"); err != nil {
-		t.Skipf("no file system can be mounted: %v", err)
-	}
-	defer unix.Unmount(filepath.Join(source, "mounted"), 0)
+	testneed.Mount(t, filepath.Join(source, "mounted"), 1<<20)
 	put(t, source, "mounted/secret", "z")
 	store := open(t, t.TempDir())
 	if _, err := store.Import(t.Context(), "a", source, nil); err != nil {
@@ -139,13 +128,14 @@ func TestOtherFileSystemsStayOut(t *testing.T) {
 
 // TestBusybox runs a program of an imported image in its root.
 func TestBusybox(t *testing.T) {
-	busybox, err := exec.LookPath("busybox")
-	if err != nil || os.Geteuid() != 0 {
-		t.Skip("busybox and root are needed")
-	}
-	content, err := os.ReadFile(busybox)
+	testneed.Root(t, "enter a root file system")
+	path := testneed.Program(t, "busybox")
+	content, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if program, err := elf.NewFile(bytes.NewReader(content)); err != nil || slices.ContainsFunc(program.Progs, func(p *elf.Prog) bool { return p.Type == elf.PT_INTERP }) {
+		testneed.Missing(t, "busybox", path+" is not a static program")
 	}
 	store := open(t, t.TempDir())
 	err = importEntries(t, store, "busybox", dir("bin"), file("bin/busybox", string(content)).with(func(h *tar.Header) { h.Mode = 0o755 }),

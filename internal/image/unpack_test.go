@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -19,6 +20,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
+	"github.com/stacyvm/stacyvm/internal/testneed"
 )
 
 // outside is a directory beside the image store whose files nobody may touch.
@@ -218,37 +220,48 @@ func zstded(w io.Writer) io.WriteCloser {
 	return encoder
 }
 
+// bzipped asks the machine's own program: Go's library only unpacks.
+func bzipped(t *testing.T, plain []byte) []byte {
+	t.Helper()
+	bzip2 := exec.Command(testneed.Program(t, "bzip2"))
+	bzip2.Stdin = bytes.NewReader(plain)
+	out, err := bzip2.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
 func TestCompressions(t *testing.T) {
 	plain := archive(t, file("x", strings.Repeat("content", 10_000)))
-	contents := map[string][]byte{"plain": plain, "gzip": packed(t, plain, gzipped), "zstd": packed(t, plain, zstded)}
-	bzip2 := exec.Command("bzip2")
-	bzip2.Stdin = bytes.NewReader(plain)
-	if out, err := bzip2.Output(); err == nil {
-		contents["bzip2"] = out
-	} else {
-		t.Logf("bzip2 is not tried: %v", err)
-	}
-	for name, content := range contents {
-		store := open(t, t.TempDir())
-		var last int64
-		if _, err := store.ImportArchive(t.Context(), "a", bytes.NewReader(content), func(done int64) { last = done }); err != nil {
-			t.Errorf("%s: %v", name, err)
-			continue
-		}
-		if got := read(t, resolve(t, store, "a"), "x"); got != strings.Repeat("content", 10_000) || last != int64(len(content)) {
-			t.Errorf("%s: %d bytes, progress %d", name, len(got), last)
-		}
-		for _, cut := range []int{1, 100, len(content) / 2} {
-			_, err := store.ImportArchive(t.Context(), "b", bytes.NewReader(content[:cut]), nil)
-			wantCode(t, err, stacyvm.CodeInvalid)
-		}
-		if name != "plain" { // a plain archive has no checksum
-			broken := bytes.Clone(content)
-			broken[len(broken)/2] ^= 0x55
-			_, err := store.ImportArchive(t.Context(), "c", bytes.NewReader(broken), nil)
-			wantCode(t, err, stacyvm.CodeInvalid)
-		}
-		wantClean(t, store)
+	for name, pack := range map[string]func(*testing.T) []byte{
+		"plain": func(*testing.T) []byte { return plain },
+		"gzip":  func(t *testing.T) []byte { return packed(t, plain, gzipped) },
+		"zstd":  func(t *testing.T) []byte { return packed(t, plain, zstded) },
+		"bzip2": func(t *testing.T) []byte { return bzipped(t, plain) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			content := pack(t)
+			store := open(t, t.TempDir())
+			var last int64
+			if _, err := store.ImportArchive(t.Context(), "a", bytes.NewReader(content), func(done int64) { last = done }); err != nil {
+				t.Fatal(err)
+			}
+			if got := read(t, resolve(t, store, "a"), "x"); got != strings.Repeat("content", 10_000) || last != int64(len(content)) {
+				t.Errorf("%d bytes, progress %d", len(got), last)
+			}
+			for _, cut := range []int{1, 100, len(content) / 2} {
+				_, err := store.ImportArchive(t.Context(), "b", bytes.NewReader(content[:cut]), nil)
+				wantCode(t, err, stacyvm.CodeInvalid)
+			}
+			if name != "plain" { // a plain archive has no checksum
+				broken := bytes.Clone(content)
+				broken[len(broken)/2] ^= 0x55
+				_, err := store.ImportArchive(t.Context(), "c", bytes.NewReader(broken), nil)
+				wantCode(t, err, stacyvm.CodeInvalid)
+			}
+			wantClean(t, store)
+		})
 	}
 	for _, content := range []string{"\xfd7zXZ\x00\x00", "no archive at all", "", "\x1f\x8b", "BZh91AY"} {
 		_, err := open(t, t.TempDir()).ImportArchive(t.Context(), "a", strings.NewReader(content), nil)
@@ -332,8 +345,8 @@ func TestSparse(t *testing.T) {
 	if err := hole.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if out, err := exec.Command("tar", "-S", "-C", source, "-cf", target, ".").CombinedOutput(); err != nil {
-		t.Skipf("GNU tar is needed: %v %s", err, out)
+	if out, err := exec.Command(testneed.Program(t, "tar"), "-S", "-C", source, "-cf", target, ".").CombinedOutput(); err != nil {
+		testneed.Missing(t, "tar", fmt.Sprintf("GNU tar is needed: %v %s", err, out))
 	}
 	store := open(t, t.TempDir())
 	if _, err := store.Import(t.Context(), "a", target, nil); err != nil {

@@ -19,6 +19,7 @@ import (
 
 	"github.com/stacyvm/stacyvm/internal/guest"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
+	"github.com/stacyvm/stacyvm/internal/testneed"
 	guestv1 "github.com/stacyvm/stacyvm/proto/guest/v1"
 	"github.com/stacyvm/stacyvm/proto/guest/v1/guestv1connect"
 )
@@ -129,9 +130,7 @@ func TestFilesAreWrittenAndRead(t *testing.T) {
 }
 
 func TestFilesBelongToTheirUser(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("needs root to give files away")
-	}
+	testneed.Root(t, "give files away")
 	onBothRoots(t, func(t *testing.T, c *guest.Client, dir, base string) {
 		_, err := c.WriteFile(t.Context(), base+"/home/new/file", 0, "1234:4321", strings.NewReader("x"))
 		must(t, err)

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/stacyvm/stacyvm/internal/testneed"
 	guestv1 "github.com/stacyvm/stacyvm/proto/guest/v1"
 )
 
@@ -81,9 +82,7 @@ func TestHostileUsers(t *testing.T) {
 }
 
 func TestRunAsUser(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("needs root: only root may become another user")
-	}
+	testneed.Root(t, "become another user")
 	h := newHost(t)
 	for dir := h.root; dir != "/"; dir = filepath.Dir(dir) { // the test's directories are private
 		if info, err := os.Stat(dir); err != nil || info.Mode()&0o001 != 0 {

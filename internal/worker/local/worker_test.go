@@ -14,6 +14,7 @@ import (
 	"github.com/stacyvm/stacyvm/internal/engine/mock"
 	"github.com/stacyvm/stacyvm/internal/guest"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
+	"github.com/stacyvm/stacyvm/internal/testneed"
 	"github.com/stacyvm/stacyvm/internal/worker"
 	"github.com/stacyvm/stacyvm/internal/worker/local"
 	"github.com/stacyvm/stacyvm/internal/worker/workertest"
@@ -220,7 +221,7 @@ func TestCyclesLeaveNothing(t *testing.T) {
 	descriptors := func() int {
 		entries, err := os.ReadDir("/proc/self/fd")
 		if err != nil {
-			t.Skip("no /proc here: ", err)
+			testneed.Missing(t, "proc", err.Error())
 		}
 		return len(entries)
 	}
