@@ -1,0 +1,101 @@
+package store
+
+import (
+	"context"
+	"time"
+
+	"github.com/stacyvm/stacyvm/internal/stacyvm"
+)
+
+const (
+	// SettleTime is how long nothing is taken over from another worker after the first start that follows a new
+	// incarnation: the owners come back first.
+	SettleTime = stacyvm.LeaseTTL + stacyvm.LeaseGrace
+	// settleLife is what a sandbox has left at least when a database settles: its life may have been extended after the
+	// backup was taken, and its owner must see it first.
+	settleLife = 5 * time.Minute
+
+	settleDuty = "settle"
+	typeDuty   = "duty"
+)
+
+// Raise makes the next incarnation of a database that was put back from a backup, or promoted: one more than its own and
+// than above, which may name a higher one that is known from elsewhere. Every live row is stamped with it, so that it is
+// newer than whatever workers have confirmed, and the next Settle has something to do. No server may use a database that is
+// put back; CodeUnavailable and others as for Update.
+func Raise(ctx context.Context, s Store, above int64) (cluster Cluster, err error) {
+	err = s.Update(ctx, func(x Tx) error {
+		cluster, err = x.(*tx).reincarnate(ctx, above)
+		return err
+	})
+	return cluster, err
+}
+
+// reincarnate is Raise within a transaction.
+func (t *tx) reincarnate(ctx context.Context, above int64) (Cluster, error) {
+	now, err := t.nowUS(ctx)
+	if err != nil {
+		return Cluster{}, err
+	}
+	cluster, err := identity(ctx, t)
+	if err != nil {
+		return cluster, err
+	}
+	cluster.Incarnation = max(cluster.Incarnation, above) + 1
+	if _, err := t.exec(ctx, `UPDATE cluster SET incarnation = $1 WHERE one = 1`, cluster.Incarnation); err != nil {
+		return cluster, err
+	}
+	if _, err := t.exec(ctx, `UPDATE sandboxes SET incarnation = $1, updated_us = $2 WHERE `+active, cluster.Incarnation, now); err != nil {
+		return cluster, err
+	}
+	_, err = t.exec(ctx, `
+		INSERT INTO leases AS l (`+leaseColumns+`) VALUES ($1, $2, NULL, NULL, 1, 1, 0)
+		ON CONFLICT (resource_id) DO UPDATE SET holder_id = NULL, holder_session = NULL, generation = l.generation + 1, expires_us = 0`,
+		settleDuty, typeDuty)
+	return cluster, err
+}
+
+// Settle is called by a starting control plane. The first one after Raise gives every owner time to come back: leases that
+// ran out live again, so that nobody else takes them for SettleTime, and so do sandboxes whose time has passed. until is
+// when the database has settled, by its own clock; zero: it has, nothing was raised lately.
+func Settle(ctx context.Context, s Store, self stacyvm.WorkerID, session string) (until time.Time, err error) {
+	err = s.Update(ctx, func(x Tx) error {
+		t := x.(*tx)
+		until = time.Time{}
+		now, err := t.nowUS(ctx)
+		if err != nil {
+			return err
+		}
+		duty, err := t.Leases().Get(ctx, settleDuty)
+		switch {
+		case stacyvm.CodeOf(err) == stacyvm.CodeNotFound:
+			return nil
+		case err != nil:
+			return err
+		case duty.Holder != "":
+			if toUS(duty.ExpiresAt) > now {
+				until = duty.ExpiresAt
+			}
+			return nil
+		}
+		duty, err = t.Leases().Acquire(ctx, LeaseRequest{Resource: settleDuty, Type: typeDuty, Holder: self, Session: session, TTL: SettleTime})
+		if err != nil {
+			return err
+		}
+		until = duty.ExpiresAt
+		return t.revive(ctx, now)
+	})
+	return until, err
+}
+
+// revive gives leases and sandboxes whose time has passed a little more.
+func (t *tx) revive(ctx context.Context, now int64) error {
+	_, err := t.exec(ctx, `UPDATE leases SET expires_us = $1 WHERE holder_id IS NOT NULL AND resource_type <> $2 AND expires_us < $1`,
+		now+stacyvm.LeaseTTL.Microseconds(), typeDuty)
+	if err != nil {
+		return err
+	}
+	_, err = t.exec(ctx, `UPDATE sandboxes SET expires_us = $1 WHERE `+active+` AND state <> $2 AND expires_us < $1`,
+		now+settleLife.Microseconds(), string(stacyvm.StateExpired))
+	return err
+}

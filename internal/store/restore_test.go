@@ -1,0 +1,308 @@
+package store_test
+
+import (
+	"database/sql"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stacyvm/stacyvm/internal/stacyvm"
+	"github.com/stacyvm/stacyvm/internal/store"
+)
+
+// filed is a directory with a database that was closed, and a backup of an earlier moment.
+type filed struct {
+	path, backup  string
+	kept, lost    stacyvm.SandboxID // in both; in the database alone
+	cluster       store.Cluster
+	backedUp      store.Backup
+	before, after map[stacyvm.SandboxID]stacyvm.Sandbox
+}
+
+func fileAway(t *testing.T) filed {
+	t.Helper()
+	dir := t.TempDir()
+	f := filed{path: filepath.Join(dir, "data", "stacyvm.db"), backup: filepath.Join(dir, "backup")}
+	s, err := store.NewSQLiteStore(t.Context(), f.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	add := func() stacyvm.SandboxID {
+		id, err := addSandbox(t.Context(), s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return id
+	}
+	f.kept = add()
+	f.before = liveRows(t, s)
+	if f.backedUp, err = store.BackupSQLite(t.Context(), store.BackupRequest{Database: f.path, Out: f.backup}); err != nil {
+		t.Fatal(err)
+	}
+	f.lost = add()
+	f.after = liveRows(t, s)
+	if f.cluster, err = s.Cluster(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+func (f filed) restore(t *testing.T) (store.Restored, error) {
+	t.Helper()
+	return store.RestoreSQLite(t.Context(), store.RestoreRequest{Backup: f.backup, Database: f.path})
+}
+
+func TestRestore(t *testing.T) {
+	f := fileAway(t)
+	done, err := f.restore(t)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if done.Unsummed || done.Incarnation != f.cluster.Incarnation+1 || done.SHA256 != f.backedUp.SHA256 || done.Known != done.Schema || done.Sandboxes != len(f.before) {
+		t.Errorf("restored %+v of %+v", done, f.backedUp)
+	}
+	wantFiles(t, filepath.Dir(f.path), "stacyvm.db", filepath.Base(done.Safety))
+	s := openAt(t, f.path)
+	cluster, err := s.Cluster(t.Context())
+	if err != nil || cluster.ID != f.cluster.ID || cluster.Incarnation != done.Incarnation {
+		t.Errorf("the cluster is %+v, %v", cluster, err)
+	}
+	rows := liveRows(t, s)
+	for id, was := range f.before {
+		is := rows[id]
+		if is.Fence.Compare(was.Fence) <= 0 || is.Fence.Epoch != was.Fence.Epoch || is.OwnerID != was.OwnerID || !is.CreatedAt.Equal(was.CreatedAt) {
+			t.Errorf("%s became %+v, was %+v", id, is, was)
+		}
+	}
+	if len(rows) != len(f.before) {
+		t.Errorf("%d rows, want %d", len(rows), len(f.before))
+	}
+	if kept := liveRows(t, openAt(t, done.Safety)); len(kept) != len(f.after) {
+		t.Errorf("the safety copy has %d rows, want %d", len(kept), len(f.after))
+	}
+	if info, err := os.Stat(f.path); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("mode %v, %v", info.Mode(), err)
+	}
+}
+
+// TestRestoreTwice puts the same backup back again: the incarnation of the time in between never comes back.
+func TestRestoreTwice(t *testing.T) {
+	f := fileAway(t)
+	for i := range int64(3) {
+		done, err := f.restore(t)
+		if err != nil || done.Incarnation != f.cluster.Incarnation+1+i {
+			t.Errorf("incarnation %d, %v", done.Incarnation, err)
+		}
+	}
+	if err := os.Remove(f.path); err != nil {
+		t.Fatal(err)
+	}
+	done, err := store.RestoreSQLite(t.Context(), store.RestoreRequest{Backup: f.backup, Database: f.path, Above: 41})
+	if err != nil || done.Incarnation != 42 || done.Safety != "" {
+		t.Errorf("%+v, %v", done, err)
+	}
+}
+
+// TestRestoreOverDamage has a database that cannot be read, with a log beside it that must not reach the new one.
+func TestRestoreOverDamage(t *testing.T) {
+	f := fileAway(t)
+	for suffix, content := range map[string]string{"": "this was a database once, long ago and far away", "-wal": "rubbish", "-shm": "more"} {
+		if err := os.WriteFile(f.path+suffix, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	done, err := f.restore(t)
+	if err != nil {
+		t.Fatal(err)
+	}
+	safety := filepath.Base(done.Safety)
+	wantFiles(t, filepath.Dir(f.path), "stacyvm.db", safety, safety+"-shm", safety+"-wal")
+	if rows := liveRows(t, openAt(t, f.path)); len(rows) != len(f.before) {
+		t.Errorf("%d rows, want %d", len(rows), len(f.before))
+	}
+}
+
+// TestRestoreRefuses leaves the database as it is.
+func TestRestoreRefuses(t *testing.T) {
+	edit := func(change func(t *testing.T, content []byte) []byte) func(*testing.T, filed) {
+		return func(t *testing.T, f filed) {
+			content, err := os.ReadFile(f.backup)
+			if err == nil {
+				err = os.WriteFile(f.backup, change(t, content), 0o600)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	unsummed := func(t *testing.T, f filed) {
+		if err := os.Remove(f.backup + ".sha256"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	statement := func(text string) func(*testing.T, filed) {
+		return func(t *testing.T, f filed) {
+			unsummed(t, f)
+			db, err := sql.Open("sqlite", f.backup)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer db.Close()
+			if _, err := db.ExecContext(t.Context(), text); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	flip := edit(func(_ *testing.T, content []byte) []byte { content[len(content)/2] ^= 1; return content })
+	tests := []struct {
+		name   string
+		change func(*testing.T, filed)
+		want   stacyvm.Code
+	}{
+		{"one bit is wrong", flip, stacyvm.CodeInvalid},
+		{"cut off", edit(func(_ *testing.T, content []byte) []byte { return content[:len(content)-5000] }), stacyvm.CodeInvalid},
+		{"cut off, without a checksum", func(t *testing.T, f filed) {
+			unsummed(t, f)
+			edit(func(_ *testing.T, content []byte) []byte { return content[:len(content)-5000] })(t, f)
+		}, stacyvm.CodeInternal},
+		{"no database", func(t *testing.T, f filed) {
+			unsummed(t, f)
+			edit(func(*testing.T, []byte) []byte { return make([]byte, 20000) })(t, f)
+		}, stacyvm.CodeInvalid},
+		{"empty", func(t *testing.T, f filed) {
+			unsummed(t, f)
+			edit(func(*testing.T, []byte) []byte { return nil })(t, f)
+		}, stacyvm.CodeInvalid},
+		{"another program's database", statement(`DROP TABLE cluster`), stacyvm.CodeInvalid},
+		{"a newer schema", statement(`INSERT INTO schema_migrations (version_id, is_applied) VALUES (9000, true)`), stacyvm.CodeUnsupported},
+		{"the checksum is none", func(t *testing.T, f filed) {
+			if err := os.WriteFile(f.backup+".sha256", []byte("hello"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}, stacyvm.CodeInvalid},
+		{"a database in use", func(t *testing.T, f filed) {
+			if err := os.WriteFile(f.backup+"-wal", nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}, stacyvm.CodeInvalid},
+		{"it is not there", func(t *testing.T, f filed) {
+			if err := os.Remove(f.backup); err != nil {
+				t.Fatal(err)
+			}
+		}, stacyvm.CodeInvalid},
+		{"another process has the database open", func(t *testing.T, f filed) { _ = openAt(t, f.path) }, stacyvm.CodeConflict},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			f := fileAway(t)
+			tt.change(t, f)
+			if _, err := f.restore(t); stacyvm.CodeOf(err) != tt.want {
+				t.Errorf("got %v, want %s", err, tt.want)
+			}
+			if rows := liveRows(t, openAt(t, f.path)); len(rows) != len(f.after) {
+				t.Errorf("%d rows, want %d", len(rows), len(f.after))
+			}
+		})
+	}
+}
+
+// TestRestoreOfAnotherCluster is refused as long as the present one has sandboxes: nobody would look after them.
+func TestRestoreOfAnotherCluster(t *testing.T) {
+	f, other := fileAway(t), fileAway(t)
+	request := store.RestoreRequest{Backup: other.backup, Database: f.path}
+	if _, err := store.RestoreSQLite(t.Context(), request); stacyvm.CodeOf(err) != stacyvm.CodeConflict {
+		t.Errorf("over sandboxes of another cluster: %v", err)
+	}
+	request.Database = filepath.Join(t.TempDir(), "empty.db")
+	s, err := store.NewSQLiteStore(t.Context(), request.Database)
+	if err == nil {
+		err = s.Close()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if done, err := store.RestoreSQLite(t.Context(), request); err != nil || done.Cluster.ID != other.cluster.ID {
+		t.Errorf("over an empty database: %+v, %v", done, err)
+	}
+}
+
+func TestRestoreWithoutChecksum(t *testing.T) {
+	f := fileAway(t)
+	if err := os.Remove(f.backup + ".sha256"); err != nil {
+		t.Fatal(err)
+	}
+	if done, err := f.restore(t); err != nil || !done.Unsummed {
+		t.Errorf("%+v, %v", done, err)
+	}
+}
+
+// TestSettle has the first start after a restore bring back what ran out meanwhile, once.
+func TestSettle(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "stacyvm.db")
+	const later = 48 * time.Hour // everything has run out by then
+	// at opens the database as a process that starts at that time: one that lives through a jump of the clock takes nothing
+	// over for a while by itself.
+	at := func(skew time.Duration) store.Store {
+		s, err := store.Open(t.Context(), store.Config{Path: path, Skew: func() time.Duration { return skew }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = s.Close() })
+		return s
+	}
+	settle := func(s store.Store) time.Time {
+		t.Helper()
+		until, err := store.Settle(t.Context(), s, "w", "now")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return until
+	}
+	acquire := func(s store.Store, holder stacyvm.WorkerID, id stacyvm.SandboxID) error {
+		return s.Update(t.Context(), func(tx store.Tx) error {
+			_, err := tx.Leases().Acquire(t.Context(), store.LeaseRequest{
+				Resource: string(id), Type: "sandbox", Holder: holder, Session: "s", TTL: stacyvm.LeaseTTL, Grace: stacyvm.LeaseGrace})
+			return err
+		})
+	}
+	first := at(0)
+	id, err := addSandbox(t.Context(), first)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if until := settle(first); !until.IsZero() {
+		t.Errorf("a database that was never raised settles until %s", until)
+	}
+	if err := acquire(at(later), "other", twin(id)); err != nil {
+		t.Fatalf("a lease that ran out, before the restore: %v", err)
+	}
+	if _, err := store.Raise(t.Context(), first, 0); err != nil {
+		t.Fatal(err)
+	}
+	start := time.Now().Add(later)
+	until := settle(at(later))
+	if left := until.Sub(start); left < store.SettleTime || left > store.SettleTime+time.Minute {
+		t.Errorf("it settles for %s", left)
+	}
+	if left := liveRows(t, first)[id].ExpiresAt.Sub(start); left < time.Minute {
+		t.Errorf("the sandbox expires %s after the start", left)
+	}
+	settling := at(later + store.SettleTime - 5*time.Second)
+	if err := acquire(settling, "thief", id); stacyvm.CodeOf(err) != stacyvm.CodeConflict {
+		t.Errorf("another took it over while the database settled: %v", err)
+	}
+	if again := settle(settling); !again.Equal(until) {
+		t.Errorf("a second start settles until %s, the first until %s", again, until)
+	}
+	settled := at(later + store.SettleTime + time.Minute)
+	if again := settle(settled); !again.IsZero() {
+		t.Errorf("it settles a second time, until %s", again)
+	}
+	if err := acquire(settled, "heir", id); err != nil {
+		t.Errorf("after it has settled: %v", err)
+	}
+}
