@@ -4,6 +4,8 @@ import (
 	"context"
 	"sync"
 	"time"
+
+	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
 
 const (
@@ -23,6 +25,9 @@ type clock struct {
 	mono   time.Time // the last reading, on both clocks
 	wall   int64     // microseconds
 	paused time.Time // monotonic
+
+	silent bool      // the database did not answer since
+	heard  time.Time // monotonic
 }
 
 // skewed adds the skew that a test asked for.
@@ -45,6 +50,31 @@ func (c *clock) mayTakeOver(wall int64, mono time.Time) bool {
 	}
 	c.seen, c.wall, c.mono = true, wall, mono
 	return !mono.Before(c.paused)
+}
+
+// missed notes that the database did not answer.
+func (c *clock) missed() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.silent = true
+}
+
+// answered notes that it did. After a silence longer than a lease every lease seems to have run out, because nobody could
+// renew: owners come first.
+func (c *clock) answered(mono time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.silent && mono.Sub(c.heard) > stacyvm.LeaseTTL {
+		c.paused = mono.Add(driftPause)
+	}
+	c.silent, c.heard = false, mono
+}
+
+// pause leaves the leases of others alone for a while.
+func (c *clock) pause(mono time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.paused = mono.Add(driftPause)
 }
 
 // hostClock reads the clock of an embedded database, which is this host's.

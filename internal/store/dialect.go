@@ -11,10 +11,14 @@ import (
 type dialect struct {
 	name  string
 	goose goose.Dialect
-	// clock reads the database's clock in microseconds.
+	// clock reads the database's clock in microseconds; nil where the begin of a transaction brings it.
 	clock func(context.Context, querier) (int64, error)
-	// rowLock is appended to a SELECT whose row the transaction is about to change.
+	// rowLock is appended to a SELECT whose row must stay as it is until the end of the transaction; empty where writers
+	// take turns.
 	rowLock string
+	// hold is a statement that waits for the other transactions which named the same scope ($1); empty where writers take
+	// turns.
+	hold string
 	// members is the table of a JSON object's members, with the columns key and value: a list as one argument, so that
 	// the statement is the same for any length.
 	members func(argument string) string

@@ -37,7 +37,7 @@ func (t idempotency) Begin(ctx context.Context, claim IdempotencyRecord) (*Idemp
 	known, ok, err := one(ctx, t.tx, func(row scanner) (r IdempotencyRecord, err error) {
 		err = row.Scan(&r.Scope, &r.Key, &r.BodyHash, &r.Sandbox, &r.Done, &r.Status, &r.Body)
 		return r, err
-	}, `SELECT `+keyFields+` FROM idempotency_keys WHERE scope = $1 AND request_key = $2`, claim.Scope, claim.Key)
+	}, `SELECT `+keyFields+` FROM idempotency_keys WHERE scope = $1 AND request_key = $2`+t.lock(), claim.Scope, claim.Key)
 	if err == nil && !ok {
 		return nil, stacyvm.Errorf(stacyvm.CodeUnavailable, "the key was freed at this moment: try again")
 	}

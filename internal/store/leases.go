@@ -37,7 +37,7 @@ func (t leases) Acquire(ctx context.Context, r LeaseRequest) (stacyvm.Lease, err
 		return stacyvm.Lease{}, err
 	}
 	if r.Type == typeSandbox {
-		_, ok, err := one(ctx, t.tx, number, `SELECT fence FROM sandboxes WHERE id = $1 AND `+active+t.dialect.rowLock, r.Resource)
+		_, ok, err := one(ctx, t.tx, number, `SELECT fence FROM sandboxes WHERE id = $1 AND `+active+t.lock(), r.Resource)
 		if err != nil {
 			return stacyvm.Lease{}, err
 		}
@@ -127,7 +127,7 @@ func (t leases) Release(ctx context.Context, resource string, holder stacyvm.Wor
 
 // Get implements Leases.
 func (t leases) Get(ctx context.Context, resource string) (stacyvm.Lease, error) {
-	lease, ok, err := one(ctx, t.tx, readLease, `SELECT `+leaseColumns+` FROM leases WHERE resource_id = $1`, resource)
+	lease, ok, err := one(ctx, t.tx, readLease, `SELECT `+leaseColumns+` FROM leases WHERE resource_id = $1`+t.lock(), resource)
 	if err == nil && !ok {
 		return lease, stacyvm.Errorf(stacyvm.CodeNotFound, "%.64q was never leased", resource)
 	}

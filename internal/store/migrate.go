@@ -29,10 +29,19 @@ func migrate(ctx context.Context, d *dialect, db *sql.DB) error {
 			return err
 		}
 		if try == migrateTries || ctx.Err() != nil {
-			return stacyvm.Wrap(stacyvm.CodeOf(d.translate(err)), err, "the database's schema cannot be brought up to date")
+			return notMigrated(d, err)
 		}
 		time.Sleep(rand.N(20 * time.Millisecond))
 	}
+}
+
+// notMigrated is the error of a migration that failed; nil stays nil.
+func notMigrated(d *dialect, err error) error {
+	var known *stacyvm.Error
+	if err == nil || errors.As(err, &known) {
+		return err
+	}
+	return stacyvm.Wrap(stacyvm.CodeOf(d.translate(err)), err, "the database's schema cannot be brought up to date")
 }
 
 func migrateOnce(ctx context.Context, d *dialect, db *sql.DB) error {

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"fmt"
 	"strings"
 
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
@@ -51,7 +52,7 @@ func (t sandboxes) Insert(ctx context.Context, s stacyvm.Sandbox) (stacyvm.Sandb
 
 // Get implements Sandboxes.
 func (t sandboxes) Get(ctx context.Context, id stacyvm.SandboxID) (stacyvm.Sandbox, error) {
-	s, ok, err := one(ctx, t.tx, readSandbox, `SELECT `+sandboxColumns+` FROM sandboxes WHERE id = $1`, string(id))
+	s, ok, err := one(ctx, t.tx, readSandbox, `SELECT `+sandboxColumns+` FROM sandboxes WHERE id = $1`+t.lock(), string(id))
 	if err == nil && !ok {
 		return s, noSandbox(id)
 	}
@@ -72,6 +73,9 @@ func (t sandboxes) List(ctx context.Context, filter SandboxFilter) ([]stacyvm.Sa
 func (t sandboxes) Count(ctx context.Context, filter SandboxFilter) (int, error) {
 	c, err := t.filter(ctx, filter)
 	if err != nil {
+		return 0, err
+	}
+	if err := t.hold(ctx, fmt.Sprint("count of sandboxes", c.where(), c.args)); err != nil {
 		return 0, err
 	}
 	n, _, err := one(ctx, t.tx, number, `SELECT count(*) FROM sandboxes`+c.where(), c.args...)

@@ -37,6 +37,7 @@ type sqliteStore struct {
 	writer  *writer
 	writes  *sql.DB
 	reads   *sql.DB
+	limit   time.Duration // of a statement that reads
 	closed  atomic.Bool
 }
 
@@ -51,7 +52,7 @@ func openSQLite(ctx context.Context, config Config) (Store, error) {
 	if err := makeFile(path); err != nil {
 		return nil, err
 	}
-	s := &sqliteStore{dialect: sqliteDialect(path), clock: &clock{skew: config.Skew}}
+	s := &sqliteStore{dialect: sqliteDialect(path), clock: &clock{skew: config.Skew}, limit: config.queryTimeout()}
 	if s.writes, err = connectSQLite(path, 1, false); err != nil {
 		return nil, err
 	}
@@ -177,7 +178,7 @@ func (s *sqliteStore) View(ctx context.Context, read func(Tx) error) error {
 	if s.closed.Load() {
 		return errClosed
 	}
-	err := view(ctx, s.reads, s.dialect, s.clock, read)
+	err := view(ctx, s.reads, s.dialect, s.clock, s.limit, read)
 	if stacyvm.CodeOf(err) == stacyvm.CodeInternal && s.closed.Load() {
 		return errClosed // meanwhile
 	}

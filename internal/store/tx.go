@@ -17,9 +17,12 @@ type tx struct {
 	// shared: other callers' changes stand in the same database transaction. An interrupted statement would roll all of
 	// them back, so a context is asked between statements only.
 	shared bool
+	writes bool
+	limit  time.Duration // of a statement; 0: none
 
 	ended  atomic.Bool
 	broken error     // the first statement that failed; nothing more is done after it
+	cause  error     // broken, as the driver gave it
 	now    int64     // microseconds; 0: not read yet
 	wall   int64     // now without a test's skew
 	read   time.Time // when now was read, for the monotonic clock
@@ -39,13 +42,18 @@ func (t *tx) nowUS(ctx context.Context) (int64, error) {
 	if err := t.ready(ctx); err != nil {
 		return 0, err
 	}
-	us, err := t.dialect.clock(t.statement(ctx), t.on)
+	statement, done := t.statement(ctx)
+	defer done()
+	us, err := t.dialect.clock(statement, t.on)
 	if err != nil {
 		return 0, t.fail(err)
 	}
-	t.wall, t.read, t.now = us, time.Now(), t.clock.skewed(us)
+	t.stamp(us)
 	return t.now, nil
 }
+
+// stamp notes the database's clock, once.
+func (t *tx) stamp(us int64) { t.wall, t.read, t.now = us, time.Now(), t.clock.skewed(us) }
 
 func (t *tx) Sandboxes() Sandboxes             { return sandboxes{t} }
 func (t *tx) Leases() Leases                   { return leases{t} }
@@ -75,18 +83,40 @@ func (t *tx) ready(ctx context.Context) error {
 	return interrupted(ctx)
 }
 
-// statement is the context that a statement runs with.
-func (t *tx) statement(ctx context.Context) context.Context {
-	if t.shared {
-		return context.WithoutCancel(ctx)
+// statement is the context that a statement runs with; done follows its last row.
+func (t *tx) statement(ctx context.Context) (_ context.Context, done context.CancelFunc) {
+	switch {
+	case t.shared:
+		return context.WithoutCancel(ctx), func() {}
+	case t.limit == 0:
+		return ctx, func() {}
 	}
-	return ctx
+	return context.WithTimeout(ctx, t.limit)
 }
 
-// fail ends the transaction's work: after an error SQLite may have rolled back already, and a further statement would
-// stand alone.
+// lock is appended to a SELECT of a row by its key. In an Update the row then stays as it is until the end, so that what
+// was read may decide what is written.
+func (t *tx) lock() string {
+	if t.writes {
+		return t.dialect.rowLock
+	}
+	return ""
+}
+
+// hold makes the Updates that hold the same scope take turns: the next one goes on when this one has ended. Where all
+// writers take turns it does nothing.
+func (t *tx) hold(ctx context.Context, scope string) error {
+	if !t.writes || t.dialect.hold == "" {
+		return nil
+	}
+	_, err := t.exec(ctx, t.dialect.hold, scope)
+	return err
+}
+
+// fail ends the transaction's work: after an error the database may have rolled back already, and a further statement
+// would stand alone.
 func (t *tx) fail(err error) error {
-	t.broken = t.dialect.translate(err)
+	t.cause, t.broken = err, t.dialect.translate(err)
 	return t.broken
 }
 
@@ -95,7 +125,9 @@ func (t *tx) exec(ctx context.Context, text string, args ...any) (int64, error) 
 	if err := t.ready(ctx); err != nil {
 		return 0, err
 	}
-	result, err := t.on.ExecContext(t.statement(ctx), text, args...)
+	statement, done := t.statement(ctx)
+	defer done()
+	result, err := t.on.ExecContext(statement, text, args...)
 	if err != nil {
 		return 0, t.fail(err)
 	}
@@ -114,7 +146,9 @@ func all[T any](ctx context.Context, t *tx, read func(scanner) (T, error), text 
 	if err := t.ready(ctx); err != nil {
 		return nil, err
 	}
-	rows, err := t.on.QueryContext(t.statement(ctx), text, args...)
+	statement, done := t.statement(ctx)
+	defer done()
+	rows, err := t.on.QueryContext(statement, text, args...)
 	if err != nil {
 		return nil, t.fail(err)
 	}

@@ -5,12 +5,13 @@ import (
 	"crypto/rand"
 	"database/sql"
 	"encoding/hex"
+	"time"
 
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
 
-// view runs read in a read-only transaction of its own.
-func view(ctx context.Context, db *sql.DB, d *dialect, c *clock, read func(Tx) error) error {
+// view runs read in a read-only transaction of its own; limit bounds each statement.
+func view(ctx context.Context, db *sql.DB, d *dialect, c *clock, limit time.Duration, read func(Tx) error) error {
 	if err := interrupted(ctx); err != nil {
 		return err
 	}
@@ -18,7 +19,7 @@ func view(ctx context.Context, db *sql.DB, d *dialect, c *clock, read func(Tx) e
 	if err != nil {
 		return blame(ctx, d, err)
 	}
-	t := &tx{on: on, dialect: d, clock: c}
+	t := &tx{on: on, dialect: d, clock: c, limit: limit}
 	defer func() {
 		t.ended.Store(true)
 		_ = on.Rollback()

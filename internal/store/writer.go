@@ -136,7 +136,7 @@ func (w *writer) member(ctx context.Context, b *batch, write func(Tx) error) err
 		b.failed = w.dialect.translate(err)
 		return b.failed
 	}
-	t := &tx{on: w.conn, dialect: w.dialect, clock: w.clock, shared: true}
+	t := &tx{on: w.conn, dialect: w.dialect, clock: w.clock, shared: true, writes: true}
 	defer t.ended.Store(true)
 	err := write(t)
 	if err == nil {
