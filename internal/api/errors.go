@@ -82,8 +82,7 @@ func errMethod(method string) *Error {
 
 // wire makes the answer to an error and logs what the client is not told.
 func (a *api) wire(ctx context.Context, err error) *Error {
-	var done *Error
-	if errors.As(err, &done) {
+	if done, ok := errors.AsType[*Error](err); ok {
 		return done
 	}
 	var known *stacyvm.Error

@@ -79,10 +79,11 @@ func arguments(request ExecRequest) (argv []string, label string, err error) {
 	}
 	switch request.Mode {
 	case "", "shell":
-		text := request.Command
+		words := []string{request.Command}
 		for _, arg := range request.Args {
-			text += " " + quoted(arg)
+			words = append(words, quoted(arg))
 		}
+		text := strings.Join(words, " ")
 		return []string{"/bin/sh", "-c", text}, text, nil
 	case "argv":
 		if request.Command == "" {

@@ -34,6 +34,7 @@ func (s *Service) connect(ctx context.Context, id stacyvm.SandboxID, scope guest
 		case stacyvm.CodeNotFound:
 			// The row says that it runs: the sandbox exists for the caller, its runtime does not.
 			err = stacyvm.Wrap(stacyvm.CodeUnavailable, err, "the sandbox's runtime is not there")
+		default: // the worker's own words will do
 		}
 		return nil, r.Sandbox, err
 	}

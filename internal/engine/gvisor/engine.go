@@ -117,7 +117,7 @@ func boot(ctx context.Context, conn net.Conn, message guest.Boot) error {
 	if err := conn.SetDeadline(deadline); err != nil {
 		return err
 	}
-	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	err := guest.SendBoot(conn, message)
 	if !stop() {
 		return errors.Join(ctx.Err(), err)

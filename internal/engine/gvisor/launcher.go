@@ -47,7 +47,7 @@ func (e *Engine) call(ctx context.Context, request wire.Request) (wire.Answer, n
 
 // exchange sends one request and waits for its answer as long as ctx lasts.
 func exchange(ctx context.Context, conn *net.UnixConn, request wire.Request) (wire.Answer, *os.File, error) {
-	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 	if err := wire.WriteRequest(conn, request); err != nil {
 		return wire.Answer{}, nil, errors.Join(ctx.Err(), err)
