@@ -53,10 +53,7 @@ func decide(v view) action {
 	case v.row == nil:
 		return decideOrphan(v)
 	case v.row.State == stacyvm.StateDestroyed || v.row.WorkerID != v.self:
-		if v.runtime != nil {
-			return kill
-		}
-		return leave
+		return decideUnowned(v)
 	case v.runtime != nil && v.row.Fence.Compare(v.runtime.Fence) < 0:
 		return warn // the store is older than what this worker has confirmed
 	case v.row.Desired == stacyvm.DesiredDestroyed:
@@ -79,6 +76,21 @@ func decide(v view) action {
 	return leave
 }
 
+func decideUnowned(v view) action {
+	switch {
+	case v.runtime == nil:
+		return leave
+	case v.row.State != stacyvm.StateDestroyed && v.earlier():
+		return warn // the row is from a backup, and the runtime may be its newer owner's
+	}
+	return kill
+}
+
+// earlier reports whether the runtime was last confirmed in an earlier incarnation than the row's.
+func (v view) earlier() bool {
+	return v.runtime != nil && v.runtime.Fence.Incarnation < v.row.Fence.Incarnation
+}
+
 func decideOrphan(v view) action {
 	switch since := v.now.Sub(v.runtime.CreatedAt); {
 	case v.runtime.Fence.Incarnation < v.cluster.Incarnation:
@@ -94,6 +106,8 @@ func decideOrphan(v view) action {
 func decideCreating(v view) action {
 	late := v.now.Sub(v.row.CreatedAt) > stacyvm.CreateAbandonedAfter
 	switch {
+	case v.earlier() && v.runtime.Healthy:
+		return adopt // the row is from a backup; the create ended well long ago
 	case late:
 		return fail
 	case v.runtime != nil && v.runtime.Healthy:

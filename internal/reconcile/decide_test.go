@@ -78,6 +78,8 @@ func TestDecide(t *testing.T) {
 		{"creating, it answers, made under our last epoch", aRow(in(stacyvm.StateCreating)), aRuntime(made(time.Minute, older)), true, adopt},
 		{"creating after the deadline, nothing there", aRow(late), nil, true, fail},
 		{"creating after the deadline, it answers", aRow(late), aRuntime(nil), false, fail},
+		{"creating long ago, in a backup; it answers", aRow(late), aRuntime(made(time.Hour, earlier)), true, adopt},
+		{"creating long ago, in a backup; it does not answer", aRow(late), aRuntime(func(r *worker.Runtime) { sick("no_answer")(r); r.Fence = earlier }), true, fail},
 		{"creating and unwanted", aRow(unwanted(stacyvm.StateCreating)), aRuntime(nil), false, finish},
 
 		{"running and well", aRow(nil), aRuntime(nil), false, leave},
@@ -99,6 +101,10 @@ func TestDecide(t *testing.T) {
 		{"error and unwanted", aRow(unwanted(stacyvm.StateError)), aRuntime(nil), false, finish},
 
 		{"runs elsewhere", aRow(elsewhere), aRuntime(nil), false, kill},
+		{"runs elsewhere, says a backup", aRow(elsewhere), aRuntime(made(time.Hour, earlier)), false, warn},
+		{"tombstone with a runtime of an earlier incarnation", aRow(in(stacyvm.StateDestroyed)), aRuntime(made(time.Hour, earlier)), false, kill},
+		{"running, confirmed in an earlier incarnation", aRow(nil), aRuntime(made(time.Hour, earlier)), false, leave},
+		{"lost in a backup, it answers", aRow(in(stacyvm.StateUnhealthy)), aRuntime(made(time.Hour, earlier)), false, restore},
 		{"tombstone with a runtime", aRow(in(stacyvm.StateDestroyed)), aRuntime(nil), false, kill},
 		{"tombstone", aRow(in(stacyvm.StateDestroyed)), nil, false, leave},
 		{"the store is older than the runtime", aRow(nil), aRuntime(made(time.Hour, newer)), false, warn},

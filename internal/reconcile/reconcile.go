@@ -65,6 +65,8 @@ type Reconciler struct {
 	interrupted map[stacyvm.SandboxID]bool
 	// sighted holds what the last complete pass of Recover would have done after one more sighting.
 	sighted map[sighting]bool
+	// settling is until when the database settles, as Recover last saw it; zero: it does not.
+	settling time.Time
 }
 
 // New makes a reconciler; nothing happens before Run or a step.

@@ -34,11 +34,21 @@ type task struct {
 	action action
 }
 
-// Recover compares the worker's rows with a complete inventory and acts by the recovery table.
+// Recover compares the worker's rows with a complete inventory and acts by the recovery table. The first pass over a
+// database that has a new incarnation, as after a restore from a backup, tells what it finds and does nothing.
 func (r *Reconciler) Recover(ctx context.Context) error {
+	until, err := r.settle(ctx)
+	if err != nil {
+		return err
+	}
 	views, err := r.compare(ctx)
 	if err != nil {
 		return err
+	}
+	if !until.IsZero() && !until.Equal(r.settling) {
+		r.settling, r.sighted = until, map[sighting]bool{}
+		r.report(views)
+		return nil
 	}
 	sighted := map[sighting]bool{}
 	var tasks []task
@@ -61,6 +71,21 @@ func (r *Reconciler) Recover(ctx context.Context) error {
 	}
 	each(ctx, r, tasks, r.carryOut)
 	return nil
+}
+
+// settle asks whether the database was put back lately, and until when it settles; zero: it has.
+func (r *Reconciler) settle(ctx context.Context) (time.Time, error) {
+	return store.Settle(ctx, r.store, r.self, r.session)
+}
+
+// report tells what a pass would do.
+func (r *Reconciler) report(views map[stacyvm.SandboxID]view) {
+	r.log.Warn("the database has a new incarnation: this pass only reports", "sandboxes", len(views), "settled_at", r.settling)
+	for id, v := range views {
+		if action := decide(v); action != leave {
+			r.log.Info("recovery, reported only", "sandbox", id, "action", string(action))
+		}
+	}
 }
 
 // compare reads the rows first and the runtimes after them, so that a row that says running had its runtime before the

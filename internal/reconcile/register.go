@@ -20,6 +20,9 @@ func (r *Reconciler) Start(ctx context.Context) error {
 	if err := r.register(ctx, "online"); err != nil {
 		return err
 	}
+	if _, err := r.settle(ctx); err != nil { // before anything is reaped or taken over
+		return err
+	}
 	rows, err := r.inherited(ctx)
 	if err != nil {
 		return err

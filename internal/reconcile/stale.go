@@ -12,8 +12,12 @@ import (
 const reasonStale = "worker_stale"
 
 // Stale tells the truth of sandboxes whose worker is gone: unhealthy, and expired when their time has passed. Nothing is
-// destroyed; the worker gets them back when it returns.
+// destroyed; the worker gets them back when it returns. While the database settles every worker looks gone, and nothing is
+// said of them.
 func (r *Reconciler) Stale(ctx context.Context) error {
+	if until, err := r.settle(ctx); err != nil || !until.IsZero() {
+		return err
+	}
 	rows, err := r.rows(ctx, store.SandboxFilter{States: []stacyvm.State{
 		stacyvm.StateRunning, stacyvm.StatePaused, stacyvm.StateUnhealthy,
 	}})

@@ -55,42 +55,59 @@ func (t *tx) reincarnate(ctx context.Context, above int64) (Cluster, error) {
 	return cluster, err
 }
 
-// Settle is called by a starting control plane. The first one after Raise gives every owner time to come back: leases that
-// ran out live again, so that nobody else takes them for SettleTime, and so do sandboxes whose time has passed. until is
-// when the database has settled, by its own clock; zero: it has, nothing was raised lately.
+// Settle tells whether a database settles: whether it was put back lately. until is when it has settled, by its own clock;
+// zero: it has. Control planes ask when they start and before they act on what they find. The first one that asks after
+// Raise gives every owner time to come back: leases that ran out live again, so that nobody else takes them for SettleTime,
+// and so do sandboxes whose time has passed.
 func Settle(ctx context.Context, s Store, self stacyvm.WorkerID, session string) (until time.Time, err error) {
+	var raised bool
+	err = s.View(ctx, func(x Tx) (err error) {
+		until, raised, err = x.(*tx).settling(ctx)
+		return err
+	})
+	if err != nil || !raised {
+		return until, err
+	}
 	err = s.Update(ctx, func(x Tx) error {
 		t := x.(*tx)
-		until = time.Time{}
-		now, err := t.nowUS(ctx)
-		if err != nil {
-			return err
+		if until, raised, err = t.settling(ctx); err != nil || !raised {
+			return err // another was faster
 		}
-		duty, err := t.Leases().Get(ctx, settleDuty)
-		switch {
-		case stacyvm.CodeOf(err) == stacyvm.CodeNotFound:
-			return nil
-		case err != nil:
-			return err
-		case duty.Holder != "":
-			if toUS(duty.ExpiresAt) > now {
-				until = duty.ExpiresAt
-			}
-			return nil
-		}
-		duty, err = t.Leases().Acquire(ctx, LeaseRequest{Resource: settleDuty, Type: typeDuty, Holder: self, Session: session, TTL: SettleTime})
+		duty, err := t.Leases().Acquire(ctx, LeaseRequest{Resource: settleDuty, Type: typeDuty, Holder: self, Session: session, TTL: SettleTime})
 		if err != nil {
 			return err
 		}
 		until = duty.ExpiresAt
-		return t.revive(ctx, now)
+		return t.revive(ctx)
 	})
 	return until, err
 }
 
+// settling reads the duty. raised: it waits for somebody.
+func (t *tx) settling(ctx context.Context) (until time.Time, raised bool, err error) {
+	now, err := t.nowUS(ctx)
+	if err != nil {
+		return until, false, err
+	}
+	duty, err := t.Leases().Get(ctx, settleDuty)
+	switch {
+	case stacyvm.CodeOf(err) == stacyvm.CodeNotFound:
+		return until, false, nil
+	case err != nil || duty.Holder == "":
+		return until, err == nil, err
+	case toUS(duty.ExpiresAt) > now:
+		until = duty.ExpiresAt
+	}
+	return until, false, nil
+}
+
 // revive gives leases and sandboxes whose time has passed a little more.
-func (t *tx) revive(ctx context.Context, now int64) error {
-	_, err := t.exec(ctx, `UPDATE leases SET expires_us = $1 WHERE holder_id IS NOT NULL AND resource_type <> $2 AND expires_us < $1`,
+func (t *tx) revive(ctx context.Context) error {
+	now, err := t.nowUS(ctx)
+	if err != nil {
+		return err
+	}
+	_, err = t.exec(ctx, `UPDATE leases SET expires_us = $1 WHERE holder_id IS NOT NULL AND resource_type <> $2 AND expires_us < $1`,
 		now+stacyvm.LeaseTTL.Microseconds(), typeDuty)
 	if err != nil {
 		return err
