@@ -65,7 +65,9 @@ const (
 	defaultQueryTimeout   = 15 * time.Second
 )
 
-func (c Config) queryTimeout() time.Duration   { return cmp.Or(c.QueryTimeout, defaultQueryTimeout) }
-func (c Config) connectTimeout() time.Duration { return cmp.Or(c.ConnectTimeout, defaultConnectTimeout) }
-func (c Config) maxOpenConns() int             { return max(leastConns, cmp.Or(c.MaxOpenConns, defaultConns)) }
-func (c Config) maxIdleConns() int             { return cmp.Or(c.MaxIdleConns, c.maxOpenConns()) }
+func (c Config) queryTimeout() time.Duration { return cmp.Or(c.QueryTimeout, defaultQueryTimeout) }
+func (c Config) connectTimeout() time.Duration {
+	return cmp.Or(c.ConnectTimeout, defaultConnectTimeout)
+}
+func (c Config) maxOpenConns() int { return max(leastConns, cmp.Or(c.MaxOpenConns, defaultConns)) }
+func (c Config) maxIdleConns() int { return cmp.Or(c.MaxIdleConns, c.maxOpenConns()) }

@@ -45,7 +45,7 @@ func TestOpenChoosesTheDriver(t *testing.T) {
 	wantOpen(t, store.Config{Driver: "SQLite", Path: path}, stacyvm.CodeInvalid)
 	wantOpen(t, store.Config{}, stacyvm.CodeInvalid)
 	for _, driver := range []string{"postgres", "postgresql"} {
-		wantOpen(t, store.Config{Driver: driver, DSN: "postgres://u:secret@127.0.0.1:1/x"}, stacyvm.CodeUnsupported)
+		wantOpen(t, store.Config{Driver: driver, DSN: "postgres://u:secret@127.0.0.1:1/x"}, stacyvm.CodeUnavailable)
 	}
 }
 

@@ -52,7 +52,9 @@ func openPostgres(ctx context.Context, config Config) (Store, error) {
 }
 
 // View implements Store.
-func (s *postgresStore) View(ctx context.Context, read func(Tx) error) error { return s.run(ctx, false, read) }
+func (s *postgresStore) View(ctx context.Context, read func(Tx) error) error {
+	return s.run(ctx, false, read)
+}
 
 // Update implements Store.
 func (s *postgresStore) Update(ctx context.Context, write func(Tx) error) error {
