@@ -64,9 +64,6 @@ func New(baseURL string, options Options) (*Client, error) {
 	return c, nil
 }
 
-// URL is the server's address as it was given to New.
-func (c *Client) URL() string { return c.base }
-
 // request is one call.
 type request struct {
 	method string

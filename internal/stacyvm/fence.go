@@ -42,8 +42,6 @@ const (
 	LeaseTTL = 30 * time.Second
 	// LeaseRenewEvery is the pause between renewals.
 	LeaseRenewEvery = 10 * time.Second
-	// LeaseStopAfter is how long after *sending* its last successful renewal a worker may act (monotonic clock).
-	LeaseStopAfter = 25 * time.Second
 	// LeaseGrace is what a takeover waits past the expiry.
 	LeaseGrace = 10 * time.Second
 )
