@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/stacyvm/stacyvm/internal/auth"
@@ -35,26 +36,89 @@ func (s *Service) Admit(ctx context.Context, request CreateRequest) (stacyvm.Adm
 	return admission, err
 }
 
-// admission counts and places. In an Update the answer holds until the end of the transaction.
+// admission counts and places, as things are.
 func (s *Service) admission(ctx context.Context, tx store.Tx, p plan) (stacyvm.Admission, error) {
-	a := stacyvm.Admission{Max: s.defaults.MaxSandboxes, OwnerMax: s.defaults.MaxSandboxesPerOwner, MaxTTL: s.defaults.MaxTTL}
+	a := s.limits()
 	var err error
 	if a.Active, err = tx.Sandboxes().Count(ctx, store.SandboxFilter{}); err != nil {
 		return a, err
 	}
 	if p.owner != "" {
-		if a.OwnerActive, err = tx.Sandboxes().Count(ctx, store.SandboxFilter{Tenant: p.tenant, Owner: p.owner}); err != nil {
+		if a.OwnerActive, err = tx.Sandboxes().Count(ctx, ofOwner(p)); err != nil {
 			return a, err
 		}
 	}
-	candidates, err := s.candidates(ctx, tx)
+	active, err := tx.Workers().Loads(ctx)
 	if err != nil {
 		return a, err
 	}
+	candidates, err := s.candidates(ctx, tx, active)
+	if err != nil {
+		return a, err
+	}
+	return decide(a, p, candidates, schedule.Pick(p.spec, candidates))
+}
+
+// reservation is admission for a create: in an Update, where a count holds until the end of the transaction and whoever
+// counts the same waits for that end. So only what a limit asks for is counted; without limits creates wait for nobody.
+func (s *Service) reservation(ctx context.Context, tx store.Tx, p plan) (stacyvm.Admission, error) {
+	a := s.limits()
+	var err error
+	if a.Max > 0 {
+		if a.Active, err = tx.Sandboxes().Count(ctx, store.SandboxFilter{}); err != nil {
+			return a, err
+		}
+	}
+	if a.OwnerMax > 0 && p.owner != "" {
+		if a.OwnerActive, err = tx.Sandboxes().Count(ctx, ofOwner(p)); err != nil {
+			return a, err
+		}
+	}
+	active, err := s.loads.read(ctx, tx)
+	if err != nil {
+		return a, err
+	}
+	candidates, err := s.candidates(ctx, tx, active)
+	if err != nil {
+		return a, err
+	}
+	choice, err := place(ctx, tx, p.spec, candidates)
+	if err != nil {
+		return a, err
+	}
+	return decide(a, p, candidates, choice)
+}
+
+// place picks a worker. One that has a limit is counted exactly, and others are looked at when it is fuller than it seemed.
+func place(ctx context.Context, tx store.Tx, spec stacyvm.Spec, candidates []schedule.Candidate) (schedule.Choice, error) {
+	counted := map[stacyvm.WorkerID]bool{}
+	for {
+		choice := schedule.Pick(spec, candidates)
+		at := slices.IndexFunc(candidates, func(c schedule.Candidate) bool { return c.Worker.ID == choice.Worker })
+		if at < 0 || candidates[at].Worker.Capacity.MaxSandboxes == 0 || counted[choice.Worker] {
+			return choice, nil
+		}
+		active, err := tx.Sandboxes().Count(ctx, store.SandboxFilter{Worker: choice.Worker})
+		if err != nil {
+			return choice, err
+		}
+		candidates[at].Active, counted[choice.Worker] = active, true
+	}
+}
+
+func (s *Service) limits() stacyvm.Admission {
+	return stacyvm.Admission{Max: s.defaults.MaxSandboxes, OwnerMax: s.defaults.MaxSandboxesPerOwner, MaxTTL: s.defaults.MaxTTL}
+}
+
+func ofOwner(p plan) store.SandboxFilter {
+	return store.SandboxFilter{Tenant: p.tenant, Owner: p.owner}
+}
+
+// decide says whether a create is let in, and why not.
+func decide(a stacyvm.Admission, p plan, candidates []schedule.Candidate, choice schedule.Choice) (stacyvm.Admission, error) {
 	if !served(candidates, p.spec.Provider) {
 		return a, stacyvm.Errorf(stacyvm.CodeNotFound, "provider %.64q does not exist", p.spec.Provider)
 	}
-	choice := schedule.Pick(p.spec, candidates)
 	a.SelectedWorker, a.EligibleWorkers, a.WorkerReason = choice.Worker, choice.Eligible, choice.Reason
 	switch {
 	case a.MaxTTL > 0 && p.spec.TTL > a.MaxTTL:
@@ -71,7 +135,7 @@ func (s *Service) admission(ctx context.Context, tx store.Tx, p plan) (stacyvm.A
 }
 
 // candidates are the registered workers with their load.
-func (s *Service) candidates(ctx context.Context, tx store.Tx) ([]schedule.Candidate, error) {
+func (s *Service) candidates(ctx context.Context, tx store.Tx, active map[stacyvm.WorkerID]int) ([]schedule.Candidate, error) {
 	workers, err := tx.Workers().List(ctx, store.Page{})
 	if err != nil {
 		return nil, err
@@ -82,15 +146,11 @@ func (s *Service) candidates(ctx context.Context, tx store.Tx) ([]schedule.Candi
 	}
 	candidates := make([]schedule.Candidate, 0, len(workers))
 	for _, w := range workers {
-		active, err := tx.Sandboxes().Count(ctx, store.SandboxFilter{Worker: w.ID})
-		if err != nil {
-			return nil, err
-		}
 		age := now.Sub(w.LastHeartbeat)
 		if w.ID == s.self {
 			age = 0 // this process needs no message to know that it lives
 		}
-		candidates = append(candidates, schedule.Candidate{Worker: w, Active: active, Age: age})
+		candidates = append(candidates, schedule.Candidate{Worker: w, Active: active[w.ID], Age: age})
 	}
 	return candidates, nil
 }

@@ -68,7 +68,7 @@ func (s *Service) reserve(ctx context.Context, request CreateRequest, key Idempo
 		if first, err = claim(ctx, tx, key, draft.ID); err != nil || first != nil {
 			return err
 		}
-		admission, err := s.admission(ctx, tx, p)
+		admission, err := s.reservation(ctx, tx, p)
 		if err != nil {
 			return err
 		}
@@ -81,6 +81,9 @@ func (s *Service) reserve(ctx context.Context, request CreateRequest, key Idempo
 	})
 	if err != nil {
 		return stacyvm.Sandbox{Provider: p.spec.Provider, TenantID: p.tenant}, nil, err
+	}
+	if first == nil {
+		s.loads.placed(sandbox.WorkerID)
 	}
 	return sandbox, first, nil
 }

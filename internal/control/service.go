@@ -59,6 +59,7 @@ type Service struct {
 	log       *slog.Logger
 	journal   *journal
 	rows      *rowCache
+	loads     loads
 }
 
 // New makes a service; Background must run for as long as it is used.

@@ -72,6 +72,7 @@ func TestQueriesUseIndexes(t *testing.T) {
 		"count":             {func(t *tx) error { _, err := t.Sandboxes().Count(ctx, SandboxFilter{}); return err }, "SCAN sandboxes USING INDEX"},
 		"count of owner":    {func(t *tx) error { _, err := t.Sandboxes().Count(ctx, SandboxFilter{Owner: "o"}); return err }, "INDEX sandboxes_owner (owner_id=?)"},
 		"count of worker":   {func(t *tx) error { _, err := t.Sandboxes().Count(ctx, SandboxFilter{Worker: "w"}); return err }, "(worker_id=?)"},
+		"loads":             {func(t *tx) error { _, err := t.Workers().Loads(ctx); return err }, "SCAN sandboxes USING"},
 		"get":               {func(t *tx) error { _, err := t.Leases().Get(ctx, "x"); return ignoreNotFound(err) }, "(resource_id=?)"},
 		"leases of holder":  {func(t *tx) error { _, err := t.Leases().List(ctx, "w", Page{}); return err }, "INDEX leases_holder (holder_id=?)"},
 		"renew": {func(t *tx) error {

@@ -19,6 +19,10 @@ type Store interface {
 	// Update runs write in one transaction: all or nothing, durable when it returns nil. write may run more than once
 	// (a busy database), so it must have no effect outside the transaction. An error from write rolls back, and so does a
 	// context that ends before write returned. Write must not call Update itself: writers may take turns.
+	//
+	// A sandbox, lease or key that is read by its name stays as it was read until the end, and a Count too; another list may
+	// be out of date before the end. CodeUnavailable may mean that a commit got no answer: whether it took place is then
+	// not known.
 	Update(ctx context.Context, write func(Tx) error) error
 	// Cluster gives this database's identity.
 	Cluster(ctx context.Context) (Cluster, error)
@@ -67,7 +71,8 @@ type Sandboxes interface {
 	Get(ctx context.Context, id stacyvm.SandboxID) (stacyvm.Sandbox, error)
 	// List gives rows newest first.
 	List(ctx context.Context, filter SandboxFilter) ([]stacyvm.Sandbox, error)
-	// Count counts what List would give without its limit.
+	// Count counts what List would give without its limit. In an Update the answer holds until the end among those who
+	// count with the same filter: they take turns, so that a limit that all of them keep to is kept exactly.
 	Count(ctx context.Context, filter SandboxFilter) (int, error)
 	// Apply is the fenced write of an owner's report: it changes the row only when it still carries fence and its state
 	// may become change.State. CodeStaleEpoch: another fence; CodeConflict: the state does not allow it.
@@ -155,6 +160,9 @@ type Workers interface {
 	Get(ctx context.Context, id stacyvm.WorkerID) (stacyvm.Worker, error)
 	// List gives all, by id.
 	List(ctx context.Context, page Page) ([]stacyvm.Worker, error)
+	// Loads counts the active sandboxes of each worker that has some. It waits for nobody, not even in an Update: what
+	// others are adding meanwhile is not in it.
+	Loads(ctx context.Context) (map[stacyvm.WorkerID]int, error)
 	// Delete forgets a worker. CodeNotFound.
 	Delete(ctx context.Context, id stacyvm.WorkerID) error
 }

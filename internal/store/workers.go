@@ -54,6 +54,23 @@ func (t workers) List(ctx context.Context, page Page) ([]stacyvm.Worker, error) 
 	return all(ctx, t.tx, readWorker, text, c.args...)
 }
 
+// Loads implements Workers.
+func (t workers) Loads(ctx context.Context) (map[stacyvm.WorkerID]int, error) {
+	type load struct {
+		worker stacyvm.WorkerID
+		active int
+	}
+	rows, err := all(ctx, t.tx, func(row scanner) (l load, err error) {
+		err = row.Scan(&l.worker, &l.active)
+		return l, err
+	}, `SELECT worker_id, count(*) FROM sandboxes WHERE `+active+` GROUP BY worker_id`)
+	loads := make(map[stacyvm.WorkerID]int, len(rows))
+	for _, l := range rows {
+		loads[l.worker] = l.active
+	}
+	return loads, err
+}
+
 // Delete implements Workers.
 func (t workers) Delete(ctx context.Context, id stacyvm.WorkerID) error {
 	changed, err := t.exec(ctx, `DELETE FROM workers WHERE id = $1`, string(id))
