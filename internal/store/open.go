@@ -44,7 +44,11 @@ func Open(ctx context.Context, config Config) (Store, error) {
 	case "postgres", "postgresql":
 		return openPostgres(ctx, config)
 	}
-	return nil, stacyvm.Invalid("database.driver", "%.32q is not known: use sqlite (also sqlite3) or postgres (also postgresql)", config.Driver)
+	return nil, unknownDriver(config.Driver)
+}
+
+func unknownDriver(driver string) error {
+	return stacyvm.Invalid("database.driver", "%.32q is not known: use sqlite (also sqlite3) or postgres (also postgresql)", driver)
 }
 
 // NewSQLiteStore opens a SQLite file; see Open.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 	"github.com/stacyvm/stacyvm/internal/store"
+	"github.com/stacyvm/stacyvm/internal/testneed"
 )
 
 // filed is a directory with a database that was closed, and a backup of an earlier moment.
@@ -242,12 +243,19 @@ func TestRestoreWithoutChecksum(t *testing.T) {
 
 // TestSettle has the first start after a restore bring back what ran out meanwhile, once.
 func TestSettle(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "stacyvm.db")
+	t.Run("sqlite", func(t *testing.T) { testSettle(t, store.Config{Path: filepath.Join(t.TempDir(), "stacyvm.db")}) })
+	t.Run("postgres", func(t *testing.T) {
+		testSettle(t, store.Config{Driver: "postgres", DSN: newSchema(t, testneed.Postgres(t))})
+	})
+}
+
+func testSettle(t *testing.T, config store.Config) {
 	const later = 48 * time.Hour // everything has run out by then
 	// at opens the database as a process that starts at that time: one that lives through a jump of the clock takes nothing
 	// over for a while by itself.
 	at := func(skew time.Duration) store.Store {
-		s, err := store.Open(t.Context(), store.Config{Path: path, Skew: func() time.Duration { return skew }})
+		config.Skew = func() time.Duration { return skew }
+		s, err := store.Open(t.Context(), config)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -1,0 +1,161 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"io/fs"
+	"os"
+	"regexp"
+	"slices"
+
+	"github.com/stacyvm/stacyvm/internal/stacyvm"
+	"github.com/stacyvm/stacyvm/internal/store/migrations"
+)
+
+// Schema is how far a database's schema is, beside what this program knows.
+type Schema struct {
+	// Exists: there is a database. Without one all steps are pending.
+	Exists  bool
+	Server  string  // the database's own version, such as "SQLite 3.50.4"
+	Applied []Step  // in order; steps that this program does not know have no name
+	Pending []Step  // known and not applied, in order
+	Present int64   // the highest that is applied, 0 without one
+	Known   int64   // the highest that this program knows
+	Cluster Cluster // zero without one
+	// Tables are those that the applied and known steps make; Missing are those of them that are not there.
+	Tables, Missing []string
+}
+
+// Step is one numbered change of the schema.
+type Step struct {
+	Version int64
+	Name    string
+}
+
+// Newer reports whether a newer program has changed the database.
+func (s Schema) Newer() bool { return s.Present > s.Known }
+
+// Inspect looks at the database that config names and changes nothing of it: it is neither made nor brought up to date.
+// CodeInvalid: the configuration is wrong, or the file is no database; CodeUnavailable: it does not answer.
+func Inspect(ctx context.Context, config Config) (Schema, error) {
+	look := inspections[config.Driver]
+	if look == nil {
+		return Schema{}, unknownDriver(config.Driver)
+	}
+	return look(ctx, config)
+}
+
+var inspections = map[string]func(context.Context, Config) (Schema, error){
+	"": inspectSQLite, "sqlite": inspectSQLite, "sqlite3": inspectSQLite,
+	"postgres": inspectPostgres, "postgresql": inspectPostgres,
+}
+
+func inspectSQLite(ctx context.Context, config Config) (Schema, error) {
+	if config.Path == "" {
+		return Schema{}, stacyvm.Invalid("database.path", "is missing")
+	}
+	d := sqliteDialect(config.Path)
+	if info, err := os.Stat(config.Path); errors.Is(err, fs.ErrNotExist) || err == nil && info.Size() == 0 {
+		return unmade(d)
+	}
+	db, err := openFile(config.Path, "query_only(ON)")
+	if err != nil {
+		return Schema{}, err
+	}
+	defer db.Close()
+	return schemaOf(ctx, d, db, schemaQueries{
+		server: `SELECT 'SQLite ' || sqlite_version()`,
+		tables: `SELECT name FROM sqlite_master WHERE type = 'table'`,
+	})
+}
+
+// schemaQueries are what the databases call by other names.
+type schemaQueries struct{ server, tables string }
+
+// unmade is the schema of a database that is not there yet.
+func unmade(d *dialect) (s Schema, err error) {
+	return s, s.compare(d, nil, nil)
+}
+
+func schemaOf(ctx context.Context, d *dialect, db *sql.DB, q schemaQueries) (s Schema, err error) {
+	fail := func(err error) (Schema, error) { return Schema{}, blame(ctx, d, err) }
+	if err := db.QueryRowContext(ctx, q.server).Scan(&s.Server); err != nil {
+		return fail(err)
+	}
+	tables, err := column[string](ctx, db, q.tables)
+	if err != nil {
+		return fail(err)
+	}
+	s.Exists = true
+	if !slices.Contains(tables, versionTable) {
+		return s, s.compare(d, nil, tables)
+	}
+	applied, err := column[int64](ctx, db, `SELECT version_id FROM `+versionTable+` WHERE is_applied AND version_id > 0 ORDER BY version_id`)
+	if err != nil {
+		return fail(err)
+	}
+	if slices.Contains(tables, "cluster") {
+		err = db.QueryRowContext(ctx, `SELECT id, incarnation FROM cluster WHERE one = 1`).Scan(&s.Cluster.ID, &s.Cluster.Incarnation)
+		if err != nil && !errors.Is(err, sql.ErrNoRows) {
+			return fail(err)
+		}
+	}
+	return s, s.compare(d, applied, tables)
+}
+
+// column reads a query's single column.
+func column[T any](ctx context.Context, db *sql.DB, query string) (values []T, err error) {
+	rows, err := db.QueryContext(ctx, query)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var value T
+		if err := rows.Scan(&value); err != nil {
+			return nil, err
+		}
+		values = append(values, value)
+	}
+	return values, rows.Err()
+}
+
+// made and dropped find the tables in a step's text.
+var (
+	made    = regexp.MustCompile(`(?m)^CREATE TABLE (\w+)`)
+	dropped = regexp.MustCompile(`(?m)^DROP TABLE (\w+)`)
+)
+
+// compare fills in what is applied, pending and missing.
+func (s *Schema) compare(d *dialect, applied []int64, tables []string) error {
+	known, err := migrations.Steps(d.words)
+	if err != nil {
+		return stacyvm.Wrap(stacyvm.CodeInternal, err, "the migrations cannot be read")
+	}
+	names := map[int64]string{}
+	for _, step := range known {
+		names[step.Version] = step.Name
+		s.Known = max(s.Known, step.Version)
+		if !slices.Contains(applied, step.Version) {
+			s.Pending = append(s.Pending, Step{step.Version, step.Name})
+			continue
+		}
+		for _, table := range made.FindAllStringSubmatch(step.Text, -1) {
+			s.Tables = append(s.Tables, table[1])
+		}
+		for _, table := range dropped.FindAllStringSubmatch(step.Text, -1) {
+			s.Tables = slices.DeleteFunc(s.Tables, func(name string) bool { return name == table[1] })
+		}
+	}
+	for _, version := range applied {
+		s.Applied = append(s.Applied, Step{version, names[version]})
+		s.Present = max(s.Present, version)
+	}
+	for _, table := range s.Tables {
+		if !slices.Contains(tables, table) {
+			s.Missing = append(s.Missing, table)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,18 @@
+package store
+
+import "context"
+
+func inspectPostgres(ctx context.Context, config Config) (Schema, error) {
+	config.MaxOpenConns = 1
+	db, password, err := connectPostgres(config)
+	if err != nil {
+		return Schema{}, err
+	}
+	defer db.Close()
+	ctx, cancel := context.WithTimeout(ctx, config.connectTimeout()+config.queryTimeout())
+	defer cancel()
+	return schemaOf(ctx, postgresDialect(password), db, schemaQueries{
+		server: `SELECT 'PostgreSQL ' || current_setting('server_version')`,
+		tables: `SELECT CAST(table_name AS TEXT) FROM information_schema.tables WHERE table_schema = current_schema()`,
+	})
+}
