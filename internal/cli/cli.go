@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
-	"slices"
 	"strings"
 	"syscall"
 
@@ -49,7 +48,13 @@ func Main(args []string) int {
 	a := &app{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr}
 	root := a.root()
 	root.SetArgs(args)
-	if err := root.ExecuteContext(context.Background()); err != nil {
+	help := &printer{Writer: a.stdout}
+	root.SetOut(help)
+	err := root.ExecuteContext(context.Background())
+	if err == nil {
+		err = help.err
+	}
+	if err != nil {
 		a.report(err)
 	}
 	return a.exit
@@ -139,25 +144,6 @@ func passedOn(more ...os.Signal) (signals chan os.Signal, stop func()) {
 		}
 	}
 	return signals, func() { signal.Stop(signals) }
-}
-
-// arguments checks their number and says what is missing in the words of the usage line.
-func arguments(least, most int) cobra.PositionalArgs {
-	return func(cmd *cobra.Command, args []string) error {
-		switch {
-		case len(args) < least:
-			return missingArgument(cmd, len(args))
-		case most >= 0 && len(args) > most:
-			return fmt.Errorf("unexpected argument %q\nUsage: %s", args[most], cmd.UseLine())
-		}
-		return nil
-	}
-}
-
-// missingArgument names the argument at position i as the usage line does.
-func missingArgument(cmd *cobra.Command, i int) error {
-	names := slices.DeleteFunc(strings.Fields(cmd.Use)[1:], func(word string) bool { return word == "[flags]" || word == "--" })
-	return fmt.Errorf("missing argument %s\nUsage: %s", strings.TrimSuffix(names[i], "..."), cmd.UseLine())
 }
 
 // version is Version, or what the Go tool stamped into a plain build.

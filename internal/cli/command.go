@@ -90,7 +90,10 @@ func (a *app) terminal() (*client.Terminal, error) {
 // `exec -i ID CMD` and `exec ID -i -- CMD` work and no flag of CMD is taken for ours.
 func splitCommand(cmd *cobra.Command, args []string) (sandbox string, words []string, err error) {
 	if len(args) == 0 {
-		return "", nil, missingArgument(cmd, 0)
+		return "", nil, argumentError(cmd, "missing", 0)
+	}
+	if args[0] == "" {
+		return "", nil, argumentError(cmd, "empty", 0)
 	}
 	sandbox, words = args[0], args[1:]
 	if len(words) > 0 && strings.HasPrefix(words[0], "-") {
@@ -103,7 +106,7 @@ func splitCommand(cmd *cobra.Command, args []string) (sandbox string, words []st
 		words = cmd.Flags().Args()
 	}
 	if len(words) == 0 {
-		return "", nil, missingArgument(cmd, 1)
+		return "", nil, argumentError(cmd, "missing", 1)
 	}
 	return sandbox, words, nil
 }

@@ -29,9 +29,6 @@ Symbolic links and special files inside a directory are left out and reported.`,
 			if (source.sandbox == "") == (target.sandbox == "") {
 				return errors.New("SOURCE and TARGET: exactly one must be in a sandbox, written SANDBOX:PATH")
 			}
-			if source.path == "" || target.path == "" {
-				return errors.New("SOURCE and TARGET: one is empty")
-			}
 			ctx, stop := interruptible(cmd.Context())
 			defer stop()
 			server, err := a.client()

@@ -26,6 +26,20 @@ func (a *app) withOutput(cmd *cobra.Command) *cobra.Command {
 	return cmd
 }
 
+// printer keeps the first error of those that cobra ignores.
+type printer struct {
+	io.Writer
+	err error
+}
+
+func (p *printer) Write(text []byte) (int, error) {
+	n, err := p.Writer.Write(text)
+	if p.err == nil && err != nil {
+		p.err = fmt.Errorf("print: %w", err)
+	}
+	return n, err
+}
+
 // printJSON writes value as indented JSON.
 func (a *app) printJSON(value any) error {
 	encoder := json.NewEncoder(a.stdout)

@@ -51,7 +51,7 @@ var misuses = []struct {
 	{"STACYVM_API_KEY=wrong spawn", 1, "STACYVM_API_KEY"}, {"STACYVM_API_KEY= spawn", 1, "STACYVM_API_KEY"},
 
 	{"exec", 1, "SANDBOX"}, {"exec $SB", 1, "COMMAND"}, {"exec $SB --", 1, "COMMAND"}, {"exec --nope $SB", 1, "--nope"}, {"exec $SB --nope -- true", 1, "--nope"},
-	{"exec $NONE -- true", 1, "$NONE"}, {"exec nonsense -- true", 1, `"nonsense"`}, {"exec ../x -- true", 1, `"../x"`},
+	{"exec $NONE -- true", 1, "$NONE"}, {"exec $EMPTY -- true", 1, "SANDBOX"}, {"exec nonsense -- true", 1, `"nonsense"`}, {"exec ../x -- true", 1, `"../x"`},
 	{"exec -d -i $SB -- true", 1, "--detach"}, {"exec -t $SB -- true", 1, "--tty"}, {"exec --timeout 0s $SB -- true", 1, "--timeout"},
 	{"exec --timeout soon $SB -- true", 1, "--timeout"}, {"exec $SB --timeout soon -- true", 1, "--timeout"}, {"exec -e =x $SB -- true", 1, "--env"},
 	{"exec -w here $SB -- true", 1, "workdir"}, {"exec -w /nowhere $SB -- true", 126, "workdir"}, {"exec -u nobodyhere $SB -- true", 126, "nobodyhere"},
@@ -59,7 +59,7 @@ var misuses = []struct {
 	{"exec --server $OFF $SB -- true", 1, "$OFF"}, {"exec --config x $SB -- true", 1, "--config"}, {"STACYVM_API_KEY=wrong exec $SB -- true", 1, "STACYVM_API_KEY"},
 
 	{"attach", 1, "SANDBOX"}, {"attach $SB", 1, "PROCESS"}, {"attach $SB $PROC extra", 1, `"extra"`}, {"attach --nope $SB $PROC", 1, "--nope"},
-	{"attach $NONE $PROC", 1, "$NONE"}, {"attach $SB nope", 1, `"nope"`}, {"attach $SB ../x", 1, `"../x"`}, {"attach -i --no-follow $SB $PROC", 1, "--no-follow"},
+	{"attach $NONE $PROC", 1, "$NONE"}, {"attach $SB $EMPTY", 1, "PROCESS"}, {"attach $SB nope", 1, `"nope"`}, {"attach $SB ../x", 1, `"../x"`}, {"attach -i --no-follow $SB $PROC", 1, "--no-follow"},
 	{"attach --server $OFF $SB $PROC", 1, "$OFF"}, {"STACYVM_API_KEY=wrong attach $SB $PROC", 1, "STACYVM_API_KEY"}, {"attach --output json $SB $PROC", 1, "--output"},
 
 	{"ps", 1, "SANDBOX"}, {"ps $SB extra", 1, `"extra"`}, {"ps --nope $SB", 1, "--nope"}, {"ps $NONE", 1, "$NONE"}, {"ps --output xml $SB", 1, "--output"},
@@ -79,15 +79,15 @@ var misuses = []struct {
 	{"list extra", 1, `"extra"`}, {"list --nope", 1, "--nope"}, {"list --output xml", 1, "--output"}, {"list --output $EMPTY", 1, "--output"},
 	{"list --server $OFF", 1, "$OFF"}, {"list --config x", 1, "--config"}, {"STACYVM_API_KEY=wrong list", 1, "STACYVM_API_KEY"},
 
-	{"kill", 1, "SANDBOX"}, {"kill $NONE", 1, "$NONE"}, {"kill nonsense", 1, `"nonsense"`}, {"kill ../x", 1, `"../x"`}, {"kill --nope", 1, "--nope"},
+	{"kill", 1, "SANDBOX"}, {"kill $NONE", 1, "$NONE"}, {"kill $EMPTY", 1, "SANDBOX"}, {"kill nonsense", 1, `"nonsense"`}, {"kill ../x", 1, `"../x"`}, {"kill --nope", 1, "--nope"},
 	{"kill --server $OFF $SB", 1, "$OFF"}, {"STACYVM_API_KEY=wrong kill $SB", 1, "STACYVM_API_KEY"},
 
 	{"image nope", 1, `"nope"`}, {"image --nope", 1, "--nope"}, {"image --server http://x", 1, "--server"},
 	{"image import", 1, "NAME"}, {"image import x", 1, "SOURCE"}, {"image import x y z", 1, `"z"`}, {"image import --nope x file", 1, "--nope"},
-	{"image import host dir", 1, `"host"`}, {"image import UPPER/../x dir", 1, "name"}, {"image import x absent", 1, "absent"}, {"image import x file", 1, "file"},
+	{"image import host dir", 1, `"host"`}, {"image import UPPER/../x dir", 1, "name"}, {"image import x absent", 1, "absent"}, {"image import x $EMPTY", 1, "SOURCE"}, {"image import x file", 1, "file"},
 	{"image import x -", 1, "archive"}, {"STACYVM_DATA_DIR=file image import x dir", 1, "file"},
 	{"image list extra", 1, `"extra"`}, {"image list --nope", 1, "--nope"}, {"image list --output xml", 1, "--output"}, {"image list --config absent.yaml", 1, "absent.yaml"},
-	{"image rm", 1, "NAME"}, {"image rm absent", 1, `"absent"`}, {"image rm host", 1, `"host"`}, {"image rm --nope x", 1, "--nope"},
+	{"image rm", 1, "NAME"}, {"image rm $EMPTY", 1, "NAME"}, {"image rm absent", 1, `"absent"`}, {"image rm host", 1, `"host"`}, {"image rm --nope x", 1, "--nope"},
 
 	{"doctor extra", 1, `"extra"`}, {"doctor --nope", 1, "--nope"}, {"doctor --output xml", 1, "--output"}, {"doctor --server http://x", 1, "--server"},
 	{"doctor --config broken.yaml", 1, "prot"}, {"STACYVM_DATA_DIR=file doctor", 1, "data_dir"},
