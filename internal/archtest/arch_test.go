@@ -40,6 +40,7 @@ var rules = []struct {
 	{"internal/guest/agent/...", []string{"internal/guest", "internal/guest/agent/...", "proto/..."}},
 	{"internal/guest", []string{"internal/stacyvm", "proto/..."}},
 
+	{"internal/store/postgrestest", []string{"internal/testneed"}},
 	{"internal/store/...", []string{"internal/stacyvm", "internal/store/..."}},
 
 	{"internal/engine/mock", []string{"internal/engine", "internal/guest/...", "internal/stacyvm"}},

@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"os"
 	"os/exec"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 	"github.com/stacyvm/stacyvm/internal/store"
+	"github.com/stacyvm/stacyvm/internal/store/postgrestest"
 	"github.com/stacyvm/stacyvm/internal/testneed"
 )
 
@@ -199,8 +201,8 @@ func run(t *testing.T, cmd *exec.Cmd, dir string) {
 // newDatabase makes an empty database of its own and gives its DSN in keyword form or as a URL, as server is.
 func newDatabase(t *testing.T, server string) (dsn string) {
 	t.Helper()
-	name := fmt.Sprintf("dump_%d_%d", time.Now().UnixNano(), schemas.Add(1))
-	db := openServer(t, server)
+	name := "dump_" + strings.ToLower(rand.Text())
+	db := postgrestest.Connect(t, server)
 	if _, err := db.ExecContext(t.Context(), `CREATE DATABASE `+name); err != nil {
 		t.Fatal(err)
 	}

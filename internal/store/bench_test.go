@@ -12,34 +12,17 @@ import (
 
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 	"github.com/stacyvm/stacyvm/internal/store"
-	"github.com/stacyvm/stacyvm/internal/testneed"
 )
 
-// onEachDriver runs a benchmark on an empty database of each driver that is there. Beside each figure stands how long the
-// disk takes for a sync, which bounds every durable write.
-func onEachDriver(b *testing.B, run func(b *testing.B, open func() store.Store)) {
-	opened := func(b *testing.B, config store.Config) store.Store {
-		s, err := store.Open(b.Context(), config)
-		if err != nil {
-			b.Fatal(err)
-		}
-		b.Cleanup(func() { _ = s.Close() })
-		return s
+// benchEachDriver runs a benchmark on an empty database of each driver that is there.
+func benchEachDriver(b *testing.B, run func(*testing.B, store.Store)) {
+	for _, name := range []string{"sqlite", "postgres"} {
+		b.Run("driver="+name, func(b *testing.B) { run(b, open(b, drivers[name](b))) })
 	}
-	b.Run("driver=sqlite", func(b *testing.B) {
-		run(b, func() store.Store {
-			return opened(b, store.Config{Path: filepath.Join(b.TempDir(), "stacyvm.db")})
-		})
-	})
-	b.Run("driver=postgres", func(b *testing.B) {
-		server := testneed.Postgres(b)
-		run(b, func() store.Store {
-			return opened(b, store.Config{Driver: "postgres", DSN: newSchema(b, server)})
-		})
-	})
 }
 
-// reportSync measures a small write with its sync in the directory for temporary files, and reports the middle of several.
+// reportSync measures what bounds every durable write: a small write with its sync, in the directory for temporary files.
+// It reports the middle of several.
 func reportSync(b *testing.B) {
 	b.Helper()
 	file, err := os.Create(filepath.Join(b.TempDir(), "sync"))
@@ -113,7 +96,7 @@ func fill(b *testing.B, s store.Store, n int) []stacyvm.Sandbox {
 func BenchmarkCreate(b *testing.B) {
 	for _, clients := range []int{1, 8, 32} {
 		b.Run(fmt.Sprintf("clients=%d", clients), func(b *testing.B) {
-			onEachDriver(b, func(b *testing.B, open func() store.Store) { benchmarkCreate(b, open(), clients) })
+			benchEachDriver(b, func(b *testing.B, s store.Store) { benchmarkCreate(b, s, clients) })
 		})
 	}
 }
@@ -142,8 +125,7 @@ func benchmarkCreate(b *testing.B, s store.Store, clients int) {
 }
 
 func BenchmarkGet(b *testing.B) {
-	onEachDriver(b, func(b *testing.B, open func() store.Store) {
-		s := open()
+	benchEachDriver(b, func(b *testing.B, s store.Store) {
 		rows := fill(b, s, 10_000)
 		b.ResetTimer()
 		for i := range b.N {
@@ -160,8 +142,7 @@ func BenchmarkGet(b *testing.B) {
 
 // BenchmarkPage reads a page of 100 from the middle of 10,000.
 func BenchmarkPage(b *testing.B) {
-	onEachDriver(b, func(b *testing.B, open func() store.Store) {
-		s := open()
+	benchEachDriver(b, func(b *testing.B, s store.Store) {
 		fill(b, s, 10_000)
 		page := func(page store.Page) (rows []stacyvm.Sandbox) {
 			err := s.View(b.Context(), func(tx store.Tx) (err error) {
@@ -187,8 +168,7 @@ func BenchmarkPage(b *testing.B) {
 
 // BenchmarkRenew renews 1,000 of 10,000 leases in one call.
 func BenchmarkRenew(b *testing.B) {
-	onEachDriver(b, func(b *testing.B, open func() store.Store) {
-		s := open()
+	benchEachDriver(b, func(b *testing.B, s store.Store) {
 		var held []store.Held
 		for _, row := range fill(b, s, 10_000)[:1000] {
 			held = append(held, store.Held{Resource: string(row.ID), Epoch: 1})

@@ -8,6 +8,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/stacyvm/stacyvm/internal/store"
+	"github.com/stacyvm/stacyvm/internal/store/postgrestest"
 	"github.com/stacyvm/stacyvm/internal/store/storetest"
 )
 
@@ -16,11 +17,55 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-func TestSQLiteContract(t *testing.T) {
+// database makes an empty database and says how to open it.
+type database func(testing.TB) store.Config
+
+// drivers are all that a store can be on. The one for PostgreSQL ends its test when there is no server.
+var drivers = map[string]database{
+	"sqlite": func(t testing.TB) store.Config {
+		return store.Config{Path: filepath.Join(t.TempDir(), "data", "stacyvm.db")}
+	},
+	"postgres": func(t testing.TB) store.Config { return store.Config{Driver: "postgres", DSN: postgrestest.Schema(t)} },
+}
+
+// onEachDriver runs a test on an empty database of each driver.
+func onEachDriver(t *testing.T, test func(*testing.T, store.Config)) {
+	for name, make := range drivers {
+		t.Run("driver="+name, func(t *testing.T) {
+			t.Parallel()
+			test(t, make(t))
+		})
+	}
+}
+
+// open opens a store that ends with the test.
+func open(t testing.TB, config store.Config) store.Store {
+	t.Helper()
+	s, err := store.Open(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+func TestSQLiteContract(t *testing.T) { contract(t, drivers["sqlite"]) }
+
+func TestPostgresContract(t *testing.T) {
+	postgrestest.Name(t)
+	contract(t, drivers["postgres"])
+}
+
+func contract(t *testing.T, make database) {
 	storetest.Run(t, func(t *testing.T) func(func() time.Duration) store.Store {
-		path := filepath.Join(t.TempDir(), "data", "stacyvm.db")
+		config := make(t)
 		return func(skew func() time.Duration) store.Store {
-			s, err := store.Open(t.Context(), store.Config{Path: path, Skew: skew})
+			config.Skew = skew
+			s, err := store.Open(t.Context(), config)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -10,7 +11,6 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -18,22 +18,24 @@ import (
 
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 	"github.com/stacyvm/stacyvm/internal/store"
+	"github.com/stacyvm/stacyvm/internal/store/storetest"
 )
 
 // The tests of this file run this test binary again as other processes.
 const (
-	childTask = "STACYVM_STORE_TEST_CHILD"
-	childPath = "STACYVM_STORE_TEST_PATH"
+	childTask   = "STACYVM_STORE_TEST_CHILD"
+	childDriver = "STACYVM_STORE_TEST_DRIVER"
+	childPlace  = "STACYVM_STORE_TEST_PLACE" // path or DSN
 )
 
 // childMain does a child's task instead of running tests.
 func childMain() {
-	tasks := map[string]func(context.Context, store.Store) error{"write": childWrite, "register": childRegister}
+	tasks := map[string]func(context.Context, store.Store) error{"write": childWrite, "register": childRegister, "hold": childHold}
 	task, ok := tasks[os.Getenv(childTask)]
 	if !ok {
 		return
 	}
-	_, _ = io.Copy(io.Discard, os.Stdin) // the parent says when
+	_, _ = os.Stdin.Read(make([]byte, 1)) // the parent says when
 	if err := childRun(task); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
@@ -43,7 +45,8 @@ func childMain() {
 
 func childRun(task func(context.Context, store.Store) error) error {
 	ctx := context.Background()
-	s, err := store.NewSQLiteStore(ctx, os.Getenv(childPath))
+	place := os.Getenv(childPlace)
+	s, err := store.Open(ctx, store.Config{Driver: os.Getenv(childDriver), Path: place, DSN: place})
 	if err != nil {
 		return err
 	}
@@ -103,20 +106,37 @@ func childRegister(ctx context.Context, s store.Store) error {
 	return err
 }
 
-// child is a started process that waits for start to be closed.
+// child is a started process that waits until it is told to go on.
 type child struct {
 	*exec.Cmd
-	start  io.Closer
+	input  io.WriteCloser
 	output *bufio.Scanner
 	errors *strings.Builder
 }
 
-func startChild(t *testing.T, task, path string) *child {
+// start lets the child's task begin.
+func (c *child) start(t *testing.T) {
+	t.Helper()
+	if _, err := c.input.Write([]byte{'\n'}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// next reads the child's next line.
+func (c *child) next(t *testing.T) string {
+	t.Helper()
+	if !c.output.Scan() {
+		t.Fatalf("the child ended: %v, %s", c.Wait(), c.errors)
+	}
+	return c.output.Text()
+}
+
+func startChild(t *testing.T, task string, config store.Config) *child {
 	t.Helper()
 	c := &child{Cmd: exec.CommandContext(t.Context(), os.Args[0]), errors: new(strings.Builder)}
-	c.Env = append(os.Environ(), childTask+"="+task, childPath+"="+path)
+	c.Env = append(os.Environ(), childTask+"="+task, childDriver+"="+config.Driver, childPlace+"="+cmp.Or(config.DSN, config.Path))
 	c.Stderr = c.errors
-	start, err := c.StdinPipe()
+	input, err := c.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -127,21 +147,26 @@ func startChild(t *testing.T, task, path string) *child {
 	if err := c.Start(); err != nil {
 		t.Fatal(err)
 	}
-	c.start, c.output = start, bufio.NewScanner(output)
+	c.input, c.output = input, bufio.NewScanner(output)
 	return c
 }
 
 // TestManyProcessesOpenOneNewDatabase starts them at the same moment.
 func TestManyProcessesOpenOneNewDatabase(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "stacyvm.db")
-	children := make([]*child, 8)
+	for _, processes := range []int{2, 8} {
+		t.Run(fmt.Sprint(processes), func(t *testing.T) {
+			onEachDriver(t, func(t *testing.T, config store.Config) { openTogether(t, config, processes) })
+		})
+	}
+}
+
+func openTogether(t *testing.T, config store.Config, processes int) {
+	children := make([]*child, processes)
 	for i := range children {
-		children[i] = startChild(t, "register", path)
+		children[i] = startChild(t, "register", config)
 	}
 	for _, c := range children {
-		if err := c.start.Close(); err != nil {
-			t.Fatal(err)
-		}
+		c.start(t)
 	}
 	clusters, winners := map[string]bool{}, 0
 	for _, c := range children {
@@ -159,12 +184,7 @@ func TestManyProcessesOpenOneNewDatabase(t *testing.T) {
 	if len(clusters) != 1 || winners != 1 {
 		t.Errorf("identities %v, %d winners of one lease", clusters, winners)
 	}
-	s, err := store.NewSQLiteStore(t.Context(), path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = s.Close() }()
-	err = s.View(t.Context(), func(tx store.Tx) error {
+	err := open(t, config).View(t.Context(), func(tx store.Tx) error {
 		workers, err := tx.Workers().List(t.Context(), store.Page{})
 		if len(workers) != len(children) {
 			t.Errorf("%d workers are registered", len(workers))
@@ -176,37 +196,39 @@ func TestManyProcessesOpenOneNewDatabase(t *testing.T) {
 	}
 }
 
-// TestAnsweredWritesSurviveKill kills a writing process at any moment, 20 times on one database.
+// TestAnsweredWritesSurviveKill kills a writing process at any moment, again and again on one database.
 func TestAnsweredWritesSurviveKill(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "stacyvm.db")
-	var answered []stacyvm.SandboxID
-	for range 20 {
-		c := startChild(t, "write", path)
-		if err := c.start.Close(); err != nil {
-			t.Fatal(err)
-		}
-		limit := 1 + rand.IntN(150) // answers, then any moment soon after
-		for n := 0; c.output.Scan(); n++ {
-			answered = append(answered, stacyvm.SandboxID(c.output.Text()))
-			if n == limit {
-				time.AfterFunc(rand.N(3*time.Millisecond), func() { _ = c.Process.Kill() })
+	onEachDriver(t, func(t *testing.T, config store.Config) {
+		var answered []stacyvm.SandboxID
+		for range storetest.Often(20, 100) {
+			c := startChild(t, "write", config)
+			c.start(t)
+			limit := 1 + rand.IntN(150) // answers, then any moment soon after
+			for n := 0; c.output.Scan(); n++ {
+				answered = append(answered, stacyvm.SandboxID(c.output.Text()))
+				if n == limit {
+					time.AfterFunc(rand.N(3*time.Millisecond), func() { _ = c.Process.Kill() })
+				}
+			}
+			if err := c.Wait(); err == nil || c.errors.Len() > 0 {
+				t.Fatalf("the process was not killed: %v, %s", err, c.errors)
+			}
+			if id := len(answered) - 1; !answered[id].Valid() { // cut by the kill
+				answered = answered[:id]
 			}
 		}
-		if err := c.Wait(); err == nil || c.errors.Len() > 0 {
-			t.Fatalf("the process was not killed: %v, %s", err, c.errors)
+		if config.Driver == "" {
+			checkIntegrity(t, config.Path)
 		}
-	}
-	checkIntegrity(t, path)
-	s, err := store.NewSQLiteStore(t.Context(), path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = s.Close() }()
-	err = s.View(t.Context(), func(tx store.Tx) error {
+		wantAnswered(t, open(t, config), answered)
+	})
+}
+
+// wantAnswered checks that every write of insertLeased that was answered is there, whole.
+func wantAnswered(t *testing.T, s store.Store, answered []stacyvm.SandboxID) {
+	t.Helper()
+	err := s.View(t.Context(), func(tx store.Tx) error {
 		for _, id := range answered {
-			if !id.Valid() { // the last line may be cut by the kill
-				continue
-			}
 			row, err := tx.Sandboxes().Get(t.Context(), id)
 			if err != nil || row.Fence.Epoch != 1 {
 				return fmt.Errorf("%s was answered: %+v, %w", id, row.Fence, err)

@@ -9,7 +9,7 @@ import (
 
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 	"github.com/stacyvm/stacyvm/internal/store"
-	"github.com/stacyvm/stacyvm/internal/testneed"
+	"github.com/stacyvm/stacyvm/internal/store/postgrestest"
 )
 
 // filed is a directory with a database that was closed, and a backup of an earlier moment.
@@ -245,7 +245,7 @@ func TestRestoreWithoutChecksum(t *testing.T) {
 func TestSettle(t *testing.T) {
 	t.Run("sqlite", func(t *testing.T) { testSettle(t, store.Config{Path: filepath.Join(t.TempDir(), "stacyvm.db")}) })
 	t.Run("postgres", func(t *testing.T) {
-		testSettle(t, store.Config{Driver: "postgres", DSN: newSchema(t, testneed.Postgres(t))})
+		testSettle(t, store.Config{Driver: "postgres", DSN: postgrestest.Schema(t)})
 	})
 }
 

@@ -11,7 +11,7 @@ import (
 
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 	"github.com/stacyvm/stacyvm/internal/store"
-	"github.com/stacyvm/stacyvm/internal/testneed"
+	"github.com/stacyvm/stacyvm/internal/store/postgrestest"
 )
 
 // inDatabase is the DSN of another database on the same server.
@@ -35,8 +35,8 @@ func TestInspect(t *testing.T) {
 		testInspect(t, store.Config{Path: path}, db, false)
 	})
 	t.Run("postgres", func(t *testing.T) {
-		dsn := newSchema(t, testneed.Postgres(t))
-		testInspect(t, store.Config{Driver: "postgres", DSN: dsn}, openServer(t, dsn), true)
+		dsn := postgrestest.Schema(t)
+		testInspect(t, store.Config{Driver: "postgres", DSN: dsn}, postgrestest.Connect(t, dsn), true)
 	})
 }
 

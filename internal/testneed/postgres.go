@@ -2,6 +2,8 @@ package testneed
 
 import (
 	"os"
+	"os/exec"
+	"path/filepath"
 	"testing"
 )
 
@@ -14,4 +16,15 @@ func Postgres(t testing.TB) (dsn string) {
 		Missing(t, "postgres", "STACYVM_POSTGRES_TEST_DSN is not set: scripts/postgres.sh starts a server for it")
 	}
 	return dsn
+}
+
+// PostgresServer needs PostgreSQL's server to be installed, so that a test can start one of its own.
+func PostgresServer(t testing.TB) {
+	t.Helper()
+	if _, err := exec.LookPath("initdb"); err == nil {
+		return
+	}
+	if found, _ := filepath.Glob("/usr/lib/postgresql/*/bin/initdb"); len(found) == 0 {
+		Missing(t, "postgres", "PostgreSQL's server is not installed")
+	}
 }

@@ -2,8 +2,8 @@ package storetest
 
 import (
 	"fmt"
+	"os"
 	"sync"
-	"testing"
 
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 	"github.com/stacyvm/stacyvm/internal/store"
@@ -14,12 +14,12 @@ const (
 	raceContenders = 16
 )
 
-// raceRounds is how often all contenders meet.
-func raceRounds() int {
-	if testing.Short() {
-		return 50
+// Often is how often a test repeats what chance decides: usually, or as `make contention` wants it.
+func Often(usually, thoroughly int) int {
+	if os.Getenv("STACYVM_TEST_CONTENTION") != "" {
+		return thoroughly
 	}
-	return 200
+	return usually
 }
 
 // grant is one entry of the history: what one contender got in one round.
@@ -38,7 +38,7 @@ func leaseRaces(r *rig) {
 	}
 	row := r.insert(nil)
 	var last stacyvm.Lease
-	for round := range raceRounds() {
+	for round := range Often(200, 10_000) {
 		history := r.meet(stores, row.ID)
 		winner := r.oneWinner(round, history)
 		if winner.Epoch != last.Epoch+1 || winner.Generation <= last.Generation {
