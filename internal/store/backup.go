@@ -198,6 +198,20 @@ func settleJournal(ctx context.Context, db *sql.DB) error {
 	return nil
 }
 
+// CheckSQLite reads every page of a database and checks it, beside whoever uses it. CodeInternal: it is damaged; CodeInvalid:
+// there is none.
+func CheckSQLite(ctx context.Context, path string) error {
+	db, err := openFile(path, "query_only(ON)")
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	if err := integrity(ctx, db); err != nil {
+		return translateCopy(ctx, filepath.Dir(path), err)
+	}
+	return nil
+}
+
 // integrity checks every page and every reference.
 func integrity(ctx context.Context, db *sql.DB) error {
 	var verdict string

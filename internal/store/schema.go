@@ -23,6 +23,8 @@ type Schema struct {
 	Present int64   // the highest that is applied, 0 without one
 	Known   int64   // the highest that this program knows
 	Cluster Cluster // zero without one
+	// Changeable: the program may change the schema, as pending steps need.
+	Changeable bool
 	// Tables are those that the applied and known steps make; Missing are those of them that are not there.
 	Tables, Missing []string
 }
@@ -67,20 +69,25 @@ func inspectSQLite(ctx context.Context, config Config) (Schema, error) {
 	return schemaOf(ctx, d, db, schemaQueries{
 		server: `SELECT 'SQLite ' || sqlite_version()`,
 		tables: `SELECT name FROM sqlite_master WHERE type = 'table'`,
+		rights: `SELECT true`, // it was opened for writing
 	})
 }
 
 // schemaQueries are what the databases call by other names.
-type schemaQueries struct{ server, tables string }
+type schemaQueries struct{ server, tables, rights string }
 
 // unmade is the schema of a database that is not there yet.
 func unmade(d *dialect) (s Schema, err error) {
+	s.Changeable = true
 	return s, s.compare(d, nil, nil)
 }
 
 func schemaOf(ctx context.Context, d *dialect, db *sql.DB, q schemaQueries) (s Schema, err error) {
 	fail := func(err error) (Schema, error) { return Schema{}, blame(ctx, d, err) }
 	if err := db.QueryRowContext(ctx, q.server).Scan(&s.Server); err != nil {
+		return fail(err)
+	}
+	if err := db.QueryRowContext(ctx, q.rights).Scan(&s.Changeable); err != nil {
 		return fail(err)
 	}
 	tables, err := column[string](ctx, db, q.tables)

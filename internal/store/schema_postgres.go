@@ -14,5 +14,6 @@ func inspectPostgres(ctx context.Context, config Config) (Schema, error) {
 	return schemaOf(ctx, postgresDialect(password), db, schemaQueries{
 		server: `SELECT 'PostgreSQL ' || current_setting('server_version')`,
 		tables: `SELECT CAST(table_name AS TEXT) FROM information_schema.tables WHERE table_schema = current_schema()`,
+		rights: `SELECT coalesce(has_schema_privilege(current_user, current_schema(), 'CREATE'), false)`,
 	})
 }
