@@ -15,7 +15,7 @@ GUEST_SRC  := $(shell find cmd/stacyvm-guest internal/guest proto -name '*.go' !
 SENTRY_SRC := $(shell find cmd/stacyvm-sentry internal/engine/gvisor/wire -name '*.go' ! -name '*_test.go') go.mod go.sum
 PACK_SRC   := $(wildcard scripts/bundle/*.go)
 
-.PHONY: help build run serve test test-setup lint generate bench clean
+.PHONY: help build run serve test test-setup contention lint generate bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -43,6 +43,9 @@ test: test-setup build ## install what the tests need, then run everything
 
 test-setup:
 	@scripts/test-setup.sh
+
+contention: test-setup ## the store's races, kills, restarts and promotions, as often as a night allows
+	@scripts/contention.sh
 
 lint: ## golangci-lint with the size and import rules (the first run builds it: minutes)
 	$(TOOL) golangci-lint run ./...

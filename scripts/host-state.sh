@@ -8,7 +8,7 @@ for process in /proc/[0-9]*; do
 	program=$(readlink "$process/exe" 2>/dev/null) || continue
 	place=$(readlink "$process/cwd" 2>/dev/null) || continue # a command of the mock engine has only this of us
 	case "$program $place" in
-	*stacyvm*" "* | *runsc*" "* | *" $tmp/Test"*)
+	*stacyvm*" "* | *runsc*" "* | *" $tmp/Test"* | *" $tmp/stacyvm"*)
 		echo "process ${program##*/} $(tr '\0' ' ' 2>/dev/null <"$process/cmdline" | cut -c1-120)"
 		;;
 	esac

@@ -3,14 +3,16 @@
 set -euo pipefail
 
 # The race detector needs a C compiler; the demo, the system tests and the acceptance tests run Python in sandboxes;
-# the image tests import what these programs make, and run busybox in an image.
-declare -A package_of=([gcc]=gcc [/usr/include/stdio.h]=libc6-dev [/usr/bin/python3]=python3 [bzip2]=bzip2 [tar]=tar)
+# the image tests import what these programs make, and run busybox in an image; the store's tests start PostgreSQL.
+declare -A package_of=([gcc]=gcc [/usr/include/stdio.h]=libc6-dev [/usr/bin/python3]=python3 [bzip2]=bzip2 [tar]=tar
+	[/usr/sbin/pgbouncer]=pgbouncer [setpriv]=util-linux)
 missing=()
 for need in "${!package_of[@]}"; do
 	command -v "$need" >/dev/null 2>&1 || [ -e "$need" ] || missing+=("${package_of[$need]}")
 done
 # Debian's busybox that is not static does not run in an image.
 if ! busybox=$(command -v busybox) || ldd "$busybox" >/dev/null 2>&1; then missing+=(busybox-static); fi
+if ! ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 && ! command -v initdb >/dev/null; then missing+=(postgresql); fi
 [ ${#missing[@]} -eq 0 ] && exit 0
 
 if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
@@ -18,5 +20,17 @@ if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
 	exit 0
 fi
 export DEBIAN_FRONTEND=noninteractive
+# The tests start their own servers: packages start none, and make no database that anybody would have to look after.
+policy=/usr/sbin/policy-rc.d
+if [ ! -e $policy ]; then
+	trap 'rm -f $policy' EXIT
+	printf '#!/bin/sh\nexit 101\n' >$policy
+	chmod 755 $policy
+fi
+clusters=/etc/postgresql-common/createcluster.conf
+if [[ " ${missing[*]} " == *" postgresql "* && ! -e $clusters ]]; then
+	mkdir -p "${clusters%/*}"
+	echo "create_main_cluster = false" >$clusters
+fi
 apt-get -q -o DPkg::Lock::Timeout=300 update
 apt-get -q -o DPkg::Lock::Timeout=300 install -y --no-install-recommends "${missing[@]}"

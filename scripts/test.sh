@@ -7,9 +7,15 @@ if [ -n "${CI:-}" ]; then export STACYVM_TEST_REQUIRE=all; fi
 export STACYVM_BIN="$PWD/bin/stacyvm"
 
 work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+server="${TMPDIR:-/tmp}/stacyvm-postgres-$$"
+trap 'scripts/postgres.sh stop "$server"; rm -rf "$work"' EXIT
 export STACYVM_TEST_SKIPPED="$work/skipped"
 scripts/host-state.sh >"$work/before"
+
+# The store's tests run on both databases; without a server those of PostgreSQL are skipped, or fail in CI.
+if [ -z "${STACYVM_POSTGRES_TEST_DSN:-}" ] && dsn=$(scripts/postgres.sh start "$server"); then
+	export STACYVM_POSTGRES_TEST_DSN="$dsn"
+fi
 
 # The launcher links gVisor, whose packages take minutes to build with the race detector and are not ours to test: it is
 # exercised as a real process by the engine's tests, and compiled and vetted here.
@@ -19,6 +25,7 @@ status=0
 # shellcheck disable=SC2086 # lists of words
 go test -race -timeout 20m -p "${TEST_PARALLEL:-2}" ${TEST_FLAGS:-} $packages || status=$?
 
+scripts/postgres.sh stop "$server"
 scripts/host-state.sh >"$work/after"
 if ! diff "$work/before" "$work/after" >"$work/left"; then
 	echo "FAIL: the tests left something on this machine (< before, > after):"

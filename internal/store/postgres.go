@@ -169,10 +169,10 @@ func (s *postgresStore) settle(ctx context.Context, conn pgConn) (again bool, er
 
 // passing reports whether a failure, that left nothing behind, may not come again.
 func passing(err error) bool {
-	switch state := pgState(err); {
-	case state == "":
+	switch state := pgState(err); state {
+	case "":
 		return lostConnection(err)
-	case state == pgSerialization, state == pgDeadlock, state == pgConnections:
+	case pgSerialization, pgDeadlock, pgConnections:
 		return true
 	default:
 		return strings.HasPrefix(state, "57P") // it stops or starts

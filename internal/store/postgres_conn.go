@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"strconv"
@@ -69,6 +70,9 @@ var errUndone = errors.New("the transaction was rolled back")
 func (c pgConn) commit(ctx context.Context) (known bool, err error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), endWithin)
 	defer cancel()
+	if c.dead() {
+		return true, driver.ErrBadConn
+	}
 	results, err := c.send(ctx, "COMMIT")
 	if err == nil {
 		if tag := results[0].CommandTag.String(); tag != "COMMIT" {
@@ -76,9 +80,10 @@ func (c pgConn) commit(ctx context.Context) (known bool, err error) {
 		}
 		return true, nil
 	}
-	// An ERROR is the server's refusal. Anything worse may have struck after the commit was on disk.
-	var failed *pgconn.PgError
-	return pgconn.SafeToRetry(err) || errors.As(err, &failed) && failed.SeverityUnlocalized == "ERROR", err
+	// An ERROR is the server's refusal. Anything worse may have struck after the commit was on disk; pgconn.SafeToRetry is no
+	// help, it also holds for a connection that ended before the answer.
+	failed, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && failed.SeverityUnlocalized == "ERROR", err
 }
 
 // rollback ends the transaction. When it fails the connection is closed, and the server rolls back.

@@ -45,8 +45,7 @@ const (
 
 // pgState is the SQLSTATE in err's chain, "" without one.
 func pgState(err error) string {
-	var failed *pgconn.PgError
-	if errors.As(err, &failed) {
+	if failed, ok := errors.AsType[*pgconn.PgError](err); ok {
 		return failed.Code
 	}
 	return ""
