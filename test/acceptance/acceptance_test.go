@@ -34,7 +34,7 @@ func TestScripts(t *testing.T) {
 		RequireUniqueNames:  true,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"serve":     serve,
-			"stop":      stop,
+			"halt":      halt,
 			"setid":     setID,
 			"interrupt": interrupt,
 			"nothing":   nothing,
@@ -114,8 +114,8 @@ func clearAway(ts *testscript.TestScript, server *harness.Server) {
 // running holds each work directory's server: scripts run in parallel.
 var running sync.Map
 
-// stop ends the server of `serve`.
-func stop(ts *testscript.TestScript, _ bool, _ []string) {
+// halt ends the server of `serve`. (testscript has a `stop` of its own, which ends the script.)
+func halt(ts *testscript.TestScript, _ bool, _ []string) {
 	server, ok := running.Load(ts.MkAbs("."))
 	if !ok {
 		ts.Fatalf("no server was started")
