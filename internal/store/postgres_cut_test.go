@@ -1,0 +1,206 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/stacyvm/stacyvm/internal/stacyvm"
+	"github.com/stacyvm/stacyvm/internal/store/postgrestest"
+)
+
+// cutter stands between a store and its server, and ends a connection when a client's message holds a word.
+type cutter struct {
+	net.Listener
+	network, server string
+	wait            sync.WaitGroup
+	next            atomic.Pointer[cut]
+}
+
+type cut struct {
+	word string
+	pass bool // the server gets the message and answers; only the answer is lost
+}
+
+// newCutter gives a DSN that leads to the same place through a cutter.
+func newCutter(t *testing.T, dsn string) (*cutter, string) {
+	t.Helper()
+	config, err := pgconn.ParseConfig(dsn)
+	if err != nil {
+		t.Fatal("the DSN of the test's server cannot be read")
+	}
+	c := &cutter{}
+	c.network, c.server = pgconn.NetworkAddress(config.Host, config.Port)
+	dir := t.TempDir()
+	if c.Listener, err = net.Listen("unix", filepath.Join(dir, fmt.Sprintf(".s.PGSQL.%d", config.Port))); err != nil {
+		t.Fatal(err)
+	}
+	c.wait.Go(func() {
+		for {
+			client, err := c.Accept()
+			if err != nil {
+				return
+			}
+			c.wait.Go(func() { c.serve(client) })
+		}
+	})
+	t.Cleanup(func() { _ = c.Close(); c.wait.Wait() })
+	return c, postgrestest.With(dsn, "host", dir)
+}
+
+func (c *cutter) serve(client net.Conn) {
+	defer func() { _ = client.Close() }()
+	server, err := net.Dial(c.network, c.server)
+	if err != nil {
+		return
+	}
+	defer func() { _ = server.Close() }()
+	var losing atomic.Bool
+	lost := make(chan struct{})
+	c.wait.Go(func() {
+		defer close(lost)
+		relay(server, client, func([]byte) bool { return !losing.Load() })
+		_ = client.Close()
+	})
+	relay(client, server, func(message []byte) bool {
+		now := c.next.Load()
+		if now == nil || !bytes.Contains(message, []byte(now.word)) || !c.next.CompareAndSwap(now, nil) {
+			return true
+		}
+		losing.Store(true)
+		if now.pass {
+			_, _ = server.Write(message)
+			<-lost
+		}
+		return false
+	})
+}
+
+// relay copies until either side ends or one message may not pass.
+func relay(from, to net.Conn, pass func([]byte) bool) {
+	for buffer := make([]byte, 64<<10); ; {
+		n, err := from.Read(buffer)
+		if err != nil || !pass(buffer[:n]) {
+			return
+		}
+		if _, err := to.Write(buffer[:n]); err != nil {
+			return
+		}
+	}
+}
+
+// TestLostConnections ends a connection at each point of a transaction. What cannot have been committed is done again, and
+// a commit without an answer never is.
+func TestLostConnections(t *testing.T) {
+	c, dsn := newCutter(t, postgrestest.Schema(t))
+	s, err := Open(t.Context(), Config{Driver: "postgres", DSN: dsn})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	for name, tt := range map[string]struct {
+		cut  cut
+		code stacyvm.Code
+		runs int
+		kept bool
+	}{
+		"begin is not sent":       {cut{"BEGIN", false}, "", 1, true},
+		"begin gets no answer":    {cut{"BEGIN", true}, "", 1, true},
+		"statement is not sent":   {cut{"sb-", false}, "", 2, true},
+		"statement has no answer": {cut{"sb-", true}, "", 2, true},
+		"commit is not sent":      {cut{"COMMIT\x00", false}, stacyvm.CodeUnavailable, 1, false},
+		"commit has no answer":    {cut{"COMMIT\x00", true}, stacyvm.CodeUnavailable, 1, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if err := s.Ping(t.Context()); err != nil { // there is a connection that is known to be good
+				t.Fatal(err)
+			}
+			c.next.Store(&tt.cut)
+			id, runs := stacyvm.NewSandboxID(), 0
+			err := s.Update(t.Context(), func(tx Tx) error {
+				runs++
+				_, err := tx.Sandboxes().Insert(t.Context(), stacyvm.Sandbox{ID: id, State: stacyvm.StateRunning})
+				return err
+			})
+			if stacyvm.CodeOf(err) != tt.code || runs != tt.runs {
+				t.Errorf("got %v after %d runs, want %q after %d", err, runs, tt.code, tt.runs)
+			}
+			err = s.View(t.Context(), func(tx Tx) error {
+				_, err := tx.Sandboxes().Get(t.Context(), id)
+				return err
+			})
+			if code := stacyvm.CodeOf(err); code != "" && code != stacyvm.CodeNotFound || (code == "") != tt.kept {
+				t.Errorf("the row: %v, want it kept: %v", err, tt.kept)
+			}
+			if c.next.Load() != nil {
+				t.Error("nothing was cut")
+			}
+		})
+	}
+}
+
+// TestGivenUpWaitsEnd leaves a lock's queue: the statement ends on the server too, and the connection stays good.
+func TestGivenUpWaitsEnd(t *testing.T) {
+	s, err := Open(t.Context(), Config{Driver: "postgres", DSN: postgrestest.Schema(t), MaxOpenConns: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	count := func(ctx context.Context) error {
+		return s.Update(ctx, func(tx Tx) error {
+			_, err := tx.Sandboxes().Count(ctx, SandboxFilter{})
+			return err
+		})
+	}
+	err = s.Update(t.Context(), func(x Tx) error {
+		inner := x.(*tx)
+		if _, err := x.Sandboxes().Count(t.Context(), SandboxFilter{}); err != nil {
+			return err
+		}
+		for range 3 { // with two connections, none may be lost for good
+			ctx, leave := context.WithCancel(t.Context())
+			left := make(chan error)
+			go func() { left <- count(ctx) }()
+			waitLocked(t, inner.on)
+			leave()
+			if err := <-left; stacyvm.CodeOf(err) != stacyvm.CodeUnavailable {
+				t.Errorf("who left got %v", err)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	if err := count(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+// waitLocked waits until somebody waits for an advisory lock that this transaction has.
+func waitLocked(t *testing.T, on querier) {
+	t.Helper()
+	until(func() bool {
+		rows, err := on.QueryContext(t.Context(), `
+			SELECT count(*) FROM pg_locks AS w JOIN pg_locks AS h USING (locktype, database, classid, objid, objsubid)
+			WHERE locktype = 'advisory' AND NOT w.granted AND h.granted AND h.pid = pg_backend_pid()`)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = rows.Close() }()
+		var waiting int
+		for rows.Next() {
+			if err := rows.Scan(&waiting); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return rows.Err() == nil && waiting > 0
+	})
+}

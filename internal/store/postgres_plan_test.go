@@ -1,0 +1,64 @@
+package store
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/stacyvm/stacyvm/internal/store/postgrestest"
+)
+
+// manyRows is a database in which a plan matters: most sandboxes are tombstones, as after some weeks.
+var manyRows = []string{
+	`INSERT INTO sandboxes SELECT 'sb-' || n, CASE WHEN n % 10 = 0 THEN 'running' ELSE 'destroyed' END, '', 'running', 'mock', 'host', '{}',
+		'o' || n % 50, 't' || n % 50, CASE n % 20 WHEN 0 THEN 'w' ELSE 'w' || n % 20 END, 1, 1, '', FALSE, 'null', 'null', n, n, n + CASE WHEN n % 1000 = 0 THEN 0 ELSE 9000000000000000 END
+		FROM generate_series(1, 30000) AS n`,
+	`INSERT INTO leases SELECT 'sb-' || n, 'sandbox', 'w' || n % 20, 's', 1, 1, n FROM generate_series(1, 30000) AS n`,
+	`INSERT INTO operation_audit (actor, action, sandbox_id, resource, provider, status, detail, tenant_id, created_us)
+		SELECT 'o' || n % 50, 'exec', 'sb-' || n, '', '', 'ok', '', 't' || n % 50, n FROM generate_series(1, 30000) AS n`,
+	`INSERT INTO exec_log (sandbox_id, process_id, command, exit_code, duration_us, created_us)
+		SELECT 'sb-' || n % 3000, '', '', 0, 0, n FROM generate_series(1, 30000) AS n`,
+	`INSERT INTO idempotency_keys SELECT 's', 'k' || n, '', '', TRUE, 201, NULL, 9000000000000000 - n FROM generate_series(1, 30000) AS n`,
+	`VACUUM ANALYZE`,
+}
+
+// TestPostgresQueriesUseIndexes asks the planner about each query on a database of ordinary size.
+func TestPostgresQueriesUseIndexes(t *testing.T) {
+	dsn := postgrestest.Schema(t)
+	opened, err := Open(t.Context(), Config{Driver: "postgres", DSN: dsn})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = opened.Close() })
+	s := opened.(*postgresStore)
+	for _, text := range manyRows {
+		if _, err := postgrestest.Connect(t, dsn).ExecContext(t.Context(), text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, tt := range planCases(t.Context()) {
+		t.Run(name, func(t *testing.T) {
+			conn, began, err := s.begin(t.Context(), true)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() {
+				conn.rollback(t.Context())
+				_ = conn.Close()
+			}()
+			e := &explainer{Conn: conn.Conn, word: "EXPLAIN "}
+			x := &tx{on: e, dialect: s.dialect, clock: s.clock}
+			x.stamp(began.us)
+			if err := tt.run(x); err != nil {
+				t.Fatal(err)
+			}
+			plan := strings.Join(e.plans, "\n")
+			if !strings.Contains(plan, tt.postgres) {
+				t.Errorf("the plan lacks %q:\n%s", tt.postgres, plan)
+			}
+			page := strings.HasPrefix(name, "by ") || strings.HasPrefix(name, "audit") || name == "active"
+			if strings.Contains(plan, "Seq Scan") || page && strings.Contains(plan, "Sort") {
+				t.Errorf("the plan reads or sorts a whole table:\n%s", plan)
+			}
+		})
+	}
+}
