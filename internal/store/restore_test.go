@@ -9,6 +9,7 @@ import (
 
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 	"github.com/stacyvm/stacyvm/internal/store"
+	"github.com/stacyvm/stacyvm/internal/store/migrations"
 	"github.com/stacyvm/stacyvm/internal/store/postgrestest"
 )
 
@@ -148,14 +149,7 @@ func TestRestoreRefuses(t *testing.T) {
 	statement := func(text string) func(*testing.T, filed) {
 		return func(t *testing.T, f filed) {
 			unsummed(t, f)
-			db, err := sql.Open("sqlite", f.backup)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer db.Close()
-			if _, err := db.ExecContext(t.Context(), text); err != nil {
-				t.Fatal(err)
-			}
+			alter(t, f.backup, text)
 		}
 	}
 	flip := edit(func(_ *testing.T, content []byte) []byte { content[len(content)/2] ^= 1; return content })
@@ -312,5 +306,51 @@ func testSettle(t *testing.T, config store.Config) {
 	}
 	if err := acquire(settled, "heir", id); err != nil {
 		t.Errorf("after it has settled: %v", err)
+	}
+}
+
+// alter runs a statement on a file past the store.
+func alter(t *testing.T, path, text string) {
+	t.Helper()
+	db, err := sql.Open("sqlite", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	if _, err := db.ExecContext(t.Context(), text); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestRestoreAfterAnUpgrade goes back: a newer program has changed the database since.
+func TestRestoreAfterAnUpgrade(t *testing.T) {
+	f := fileAway(t)
+	alter(t, f.path, `INSERT INTO schema_migrations (version_id, is_applied) VALUES (9000, true); ALTER TABLE leases ADD COLUMN novelty TEXT`)
+	if done, err := f.restore(t); err != nil || done.Incarnation != f.cluster.Incarnation+1 || done.Known != done.Schema {
+		t.Errorf("%+v, %v", done, err)
+	}
+	if rows := liveRows(t, openAt(t, f.path)); len(rows) != len(f.before) {
+		t.Errorf("%d rows, want %d", len(rows), len(f.before))
+	}
+}
+
+// TestRestoreOfAnOlderSchema brings a backup of the first schema up to date.
+func TestRestoreOfAnOlderSchema(t *testing.T) {
+	steps, err := migrations.Steps(map[string]string{"serial": "INTEGER PRIMARY KEY"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	backup := filepath.Join(t.TempDir(), "old")
+	alter(t, backup, steps[0].Text+`;
+		CREATE TABLE schema_migrations (id INTEGER PRIMARY KEY AUTOINCREMENT, version_id INTEGER NOT NULL, is_applied INTEGER NOT NULL, tstamp TIMESTAMP DEFAULT (datetime('now')));
+		INSERT INTO schema_migrations (version_id, is_applied) VALUES (0, 1), (1, 1);
+		INSERT INTO cluster (one, id, incarnation, created_us) VALUES (1, 'old', 5, 0)`)
+	path := filepath.Join(t.TempDir(), "stacyvm.db")
+	done, err := store.RestoreSQLite(t.Context(), store.RestoreRequest{Backup: backup, Database: path})
+	if err != nil || done.Schema != 1 || done.Known != int64(len(steps)) || done.Incarnation != 6 {
+		t.Errorf("%+v, %v", done, err)
+	}
+	if cluster, err := openAt(t, path).Cluster(t.Context()); err != nil || cluster.ID != "old" || cluster.Incarnation != 6 {
+		t.Errorf("%+v, %v", cluster, err)
 	}
 }
