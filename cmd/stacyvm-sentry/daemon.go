@@ -32,6 +32,7 @@ func daemonize(dir, build string) error {
 		return err
 	}
 	defer journal.Close()
+	//nolint:noctx // it outlives every context
 	serve := exec.Command("/proc/self/exe", "launch", "--serve", "--dir", dir, "--build", build)
 	serve.Args[0] = "stacyvm-sentry" // not /proc/self/exe, which gVisor's helper is called
 	serve.Stderr = journal           // for the Go runtime, should it panic

@@ -72,6 +72,7 @@ func decide(v view) action {
 		if v.runtime != nil {
 			return clean
 		}
+	case stacyvm.StatePaused, stacyvm.StateExpired, stacyvm.StateDestroyed: // other loops' work, or done
 	}
 	return leave
 }

@@ -164,6 +164,7 @@ func (r *Reconciler) carryOut(ctx context.Context, t task) error {
 		return r.insert(ctx, t)
 	case warn:
 		r.log.Warn("a runtime is left alone", "sandbox", t.id, "cluster", t.runtime.Cluster, "fence", t.runtime.Fence)
+	case leave: // no task has it
 	}
 	return nil
 }

@@ -2,11 +2,13 @@ package stacyvm
 
 import "time"
 
-// EnvironmentID names an environment spec, BuildID one build of it, ConnectionID a registry account.
 type (
+	// EnvironmentID names an environment spec.
 	EnvironmentID string
-	BuildID       string
-	ConnectionID  string
+	// BuildID names one build of an environment.
+	BuildID string
+	// ConnectionID names a registry account.
+	ConnectionID string
 )
 
 // Environment is a spec from which an image is built: a base and the packages on top of it.

@@ -8,8 +8,9 @@ import (
 )
 
 const (
-	// EventLife and EventCount bound what is kept for subscribers that come back.
-	EventLife  = 24 * time.Hour
+	// EventLife is how long notices are kept for subscribers that come back.
+	EventLife = 24 * time.Hour
+	// EventCount is how many notices are kept for them.
 	EventCount = 100_000
 
 	// numberedAtOnce bounds one statement that gives numbers.

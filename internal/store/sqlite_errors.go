@@ -34,8 +34,7 @@ func sqliteDialect(path string) *dialect {
 
 // sqliteCode is the primary result code in err's chain, 0 without one.
 func sqliteCode(err error) int {
-	var failed *sqlite.Error
-	if errors.As(err, &failed) {
+	if failed, ok := errors.AsType[*sqlite.Error](err); ok {
 		return failed.Code() & 0xff
 	}
 	return 0

@@ -51,7 +51,7 @@ func run(out io.Writer, rounds int, docker bool) (err error) {
 	if b.Server, err = harness.New(dir); err != nil {
 		return err
 	}
-	if b.Client, err = client.New(b.Server.URL(), client.Options{}); err != nil {
+	if b.Client, err = client.New(b.URL(), client.Options{}); err != nil {
 		return err
 	}
 	if err := b.Up(); err != nil {

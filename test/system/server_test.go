@@ -36,7 +36,7 @@ func start(t *testing.T, env ...string) *server {
 	if s.Server, err = harness.New(dir, env...); err != nil {
 		t.Fatal(err)
 	}
-	if s.Client, err = client.New(s.Server.URL(), client.Options{Patience: 2 * time.Minute}); err != nil {
+	if s.Client, err = client.New(s.URL(), client.Options{Patience: 2 * time.Minute}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(s.end)

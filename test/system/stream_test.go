@@ -38,7 +38,7 @@ sys.stderr.write(h.hexdigest())'`, size)
 	if err != nil {
 		t.Fatal(err)
 	}
-	response, err := http.Post(s.Server.URL()+"/api/v1/sandboxes/"+sandbox.ID+"/exec", "application/json", bytes.NewReader(request))
+	response, err := http.Post(s.URL()+"/api/v1/sandboxes/"+sandbox.ID+"/exec", "application/json", bytes.NewReader(request))
 	if err != nil {
 		t.Fatal(err)
 	}
