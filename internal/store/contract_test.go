@@ -60,7 +60,7 @@ func TestPostgresContract(t *testing.T) {
 	contract(t, drivers["postgres"])
 }
 
-func contract(t *testing.T, make database) {
+func contract(t *testing.T, make database, without ...string) {
 	storetest.Run(t, func(t *testing.T) func(func() time.Duration) store.Store {
 		config := make(t)
 		return func(skew func() time.Duration) store.Store {
@@ -71,5 +71,5 @@ func contract(t *testing.T, make database) {
 			}
 			return s
 		}
-	})
+	}, without...)
 }

@@ -15,8 +15,8 @@ import (
 // skew is added to its clock.
 type Database func(t *testing.T) (open func(skew func() time.Duration) store.Store)
 
-// Run runs the whole suite, each test on a database of its own.
-func Run(t *testing.T, database Database) {
+// Run runs the whole suite but for those named by without, each test on a database of its own.
+func Run(t *testing.T, database Database, without ...string) {
 	tests := map[string]func(*rig){
 		"sandbox/keeps every field":       sandboxFields,
 		"sandbox/lists":                   sandboxLists,
@@ -49,6 +49,12 @@ func Run(t *testing.T, database Database) {
 		"transaction/closed":              txClosed,
 		"cluster/one identity":            clusterIdentity,
 		"transaction/time stands in a tx": txTime,
+	}
+	for _, name := range without {
+		if tests[name] == nil {
+			t.Fatalf("there is no test %q", name)
+		}
+		delete(tests, name)
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
