@@ -2,10 +2,11 @@ package acceptance
 
 import (
 	"os"
-	"os/exec"
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/stacyvm/stacyvm/internal/testneed"
 )
 
 // TestFiveMinutes types what the README's section shows, and compares what it shows as the answer.
@@ -65,9 +66,7 @@ func like(example string) *regexp.Regexp {
 
 // TestCompletion: a real bash completes commands, flags, sandboxes and processes.
 func TestCompletion(t *testing.T) {
-	if _, err := exec.LookPath("bash"); err != nil {
-		t.Skip("bash is not installed")
-	}
+	testneed.Program(t, "bash")
 	r := newRig(t).serve()
 	sandbox := r.sandbox()
 	process := strings.TrimSpace(r.must(r.command("exec", "--detach", sandbox, "--", "sleep", "1000")))
