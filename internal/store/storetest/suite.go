@@ -26,6 +26,7 @@ func Run(t *testing.T, database Database, without ...string) {
 		"sandbox/state machine":           sandboxStates,
 		"sandbox/wishes":                  sandboxWishes,
 		"worker/life":                     workerLife,
+		"worker/loads":                    workerLoads,
 		"lease/life":                      leaseLife,
 		"lease/conflict":                  leaseConflict,
 		"lease/takeover":                  leaseTakeover,
