@@ -150,7 +150,7 @@ func (s *Service) candidates(ctx context.Context, tx store.Tx, active map[stacyv
 		if w.ID == s.self {
 			age = 0 // this process needs no message to know that it lives
 		}
-		candidates = append(candidates, schedule.Candidate{Worker: w, Active: active[w.ID], Age: age})
+		candidates = append(candidates, schedule.Candidate{Worker: w, Active: active[w.ID], Age: age, Local: w.ID == s.self})
 	}
 	return candidates, nil
 }

@@ -70,7 +70,10 @@ func TestWorkersShareTheLoad(t *testing.T) {
 		c.Workers = func(stacyvm.WorkerID) (worker.Worker, error) { return one(controltest.Self) }
 	})
 	controltest.Update(t, r.store, func(tx store.Tx) error {
-		_, err := tx.Workers().Save(t.Context(), stacyvm.Worker{ID: "there", Status: "online", Session: "session-2", Providers: []string{"mock"}})
+		_, err := tx.Workers().Save(t.Context(), stacyvm.Worker{
+			ID: "there", Status: "online", Session: "session-2", Providers: []string{"mock"},
+			Capacity: stacyvm.Capacity{RPCURL: "https://there"},
+		})
 		return err
 	})
 	placed := map[stacyvm.WorkerID]int{}

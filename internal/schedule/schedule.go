@@ -16,6 +16,7 @@ type Candidate struct {
 	Worker stacyvm.Worker
 	Active int           // sandboxes that it has now
 	Age    time.Duration // of its last heartbeat, by the database's clock
+	Local  bool          // it is in the process that asks; any other must be reached over the network
 }
 
 // Choice is where a sandbox goes. Worker is empty when none is eligible; Reason then says why each was refused.
@@ -58,6 +59,8 @@ func refusal(spec stacyvm.Spec, c Candidate) string {
 		return "is " + c.Worker.Status
 	case c.Age > stacyvm.WorkerStaleAfter:
 		return "sends no heartbeat"
+	case !c.Local && c.Worker.Capacity.RPCURL == "":
+		return "has no RPC address"
 	case !Serves(c.Worker, spec.Provider):
 		return fmt.Sprintf("has no provider %q", spec.Provider)
 	case c.Worker.Capacity.MaxSandboxes > 0 && c.Active >= c.Worker.Capacity.MaxSandboxes:

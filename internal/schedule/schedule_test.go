@@ -9,7 +9,9 @@ import (
 
 // candidate is an online, fresh, idle worker that tests then spoil.
 func candidate(id stacyvm.WorkerID, spoil ...func(*Candidate)) Candidate {
-	c := Candidate{Worker: stacyvm.Worker{ID: id, Status: "online", Providers: []string{"gvisor"}}}
+	c := Candidate{Worker: stacyvm.Worker{
+		ID: id, Status: "online", Providers: []string{"gvisor"}, Capacity: stacyvm.Capacity{RPCURL: "https://" + string(id)},
+	}}
 	for _, s := range spoil {
 		s(&c)
 	}
@@ -21,6 +23,8 @@ func TestPick(t *testing.T) {
 	room := func(n int) func(*Candidate) { return func(c *Candidate) { c.Worker.Capacity.MaxSandboxes = n } }
 	status := func(s string) func(*Candidate) { return func(c *Candidate) { c.Worker.Status = s } }
 	age := func(d time.Duration) func(*Candidate) { return func(c *Candidate) { c.Age = d } }
+	unreachable := func(c *Candidate) { c.Worker.Capacity.RPCURL = "" }
+	local := func(c *Candidate) { c.Local = true }
 	engines := func(names ...string) func(*Candidate) { return func(c *Candidate) { c.Worker.Providers = names } }
 
 	tests := map[string]struct {
@@ -42,6 +46,8 @@ func TestPick(t *testing.T) {
 		"no list means all engines": {[]Candidate{candidate("a", engines())}, "a", 1},
 		"last place":                {[]Candidate{candidate("a", active(4), room(5))}, "a", 1},
 		"full":                      {[]Candidate{candidate("a", active(5), room(5))}, "", 0},
+		"no way to it":              {[]Candidate{candidate("a", unreachable)}, "", 0},
+		"in this process":           {[]Candidate{candidate("a", unreachable, local), candidate("b", unreachable)}, "a", 1},
 		"no limit":                  {[]Candidate{candidate("a", active(100_000), room(0))}, "a", 1},
 	}
 	for name, tt := range tests {
