@@ -29,31 +29,24 @@ func checkMode(mode uint32) error {
 	return nil
 }
 
-// fileChange is one call that changes files, with its audit line. All checks must be made before it.
+// fileChange is one call that changes files, with its audit line. bad is what its checks found.
 func (s *Service) fileChange(ctx context.Context, id stacyvm.SandboxID, action, name string, bad error, change func(*guest.Client) error) error {
-	sandbox := stacyvm.Sandbox{ID: id}
-	err := authorise(ctx, scopeFiles)
-	if err == nil {
-		err = bad
-	}
-	if err == nil {
-		var client *guest.Client
-		if client, sandbox, err = s.connect(ctx, id, guest.ScopeFiles); err == nil {
-			err = change(client)
-		}
-	}
-	return s.audited(ctx, action, sandbox, name, err)
+	return s.fileCall(ctx, id, action, name, bad, scopeFiles, func() (stacyvm.Sandbox, error) { return s.once(ctx, id, guest.ScopeFiles, change) })
 }
 
-// fileQuestion is one call that only looks, with its audit line.
+// fileQuestion is one call that only looks, with its audit line. bad is what its checks found.
 func (s *Service) fileQuestion(ctx context.Context, id stacyvm.SandboxID, action, name string, bad error, question func(*guest.Client) error) error {
+	return s.fileCall(ctx, id, action, name, bad, scopeRead, func() (stacyvm.Sandbox, error) { return s.ask(ctx, id, guest.ScopeFiles, question) })
+}
+
+func (s *Service) fileCall(ctx context.Context, id stacyvm.SandboxID, action, name string, bad error, scope string, call func() (stacyvm.Sandbox, error)) error {
 	sandbox := stacyvm.Sandbox{ID: id}
-	err := authorise(ctx, scopeRead)
+	err := authorise(ctx, scope)
 	if err == nil {
 		err = bad
 	}
 	if err == nil {
-		sandbox, err = s.ask(ctx, id, guest.ScopeFiles, question)
+		sandbox, err = call()
 	}
 	return s.audited(ctx, action, sandbox, name, err)
 }

@@ -40,18 +40,21 @@ func (s *Service) connect(ctx context.Context, id stacyvm.SandboxID, scope guest
 	}
 }
 
-// ask connects and asks once more when the connection turns out to be broken. What it does must be harmless twice.
-func (s *Service) ask(ctx context.Context, id stacyvm.SandboxID, scope guest.Scope, question func(*guest.Client) error) (stacyvm.Sandbox, error) {
+// once connects and does what must not be repeated.
+func (s *Service) once(ctx context.Context, id stacyvm.SandboxID, scope guest.Scope, do func(*guest.Client) error) (stacyvm.Sandbox, error) {
 	client, sandbox, err := s.connect(ctx, id, scope)
 	if err == nil {
-		err = question(client)
+		err = do(client)
 	}
+	return sandbox, err
+}
+
+// ask connects and asks once more when the connection turns out to be broken. What it does must be harmless twice.
+func (s *Service) ask(ctx context.Context, id stacyvm.SandboxID, scope guest.Scope, question func(*guest.Client) error) (stacyvm.Sandbox, error) {
+	sandbox, err := s.once(ctx, id, scope, question)
 	if !broken(err) || ctx.Err() != nil {
 		return sandbox, err
 	}
 	s.rows.drop(id)
-	if client, sandbox, err = s.connect(ctx, id, scope); err != nil {
-		return sandbox, err
-	}
-	return sandbox, question(client)
+	return s.once(ctx, id, scope, question)
 }

@@ -20,11 +20,11 @@ func (s *Service) Input(ctx context.Context, id stacyvm.SandboxID, process strin
 	if err := s.admitProcess(ctx, id, process, scopeExec); err != nil {
 		return 0, err
 	}
-	client, _, err := s.connect(ctx, id, guest.ScopeExec)
-	if err != nil {
-		return 0, err
-	}
-	return client.Input(ctx, process, request.Data, request.Offset, request.Close)
+	_, err = s.once(ctx, id, guest.ScopeExec, func(client *guest.Client) error {
+		received, err = client.Input(ctx, process, request.Data, request.Offset, request.Close)
+		return err
+	})
+	return received, err
 }
 
 // feed gives a process its whole input and closes it. It ends early when the process no longer takes any.
@@ -60,10 +60,7 @@ func (s *Service) Signal(ctx context.Context, id stacyvm.SandboxID, process stri
 		err = stacyvm.Invalid("signal", "must be between 1 and 64")
 	}
 	if err == nil {
-		var client *guest.Client
-		if client, sandbox, err = s.connect(ctx, id, guest.ScopeExec); err == nil {
-			err = client.Signal(ctx, process, signal)
-		}
+		sandbox, err = s.once(ctx, id, guest.ScopeExec, func(client *guest.Client) error { return client.Signal(ctx, process, signal) })
 	}
 	return s.audited(ctx, "process.signal", sandbox, process, err)
 }
