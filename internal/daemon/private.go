@@ -97,7 +97,8 @@ func (p *Private) serve(options Options) error {
 	}
 	defer directory.Close()
 	// Through the open directory, because a socket's address is short and a data directory's path may be long.
-	listener, err := net.Listen("unix", filepath.Join("/proc/self/fd", strconv.Itoa(int(directory.Fd())), socketName))
+	var config net.ListenConfig
+	listener, err := config.Listen(context.Background(), "unix", filepath.Join("/proc/self/fd", strconv.Itoa(int(directory.Fd())), socketName))
 	if err != nil {
 		return fmt.Errorf("open a private socket: %w", err)
 	}
