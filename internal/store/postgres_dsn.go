@@ -79,8 +79,12 @@ func connectPostgres(config Config) (db *sql.DB, password string, err error) {
 	if parsed.ValidateConnect == nil { // target_session_attrs is not set: rows and leases live on the primary only
 		parsed.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsPrimary
 	}
-	parsed.BuildContextWatcherHandler = func(conn *pgconn.PgConn) ctxwatch.Handler {
-		return &pgconn.CancelRequestContextWatcherHandler{Conn: conn, DeadlineDelay: cancelWithin}
+	if parsed.DefaultQueryExecMode == pgx.QueryExecModeCacheStatement {
+		// A statement that is given up is cancelled, and its connection stays. Behind a pooler it is closed instead, and the
+		// server ends the statement by its own bound: PgBouncer 1.18 may die of cancel requests, and takes everybody with it.
+		parsed.BuildContextWatcherHandler = func(conn *pgconn.PgConn) ctxwatch.Handler {
+			return &pgconn.CancelRequestContextWatcherHandler{Conn: conn, DeadlineDelay: cancelWithin}
+		}
 	}
 	db = stdlib.OpenDB(*parsed)
 	db.SetMaxOpenConns(config.maxOpenConns())

@@ -62,6 +62,10 @@ func startPooler(t *testing.T, server *postgrestest.Server) (dsn string) {
 	t.Cleanup(func() {
 		_ = pooler.Process.Kill()
 		_ = pooler.Wait()
+		if t.Failed() {
+			log, _ := os.ReadFile(filepath.Join(server.Dir, "pooler.log"))
+			t.Logf("%v: %s", pooler.ProcessState, log[max(0, len(log)-2000):])
+		}
 	})
 	socket := filepath.Join(server.Dir, ".s.PGSQL.6432")
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
