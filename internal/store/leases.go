@@ -27,7 +27,7 @@ func readLease(row scanner) (l stacyvm.Lease, err error) {
 	return l, err
 }
 
-// Acquire implements Leases. The sandbox's row comes first, so that a lease is never raised without its fence.
+// Acquire implements Leases. A sandbox's lease needs its row, so that it is never raised without its fence.
 func (t leases) Acquire(ctx context.Context, r LeaseRequest) (stacyvm.Lease, error) {
 	if r.Resource == "" || r.Holder == "" || r.TTL <= 0 {
 		return stacyvm.Lease{}, stacyvm.Errorf(stacyvm.CodeConflict, "a lease needs a resource, a holder and a time to live")
@@ -36,18 +36,12 @@ func (t leases) Acquire(ctx context.Context, r LeaseRequest) (stacyvm.Lease, err
 	if err != nil {
 		return stacyvm.Lease{}, err
 	}
-	if r.Type == typeSandbox {
-		_, ok, err := one(ctx, t.tx, number, `SELECT fence FROM sandboxes WHERE id = $1 AND `+active+t.lock(), r.Resource)
-		if err != nil {
-			return stacyvm.Lease{}, err
-		}
-		if !ok {
-			return stacyvm.Lease{}, stacyvm.Errorf(stacyvm.CodeConflict, "sandbox %.64q is gone", r.Resource)
-		}
-	}
 	lease, ok, err := t.take(ctx, r, now)
 	if err != nil {
 		return lease, err
+	}
+	if !ok && r.Type == typeSandbox {
+		return lease, stacyvm.Errorf(stacyvm.CodeConflict, "sandbox %.64q is leased by another, or gone", r.Resource)
 	}
 	if !ok {
 		return lease, stacyvm.Errorf(stacyvm.CodeConflict, "%.64q is leased by another", r.Resource)
@@ -58,14 +52,20 @@ func (t leases) Acquire(ctx context.Context, r LeaseRequest) (stacyvm.Lease, err
 	return lease, err
 }
 
-// take is the conditional upsert that decides who holds a lease.
+// take is the conditional upsert that decides who holds a lease. That of a sandbox needs the sandbox's row, which stays as
+// it is until the end.
 func (t leases) take(ctx context.Context, r LeaseRequest, now int64) (stacyvm.Lease, bool, error) {
 	lapsed := now - r.Grace.Microseconds()
 	if !t.clock.mayTakeOver(t.wall, t.read) {
 		lapsed = never
 	}
+	from := `WHERE 1 = 1`
+	if r.Type == typeSandbox {
+		from = `FROM sandboxes WHERE id = $1 AND ` + active + t.lock()
+	}
 	return one(ctx, t.tx, readLease, `
-		INSERT INTO leases AS l (`+leaseColumns+`) VALUES ($1, $2, $3, $4, 1, 1, $5)
+		INSERT INTO leases AS l (`+leaseColumns+`)
+		SELECT CAST($1 AS TEXT), CAST($2 AS TEXT), CAST($3 AS TEXT), CAST($4 AS TEXT), 1, 1, CAST($5 AS BIGINT) `+from+`
 		ON CONFLICT (resource_id) DO UPDATE SET resource_type = excluded.resource_type, holder_id = excluded.holder_id,
 			holder_session = excluded.holder_session, epoch = l.epoch + 1, generation = l.generation + 1, expires_us = excluded.expires_us
 		WHERE l.holder_id IS NULL OR l.expires_us <= $6 OR (l.holder_id = excluded.holder_id AND (l.holder_session = excluded.holder_session OR $7))

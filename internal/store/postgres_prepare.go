@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
@@ -82,7 +81,7 @@ func (s *postgresStore) migrate(ctx context.Context) error {
 }
 
 // errMoved is a transaction that began on another timeline than the last one.
-var errMoved = errors.New("the server's timeline changed")
+var errMoved = stacyvm.Errorf(stacyvm.CodeUnavailable, "the database moved to another server")
 
 // pgLineage names the server's history; the timeline rises with a promotion, and with a restore to a point in time.
 const pgLineage = `(SELECT CAST(system_identifier AS TEXT) FROM pg_control_system()) || '/' || ` + pgTimeline
