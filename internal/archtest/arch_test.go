@@ -32,7 +32,8 @@ var rules = []struct {
 	{"internal/stacyvm", nil},
 	{"internal/testneed", []string{"internal/bundle"}},
 	{"internal/bundle", []string{"internal/stacyvm"}},
-	{"internal/auth", []string{"internal/stacyvm"}},
+	{"internal/pki", []string{"internal/stacyvm"}},
+	{"internal/auth", []string{"internal/pki", "internal/stacyvm"}},
 	{"internal/telemetry", nil},
 	{"internal/config", []string{"internal/stacyvm"}},
 	{"internal/schedule", []string{"internal/stacyvm"}},
@@ -57,7 +58,7 @@ var rules = []struct {
 	{"internal/control", []string{"internal/store", "internal/worker", "internal/schedule", "internal/guest", "internal/auth", "internal/stacyvm"}},
 	{"internal/reconcile", []string{"internal/store", "internal/worker", "internal/schedule", "internal/guest", "internal/auth", "internal/stacyvm"}},
 	{"internal/api/...", []string{"internal/api/...", "internal/control", "internal/auth", "internal/telemetry", "internal/stacyvm"}},
-	{"internal/cli", []string{"client", "internal/telemetry", "internal/daemon", "internal/config", "internal/image", "internal/stacyvm"}},
+	{"internal/cli", []string{"client", "internal/telemetry", "internal/daemon", "internal/config", "internal/auth", "internal/pki", "internal/image", "internal/stacyvm"}},
 	{"internal/daemon", []string{"internal/...", "client"}},
 }
 
@@ -87,6 +88,7 @@ func TestConfinedModules(t *testing.T) {
 		"gvisor.dev/gvisor":                      "cmd/stacyvm-sentry",
 		"github.com/danielgtaylor/huma":          "internal/api",
 		"github.com/spf13/cobra":                 "internal/cli",
+		"github.com/golang-jwt/jwt":              "internal/auth",
 		"github.com/google/go-containerregistry": "internal/image",
 	}
 	for _, pkg := range listPackages(t) {

@@ -1,0 +1,105 @@
+package auth
+
+import (
+	"errors"
+	"strings"
+
+	"github.com/golang-jwt/jwt/v5"
+)
+
+// jwtType is the header's typ: no other token that the key may ever sign passes for one of a worker.
+const jwtType = "stacyvm-worker-v1+jwt"
+
+// jwtClaims are claims under their registered names; the worker is the subject.
+type jwtClaims struct {
+	jwt.RegisteredClaims
+	Scopes []string `json:"scopes,omitempty"`
+}
+
+// sealJWT makes an EdDSA token whose kid is the key's thumbprint.
+func sealJWT(key signingKey, c claims) (string, error) {
+	p := c.public()
+	body := jwtClaims{Scopes: c.Scopes, RegisteredClaims: jwt.RegisteredClaims{
+		Subject: c.WorkerID, ID: c.TokenID, Audience: jwt.ClaimStrings{c.Audience},
+		IssuedAt: jwt.NewNumericDate(p.IssuedAt), ExpiresAt: jwt.NewNumericDate(p.ExpiresAt),
+	}}
+	if !p.NotBefore.IsZero() {
+		body.NotBefore = jwt.NewNumericDate(p.NotBefore)
+	}
+	token := jwt.NewWithClaims(jwt.SigningMethodEdDSA, body)
+	token.Header["typ"], token.Header["kid"] = jwtType, key.id
+	return token.SignedString(key.private)
+}
+
+// looksLikeJWT tells JWTs from static tokens: their header begins with {" in base64.
+func looksLikeJWT(token string) bool {
+	return strings.HasPrefix(token, "eyJ") && strings.Count(token, ".") == 2
+}
+
+// openJWT gives a JWT's claims when a key of the ring signed it. ok says so. What the claims say is for judge, as with the
+// other kind of token.
+func openJWT(ring *keyring, token string) (c claims, ok bool) {
+	var body jwtClaims
+	if !canonicalJWT(token) {
+		return c, false
+	}
+	parser := jwt.NewParser(jwt.WithValidMethods([]string{jwt.SigningMethodEdDSA.Alg()}), jwt.WithStrictDecoding(), jwt.WithoutClaimsValidation())
+	_, err := parser.ParseWithClaims(token, &body, func(t *jwt.Token) (any, error) {
+		id, _ := t.Header["kid"].(string)
+		key, known := ring.publics[id]
+		if !known || t.Header["typ"] != jwtType || len(t.Header) != 3 { // alg, typ, kid: nothing critical is overlooked
+			return nil, errors.New("not a worker token of a known key")
+		}
+		return key, nil
+	})
+	c, complete := body.wire()
+	return c, err == nil && complete
+}
+
+// canonicalJWT bounds a token and refuses other spellings of it.
+func canonicalJWT(token string) bool {
+	if len(token) > maxWorkerToken {
+		return false
+	}
+	for part := range strings.SplitSeq(token, ".") {
+		if _, ok := decodeSegment(part); !ok {
+			return false
+		}
+	}
+	return true
+}
+
+// wire gives the claims; complete is false when audience or a time is missing.
+func (b jwtClaims) wire() (c claims, complete bool) {
+	if len(b.Audience) != 1 || b.IssuedAt == nil || b.ExpiresAt == nil {
+		return claims{}, false
+	}
+	c = claims{
+		WorkerID: b.Subject, TokenID: b.ID, Audience: b.Audience[0], Scopes: b.Scopes,
+		IssuedAt: b.IssuedAt.Unix(), ExpiresAt: b.ExpiresAt.Unix(),
+	}
+	if b.NotBefore != nil {
+		c.NotBefore = b.NotBefore.Unix()
+	}
+	return c, true
+}
+
+// InspectWorkerToken reads a signed token of either kind without verifying anything: for people who look at one. It returns
+// CodeInvalid errors.
+func InspectWorkerToken(token string) (WorkerClaims, error) {
+	c, ok := claims{}, false
+	if looksLikeJWT(token) {
+		var body jwtClaims
+		if canonicalJWT(token) {
+			_, _, err := jwt.NewParser(jwt.WithStrictDecoding()).ParseUnverified(token, &body)
+			c, ok = body.wire()
+			ok = ok && err == nil
+		}
+	} else {
+		c, ok = readHMAC(token)
+	}
+	if !ok {
+		return WorkerClaims{}, errNoToken
+	}
+	return c.public(), nil
+}

@@ -1,0 +1,249 @@
+package pki
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"sync"
+	"time"
+)
+
+const (
+	// ReloadLook is how often handshakes look whether a file changed, at most.
+	ReloadLook = time.Second
+	// reloadRead is after how long files are read whatever their times say.
+	reloadRead = 30 * time.Second
+)
+
+// Files are what one side of a connection needs.
+type Files struct {
+	Certificate string // its own certificate
+	Key         string // "": in the same file as the certificate
+	Authorities string // the bundle that it trusts
+}
+
+// Options are of Load; the zero value will do.
+type Options struct {
+	// Failed hears of it when changed files cannot be used, once per reason; the ones before stay in use. It must not make
+	// a connection.
+	Failed func(error)
+	Now    func() time.Time // nil: time.Now
+}
+
+// Credentials are a party's certificate and whom it trusts, read anew when the files change. Connections that are open stay as
+// they are. They are safe for concurrent use.
+type Credentials struct {
+	files   Files
+	options Options
+
+	mu     sync.Mutex
+	now    loaded
+	looked time.Time
+	failed string
+}
+
+// loaded is the files' content of one moment.
+type loaded struct {
+	certificate *tls.Certificate
+	authorities *x509.CertPool
+	seen        []fs.FileInfo
+	read        time.Time
+}
+
+// Load reads the files for the first time. Its errors name the paths, for who started the program.
+func Load(files Files, options Options) (*Credentials, error) {
+	if options.Now == nil {
+		options.Now = time.Now
+	}
+	if files.Key == "" {
+		files.Key = files.Certificate
+	}
+	c := &Credentials{files: files, options: options}
+	now := options.Now()
+	first, err := c.load(now)
+	if err != nil {
+		return nil, err
+	}
+	c.now, c.looked = first, now
+	return c, nil
+}
+
+func (c *Credentials) paths() []string {
+	return []string{c.files.Certificate, c.files.Key, c.files.Authorities}
+}
+
+// load reads all files; states come first, so that a change meanwhile is seen the next time.
+func (c *Credentials) load(now time.Time) (loaded, error) {
+	seen, err := c.look()
+	if err != nil {
+		return loaded{}, err
+	}
+	certificate, err := readPEM(c.files.Certificate, false)
+	if err != nil {
+		return loaded{}, err
+	}
+	key, err := readPEM(c.files.Key, true)
+	if err != nil {
+		return loaded{}, err
+	}
+	pair, err := tls.X509KeyPair(certificate, key)
+	if err != nil {
+		return loaded{}, fmt.Errorf("%s: %w", c.files.Certificate, err)
+	}
+	authorities, err := readPool(c.files.Authorities)
+	return loaded{certificate: &pair, authorities: authorities, seen: seen, read: now}, err
+}
+
+func (c *Credentials) look() ([]fs.FileInfo, error) {
+	var seen []fs.FileInfo
+	for _, path := range c.paths() {
+		info, err := os.Stat(path)
+		if err != nil {
+			return nil, err
+		}
+		if !info.Mode().IsRegular() {
+			return nil, fmt.Errorf("%s is not a regular file", path)
+		}
+		seen = append(seen, info)
+	}
+	return seen, nil
+}
+
+// readPool takes every certificate of a bundle or none: half a bundle would refuse peers for no visible reason.
+func readPool(path string) (*x509.CertPool, error) {
+	content, err := readPEM(path, false)
+	if err != nil {
+		return nil, err
+	}
+	pool, n := x509.NewCertPool(), 0
+	for len(content) > 0 {
+		var block *pem.Block
+		if block, content = pem.Decode(content); block == nil || block.Type != "CERTIFICATE" {
+			return nil, fmt.Errorf("%s does not hold certificates alone", path)
+		}
+		certificate, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+		pool.AddCert(certificate)
+		n++
+	}
+	if n == 0 {
+		return nil, fmt.Errorf("%s is empty", path)
+	}
+	return pool, nil
+}
+
+// present gives what the files hold now, or held when they could last be used.
+func (c *Credentials) present() loaded {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := c.options.Now()
+	if now.Sub(c.looked) < ReloadLook && !now.Before(c.looked) {
+		return c.now
+	}
+	c.looked = now
+	seen, err := c.look()
+	if err == nil && unchanged(seen, c.now.seen) && now.Sub(c.now.read) < reloadRead && !now.Before(c.now.read) {
+		c.tell(nil)
+		return c.now
+	}
+	if err == nil {
+		var next loaded
+		if next, err = c.load(now); err == nil {
+			c.now = next
+		}
+	}
+	c.tell(err)
+	return c.now
+}
+
+func unchanged(a, b []fs.FileInfo) bool {
+	for i := range a {
+		if !os.SameFile(a[i], b[i]) || !a[i].ModTime().Equal(b[i].ModTime()) || a[i].Size() != b[i].Size() || a[i].Mode() != b[i].Mode() {
+			return false
+		}
+	}
+	return true
+}
+
+func (c *Credentials) tell(err error) {
+	reason := ""
+	if err != nil {
+		reason = err.Error()
+	}
+	if err != nil && reason != c.failed && c.options.Failed != nil {
+		c.options.Failed(err)
+	}
+	c.failed = reason
+}
+
+// Server makes the configuration of a listener: TLS 1.3, a client certificate that one of the authorities signed. With optional
+// a client may come without one, and has to show something else. Who the client is, auth says.
+func (c *Credentials) Server(optional bool) *tls.Config {
+	demand := tls.RequireAndVerifyClientCert
+	if optional {
+		demand = tls.VerifyClientCertIfGiven
+	}
+	config := c.base()
+	config.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
+		now := c.present()
+		config := c.base()
+		config.Certificates = []tls.Certificate{*now.certificate}
+		config.ClientCAs, config.ClientAuth = now.authorities, demand
+		config.SessionTicketsDisabled = true // a resumed session would trust authorities that are retired
+		return config, nil
+	}
+	return config
+}
+
+// OfWorker makes the configuration of a connection to a worker. It is known by the id in its certificate, whatever its address.
+func (c *Credentials) OfWorker(id string) *tls.Config {
+	return c.client("", func(party Party) bool { return party == Party{RoleWorker, id} })
+}
+
+// OfServer makes the configuration of a connection to a control plane, whose certificate has to name the host or address. A
+// worker's certificate is never accepted for one.
+func (c *Credentials) OfServer(host string) *tls.Config {
+	return c.client(host, func(party Party) bool { return party.Role == RoleServer })
+}
+
+func (c *Credentials) client(host string, right func(Party) bool) *tls.Config {
+	config := c.base()
+	config.ServerName = host
+	config.InsecureSkipVerify = true // VerifyConnection verifies instead, with the authorities of this moment
+	config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return c.present().certificate, nil }
+	config.VerifyConnection = func(state tls.ConnectionState) error { return c.verify(state.PeerCertificates, host, right) }
+	return config
+}
+
+// verify demands a chain to an authority, the use, the name and the role. An empty host asks for no host name.
+func (c *Credentials) verify(chain []*x509.Certificate, host string, right func(Party) bool) error {
+	if len(chain) == 0 {
+		return errors.New("the other side has no certificate")
+	}
+	between := x509.NewCertPool()
+	for _, certificate := range chain[1:] {
+		between.AddCert(certificate)
+	}
+	_, err := chain[0].Verify(x509.VerifyOptions{
+		DNSName: host, Roots: c.present().authorities, Intermediates: between, CurrentTime: c.options.Now(),
+		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	})
+	if err != nil {
+		return err
+	}
+	party, err := PartyOf(chain[0])
+	if err == nil && !right(party) {
+		err = fmt.Errorf("the other side is %s and not who was called", party.URI())
+	}
+	return err
+}
+
+func (c *Credentials) base() *tls.Config {
+	return &tls.Config{MinVersion: tls.VersionTLS13, Time: c.options.Now, NextProtos: []string{"h2", "http/1.1"}}
+}
