@@ -84,7 +84,10 @@ move files, destroy it.`,
 	root.SetHelpCommand(help)
 	addGroup(root, "Sandboxes:", []string{"config"}, a.spawnCommand(), a.listCommand(), a.killCommand())
 	addGroup(root, "In a sandbox:", []string{"config"}, a.execCommand(), a.attachCommand(), a.psCommand(), a.logsCommand(), a.copyCommand())
-	addGroup(root, "On this machine:", []string{"server", "api-key"}, a.runCommand(), a.serveCommand(), a.imageCommand(), a.doctorCommand())
+	addGroup(root, "On this machine:", []string{"server", "api-key"}, a.runCommand(), a.serveCommand(), a.imageCommand(), a.configCommand(), a.doctorCommand())
+	addGroup(root, "Upkeep:", []string{"server", "api-key"}, a.dbCommand(), a.upgradeCommand())
+	addGroup(root, "Upkeep:", nil, a.supportCommand())
+	addGroup(root, "Cluster:", []string{"server", "api-key"}, a.workerCommand(), a.pkiCommand())
 	addGroup(root, otherGroup, []string{"server", "api-key", "config"}, a.versionCommand(), help, completionCommand(root))
 	return root
 }

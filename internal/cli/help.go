@@ -15,7 +15,9 @@ const otherGroup = "Other:"
 // addGroup adds commands under a title of the help. Global flags that mean nothing to them are left out of their help and
 // refused: who gives one believes that it does something.
 func addGroup(root *cobra.Command, title string, unused []string, commands ...*cobra.Command) {
-	root.AddGroup(&cobra.Group{ID: title, Title: title})
+	if !root.ContainsGroup(title) {
+		root.AddGroup(&cobra.Group{ID: title, Title: title})
+	}
 	for _, command := range commands {
 		command.GroupID = title
 		explain := command.HelpFunc()
@@ -25,7 +27,7 @@ func addGroup(root *cobra.Command, title string, unused []string, commands ...*c
 		})
 		command.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
 			for _, name := range unused {
-				if cmd.Flags().Changed(name) {
+				if cmd.InheritedFlags().Changed(name) { // a flag of the command's own may have the name
 					return fmt.Errorf("--%s: `%s` does not use it", name, cmd.CommandPath())
 				}
 			}

@@ -35,6 +35,9 @@ func (a *app) listCommand() *cobra.Command {
 				if s.Reason != "" {
 					state += " (" + s.Reason + ")"
 				}
+				if s.Recovered {
+					state += " (recovered)"
+				}
 				rows = append(rows, []string{s.ID, state, s.Provider, s.Image, stamp(s.CreatedAt), stamp(s.ExpiresAt)})
 			}
 			return printTable(a.stdout, []string{"ID", "STATE", "PROVIDER", "IMAGE", "CREATED", "EXPIRES"}, rows)

@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/stacyvm/stacyvm/internal/config"
 	"github.com/stacyvm/stacyvm/internal/daemon"
 	"github.com/stacyvm/stacyvm/internal/telemetry"
 )
@@ -22,13 +23,17 @@ otherwise; an address that other machines reach needs a key (auth.api_key). See 
   STACYVM_SERVER_PORT=8080 STACYVM_DATA_DIR=/srv/stacyvm stacyvm serve`,
 		Args: arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := a.loadConfig()
+			loaded, err := config.Load(a.configFile)
 			if err != nil {
 				return err
 			}
+			c := loaded.Config
 			log, err := telemetry.NewLogger(a.stderr, c.Logging.Level, c.Logging.Format)
 			if err != nil {
 				return err
+			}
+			for _, key := range loaded.Unbuilt() {
+				log.Warn("this build does not act on a key of the configuration", "key", key.Key, "from", loaded.Sources[key.Key])
 			}
 			ctx, stop := interruptible(cmd.Context())
 			defer stop()

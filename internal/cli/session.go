@@ -72,12 +72,17 @@ func (s *session) run(ctx context.Context) (int, error) {
 
 // pumpOutput prints until the exit comes.
 func (s *session) pumpOutput(ctx context.Context) (*client.Exit, error) {
+	unread := func() {} // stops what ends a process whose output nobody reads
+	defer func() { unread() }()
+	gone := false
 	for event, err := range s.client.Output(ctx, s.sandbox, s.process, s.from) {
 		switch {
 		case err != nil:
 			return nil, err
 		case event.Exit != nil:
 			return event.Exit, nil
+		case gone:
+			continue // the process must not wait for room while it is told to end
 		case event.Gap > 0:
 			s.app.warn("%d bytes of %s are missing here: they were printed too long ago", event.Gap, event.Stream)
 			continue
@@ -86,8 +91,15 @@ func (s *session) pumpOutput(ctx context.Context) (*client.Exit, error) {
 		if event.Stream == client.Stderr {
 			target = s.app.stderr
 		}
-		if _, err := target.Write(event.Data); err != nil {
-			return s.outputGone(ctx, err)
+		_, err := target.Write(event.Data)
+		switch {
+		case err == nil:
+		case !errors.Is(err, syscall.EPIPE):
+			return nil, fmt.Errorf("print output: %w; %s", err, s.farewell)
+		case !s.owned:
+			return nil, errReported
+		default:
+			gone, unread = true, s.endUnread(ctx)
 		}
 	}
 	return nil, nil // without follow: what was there is printed
@@ -96,30 +108,28 @@ func (s *session) pumpOutput(ctx context.Context) (*client.Exit, error) {
 // unreadWithin is how long a process may take to end after it was told that nobody reads its output.
 const unreadWithin = time.Second
 
-// outputGone does to the process what a local pipeline would do: who writes to a reader that left is told so. One that
-// ignores it would wait for a reader for ever, so it is told to end.
-func (s *session) outputGone(ctx context.Context, err error) (*client.Exit, error) {
-	if !errors.Is(err, syscall.EPIPE) {
-		return nil, fmt.Errorf("print output: %w; %s", err, s.farewell)
-	}
-	if !s.owned {
-		return nil, errReported
-	}
-	for _, signal := range []string{"PIPE", "TERM", "KILL"} {
-		if err := s.client.Signal(ctx, s.sandbox, s.process, signal); err != nil && client.CodeOf(err) != client.CodeConflict {
-			return nil, err
+// endUnread does to the process what a local pipeline would do: who writes to a reader that left is told so. One that
+// ignores it would write for ever, so it is told to end. stop waits for the last word.
+func (s *session) endUnread(ctx context.Context) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var telling sync.WaitGroup
+	telling.Go(func() {
+		for _, signal := range []string{"PIPE", "TERM", "KILL"} {
+			err := s.client.Signal(ctx, s.sandbox, s.process, signal)
+			if err != nil && client.CodeOf(err) != client.CodeConflict && ctx.Err() == nil {
+				s.app.warn("nobody reads the output, and the process cannot be told: %v", err)
+			}
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(unreadWithin):
+			}
 		}
-		waiting, cancel := context.WithTimeout(ctx, unreadWithin)
-		process, err := s.client.Wait(waiting, s.sandbox, s.process)
+	})
+	return func() {
 		cancel()
-		if err == nil {
-			return &client.Exit{Code: process.ExitCode}, nil
-		}
-		if ctx.Err() != nil || waiting.Err() == nil {
-			return nil, err
-		}
+		telling.Wait()
 	}
-	return nil, errReported
 }
 
 // verdict explains an unusual end and gives the exit code.

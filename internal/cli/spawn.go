@@ -1,6 +1,9 @@
 package cli
 
 import (
+	"context"
+	"crypto/rand"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -75,7 +78,7 @@ live, also across restarts of the server.`,
 		if request.Metadata, err = parsePairs("--metadata", metadata); err != nil {
 			return err
 		}
-		request.OwnerID = owner
+		request.OwnerID, request.IdempotencyKey = owner, rand.Text()
 		ctx, stop := interruptible(cmd.Context())
 		defer stop()
 		server, err := a.client()
@@ -85,12 +88,35 @@ live, also across restarts of the server.`,
 		done := progress(a.stderr, "creating a sandbox")
 		sandbox, err := server.Spawn(ctx, request)
 		done()
+		if errors.Is(err, context.Canceled) {
+			a.unspawn(server, request)
+		}
 		if err != nil {
 			return err
 		}
-		return a.printSpawned(sandbox, quiet)
+		if err := a.printSpawned(sandbox, quiet); err != nil {
+			return fmt.Errorf("%w; the sandbox is %s", err, sandbox.ID)
+		}
+		return nil
 	}
 	return a.withOutput(cmd)
+}
+
+// unspawnWithin bounds the removal of a sandbox whose creation was interrupted.
+const unspawnWithin = 20 * time.Second
+
+// unspawn destroys what an interrupted request made: nobody was told its id, which the same key tells.
+func (a *app) unspawn(server *client.Client, request client.SpawnRequest) {
+	defer progress(a.stderr, "removing the sandbox again")()
+	ctx, cancel := context.WithTimeout(context.Background(), unspawnWithin)
+	defer cancel()
+	sandbox, err := server.Spawn(ctx, request)
+	if err == nil {
+		err = server.Destroy(ctx, sandbox.ID)
+	}
+	if err != nil {
+		a.warn("a sandbox may be left, see `stacyvm list`: %v", err)
+	}
 }
 
 func (a *app) printSpawned(sandbox client.Sandbox, quiet bool) error {

@@ -3,7 +3,6 @@ package config
 import (
 	"cmp"
 	"fmt"
-	"net"
 	"net/url"
 	"path/filepath"
 	"regexp"
@@ -14,31 +13,31 @@ import (
 
 var workerID = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
 
-// check refuses values that no part of the product can work with. The error names the key.
+// check refuses values that have no meaning in any version of the product, and fills in what an empty value stands for.
+// The error names the key. What is meaningful and unsafe is for refuse and Lint.
 func (c *Config) check() error {
 	return cmp.Or(
 		c.checkPlaces(),
 		c.checkServer(),
-		c.checkProviders(),
 		c.checkNumbers(),
 		c.checkDurations(),
-		oneOf("database.driver", c.Database.Driver, "sqlite", "sqlite3"),
-		oneOf("logging.level", c.Logging.Level, "debug", "info", "warn", "error"),
-		oneOf("logging.format", c.Logging.Format, "json", "pretty"),
+		c.checkWords(),
 	)
 }
 
 func (c *Config) checkPlaces() error {
-	if c.DataDir == "" {
-		return fmt.Errorf("data_dir: must be a directory")
-	}
-	absolute, err := filepath.Abs(c.DataDir)
+	absolute, err := filepath.Abs(cmp.Or(c.DataDir, defaultDataDir()))
 	if err != nil {
 		return fmt.Errorf("data_dir: %w", err)
 	}
 	c.DataDir = absolute
-	if !workerID.MatchString(c.Worker.ID) {
+	if c.Worker.ID != "" && !workerID.MatchString(c.Worker.ID) {
 		return fmt.Errorf("worker.id: %q must be 1 to 64 letters, digits, '.', '_' or '-'", c.Worker.ID)
+	}
+	for id := range c.Auth.WorkerTokens {
+		if !workerID.MatchString(id) {
+			return fmt.Errorf("auth.worker_tokens: %q is not a worker's id", id)
+		}
 	}
 	return nil
 }
@@ -58,22 +57,7 @@ func (c *Config) checkServer() error {
 	if slices.Contains(c.Server.AllowedHosts, "") || slices.ContainsFunc(c.Server.AllowedHosts, func(h string) bool { return strings.ContainsAny(h, "/ ") }) {
 		return fmt.Errorf("server.allowed_hosts: must be host names such as sandboxes.example.org")
 	}
-	if c.Auth.Enabled && c.Auth.APIKey == "" && c.Auth.AdminAPIKey == "" {
-		return fmt.Errorf("auth.enabled: is true, but neither auth.api_key nor auth.admin_api_key is set")
-	}
-	if !c.Loopback() && c.Auth.APIKey == "" && c.Auth.AdminAPIKey == "" {
-		return fmt.Errorf("server.host: %s is reachable from other machines and there is no key: set auth.api_key (or STACYVM_AUTH_API_KEY), or use 127.0.0.1", c.Server.Host)
-	}
 	return nil
-}
-
-// Loopback reports whether only this machine can reach the listener.
-func (c *Config) Loopback() bool {
-	if c.Server.Host == "localhost" {
-		return true
-	}
-	ip := net.ParseIP(c.Server.Host)
-	return ip != nil && ip.IsLoopback()
 }
 
 func checkOrigin(origin string) error {
@@ -83,17 +67,6 @@ func checkOrigin(origin string) error {
 	u, err := url.Parse(origin)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.Path != "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil {
 		return fmt.Errorf("server.cors_allowed_origins: %q is not of the form https://host[:port]", origin)
-	}
-	return nil
-}
-
-func (c *Config) checkProviders() error {
-	enabled := map[string]bool{"gvisor": c.Providers.GVisor.Enabled, "mock": c.Providers.Mock.Enabled}
-	if err := oneOf("providers.default", c.Providers.Default, "gvisor", "mock"); err != nil {
-		return err
-	}
-	if !enabled[c.Providers.Default] {
-		return fmt.Errorf("providers.default: %s is not enabled (providers.%s.enabled)", c.Providers.Default, c.Providers.Default)
 	}
 	return nil
 }
@@ -108,32 +81,27 @@ func (c *Config) checkNumbers() error {
 		{"defaults.disk_size_mb", c.Defaults.DiskSizeMB, 16},
 		{"defaults.max_sandboxes", c.Defaults.MaxSandboxes, 0},
 		{"defaults.max_sandboxes_per_owner", c.Defaults.MaxSandboxesPerOwner, 0},
+		{"defaults.max_spawn_queue", c.Defaults.MaxSpawnQueue, 0},
 		{"rate_limit.requests_per_minute", c.RateLimit.RequestsPerMinute, 0},
 		{"rate_limit.burst", c.RateLimit.Burst, 0},
+		{"database.max_open_conns", c.Database.MaxOpenConns, 0},
+		{"database.max_idle_conns", c.Database.MaxIdleConns, 0},
 	}
 	for _, b := range bounds {
 		if b.value < b.low {
 			return fmt.Errorf("%s: %d is less than %d", b.key, b.value, b.low)
 		}
 	}
-	if c.RateLimit.Enabled && (c.RateLimit.RequestsPerMinute == 0 || c.RateLimit.Burst == 0) {
-		return fmt.Errorf("rate_limit.enabled: needs requests_per_minute and burst of at least 1")
-	}
 	return nil
 }
 
 func (c *Config) checkDurations() error {
-	for key, value := range map[string]time.Duration{
-		"defaults.max_ttl":              c.Defaults.MaxTTL,
-		"defaults.default_exec_timeout": c.Defaults.DefaultExecTimeout,
-		"defaults.max_exec_timeout":     c.Defaults.MaxExecTimeout,
-		"server.shutdown_timeout":       c.Server.ShutdownTimeout,
-	} {
-		if value < 0 {
-			return fmt.Errorf("%s: %s is negative", key, value)
+	for _, k := range keys(c) {
+		if value, ok := k.field.Interface().(time.Duration); ok && value < 0 {
+			return fmt.Errorf("%s: %s is negative", k.name, value)
 		}
 	}
-	if c.Defaults.TTL <= 0 {
+	if c.Defaults.TTL == 0 {
 		return fmt.Errorf("defaults.ttl: must be more than zero")
 	}
 	if c.Defaults.MaxTTL > 0 && c.Defaults.TTL > c.Defaults.MaxTTL {
@@ -142,9 +110,25 @@ func (c *Config) checkDurations() error {
 	return nil
 }
 
+// checkWords looks at the keys whose values are from a list.
+func (c *Config) checkWords() error {
+	c.Database.Driver = cmp.Or(c.Database.Driver, "sqlite")
+	return cmp.Or(
+		oneOf("providers.default", c.Providers.Default, "gvisor", "mock", "docker", "firecracker", "e2b", "proot", "auto", cmp.Or(c.Providers.Custom.Name, "custom")),
+		oneOf("database.driver", c.Database.Driver, "sqlite", "sqlite3", "postgres", "postgresql"),
+		oneOf("database.exec_mode", c.Database.ExecMode, "", "cache_statement", "cache_describe", "describe_exec", "exec", "simple_protocol"),
+		oneOf("defaults.spawn_overflow", c.Defaults.SpawnOverflow, overflowReject, overflowQueue),
+		oneOf("pool.overflow", c.Pool.Overflow, overflowReject, overflowQueue),
+		oneOf("rate_limit.key_by", c.RateLimit.KeyBy, "owner", "api_key", "ip"),
+		oneOf("logging.level", c.Logging.Level, "debug", "info", "warn", "error"),
+		oneOf("logging.format", c.Logging.Format, "json", "pretty"),
+	)
+}
+
 func oneOf(key, value string, allowed ...string) error {
 	if slices.Contains(allowed, value) {
 		return nil
 	}
+	allowed = slices.DeleteFunc(allowed, func(word string) bool { return word == "" })
 	return fmt.Errorf("%s: %q is unknown; allowed: %s", key, value, strings.Join(allowed, ", "))
 }

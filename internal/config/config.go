@@ -1,19 +1,23 @@
 // Package config is everything that an operator can set: one struct with every key, its defaults, strict decoding of the
-// file, overrides from the environment and secrets from files. It knows no other part of the product.
+// file, overrides from the environment, secrets from files, lint and redaction. It knows no other part of the product.
 //
 // Order: environment over file over default. A key `a.b_c` is STACYVM_A_B_C in the environment; lists are separated by
-// commas there. A secret `x` may be given as `x_file`, the path of a file that holds it.
+// commas there, maps stand in the file only. A secret `x` may be given as `x_file`, the path of a file that holds it.
+//
+// Keys of features that this build does not have are decoded and checked like the others, so that one file serves several
+// versions; unbuilt.go lists them and what happens when one is set.
 package config
 
 import (
-	"os"
+	"cmp"
 	"path/filepath"
 	"time"
 )
 
-// Config holds every key. The yaml tags are the keys' names.
+// Config holds every key. The yaml tags are the keys' names; the tag secret marks what is never shown and may come from a
+// file of its own.
 type Config struct {
-	// DataDir holds everything that the product keeps; safe to delete when nothing runs.
+	// DataDir holds everything that the product keeps; safe to delete when nothing runs. Empty: the default place.
 	DataDir   string    `yaml:"data_dir"`
 	Server    Server    `yaml:"server"`
 	Worker    Worker    `yaml:"worker"`
@@ -24,6 +28,7 @@ type Config struct {
 	Database  Database  `yaml:"database"`
 	Audit     Audit     `yaml:"audit"`
 	Logging   Logging   `yaml:"logging"`
+	Pool      Pool      `yaml:"pool"`
 }
 
 // Server is the API's listener.
@@ -41,24 +46,6 @@ type Server struct {
 	ShutdownTimeout time.Duration `yaml:"shutdown_timeout"`
 }
 
-// Worker is this machine.
-type Worker struct {
-	// ID names this machine in the store; it must stay the same over restarts. Empty: "local".
-	ID string `yaml:"id"`
-}
-
-// Providers are the engines.
-type Providers struct {
-	Default string   `yaml:"default"`
-	GVisor  Provider `yaml:"gvisor"`
-	Mock    Provider `yaml:"mock"`
-}
-
-// Provider is one engine's switch.
-type Provider struct {
-	Enabled bool `yaml:"enabled"`
-}
-
 // Defaults fill what a request leaves empty, and bound it. 0 is no limit where not said otherwise.
 type Defaults struct {
 	Image                string        `yaml:"image"`
@@ -71,18 +58,12 @@ type Defaults struct {
 	MaxExecTimeout       time.Duration `yaml:"max_exec_timeout"`
 	MaxSandboxes         int           `yaml:"max_sandboxes"`
 	MaxSandboxesPerOwner int           `yaml:"max_sandboxes_per_owner"`
-}
-
-// Auth says who may call.
-type Auth struct {
-	// Enabled refuses a start without any key. A key turns authentication on by itself.
-	Enabled         bool   `yaml:"enabled"`
-	APIKey          string `yaml:"api_key" secret:"true"`
-	APIKeyFile      string `yaml:"api_key_file"`
-	AdminAPIKey     string `yaml:"admin_api_key" secret:"true"`
-	AdminAPIKeyFile string `yaml:"admin_api_key_file"`
-	// AdminFallbackEnabled lets the client key open admin routes when there is no admin key.
-	AdminFallbackEnabled bool `yaml:"admin_fallback_enabled"`
+	// SpawnOverflow says what happens to a create over a limit: "reject", or "queue" for SpawnQueueTimeout.
+	SpawnOverflow     string        `yaml:"spawn_overflow"`
+	SpawnQueueTimeout time.Duration `yaml:"spawn_queue_timeout"`
+	MaxSpawnQueue     int           `yaml:"max_spawn_queue"` // waiting creates
+	PoolSize          int           `yaml:"pool_size"`       // sandboxes kept ready
+	PoolTemplate      string        `yaml:"pool_template"`
 }
 
 // RateLimit bounds each caller's requests.
@@ -90,12 +71,28 @@ type RateLimit struct {
 	Enabled           bool `yaml:"enabled"`
 	RequestsPerMinute int  `yaml:"requests_per_minute"`
 	Burst             int  `yaml:"burst"`
+	// KeyBy says what is counted: "owner" (who the caller is, else its address), "api_key" or "ip".
+	KeyBy           string        `yaml:"key_by"`
+	BucketTTL       time.Duration `yaml:"bucket_ttl"` // after which an unused count is forgotten
+	CleanupInterval time.Duration `yaml:"cleanup_interval"`
 }
 
 // Database is the store.
 type Database struct {
-	Driver string `yaml:"driver"` // sqlite (sqlite3)
+	Driver string `yaml:"driver"` // sqlite (sqlite3, empty), postgres (postgresql)
 	Path   string `yaml:"path"`   // of the SQLite file; empty: stacyvm.db in data_dir
+	// DSN is PostgreSQL's connection string: postgres://... or keyword=value pairs.
+	DSN     string `yaml:"dsn" secret:"true"`
+	DSNFile string `yaml:"dsn_file"`
+	// ListenDSN is a second way to the same PostgreSQL database, for events, where DSN leads through a pooler that
+	// swallows notifications. Empty: DSN.
+	ListenDSN     string `yaml:"listen_dsn" secret:"true"`
+	ListenDSNFile string `yaml:"listen_dsn_file"`
+	MaxOpenConns  int    `yaml:"max_open_conns"` // PostgreSQL; 0: the driver's default
+	MaxIdleConns  int    `yaml:"max_idle_conns"` // PostgreSQL; 0: the driver's default
+	// ExecMode is how statements are sent to PostgreSQL, in pgx's words; empty: cache_statement. Poolers that do not
+	// follow prepared statements need "exec" or "simple_protocol".
+	ExecMode string `yaml:"exec_mode"`
 }
 
 // Audit is the record of what callers did.
@@ -110,39 +107,28 @@ type Logging struct {
 	Format string `yaml:"format"` // json, pretty
 }
 
-// Default gives every key's default.
-func Default() Config {
-	return Config{
-		DataDir:   defaultDataDir(),
-		Server:    Server{Host: "127.0.0.1", Port: 7423, ShutdownTimeout: 30 * time.Second},
-		Worker:    Worker{ID: "local"},
-		Providers: Providers{Default: "gvisor", GVisor: Provider{Enabled: true}},
-		Defaults: Defaults{
-			Image: "host", MemoryMB: 1024, VCPUs: 1, DiskSizeMB: 1024,
-			TTL: 30 * time.Minute, MaxTTL: 24 * time.Hour, MaxExecTimeout: 10 * time.Minute,
-		},
-		Auth:      Auth{AdminFallbackEnabled: true},
-		RateLimit: RateLimit{RequestsPerMinute: 120, Burst: 60},
-		Database:  Database{Driver: "sqlite"},
-		Logging:   Logging{Level: "info", Format: "json"},
-	}
-}
-
-func defaultDataDir() string {
-	if os.Geteuid() == 0 {
-		return "/var/lib/stacyvm"
-	}
-	home, err := os.UserHomeDir()
-	if err != nil {
-		return "stacyvm-data" // no home: below the working directory
-	}
-	return filepath.Join(home, ".local", "share", "stacyvm")
+// Pool puts several users' sandboxes into shared virtual machines.
+type Pool struct {
+	Enabled       bool   `yaml:"enabled"`
+	MaxVMs        int    `yaml:"max_vms"`
+	MaxUsersPerVM int    `yaml:"max_users_per_vm"`
+	Image         string `yaml:"image"`
+	MemoryMB      int    `yaml:"memory_mb"` // MiB
+	VCPUs         int    `yaml:"vcpus"`
+	Overflow      string `yaml:"overflow"` // reject, queue
 }
 
 // DatabasePath is where the SQLite file is.
 func (c Config) DatabasePath() string {
-	if c.Database.Path != "" {
-		return c.Database.Path
-	}
-	return filepath.Join(c.DataDir, "stacyvm.db")
+	return cmp.Or(c.Database.Path, filepath.Join(c.DataDir, "stacyvm.db"))
+}
+
+// Postgres reports whether the store is PostgreSQL.
+func (c Config) Postgres() bool {
+	return c.Database.Driver == "postgres" || c.Database.Driver == "postgresql"
+}
+
+// Keyless reports that nothing says who may call.
+func (c Config) Keyless() bool {
+	return c.Auth.APIKey == "" && c.Auth.AdminAPIKey == "" && !c.Auth.OIDCEnabled
 }

@@ -12,8 +12,17 @@ import (
 type key struct {
 	name   string
 	field  reflect.Value
-	secret bool
+	secret secrecy
 }
+
+// secrecy says how a key's value is handled.
+type secrecy string
+
+const (
+	open   secrecy = ""
+	hidden secrecy = "true"   // never shown; a file that holds it belongs to its owner alone
+	public secrecy = "public" // may come from a file of its own, which everybody may read
+)
 
 // env is the key's name in the environment.
 func (k key) env() string { return "STACYVM_" + strings.ToUpper(strings.ReplaceAll(k.name, ".", "_")) }
@@ -30,9 +39,22 @@ func collect(prefix string, section reflect.Value) []key {
 			found = append(found, collect(name+".", field)...)
 			continue
 		}
-		found = append(found, key{name: name, field: field, secret: about.Tag.Get("secret") == "true"})
+		found = append(found, key{name: name, field: field, secret: secrecy(about.Tag.Get("secret"))})
 	}
 	return found
+}
+
+// same reports whether the key has the value of the same key in another Config. No list and an empty one are the same.
+func (k key) same(other key) bool {
+	if kind := k.field.Kind(); (kind == reflect.Slice || kind == reflect.Map) && k.field.Len() == 0 {
+		return other.field.Len() == 0
+	}
+	return reflect.DeepEqual(k.field.Interface(), other.field.Interface())
+}
+
+// empty reports whether the key has no value.
+func (k key) empty() bool {
+	return k.field.IsZero() || k.same(key{field: reflect.Zero(k.field.Type())})
 }
 
 // set gives the field the value of a text, as the environment has it.
@@ -66,6 +88,8 @@ func (k key) set(text string) error {
 			}
 		}
 		k.field.Set(reflect.ValueOf(values))
+	case map[string]string:
+		return fmt.Errorf("a map stands in the configuration file only")
 	default:
 		panic("config: the type of " + k.name + " cannot be set from a text") // a mistake in the struct; a test sets every key
 	}

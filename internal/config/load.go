@@ -19,6 +19,14 @@ const (
 	maxSecret = 64 << 10
 )
 
+// Where values come from.
+const (
+	fromDefault     = "default"
+	fromFile        = "file"
+	fromEnvironment = "environment"
+	fromSecretFile  = "secret file"
+)
+
 // Loaded is a configuration with where it came from.
 type Loaded struct {
 	Config
@@ -27,12 +35,27 @@ type Loaded struct {
 	Sources map[string]string
 }
 
-// Load reads the file at path, or the one that is found when path is empty, applies the environment and checks the result.
-// Errors name the key, and in a file the line.
+// Load reads the configuration that a server is to run with: Read, and then a refusal of what would be unsafe or cannot
+// work in this build. Errors name the key, and in a file the line; they hold no secret.
 func Load(path string) (Loaded, error) {
+	loaded, err := Read(path)
+	if err != nil {
+		return loaded, err
+	}
+	return loaded, hideIn(loaded.refuse())
+}
+
+// Read reads the file at path, or the one that is found when path is empty, and applies the environment and the secret
+// files. It refuses what has no meaning, as Load does, and leaves judgement to Lint.
+func Read(path string) (Loaded, error) {
+	loaded, err := read(path)
+	return loaded, hideIn(err)
+}
+
+func read(path string) (Loaded, error) {
 	loaded := Loaded{Config: Default(), Sources: map[string]string{}}
 	for _, k := range keys(&loaded.Config) {
-		loaded.Sources[k.name] = "default"
+		loaded.Sources[k.name] = fromDefault
 	}
 	file, err := find(path)
 	if err != nil {
@@ -97,7 +120,7 @@ func (l *Loaded) readFile(path string) error {
 	}
 	for _, k := range keys(&l.Config) {
 		if has(present, strings.Split(k.name, ".")) {
-			l.Sources[k.name] = "file"
+			l.Sources[k.name] = fromFile
 		}
 	}
 	return nil
@@ -122,7 +145,7 @@ func (l *Loaded) readEnvironment() error {
 		if err := k.set(text); err != nil {
 			return fmt.Errorf("%s: %w", k.env(), err)
 		}
-		l.Sources[k.name] = "environment"
+		l.Sources[k.name] = fromEnvironment
 	}
 	return nil
 }
@@ -138,29 +161,29 @@ func (l *Loaded) readSecrets() error {
 	}
 	for _, k := range all {
 		path := files[k.name]
-		if !k.secret || path == "" {
+		if k.secret == open || path == "" {
 			continue
 		}
 		if k.field.String() != "" {
 			return fmt.Errorf("%s and %s_file: only one of them may be set", k.name, k.name)
 		}
-		text, err := readSecret(path)
+		text, err := readSecret(path, k.secret)
 		if err != nil {
 			return fmt.Errorf("%s_file: %w", k.name, err)
 		}
 		k.field.SetString(text)
-		l.Sources[k.name] = "secret file"
+		l.Sources[k.name] = fromSecretFile
 	}
 	return nil
 }
 
-// readSecret reads a file that only its owner may read.
-func readSecret(path string) (string, error) {
+// readSecret reads a file that, unless what it holds is public, only its owner may read.
+func readSecret(path string, secret secrecy) (string, error) {
 	info, err := os.Stat(path)
 	if err != nil {
 		return "", err
 	}
-	if info.Mode().Perm()&0o077 != 0 {
+	if secret == hidden && info.Mode().Perm()&0o077 != 0 {
 		return "", fmt.Errorf("%s can be read by others than its owner (mode %04o): chmod 600 it", path, info.Mode().Perm())
 	}
 	content, err := readBounded(path, maxSecret)

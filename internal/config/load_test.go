@@ -73,6 +73,14 @@ func TestEveryKeyFromTheEnvironment(t *testing.T) {
 	for _, k := range keys(&c) {
 		text, want := sample(k)
 		t.Setenv(k.env(), text)
+		if _, isMap := k.field.Interface().(map[string]string); isMap {
+			loaded := Loaded{Config: Default(), Sources: map[string]string{}}
+			if err := loaded.readEnvironment(); err == nil {
+				t.Errorf("%s: a map was taken from the environment", k.env())
+			}
+			t.Setenv(k.env(), "")
+			continue
+		}
 		loaded := Loaded{Config: Default(), Sources: map[string]string{}}
 		if err := loaded.readEnvironment(); err != nil {
 			t.Fatalf("%s: %v", k.env(), err)

@@ -6,9 +6,11 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/stacyvm/stacyvm/internal/bundle"
@@ -42,13 +44,16 @@ func assemble(ctx context.Context, c config.Config, p place, log *slog.Logger) (
 			err = errors.Join(err, made.close())
 		}
 	}()
+	if c.Worker.ID, err = workerName(c); err != nil {
+		return made, err
+	}
 	if err := made.openWorker(c, p, log); err != nil {
 		return made, err
 	}
 	if err := checkDefault(ctx, made.worker); err != nil {
 		return made, err
 	}
-	if made.store, err = store.Open(ctx, store.Config{Driver: c.Database.Driver, Path: p.database}); err != nil {
+	if made.store, err = store.Open(ctx, storeConfig(c, p.database)); err != nil {
 		return made, err
 	}
 	self, session := stacyvm.WorkerID(c.Worker.ID), rand.Text()
@@ -68,6 +73,27 @@ func assemble(ctx context.Context, c config.Config, p place, log *slog.Logger) (
 	return made, nil
 }
 
+// workerName gives this machine's name in the store. SQLite has one server; PostgreSQL may have many, and two of one name
+// would take each other's sandboxes over, so that each data directory gets a name of its own.
+func workerName(c config.Config) (string, error) {
+	switch {
+	case c.Worker.ID != "":
+		return c.Worker.ID, nil
+	case !c.Postgres():
+		return "local", nil
+	}
+	path := filepath.Join(c.DataDir, "worker_id")
+	kept, err := os.ReadFile(path)
+	if err == nil {
+		return strings.TrimSpace(string(kept)), nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return "", err
+	}
+	name := "worker-" + strings.ToLower(rand.Text()[:12])
+	return name, os.WriteFile(path, []byte(name+"\n"), 0o600)
+}
+
 // openWorker opens the machine's own part: engines, images and the worker over them.
 func (m *parts) openWorker(c config.Config, p place, log *slog.Logger) (err error) {
 	if m.engines, err = openEngines(c, p); err != nil {
@@ -78,7 +104,7 @@ func (m *parts) openWorker(c config.Config, p place, log *slog.Logger) (err erro
 		return err
 	}
 	m.worker, err = local.Open(local.Config{
-		ID: stacyvm.WorkerID(c.Worker.ID), Dir: p.worker, Engines: m.engines, Default: c.Providers.Default, Images: images, Logger: log,
+		ID: stacyvm.WorkerID(cmp.Or(c.Worker.ID, "local")), Dir: p.worker, Engines: m.engines, Default: c.Providers.Default, Images: images, Logger: log,
 	})
 	return err
 }

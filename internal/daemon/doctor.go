@@ -15,81 +15,65 @@ import (
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
 
-// Level says how bad a finding is.
-type Level string
-
-// Levels. Only a FAIL keeps the product from working.
-const (
-	Pass Level = "PASS"
-	Warn Level = "WARN"
-	Fail Level = "FAIL"
-)
-
-// Check is one thing that was looked at, with what to do about it.
-type Check struct {
-	Name    string `json:"name"`
-	Level   Level  `json:"level"`
-	Message string `json:"message"`
-	Fix     string `json:"fix,omitempty"`
-}
-
 // littleSpace is the free space, in bytes, below which Doctor warns.
 const littleSpace = 2 << 30
 
 // Doctor looks at this machine: what works, what does not and what to do. It runs a trial sandbox on each engine and leaves
 // nothing behind.
-func Doctor(ctx context.Context, c config.Config) []Check {
-	checks := []Check{checkDataDir(c.DataDir)}
-	if checks[0].Level == Fail {
+func Doctor(ctx context.Context, c config.Config) []config.Check {
+	checks := []config.Check{checkDataDir(c.DataDir)}
+	if checks[0].Level == config.Fail {
 		return checks
 	}
-	checks = append(checks, checkRuns(c.DataDir), checkHostImage(ctx, c))
+	checks = append(checks, checkRuns(c.DataDir))
+	checks = append(checks, doctorDatabase(ctx, c)...)
+	checks = append(checks, checkHostImage(ctx, c))
 	if c.Providers.GVisor.Enabled {
 		checks = append(checks, checkGVisor(ctx, c)...)
 	}
 	if c.Providers.Mock.Enabled {
-		checks = append(checks, Check{"engine.mock", Warn, "the engine mock is enabled; it isolates nothing", "set providers.mock.enabled to false"})
+		checks = append(checks, config.Warned("engine.mock", "the engine mock is enabled; it isolates nothing", "set providers.mock.enabled to false"))
 	}
 	return checks
 }
 
-func checkDataDir(dir string) Check {
+func checkDataDir(dir string) config.Check {
 	const name = "data_dir"
 	fix := "run as root, or set STACYVM_DATA_DIR to a directory that you may write"
 	if err := makeDataDir(dir); err != nil {
-		return Check{name, Fail, plain(err), fix}
+		return config.Failed(name, plain(err), fix)
 	}
 	trial, err := os.CreateTemp(dir, ".doctor-*")
 	if err != nil {
-		return Check{name, Fail, dir + " cannot be written", fix}
+		return config.Failed(name, dir+" cannot be written", fix)
 	}
 	_ = errors.Join(trial.Close(), os.Remove(trial.Name())) // an empty file
 	var space syscall.Statfs_t
 	if err := syscall.Statfs(dir, &space); err != nil {
-		return Check{name, Fail, fmt.Sprintf("%s: %v", dir, err), fix}
+		return config.Failed(name, fmt.Sprintf("%s: %v", dir, err), fix)
 	}
 	free := int64(space.Bavail) * space.Bsize
 	message := fmt.Sprintf("%s, %.1f GiB free", dir, float64(free)/(1<<30))
 	if free < littleSpace {
-		return Check{name, Warn, message, "sandboxes keep their files there: make room"}
+		return config.Warned(name, message, "sandboxes keep their files there: make room")
 	}
-	return Check{name, Pass, message, ""}
+	return config.Passed(name, message)
 }
 
 // checkRuns tells of the server and of what killed private servers left.
-func checkRuns(dataDir string) Check {
+func checkRuns(dataDir string) config.Check {
 	const name = "server"
-	held, err := lockFile(filepath.Join(dataDir, "serve.lock"))
+	held, err := lockFile(filepath.Join(dataDir, serveLock))
 	switch {
 	case errors.Is(err, errLocked):
-		return Check{name, Pass, "a server runs on this data directory", ""}
+		return config.Passed(name, "a server runs on this data directory")
 	case err != nil:
-		return Check{name, Fail, plain(err), ""}
+		return config.Failed(name, plain(err), "")
 	}
 	held.release()
 	entries, err := os.ReadDir(filepath.Join(dataDir, privateDir))
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return Check{name, Fail, plain(err), ""}
+		return config.Failed(name, plain(err), "")
 	}
 	left := 0
 	for _, entry := range entries {
@@ -100,12 +84,12 @@ func checkRuns(dataDir string) Check {
 		}
 	}
 	if left > 0 {
-		return Check{name, Warn, fmt.Sprintf("no server runs; %d killed `stacyvm run` left something", left), "the next `stacyvm run` or `stacyvm serve` removes it"}
+		return config.Warned(name, fmt.Sprintf("no server runs; %d killed `stacyvm run` left something", left), "the next `stacyvm run` or `stacyvm serve` removes it")
 	}
-	return Check{name, Pass, "no server runs on this data directory", ""}
+	return config.Passed(name, "no server runs on this data directory")
 }
 
-func checkHostImage(ctx context.Context, c config.Config) Check {
+func checkHostImage(ctx context.Context, c config.Config) config.Check {
 	const name, holder = "image.host", "doctor"
 	images, err := image.Open(sharedPlace(c.DataDir, "").images)
 	if err == nil {
@@ -114,50 +98,50 @@ func checkHostImage(ctx context.Context, c config.Config) Check {
 		}
 	}
 	if err != nil {
-		return Check{name, Fail, "the built-in image cannot be made: " + plain(err), "import another image: `stacyvm image import`"}
+		return config.Failed(name, "the built-in image cannot be made: "+plain(err), "import another image: `stacyvm image import`")
 	}
-	return Check{name, Pass, "the built-in image host can be used", ""}
+	return config.Passed(name, "the built-in image host can be used")
 }
 
-func checkGVisor(ctx context.Context, c config.Config) []Check {
+func checkGVisor(ctx context.Context, c config.Config) []config.Check {
 	const name = "engine.gvisor"
 	dir, held, err := claimDir(c.DataDir)
 	if err != nil {
-		return []Check{{name, Fail, plain(err), ""}}
+		return []config.Check{config.Failed(name, plain(err), "")}
 	}
 	defer held.release()
 	g, err := openGVisor(privatePlace(c.DataDir, dir))
 	if err != nil {
-		return []Check{{name, Fail, plain(errors.Join(err, os.RemoveAll(dir))), ""}}
+		return []config.Check{config.Failed(name, plain(errors.Join(err, os.RemoveAll(dir))), "")}
 	}
 	found, err := g.Probe(ctx)
 	if err = errors.Join(err, g.Close()); err == nil {
 		err = os.RemoveAll(dir)
 	}
 	if err != nil {
-		return []Check{{name, Fail, plain(err), ""}}
+		return []config.Check{config.Failed(name, plain(err), "")}
 	}
 	return engineChecks(name, found)
 }
 
 // engineChecks tells what a probe has found.
-func engineChecks(name string, found engine.Capabilities) []Check {
-	var checks []Check
+func engineChecks(name string, found engine.Capabilities) []config.Check {
+	var checks []config.Check
 	if found.Usable {
-		checks = append(checks, Check{name, Pass, "a trial sandbox started, answered and was removed", ""})
+		checks = append(checks, config.Passed(name, "a trial sandbox started, answered and was removed"))
 	}
 	for i, problem := range found.Problems {
-		level, suffix := Fail, ""
+		level, suffix := config.Fail, ""
 		if found.Usable {
-			level, suffix = Warn, ".limits"
+			level, suffix = config.Warn, ".limits"
 		}
 		if i > 0 {
 			suffix += fmt.Sprintf(".%d", i+1)
 		}
-		checks = append(checks, Check{name + suffix, level, problem.What, problem.Fix})
+		checks = append(checks, config.Check{Name: name + suffix, Level: level, Message: problem.What, Fix: problem.Fix})
 	}
 	if found.Usable && len(found.Problems) == 0 {
-		checks = append(checks, Check{name + ".limits", Pass, "limits that are enforced: " + strings.Join(found.Enforces, ", "), ""})
+		checks = append(checks, config.Passed(name+".limits", "limits that are enforced: "+strings.Join(found.Enforces, ", ")))
 	}
 	return checks
 }

@@ -44,9 +44,11 @@ type Private struct {
 	http   *http.Client
 }
 
-// StartPrivate starts one; call Close. Its sandboxes use the data directory's images.
+// StartPrivate starts one; call Close. Its sandboxes use the data directory's images; its store is a file of its own,
+// whatever database servers use.
 func StartPrivate(ctx context.Context, options Options) (p *Private, err error) {
 	c := options.Config
+	c.Database.Driver = "sqlite"
 	if err := makeDataDir(c.DataDir); err != nil {
 		return nil, err
 	}

@@ -51,7 +51,7 @@ func Serve(ctx context.Context, options Options) error {
 	if err := makeDataDir(c.DataDir); err != nil {
 		return err
 	}
-	held, err := lockFile(filepath.Join(c.DataDir, "serve.lock"))
+	held, err := lockFile(filepath.Join(c.DataDir, serveLock))
 	if errors.Is(err, errLocked) {
 		return stacyvm.Errorf(stacyvm.CodeConflict, "another server uses %s: stop it, or set STACYVM_DATA_DIR to another directory", c.DataDir)
 	}

@@ -89,6 +89,24 @@ var misuses = []struct {
 	{"image list extra", 1, `"extra"`}, {"image list --nope", 1, "--nope"}, {"image list --output xml", 1, "--output"}, {"image list --config absent.yaml", 1, "absent.yaml"},
 	{"image rm", 1, "NAME"}, {"image rm $EMPTY", 1, "NAME"}, {"image rm absent", 1, `"absent"`}, {"image rm host", 1, `"host"`}, {"image rm --nope x", 1, "--nope"},
 
+	{"config nope", 1, `"nope"`}, {"config show extra", 1, `"extra"`}, {"config show --nope", 1, "--nope"}, {"config show --output xml", 1, "--output"},
+	{"config show --config absent.yaml", 1, "absent.yaml"}, {"config show --config broken.yaml", 1, "prot"}, {"config show --server http://x", 1, "--server"},
+	{"config lint extra", 1, `"extra"`}, {"config lint --nope", 1, "--nope"}, {"config lint --output xml", 1, "--output"}, {"config lint --file absent.yaml", 1, "absent.yaml"},
+	{"config lint --file broken.yaml", 1, "prot"},
+
+	{"db nope", 1, `"nope"`}, {"db --nope", 1, "--nope"},
+	{"db backup", 1, "OUT"}, {"db backup x y", 1, `"y"`}, {"db backup $EMPTY", 1, "OUT"}, {"db backup --nope x", 1, "--nope"}, {"db backup --server http://x x", 1, "--server"},
+	{"db backup file", 1, "output"}, {"db backup dir --force", 1, "output"}, {"db backup absent/x", 1, "absent"}, {"db backup x --database absent", 1, "database"},
+	{"db backup x --database file", 1, "database"}, {"db backup x --config absent.yaml", 1, "absent.yaml"},
+	{"db restore", 1, "BACKUP"}, {"db restore file", 1, "--yes"}, {"db restore file --yes", 1, "server"}, {"db restore --nope file", 1, "--nope"}, {"db restore file extra", 1, `"extra"`},
+	{"STACYVM_DATA_DIR=other db restore absent --yes", 1, "absent"}, {"STACYVM_DATA_DIR=other db restore file --yes", 1, "database"}, {"STACYVM_DATA_DIR=file db restore file --yes", 1, "data_dir"},
+	{"db migrate extra", 1, `"extra"`}, {"db migrate --nope", 1, "--nope"}, {"db migrate --config absent.yaml", 1, "absent.yaml"}, {"STACYVM_DATABASE_PATH=file db migrate", 1, "database"},
+	{"db raise-incarnation", 1, "--yes"}, {"db raise-incarnation --yes", 1, "server"}, {"db raise-incarnation extra", 1, `"extra"`}, {"STACYVM_DATA_DIR=other db raise-incarnation --yes", 1, "database"},
+	{"db pg-backup", 1, "OUT"}, {"db pg-backup x", 1, "--dsn"}, {"db pg-backup x y", 1, `"y"`}, {"db pg-backup x --dsn nonsense", 1, "database.dsn"}, {"db pg-backup file --dsn postgres://u@127.0.0.1:1/d", 1, "output"},
+	{"db pg-backup x --dsn postgres://u@127.0.0.1:1/d --format zip", 1, "format"}, {"db pg-rehearse", 1, "--dsn"}, {"db pg-rehearse extra", 1, `"extra"`}, {"db pg-rehearse --output xml", 1, "--output"},
+	{"upgrade nope", 1, `"nope"`}, {"upgrade rehearse extra", 1, `"extra"`}, {"upgrade rehearse --nope", 1, "--nope"}, {"upgrade rehearse --config absent.yaml", 1, "absent.yaml"}, {"upgrade rehearse --server http://x", 1, "--server"},
+	{"support nope", 1, `"nope"`}, {"support bundle", 1, "OUT"}, {"support bundle x y", 1, `"y"`}, {"support bundle file", 1, "file"}, {"support bundle absent/x", 1, "absent"}, {"support bundle --nope x", 1, "--nope"},
+
 	{"doctor extra", 1, `"extra"`}, {"doctor --nope", 1, "--nope"}, {"doctor --output xml", 1, "--output"}, {"doctor --server http://x", 1, "--server"},
 	{"doctor --config broken.yaml", 1, "prot"}, {"STACYVM_DATA_DIR=file doctor", 1, "data_dir"},
 }
@@ -137,7 +155,7 @@ func TestMisuse(t *testing.T) {
 
 var (
 	helpTitle = regexp.MustCompile(`(?m)^(\S.*):$`)
-	helpLine  = regexp.MustCompile(`(?m)^  ([a-z]+) +\S`)
+	helpLine  = regexp.MustCompile(`(?m)^  ([a-z-]+) +\S`)
 )
 
 // commands walks through the help of every command.

@@ -90,6 +90,37 @@ func TestSignalAtAnyMoment(t *testing.T) {
 	}
 }
 
+// TestInterruptedSpawn: nobody is told the id of a sandbox whose creation was interrupted, so none is left.
+func TestInterruptedSpawn(t *testing.T) {
+	r := newRig(t).serve()
+	start := time.Now()
+	r.must(r.command("kill", strings.TrimSpace(r.must(r.command("spawn", "--quiet")))))
+	whole := time.Since(start)
+	for range 8 {
+		cmd, moment := r.command("spawn", "--quiet"), rand.N(whole)
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		<-time.After(moment) // the fault's moment, not a wait for something
+		_ = cmd.Process.Signal(os.Interrupt)
+		_ = cmd.Wait()
+		sandboxes, err := r.client.Sandboxes(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := 0
+		if cmd.ProcessState.Success() {
+			want = 1
+		}
+		if len(sandboxes) != want {
+			t.Errorf("interrupted after %v: %v, %d sandboxes", moment, cmd.ProcessState, len(sandboxes))
+		}
+		for _, s := range sandboxes {
+			r.must(r.command("kill", s.ID))
+		}
+	}
+}
+
 // speaking starts a command and waits until it prints the word.
 func (r *rig) speaking(cmd *exec.Cmd, word string) {
 	r.t.Helper()

@@ -67,6 +67,7 @@ func TestStreams(t *testing.T) {
 		{"a full disk", "stacyvm exec $SB -- echo x >/dev/full", 1, ""},
 		{"a full disk under run", "stacyvm run -- echo x >/dev/full", 1, ""},
 		{"a full disk under a table", "stacyvm list >/dev/full", 1, ""},
+		{"a full disk under spawn", "stacyvm spawn >/dev/full 2>said; code=$?; cat said >&2; stacyvm kill $(grep -o 'sb-[0-9a-f]*' said) >/dev/null; exit $code", 1, ""},
 		{"a full disk under JSON", "stacyvm list -o json >/dev/full", 1, ""},
 		{"a full disk under a line", "stacyvm version >/dev/full", 1, ""},
 		{"a full disk under logs", "stacyvm exec $SB -- echo x >/dev/null && stacyvm logs $SB >/dev/full", 1, ""},
