@@ -126,12 +126,19 @@ func overtake(t *testing.T, s store.Store, c *child, mayWrite func() bool, mark 
 			t.Fatal(err)
 		}
 	}
-	signal(syscall.SIGSTOP)
+	stop := func() { // and wait until each of its threads stands
+		signal(syscall.SIGSTOP)
+		var status syscall.WaitStatus
+		if _, err := syscall.Wait4(c.Process.Pid, &status, syscall.WUNTRACED, nil); err != nil || !status.Stopped() {
+			t.Fatalf("the child did not stop: %v, %v", status, err)
+		}
+	}
+	stop()
 	defer signal(syscall.SIGCONT)
 	for !mayWrite() { // it was stopped while it had the only turn: let it finish, and stop it at another moment
 		signal(syscall.SIGCONT)
 		time.Sleep(time.Millisecond)
-		signal(syscall.SIGSTOP)
+		stop()
 	}
 	fence, err := takeHeld(t.Context(), s, "successor")
 	for stacyvm.CodeOf(err) == stacyvm.CodeConflict { // until its time has passed
