@@ -8,12 +8,6 @@ import (
 
 // printChecks prints one line per check, with its fix below, and fails when a check did.
 func (a *app) printChecks(command string, checks []config.Check) error {
-	failing := 0
-	for _, check := range checks {
-		if check.Level == config.Fail {
-			failing++
-		}
-	}
 	if a.output == "json" {
 		if err := printJSONList(a, checks); err != nil {
 			return err
@@ -21,10 +15,21 @@ func (a *app) printChecks(command string, checks []config.Check) error {
 	} else if err := a.printCheckLines(checks); err != nil {
 		return err
 	}
-	if failing > 0 {
-		return fmt.Errorf("%s found %d failing check(s)", command, failing)
+	return failing(command, checks)
+}
+
+// failing is the error of a command whose checks did not all pass.
+func failing(command string, checks []config.Check) error {
+	n := 0
+	for _, check := range checks {
+		if check.Level == config.Fail {
+			n++
+		}
 	}
-	return nil
+	if n == 0 {
+		return nil
+	}
+	return fmt.Errorf("%s found %d failing check(s)", command, n)
 }
 
 func (a *app) printCheckLines(checks []config.Check) error {

@@ -1,8 +1,6 @@
 package cli
 
 import (
-	"fmt"
-
 	"github.com/spf13/cobra"
 
 	"github.com/stacyvm/stacyvm/internal/config"
@@ -73,18 +71,4 @@ func (a *app) tellUpgrade(checks []config.Check, steps []string) error {
 		}
 	}
 	return failing("upgrade rehearse", checks)
-}
-
-// failing is the error of a command whose checks did not all pass.
-func failing(command string, checks []config.Check) error {
-	n := 0
-	for _, check := range checks {
-		if check.Level == config.Fail {
-			n++
-		}
-	}
-	if n == 0 {
-		return nil
-	}
-	return fmt.Errorf("%s found %d failing check(s)", command, n)
 }
