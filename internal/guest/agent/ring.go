@@ -150,7 +150,7 @@ func (r *ring) shift() bool {
 		r.first += r.chunk
 	}
 	if err := r.file.write(r.memFirst, r.chunks[0]); err != nil { // no file, or the disk is full
-		if !r.mayDrop(next, r.limit) {
+		if !r.mayDrop(next, r.inMemory()) {
 			return false
 		}
 		r.file.drop()
@@ -172,6 +172,9 @@ func (r *ring) forget() {
 	}
 	r.account(-int64(cap(old)))
 }
+
+// inMemory is the room that there is in memory now: less than the limit where all rings together hold too much.
+func (r *ring) inMemory() uint64 { return min(r.limit, uint64(len(r.chunks))*r.chunk) }
 
 // mayDrop tells whether everything before offset may go, when there is room for so many bytes.
 func (r *ring) mayDrop(offset, room uint64) bool {
@@ -258,7 +261,7 @@ func (r *ring) flush() {
 			r.first += r.chunk
 		}
 		if r.file.write(r.memFirst, r.chunks[0]) != nil {
-			if len(r.chunks) == 1 || !r.mayDrop(next, r.limit) {
+			if len(r.chunks) == 1 || !r.mayDrop(next, r.inMemory()) {
 				return
 			}
 			r.file.drop()

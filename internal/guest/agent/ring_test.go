@@ -89,3 +89,29 @@ func TestRingMemoryIsShared(t *testing.T) {
 		t.Errorf("holds %d to %d", first, end)
 	}
 }
+
+// TestRingWithoutRoom: no disk, and the others hold all the memory. A lossless stream whose reader keeps up goes on.
+func TestRingWithoutRoom(t *testing.T) {
+	var memory atomic.Int64
+	memory.Store(2 * ringMemory)
+	r := newRing(ringLimits{memory: 1 << 20}, true, new(bell), &memory)
+	defer r.abandon()
+	reader, _ := r.attach(0)
+	buf := make([]byte, frameSize)
+	for sent, stalled := 0, 0; sent < 1<<20; {
+		n := r.write(buf[:min(len(buf), 1<<20-sent)])
+		sent += n
+		if n == 0 {
+			stalled++
+		}
+		for got := 1; got > 0; {
+			var gap uint64
+			if got, _, gap = reader.next(buf, math.MaxUint64); gap > 0 {
+				t.Fatalf("lost %d bytes", gap)
+			}
+		}
+		if stalled > 100 {
+			t.Fatalf("takes no more than %d bytes", sent)
+		}
+	}
+}
