@@ -72,17 +72,12 @@ func (s *session) run(ctx context.Context) (int, error) {
 
 // pumpOutput prints until the exit comes.
 func (s *session) pumpOutput(ctx context.Context) (*client.Exit, error) {
-	unread := func() {} // stops what ends a process whose output nobody reads
-	defer func() { unread() }()
-	gone := false
 	for event, err := range s.client.Output(ctx, s.sandbox, s.process, s.from) {
 		switch {
 		case err != nil:
 			return nil, err
 		case event.Exit != nil:
 			return event.Exit, nil
-		case gone:
-			continue // the process must not wait for room while it is told to end
 		case event.Gap > 0:
 			s.app.warn("%d bytes of %s are missing here: they were printed too long ago", event.Gap, event.Stream)
 			continue
@@ -99,7 +94,7 @@ func (s *session) pumpOutput(ctx context.Context) (*client.Exit, error) {
 		case !s.owned:
 			return nil, errReported
 		default:
-			gone, unread = true, s.endUnread(ctx)
+			return s.endUnread(ctx)
 		}
 	}
 	return nil, nil // without follow: what was there is printed
@@ -109,26 +104,38 @@ func (s *session) pumpOutput(ctx context.Context) (*client.Exit, error) {
 const unreadWithin = time.Second
 
 // endUnread does to the process what a local pipeline would do: who writes to a reader that left is told so. One that
-// ignores it would write for ever, so it is told to end. stop waits for the last word.
-func (s *session) endUnread(ctx context.Context) (stop func()) {
+// ignores it would write for ever, so it is told to end. Meanwhile its output is thrown away: it must not wait for room.
+func (s *session) endUnread(ctx context.Context) (*client.Exit, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	var telling sync.WaitGroup
-	telling.Go(func() {
-		for _, signal := range []string{"PIPE", "TERM", "KILL"} {
-			err := s.client.Signal(ctx, s.sandbox, s.process, signal)
-			if err != nil && client.CodeOf(err) != client.CodeConflict && ctx.Err() == nil {
-				s.app.warn("nobody reads the output, and the process cannot be told: %v", err)
-			}
-			select {
-			case <-ctx.Done():
-				return
-			case <-time.After(unreadWithin):
-			}
+	defer telling.Wait()
+	defer cancel()
+	telling.Go(func() { s.tellUnread(ctx) })
+	process, err := s.client.Process(ctx, s.sandbox, s.process)
+	if err != nil {
+		return nil, err
+	}
+	rest := client.OutputRequest{StdoutOffset: process.StdoutBytes, StderrOffset: process.StderrBytes}
+	for event, err := range s.client.Output(ctx, s.sandbox, s.process, rest) {
+		if err != nil || event.Exit != nil {
+			return event.Exit, err
 		}
-	})
-	return func() {
-		cancel()
-		telling.Wait()
+	}
+	return nil, errReported
+}
+
+// tellUnread sends signals until ctx ends, because the process did.
+func (s *session) tellUnread(ctx context.Context) {
+	for _, signal := range []string{"PIPE", "TERM", "KILL"} {
+		err := s.client.Signal(ctx, s.sandbox, s.process, signal)
+		if err != nil && client.CodeOf(err) != client.CodeConflict && ctx.Err() == nil {
+			s.app.warn("nobody reads the output, and the process cannot be told: %v", err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(unreadWithin):
+		}
 	}
 }
 
