@@ -165,12 +165,30 @@ func (s *server) checkAcknowledged(round int, victim string, made []acknowledged
 // checkCounter demands that the process still runs and printed 0, 1, 2, … from its first byte.
 func (s *server) checkCounter(round int, victim string, one acknowledged) {
 	s.t.Helper()
+	var output string
+	// One that has only just begun has printed nothing yet.
+	s.until(30*time.Second, "the command has printed something", func() bool {
+		output = s.printed(round, victim, one)
+		return output != "" || s.t.Failed()
+	})
+	lines := strings.Split(strings.TrimSuffix(output, "\n"), "\n")
+	for i, line := range lines {
+		if line != strconv.Itoa(i) {
+			s.t.Errorf("round %d (%s): line %d of %s is %q", round, victim, i, one.sandbox, line)
+			return
+		}
+	}
+}
+
+// printed is everything that the process has printed until now.
+func (s *server) printed(round int, victim string, one acknowledged) string {
+	s.t.Helper()
 	var output bytes.Buffer
 	for event, err := range s.Output(s.t.Context(), one.sandbox, one.process, client.OutputRequest{NoFollow: true}) {
 		switch {
 		case err != nil:
 			s.t.Errorf("round %d (%s): output of %s: %v", round, victim, one.sandbox, err)
-			return
+			return output.String()
 		case event.Gap > 0:
 			s.t.Errorf("round %d (%s): %d bytes of %s are missing", round, victim, event.Gap, one.sandbox)
 		case event.Exit != nil:
@@ -179,13 +197,7 @@ func (s *server) checkCounter(round int, victim string, one acknowledged) {
 			output.Write(event.Data)
 		}
 	}
-	lines := strings.Split(strings.TrimSuffix(output.String(), "\n"), "\n")
-	for i, line := range lines {
-		if line != strconv.Itoa(i) {
-			s.t.Errorf("round %d (%s): line %d of %s is %q", round, victim, i, one.sandbox, line)
-			return
-		}
-	}
+	return output.String()
 }
 
 // clear destroys every sandbox.

@@ -37,10 +37,14 @@ while True: hog.append(bytearray(16 << 20))'`},
 				t.Fatal(err)
 			}
 			time.Sleep(5 * time.Second) // the time in which it must be contained
-			loud := s.execTime(t, neighbour.ID)
+			// The bound is twice; the slack of some milliseconds and the further tries are for a machine that does other things
+			// too. A flood that is not contained is there in every try.
+			bound, loud := 2*quiet+10*time.Millisecond, s.execTime(t, neighbour.ID)
+			for try := 0; try < 3 && loud > bound; try++ {
+				loud = min(loud, s.execTime(t, neighbour.ID))
+			}
 			t.Logf("the neighbour's exec: %v alone, %v beside the flood; server memory %d MiB -> %d MiB", quiet, loud, memory>>20, s.memory()>>20)
-			// The bound is twice; the slack of some milliseconds is for a machine that runs other tests too.
-			if loud > 2*quiet+10*time.Millisecond {
+			if loud > bound {
 				t.Errorf("the neighbour is slowed from %v to %v", quiet, loud)
 			}
 			if grown := s.memory() - memory; grown > mayGrow {
