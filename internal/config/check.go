@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/url"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -97,7 +98,7 @@ func (c *Config) checkNumbers() error {
 
 func (c *Config) checkDurations() error {
 	for _, k := range keys(c) {
-		if value, ok := k.field.Interface().(time.Duration); ok && value < 0 {
+		if value, ok := reflect.TypeAssert[time.Duration](k.field); ok && value < 0 {
 			return fmt.Errorf("%s: %s is negative", k.name, value)
 		}
 	}

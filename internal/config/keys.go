@@ -52,11 +52,6 @@ func (k key) same(other key) bool {
 	return reflect.DeepEqual(k.field.Interface(), other.field.Interface())
 }
 
-// empty reports whether the key has no value.
-func (k key) empty() bool {
-	return k.field.IsZero() || k.same(key{field: reflect.Zero(k.field.Type())})
-}
-
 // set gives the field the value of a text, as the environment has it.
 func (k key) set(text string) error {
 	switch k.field.Interface().(type) {

@@ -73,7 +73,7 @@ func TestEveryKeyFromTheEnvironment(t *testing.T) {
 	for _, k := range keys(&c) {
 		text, want := sample(k)
 		t.Setenv(k.env(), text)
-		if _, isMap := k.field.Interface().(map[string]string); isMap {
+		if _, isMap := reflect.TypeAssert[map[string]string](k.field); isMap {
 			loaded := Loaded{Config: Default(), Sources: map[string]string{}}
 			if err := loaded.readEnvironment(); err == nil {
 				t.Errorf("%s: a map was taken from the environment", k.env())

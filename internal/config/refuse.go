@@ -83,5 +83,5 @@ func checkDSN(key, dsn string) error {
 	} else if name, _, isPair := strings.Cut(dsn, "="); isPair && strings.TrimSpace(name) != "" && !strings.ContainsAny(strings.TrimSpace(name), " :/@") {
 		return nil
 	}
-	return fmt.Errorf("%s: is neither postgres://user@host/database nor of the form host=... dbname=...", key)
+	return fmt.Errorf("%s: is neither postgres://user@host/database nor of the form host=HOST dbname=NAME", key)
 }
