@@ -27,7 +27,8 @@ func (a *app) configShowCommand() *cobra.Command {
 		Short: "Show every key with its value and where that came from",
 		Long: `Show every key with its value and where that came from: default, file, environment or secret file.
 Secrets are not shown.`,
-		Args: arguments(0, 0),
+		Example: "  STACYVM_SERVER_PORT=8080 stacyvm config show",
+		Args:    arguments(0, 0),
 		RunE: func(*cobra.Command, []string) error {
 			loaded, err := config.Read(a.configFile)
 			if err != nil {

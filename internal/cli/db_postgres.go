@@ -67,7 +67,8 @@ func (a *app) dbRehearseCommand() *cobra.Command {
 		Short: "Look whether a server could use the PostgreSQL database",
 		Long: `Look whether a server could use the PostgreSQL database, and change nothing: that it answers, which steps of
 the schema are applied and which are pending, and that the tables are there. An empty database passes.`,
-		Args: arguments(0, 0),
+		Example: "  stacyvm db pg-rehearse --config /etc/stacyvm.yaml",
+		Args:    arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := a.postgresConfig(dsn)
 			if err != nil {

@@ -67,7 +67,8 @@ makes sure that running sandboxes which the backup does not know are kept, and t
 "stacyvm db restore" does it by itself, and so does a server that finds its PostgreSQL on another timeline.
 
 Every server of the database must be stopped.`,
-		Args: arguments(0, 0),
+		Example: "  stacyvm db raise-incarnation --yes --config /etc/stacyvm.yaml",
+		Args:    arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if !yes {
 				return errors.New("--yes: is needed; every server of the database must be stopped")
