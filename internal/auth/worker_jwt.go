@@ -10,21 +10,21 @@ import (
 // jwtType is the header's typ: no other token that the key may ever sign passes for one of a worker.
 const jwtType = "stacyvm-worker-v1+jwt"
 
-// jwtClaims are claims under their registered names; the worker is the subject.
+// jwtClaims are claims under their registered names; the worker is the subject. The times stand before those of the library,
+// which reads them as floating-point numbers, so that a large one could become a small one.
 type jwtClaims struct {
 	jwt.RegisteredClaims
-	Scopes []string `json:"scopes,omitempty"`
+	Scopes    []string `json:"scopes,omitempty"`
+	IssuedAt  int64    `json:"iat"`
+	NotBefore int64    `json:"nbf,omitempty"`
+	ExpiresAt int64    `json:"exp"`
 }
 
 // sealJWT makes an EdDSA token whose kid is the key's thumbprint.
 func sealJWT(key signingKey, c claims) (string, error) {
-	p := c.public()
-	body := jwtClaims{Scopes: c.Scopes, RegisteredClaims: jwt.RegisteredClaims{
-		Subject: c.WorkerID, ID: c.TokenID, Audience: jwt.ClaimStrings{c.Audience},
-		IssuedAt: jwt.NewNumericDate(p.IssuedAt), ExpiresAt: jwt.NewNumericDate(p.ExpiresAt),
-	}}
-	if !p.NotBefore.IsZero() {
-		body.NotBefore = jwt.NewNumericDate(p.NotBefore)
+	body := jwtClaims{
+		RegisteredClaims: jwt.RegisteredClaims{Subject: c.WorkerID, ID: c.TokenID, Audience: jwt.ClaimStrings{c.Audience}},
+		Scopes:           c.Scopes, IssuedAt: c.IssuedAt, NotBefore: c.NotBefore, ExpiresAt: c.ExpiresAt,
 	}
 	token := jwt.NewWithClaims(jwt.SigningMethodEdDSA, body)
 	token.Header["typ"], token.Header["kid"] = jwtType, key.id
@@ -52,8 +52,8 @@ func openJWT(ring *keyring, token string) (c claims, ok bool) {
 		}
 		return key, nil
 	})
-	c, complete := body.wire()
-	return c, err == nil && complete
+	c, ok = body.wire()
+	return c, ok && err == nil
 }
 
 // canonicalJWT bounds a token and refuses other spellings of it.
@@ -69,19 +69,15 @@ func canonicalJWT(token string) bool {
 	return true
 }
 
-// wire gives the claims; complete is false when audience or a time is missing.
-func (b jwtClaims) wire() (c claims, complete bool) {
-	if len(b.Audience) != 1 || b.IssuedAt == nil || b.ExpiresAt == nil {
+// wire gives the claims; ok is false when there is not one audience.
+func (b jwtClaims) wire() (c claims, ok bool) {
+	if len(b.Audience) != 1 {
 		return claims{}, false
 	}
-	c = claims{
+	return claims{
 		WorkerID: b.Subject, TokenID: b.ID, Audience: b.Audience[0], Scopes: b.Scopes,
-		IssuedAt: b.IssuedAt.Unix(), ExpiresAt: b.ExpiresAt.Unix(),
-	}
-	if b.NotBefore != nil {
-		c.NotBefore = b.NotBefore.Unix()
-	}
-	return c, true
+		IssuedAt: b.IssuedAt, NotBefore: b.NotBefore, ExpiresAt: b.ExpiresAt,
+	}, true
 }
 
 // InspectWorkerToken reads a signed token of either kind without verifying anything: for people who look at one. It returns

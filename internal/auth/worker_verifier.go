@@ -2,6 +2,7 @@ package auth
 
 import (
 	"crypto/ed25519"
+	"crypto/sha256"
 	"crypto/x509"
 	"slices"
 	"strings"
@@ -25,6 +26,15 @@ func FixedSecret(text string) Secret {
 	return func() string { return text }
 }
 
+// FixedSecrets is FixedSecret for each of a list, such as the configuration's.
+func FixedSecrets(texts []string) []Secret {
+	secrets := make([]Secret, 0, len(texts))
+	for _, text := range texts {
+		secrets = append(secrets, FixedSecret(text))
+	}
+	return secrets
+}
+
 // WorkerVerifierConfig says which worker credentials one side accepts. A control plane and a worker each have their own: each
 // is one audience.
 type WorkerVerifierConfig struct {
@@ -38,7 +48,7 @@ type WorkerVerifierConfig struct {
 	// SigningKey verifies signed tokens: an HMAC secret, or an Ed25519 key in PEM (a public one is enough). nil: none.
 	SigningKey Secret
 	// RotationKeys verify too, while keys are changed. At most 16.
-	RotationKeys []string
+	RotationKeys []Secret // see FixedSecrets
 	// Revoked are ids of signed tokens and serial numbers (32 hex digits) of certificates that are refused.
 	Revoked []string
 	// Certificates makes the certificate of a connection a credential by itself, with all eight scopes. Without it a
@@ -58,9 +68,9 @@ type WorkerCredential struct {
 type WorkerVerifier struct {
 	config WorkerVerifierConfig
 
-	mu     sync.Mutex
-	active string // what ring was made of
-	ring   *keyring
+	mu   sync.Mutex
+	ring *keyring
+	from [sha256.Size]byte // hash of the texts that ring was made of
 }
 
 // NewWorkerVerifier returns CodeInvalid errors that name the field of a secret that cannot be one.
@@ -192,28 +202,38 @@ func (v *WorkerVerifier) verifySigned(given WorkerCredential) (WorkerIdentity, e
 	}, nil
 }
 
-// keys gives the keys of this moment. They are parsed anew when the active one changed.
+// keys gives the keys of this moment. They are parsed anew when one of them changed.
 func (v *WorkerVerifier) keys() (*keyring, error) {
-	active := ""
-	if v.config.SigningKey != nil {
-		active = v.config.SigningKey()
+	type named struct{ field, text string }
+	var texts []named
+	from := sha256.New()
+	read := func(field string, secret Secret) {
+		text := ""
+		if secret != nil {
+			text = secret()
+		}
+		texts = append(texts, named{field, text})
+		sum := sha256.Sum256([]byte(text))
+		from.Write(sum[:])
 	}
+	if v.config.SigningKey != nil {
+		read("worker_signing_key", v.config.SigningKey)
+	}
+	for _, secret := range v.config.RotationKeys {
+		read("worker_signing_keys", secret)
+	}
+	sum := [sha256.Size]byte(from.Sum(nil))
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if v.ring != nil && v.active == active {
+	if v.ring != nil && v.from == sum {
 		return v.ring, nil
 	}
 	ring := &keyring{publics: map[string]ed25519.PublicKey{}}
-	if v.config.SigningKey != nil {
-		if err := ring.read("worker_signing_key", active); err != nil {
+	for _, key := range texts {
+		if err := ring.read(key.field, key.text); err != nil {
 			return nil, err
 		}
 	}
-	for _, text := range v.config.RotationKeys {
-		if err := ring.read("worker_signing_keys", text); err != nil {
-			return nil, err
-		}
-	}
-	v.active, v.ring = active, ring
+	v.ring, v.from = ring, sum
 	return ring, nil
 }
