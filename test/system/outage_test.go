@@ -17,7 +17,7 @@ import (
 func TestDatabaseGoesAway(t *testing.T) {
 	database := postgrestest.Start(t)
 	s := start(t, onPostgres(database.DSN)...)
-	impatient, err := client.New(s.Server.URL(), client.Options{Patience: time.Nanosecond})
+	impatient, err := client.New(s.URL(), client.Options{Patience: time.Nanosecond})
 	if err != nil {
 		t.Fatal(err)
 	}
