@@ -50,8 +50,8 @@ func RestoreSQLite(ctx context.Context, r RestoreRequest) (done Restored, err er
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return done, unwritable(err)
 	}
-	dir, err := os.MkdirTemp(filepath.Dir(path), ".restore-*") // the same file system: its content can be moved in one step
-	if err != nil {
+	dir := path + ".restoring"                                                   // on the same file system: its content can be moved in one step
+	if err := errors.Join(os.RemoveAll(dir), os.Mkdir(dir, 0o700)); err != nil { // a restore that was killed may have left it
 		return done, unwritable(err)
 	}
 	defer func() { _ = os.RemoveAll(dir) }() // what is left there says nothing

@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"database/sql"
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
@@ -60,6 +61,10 @@ func (f filed) restore(t *testing.T) (store.Restored, error) {
 
 func TestRestore(t *testing.T) {
 	f := fileAway(t)
+	killed := f.path + ".restoring"
+	if err := errors.Join(os.Mkdir(killed, 0o700), os.WriteFile(filepath.Join(killed, "stacyvm.db"), []byte("half"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
 	done, err := f.restore(t)
 	if err != nil {
 		t.Fatal(err)
@@ -352,5 +357,27 @@ func TestRestoreOfAnOlderSchema(t *testing.T) {
 	}
 	if cluster, err := openAt(t, path).Cluster(t.Context()); err != nil || cluster.ID != "old" || cluster.Incarnation != 6 {
 		t.Errorf("%+v, %v", cluster, err)
+	}
+}
+
+// TestRestoreInterrupted gives a restore up at each place where it looks at its context: the database is as it was, and
+// nothing is left beside it.
+func TestRestoreInterrupted(t *testing.T) {
+	f := fileAway(t)
+	for looks := int64(0); ; looks++ {
+		ctx := &countdown{Context: t.Context()}
+		ctx.left.Store(looks)
+		_, err := store.RestoreSQLite(ctx, store.RestoreRequest{Backup: f.backup, Database: f.path})
+		if err == nil {
+			if looks < 5 {
+				t.Errorf("the restore looked at its context %d times", looks)
+			}
+			return
+		}
+		wantFiles(t, filepath.Dir(f.path), "stacyvm.db")
+		found, failed := store.Inspect(t.Context(), store.Config{Path: f.path})
+		if stacyvm.CodeOf(err) != stacyvm.CodeUnavailable || failed != nil || found.Cluster != f.cluster || looks > 1000 {
+			t.Fatalf("after %d looks: %v; the cluster is %+v, %v", looks, err, found.Cluster, failed)
+		}
 	}
 }
