@@ -119,12 +119,20 @@ func (a *app) unspawn(server *client.Client, request client.SpawnRequest) {
 	}
 }
 
+// shownProvider is the engine's name for people; the one that isolates nothing says so wherever it is named.
+func shownProvider(sandbox client.Sandbox) string {
+	if sandbox.Provider == "mock" {
+		return "mock: isolates nothing"
+	}
+	return sandbox.Provider
+}
+
 func (a *app) printSpawned(sandbox client.Sandbox, quiet bool) error {
 	if a.output == "json" {
 		return a.printJSON(sandbox)
 	}
 	a.warnUnenforced(sandbox)
-	line := fmt.Sprintf("Sandbox %s spawned (provider: %s, image: %s)", sandbox.ID, sandbox.Provider, sandbox.Image)
+	line := fmt.Sprintf("Sandbox %s spawned (provider: %s, image: %s)", sandbox.ID, shownProvider(sandbox), sandbox.Image)
 	if quiet {
 		line = sandbox.ID
 	}
