@@ -101,11 +101,11 @@ func (t leases) Renew(ctx context.Context, holder stacyvm.WorkerID, session stri
 	for _, h := range held {
 		terms[h.Resource] = max(terms[h.Resource], h.Epoch)
 	}
+	// The CASE keeps planners from starting at the holder's leases: they would look through all that is held for each.
 	return all(ctx, t.tx, readLease, `
 		WITH held (resource, term) AS MATERIALIZED (SELECT key, CAST(value AS BIGINT) FROM `+t.dialect.members("$5")+`)
-		UPDATE leases SET expires_us = $4, generation = generation + 1
-		WHERE holder_id = $1 AND holder_session = $2 AND expires_us > $3
-			AND resource_id IN (SELECT resource FROM held) AND (resource_id, epoch) IN (SELECT resource, term FROM held)
+		UPDATE leases SET expires_us = $4, generation = generation + 1 FROM held
+		WHERE resource_id = held.resource AND held.term = CASE WHEN holder_id = $1 AND holder_session = $2 AND expires_us > $3 THEN epoch END
 		RETURNING `+leaseColumns,
 		string(holder), session, now, now+ttl.Microseconds(), packed(terms))
 }

@@ -82,7 +82,7 @@ func planCases(ctx context.Context) map[string]planCase {
 		"renew": {func(t *tx) error {
 			_, err := t.Leases().Renew(ctx, "w", "s", []Held{{"x", 1}}, time.Minute)
 			return err
-		}, "INDEX leases_holder (holder_id=? AND resource_id=?)", "leases_"},
+		}, "(resource_id=?)", "leases_pkey"},
 		"audit":            {operations(OperationFilter{}), "SCAN operation_audit", "operation_audit_pkey"}, // by its key, newest first, to the limit
 		"audit of sandbox": {operations(OperationFilter{Sandbox: "x", Before: 9}), "INDEX operation_audit_sandbox (sandbox_id=? AND id<?)", "operation_audit_sandbox"},
 		"audit of tenant":  {operations(OperationFilter{Tenant: "x", Before: 9}), "INDEX operation_audit_tenant (tenant_id=? AND id<?)", "operation_audit_tenant"},
