@@ -107,6 +107,17 @@ var misuses = []struct {
 	{"upgrade nope", 1, `"nope"`}, {"upgrade rehearse extra", 1, `"extra"`}, {"upgrade rehearse --nope", 1, "--nope"}, {"upgrade rehearse --config absent.yaml", 1, "absent.yaml"}, {"upgrade rehearse --server http://x", 1, "--server"},
 	{"support nope", 1, `"nope"`}, {"support bundle", 1, "OUT"}, {"support bundle x y", 1, `"y"`}, {"support bundle file", 1, "file"}, {"support bundle absent/x", 1, "absent"}, {"support bundle --nope x", 1, "--nope"},
 
+	{"worker nope", 1, `"nope"`}, {"worker --nope", 1, "--nope"}, {"worker --server http://x", 1, "--server"},
+	{"worker token", 1, "WORKER"}, {"worker token w extra", 1, `"extra"`}, {"worker token w --nope", 1, "--nope"}, {"worker token w", 1, "key"},
+	{"worker token issue", 1, "WORKER"}, {"worker token issue w extra", 1, `"extra"`}, {"worker token issue w", 1, "key"},
+	{"worker token issue w --signing-key-file absent", 1, "absent"}, {"worker token issue w --signing-key-file file --ttl soon", 1, "--ttl"},
+	{"worker token inspect", 1, "TOKEN"}, {"worker token inspect nonsense extra", 1, `"extra"`}, {"worker token inspect nonsense", 1, "token"},
+	{"worker token verify", 1, "TOKEN"}, {"worker token verify nonsense extra", 1, `"extra"`}, {"worker token verify nonsense", 1, "TOKEN"},
+	{"worker token rotation-plan extra", 1, `"extra"`}, {"worker token rotation-plan --ttl soon", 1, "--ttl"}, {"worker token rotation-plan --format xml", 1, "format"},
+	{"pki nope", 1, `"nope"`}, {"pki --nope", 1, "--nope"}, {"pki --server http://x", 1, "--server"}, {"pki init", 1, "DIR"}, {"pki init a b", 1, `"b"`}, {"pki init file", 1, "file"},
+	{"pki issue", 1, "DIR"}, {"pki issue a b", 1, `"b"`}, {"pki issue dir", 1, "--worker"}, {"pki issue absent --worker w", 1, "absent"}, {"pki issue dir --worker w --ttl soon", 1, "--ttl"},
+	{"pki rotate", 1, "DIR"}, {"pki rotate a b", 1, `"b"`}, {"pki rotate absent", 1, "absent"},
+
 	{"doctor extra", 1, `"extra"`}, {"doctor --nope", 1, "--nope"}, {"doctor --output xml", 1, "--output"}, {"doctor --server http://x", 1, "--server"},
 	{"doctor --config broken.yaml", 1, "prot"}, {"STACYVM_DATA_DIR=file doctor", 1, "data_dir"},
 }
