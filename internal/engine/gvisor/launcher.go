@@ -107,7 +107,8 @@ func refused(err error) bool {
 func (e *Engine) ensure(ctx context.Context) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	ctx, cancel := context.WithTimeout(ctx, startTime)
+	// A start is not interrupted: a launcher that nobody waits for would come up in a directory that its caller gives up.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), startTime)
 	defer cancel()
 	unlock, err := e.lockStart(ctx)
 	if err != nil {
