@@ -87,7 +87,8 @@ move files, destroy it.`,
 	addGroup(root, "On this machine:", []string{"server", "api-key"}, a.runCommand(), a.serveCommand(), a.imageCommand(), a.configCommand(), a.doctorCommand())
 	addGroup(root, "Upkeep:", []string{"server", "api-key"}, a.dbCommand(), a.upgradeCommand())
 	addGroup(root, "Upkeep:", nil, a.supportCommand())
-	addGroup(root, "Cluster:", []string{"server", "api-key"}, a.workerCommand(), a.pkiCommand())
+	addGroup(root, "Cluster:", []string{"server", "api-key"}, a.workerCommand())
+	addGroup(root, "Cluster:", []string{"server", "api-key", "config"}, a.pkiCommand())
 	addGroup(root, otherGroup, []string{"server", "api-key", "config"}, a.versionCommand(), help, completionCommand(root))
 	return root
 }

@@ -153,5 +153,5 @@ func (a *app) verification(check tokenCheck) (auth.WorkerVerifierConfig, error) 
 	if key == "" && len(keys) == 0 {
 		return auth.WorkerVerifierConfig{}, errors.New("--signing-key-file: no key is given, and the configuration has none")
 	}
-	return auth.WorkerVerifierConfig{SigningKey: auth.FixedSecret(key), RotationKeys: keys, Revoked: revoked}, nil
+	return auth.WorkerVerifierConfig{SigningKey: auth.FixedSecret(key), RotationKeys: auth.FixedSecrets(keys), Revoked: revoked}, nil
 }
