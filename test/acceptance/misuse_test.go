@@ -12,6 +12,9 @@ import (
 
 const goodKey = "0123456789abcdef0123456789abcdef"
 
+// foreignToken has the form of a worker's token; no key of these tests signed it.
+const foreignToken = "stacyvm-worker-v1.eyJ3b3JrZXJfaWQiOiJhIiwianRpIjoieCIsImF1ZCI6IndvcmtlcjpycGMiLCJpYXQiOjEsImV4cCI6Mn0.AAAA"
+
 // misuses are command lines that must fail. Their complaint holds the word: the argument, flag or field that is wrong.
 // $SB is a sandbox, $PROC a process in it, $NONE a sandbox that does not exist, $OFF an address without a server, $EMPTY an
 // empty argument; a leading NAME=VALUE is set in the environment.
@@ -117,6 +120,24 @@ var misuses = []struct {
 	{"pki nope", 1, `"nope"`}, {"pki --nope", 1, "--nope"}, {"pki --server http://x", 1, "--server"}, {"pki init", 1, "DIR"}, {"pki init a b", 1, `"b"`}, {"pki init file", 1, "file"},
 	{"pki issue", 1, "DIR"}, {"pki issue a b", 1, `"b"`}, {"pki issue dir", 1, "--worker"}, {"pki issue absent --worker w", 1, "absent"}, {"pki issue dir --worker w --ttl soon", 1, "--ttl"},
 	{"pki rotate", 1, "DIR"}, {"pki rotate a b", 1, `"b"`}, {"pki rotate absent", 1, "absent"},
+
+	{"worker nope", 1, `"nope"`}, {"worker --nope", 1, "--nope"}, {"worker --server http://x", 1, "--server"},
+	{"worker token", 1, "WORKER"}, {"worker token $EMPTY", 1, "WORKER"}, {"worker token a b", 1, `"b"`}, {"worker token --nope a", 1, "--nope"}, {"worker token a", 1, "--signing-key-file"}, {"worker token a --api-key x", 1, "--api-key"},
+	{"worker token a/b --signing-key " + goodKey, 1, "WORKER"}, {"worker token a --signing-key short", 1, "--signing-key-file"}, {"worker token a --signing-key x --signing-key-file file", 1, "--signing-key-file"},
+	{"worker token a --signing-key-file absent", 1, "absent"}, {"worker token a --signing-key-file file", 1, "chmod"}, {"worker token a --signing-key-file dir", 1, "dir"}, {"worker token a --config absent.yaml", 1, "absent.yaml"},
+	{"worker token a --ttl 16m --signing-key " + goodKey, 1, "--ttl"}, {"worker token a --ttl 0s --signing-key " + goodKey, 1, "--ttl"}, {"worker token a --ttl soon", 1, "--ttl"}, {"worker token a --audience all --signing-key " + goodKey, 1, "--audience"},
+	{"worker token a --scope api:exec --signing-key " + goodKey, 1, "--scope"}, {"worker token a --token-id a/b --signing-key " + goodKey, 1, "--token-id"}, {"worker token a --not-before 5m --signing-key " + goodKey, 1, "--not-before"}, {"worker token a --format xml", 1, "--format"},
+	{"worker token issue", 1, "WORKER"}, {"worker token issue a b", 1, `"b"`}, {"worker token issue a --signing-key short", 1, "--signing-key-file"}, {"STACYVM_AUTH_WORKER_SIGNING_KEY=short worker token issue a", 1, "--signing-key-file"},
+	{"worker token inspect", 1, "TOKEN"}, {"worker token inspect nonsense", 1, "TOKEN"}, {"worker token inspect -", 1, "TOKEN"}, {"worker token inspect stacyvm-worker-v1.x.y", 1, "TOKEN"}, {"worker token inspect --nope x", 1, "--nope"}, {"worker token inspect x y", 1, `"y"`},
+	{"worker token verify", 1, "TOKEN"}, {"worker token verify nonsense", 1, "TOKEN"}, {"worker token verify --nope x", 1, "--nope"}, {"worker token verify x y", 1, `"y"`}, {"worker token verify " + foreignToken, 1, "--signing-key-file"},
+	{"worker token verify " + foreignToken + " --signing-key " + goodKey, 1, "known key"}, {"worker token verify " + foreignToken + " --verification-key short", 1, "--verification-key-file"}, {"worker token verify " + foreignToken + " --verification-key-file absent", 1, "absent"},
+	{"worker token verify " + foreignToken + " --audience all --signing-key " + goodKey, 1, "--audience"}, {"worker token verify " + foreignToken + " --worker-id b --signing-key " + goodKey, 1, "known key"},
+	{"worker token rotation-plan extra", 1, `"extra"`}, {"worker token rotation-plan --nope", 1, "--nope"}, {"worker token rotation-plan --ttl 16m", 1, "--ttl"}, {"worker token rotation-plan --format xml", 1, "--format"},
+	{"worker token rotation-plan --new-key-ref $EMPTY", 1, "--new-key-ref"}, {"worker token rotation-plan --new-key-ref a --previous-key-ref a", 1, "--new-key-ref"},
+	{"pki nope", 1, `"nope"`}, {"pki --nope", 1, "--nope"}, {"pki init", 1, "DIR"}, {"pki init $EMPTY", 1, "DIR"}, {"pki init x y", 1, `"y"`}, {"pki init --nope x", 1, "--nope"}, {"pki init file", 1, "file"}, {"pki init x --server y", 1, "--server"}, {"pki init x --config y", 1, "--config"},
+	{"pki issue", 1, "DIR"}, {"pki issue absent --worker a", 1, "absent"}, {"pki issue dir --worker a", 1, "ca.pem"}, {"pki issue dir", 1, "--worker"}, {"pki issue dir --worker a --server b", 1, "--worker"}, {"pki issue dir --worker ../a", 1, "--worker"}, {"pki issue dir --server http://x", 1, "--server"},
+	{"pki issue dir --worker a --ttl 1s", 1, "--ttl"}, {"pki issue dir --worker a --ttl 0s", 1, "--ttl"}, {"pki issue dir --worker a --ttl soon", 1, "--ttl"}, {"pki issue --nope dir", 1, "--nope"}, {"pki issue dir x --worker a", 1, `"x"`}, {"pki issue dir --worker a --api-key x", 1, "--api-key"},
+	{"pki rotate", 1, "DIR"}, {"pki rotate dir x", 1, `"x"`}, {"pki rotate absent", 1, "absent"}, {"pki rotate dir", 1, "ca.pem"}, {"pki rotate dir --finish", 1, "ca.pem"}, {"pki rotate --nope dir", 1, "--nope"}, {"pki rotate dir --server x", 1, "--server"},
 
 	{"doctor extra", 1, `"extra"`}, {"doctor --nope", 1, "--nope"}, {"doctor --output xml", 1, "--output"}, {"doctor --server http://x", 1, "--server"},
 	{"doctor --config broken.yaml", 1, "prot"}, {"STACYVM_DATA_DIR=file doctor", 1, "data_dir"},
