@@ -4,6 +4,7 @@ import (
 	"crypto/ed25519"
 	"encoding/base64"
 	"fmt"
+	"maps"
 	"math"
 	"strings"
 	"testing"
@@ -37,9 +38,10 @@ func forgeries() map[string]string {
 			found[kind+" "+name] = changed
 		}
 	}
-	for name, token := range confused() {
-		found[name] = token
+	for _, version := range []string{"stacyvm-worker-v2", "stacyvm-worker-", "stacyvm-worker-v11", "stacyvm-join-v1", ""} {
+		found["signed as "+version] = signVersion(secretA, version, signedClaims().encode())
 	}
+	maps.Copy(found, confused())
 	for name, change := range brokenClaims() {
 		found["signed with "+name] = sign(secretA, change(signedClaims()))
 		found["JWT with "+name] = keyA.jwt(keyA.header(), asJWT(change(signedClaims())))

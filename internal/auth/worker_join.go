@@ -104,7 +104,7 @@ func (t JoinToken) verify(secret []byte, worker stacyvm.WorkerID, now time.Time)
 	switch {
 	case err != nil || !fits:
 		return refused("the join token is for another worker")
-	case !t.UsedAt.IsZero() || !now.Before(t.ExpiresAt):
+	case !now.Before(t.ExpiresAt): // the store decides that, too, and whether it was used
 		return refused("the join token has been used or has expired")
 	}
 	return nil

@@ -10,6 +10,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"maps"
 	"math/big"
 	"net/url"
 	"strings"
@@ -72,10 +73,7 @@ func b64(raw []byte) string { return base64.RawURLEncoding.EncodeToString(raw) }
 type object map[string]any
 
 func (o object) with(name string, value any) object {
-	changed := object{}
-	for k, v := range o {
-		changed[k] = v
-	}
+	changed := maps.Clone(o)
 	if changed[name] = value; value == nil {
 		delete(changed, name)
 	}
@@ -94,7 +92,11 @@ func (o object) encode() string {
 func sign(secret string, claims object) string { return signText(secret, claims.encode()) }
 
 func signText(secret, payload string) string {
-	text := "stacyvm-worker-v1." + payload
+	return signVersion(secret, "stacyvm-worker-v1", payload)
+}
+
+func signVersion(secret, version, payload string) string {
+	text := version + "." + payload
 	return text + "." + b64(hs256(secret, text))
 }
 

@@ -201,7 +201,7 @@ func TestBadDirectories(t *testing.T) {
 		"others may write":          {stacyvm.CodeUnavailable, func(dir string) error { return os.Chmod(dir, 0o770) }},
 		"others may read the key":   {stacyvm.CodeUnavailable, func(dir string) error { return os.Chmod(filepath.Join(dir, "ca.pem"), 0o640) }},
 		"an empty authority":        {stacyvm.CodeUnavailable, rewrite("ca.pem", func(string) string { return "" })},
-		"a certificate without key": {stacyvm.CodeUnavailable, rewrite("ca.pem", func(s string) string { return s[:strings.Index(s, "-----BEGIN PRIVATE")] })},
+		"a certificate without key": {stacyvm.CodeUnavailable, rewrite("ca.pem", func(s string) string { certificate, _, _ := strings.Cut(s, "-----BEGIN PRIVATE"); return certificate })},
 		"two authorities":           {stacyvm.CodeUnavailable, rewrite("ca.pem", func(s string) string { return s + s })},
 		"no PEM":                    {stacyvm.CodeUnavailable, rewrite("ca.pem", func(string) string { return "x" })},
 		"huge":                      {stacyvm.CodeUnavailable, rewrite("ca.pem", func(s string) string { return s + strings.Repeat("\nx", 1<<20) })},
