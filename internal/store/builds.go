@@ -64,7 +64,7 @@ func (t builds) Create(ctx context.Context, b stacyvm.Build) (stacyvm.Build, err
 		return b, err
 	}
 	environment, err := found(ctx, t.tx, readEnvironment, anEnvironment, b.EnvironmentID,
-		`SELECT `+environmentColumns+` FROM environment_specs WHERE id = $1`+t.dialect.rowLock)
+		`SELECT `+environmentColumns+` FROM environment_specs WHERE id = $1`+t.lock())
 	if err != nil {
 		return b, err
 	}
@@ -118,7 +118,7 @@ func (t builds) SaveArtifact(ctx context.Context, a stacyvm.Artifact) (stacyvm.A
 	if err != nil {
 		return a, err
 	}
-	_, err = found(ctx, t.tx, number, aBuild, a.BuildID, `SELECT 1 FROM environment_builds WHERE id = $1`+t.dialect.rowLock)
+	_, err = found(ctx, t.tx, number, aBuild, a.BuildID, `SELECT 1 FROM environment_builds WHERE id = $1`+t.lock())
 	if err != nil {
 		return a, err
 	}

@@ -26,8 +26,8 @@ type Events interface {
 	List(ctx context.Context, filter EventFilter) ([]stacyvm.Notice, error)
 	// Span tells what List can give.
 	Span(ctx context.Context) (EventSpan, error)
-	// Purge forgets what is older than EventLife, and the oldest of more than EventCount, and returns their number.
-	Purge(ctx context.Context) (int, error)
+	// Purge forgets what is older than life, and the oldest of more than count, and returns their number.
+	Purge(ctx context.Context, life time.Duration, count int) (int, error)
 }
 
 // EventFilter selects notices; the zero value selects all.
@@ -76,21 +76,31 @@ func (t events) reserve(ctx context.Context, n int) (int64, error) {
 	return last - int64(n) + 1, err
 }
 
+// waiting tells whether anything has no number yet, and the last number.
+func (t events) waiting(ctx context.Context) (waiting bool, last int64, err error) {
+	if last, _, err = one(ctx, t.tx, number, `SELECT last FROM event_counter WHERE one = 1`); err != nil {
+		return false, 0, err
+	}
+	_, waiting, err = one(ctx, t.tx, number, `SELECT id FROM events WHERE number IS NULL ORDER BY id LIMIT 1`)
+	return waiting, last, err
+}
+
 // number gives numbers to notices that were committed without. The counter's row is locked first, so that those who do this
-// take turns, and each sees all that the one before it gave: numbers become visible in their order.
-func (t events) number(ctx context.Context) (int, error) {
-	last, _, err := one(ctx, t.tx, number, `SELECT last FROM event_counter WHERE one = 1`+t.dialect.rowLock)
-	if err != nil {
-		return 0, err
+// take turns, and each sees all that the one before it gave: numbers become visible in their order. It tells whether more
+// may wait, and the last number.
+func (t events) number(ctx context.Context) (more bool, last int64, err error) {
+	if last, _, err = one(ctx, t.tx, number, `SELECT last FROM event_counter WHERE one = 1`+t.lock()); err != nil {
+		return false, 0, err
 	}
 	n, err := t.exec(ctx, `
 		WITH fresh AS (SELECT id, row_number() OVER (ORDER BY id) AS place FROM events WHERE number IS NULL ORDER BY id LIMIT $2)
 		UPDATE events SET number = $1 + fresh.place FROM fresh WHERE events.id = fresh.id`, last, int64(numberedAtOnce))
 	if err != nil || n == 0 {
-		return 0, err
+		return false, last, err
 	}
-	_, err = t.exec(ctx, `UPDATE event_counter SET last = $1 WHERE one = 1`, last+n)
-	return int(n), err
+	last += n
+	_, err = t.exec(ctx, `UPDATE event_counter SET last = $1 WHERE one = 1`, last)
+	return n == numberedAtOnce, last, err
 }
 
 // List implements Events.
@@ -124,19 +134,16 @@ func (t events) Span(ctx context.Context) (EventSpan, error) {
 }
 
 // Purge implements Events.
-func (t events) Purge(ctx context.Context) (int, error) {
+func (t events) Purge(ctx context.Context, life time.Duration, count int) (int, error) {
 	now, err := t.nowUS(ctx)
 	if err != nil {
 		return 0, err
 	}
-	span, err := t.Span(ctx)
+	old, err := t.exec(ctx, `DELETE FROM events WHERE created_us <= $1`, now-life.Microseconds())
 	if err != nil {
 		return 0, err
 	}
-	old, err := t.exec(ctx, `DELETE FROM events WHERE created_us <= $1`, now-EventLife.Microseconds())
-	if err != nil {
-		return 0, err
-	}
-	many, err := t.exec(ctx, `DELETE FROM events WHERE number <= $1`, span.Last-EventCount)
+	many, err := t.exec(ctx, `DELETE FROM events WHERE number <=
+		(SELECT number FROM events WHERE number IS NOT NULL ORDER BY number DESC LIMIT 1 OFFSET $1)`, int64(count))
 	return int(old + many), err
 }

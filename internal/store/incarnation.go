@@ -15,6 +15,10 @@ const (
 	// backup was taken, and its owner must see it first.
 	settleLife = 5 * time.Minute
 
+	// numbersApart is more events than a database can have lost with what came after the backup, or before the promotion:
+	// their numbers are not given again.
+	numbersApart = 1_000_000
+
 	settleDuty = "settle"
 	typeDuty   = "duty"
 )
@@ -46,6 +50,9 @@ func (t *tx) reincarnate(ctx context.Context, above int64) (Cluster, error) {
 		return cluster, err
 	}
 	if _, err := t.exec(ctx, `UPDATE sandboxes SET incarnation = $1, updated_us = $2 WHERE `+active, cluster.Incarnation, now); err != nil {
+		return cluster, err
+	}
+	if _, err := t.exec(ctx, `UPDATE event_counter SET last = last + $1 WHERE one = 1`, int64(numbersApart)); err != nil {
 		return cluster, err
 	}
 	_, err = t.exec(ctx, `

@@ -21,6 +21,8 @@ type postgresStore struct {
 	limit    time.Duration // of a statement
 	timeline atomic.Value  // string: the server's, as it was last seen
 
+	announcer *announcer
+
 	mu     sync.RWMutex
 	closed bool
 	inside sync.WaitGroup // transactions
@@ -35,6 +37,12 @@ func openPostgres(ctx context.Context, config Config) (Store, error) {
 		dialect: postgresDialect(password), clock: &clock{skew: config.Skew}, db: db,
 		idle: config.maxIdleConns(), patience: config.connectTimeout(), limit: config.queryTimeout(),
 	}
+	listen, err := listenConfig(config)
+	if err != nil {
+		_ = db.Close()
+		return nil, err
+	}
+	s.announcer = newAnnouncer(s, listen)
 	if err := s.prepare(ctx); err != nil {
 		_ = s.Close()
 		return nil, s.dialect.translate(refusedOpen(redacted(err, password)))
@@ -87,7 +95,9 @@ func (s *postgresStore) Close() error {
 	if closed {
 		return nil
 	}
+	s.announcer.stop()
 	s.inside.Wait()
+	s.announcer.running.Wait()
 	if err := s.db.Close(); err != nil {
 		return stacyvm.Wrap(stacyvm.CodeInternal, err, "the database could not be closed cleanly")
 	}

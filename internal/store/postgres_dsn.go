@@ -62,11 +62,6 @@ func connectPostgres(config Config) (db *sql.DB, password string, err error) {
 	if err != nil {
 		return nil, "", err
 	}
-	if config.ListenDSN != "" {
-		if _, err := parseDSN("database.listen_dsn", config.ListenDSN); err != nil {
-			return nil, "", err
-		}
-	}
 	if config.ExecMode != "" {
 		mode, ok := execModes[config.ExecMode]
 		if !ok {

@@ -81,7 +81,7 @@ func startPooler(t *testing.T, server *postgrestest.Server) (dsn string) {
 // TestPoolerContract runs the contract through a pooler, in each way of sending statements that one allows. Its long tests,
 // of what chance decides, have nothing to do with how statements are sent.
 func TestPoolerContract(t *testing.T) {
-	server := postgrestest.Start(t)
+	server := postgrestest.Start(t, "max_connections = 500") // a pooler keeps some for each database, and each test has its own
 	dsn := startPooler(t, server)
 	admin := postgrestest.Connect(t, server.DSN)
 	var databases atomic.Int64

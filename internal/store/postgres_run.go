@@ -86,7 +86,7 @@ func (s *postgresStore) attempt(ctx context.Context, writes bool, do func(Tx) er
 	}
 	again, err = s.settle(ctx, conn)
 	if err == nil && t.told {
-		s.ring()
+		s.announcer.committed()
 	}
 	return again, err
 }

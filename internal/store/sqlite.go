@@ -52,7 +52,7 @@ func openSQLite(ctx context.Context, config Config) (Store, error) {
 	if err := makeFile(path); err != nil {
 		return nil, err
 	}
-	s := &sqliteStore{dialect: sqliteDialect(path), clock: &clock{skew: config.Skew}, limit: config.queryTimeout()}
+	s := &sqliteStore{bell: bell{every: watchEvery}, dialect: sqliteDialect(path), clock: &clock{skew: config.Skew}, limit: config.queryTimeout()}
 	if s.writes, err = connectSQLite(path, 1, false); err != nil {
 		return nil, err
 	}

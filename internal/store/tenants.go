@@ -108,7 +108,7 @@ func (t members) Save(ctx context.Context, m stacyvm.Member) (stacyvm.Member, er
 	if err != nil {
 		return m, err
 	}
-	if _, err := found(ctx, t.tx, number, aTenant, m.TenantID, `SELECT 1 FROM tenants WHERE id = $1`+t.dialect.rowLock); err != nil {
+	if _, err := found(ctx, t.tx, number, aTenant, m.TenantID, `SELECT 1 FROM tenants WHERE id = $1`+t.lock()); err != nil {
 		return m, err
 	}
 	saved, _, err := one(ctx, t.tx, readMember, `INSERT INTO tenant_members (`+memberColumns+`) VALUES ($1, $2, $3, $4, $4)

@@ -11,9 +11,10 @@ const watchEvery = 500 * time.Millisecond
 
 // bell wakes watchers. It keeps nothing for them: whoever is late reads more at once.
 type bell struct {
+	every    time.Duration // between looks without being told; 0: somebody else looks
 	mu       sync.Mutex
 	watchers map[chan struct{}]struct{}
-	poll     *time.Timer // runs while there are watchers
+	poll     *time.Timer // runs while there are watchers, unless every is 0
 }
 
 // Watch implements Store.
@@ -28,10 +29,11 @@ func (b *bell) Watch(ctx context.Context) <-chan struct{} {
 	}
 	b.watchers[woken] = struct{}{}
 	switch {
+	case b.every == 0:
 	case b.poll == nil:
-		b.poll = time.AfterFunc(watchEvery, b.tick)
+		b.poll = time.AfterFunc(b.every, b.tick)
 	case len(b.watchers) == 1:
-		b.poll.Reset(watchEvery)
+		b.poll.Reset(b.every)
 	}
 	b.mu.Unlock()
 	context.AfterFunc(ctx, func() { b.leave(woken) })
@@ -42,9 +44,16 @@ func (b *bell) leave(woken chan struct{}) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	delete(b.watchers, woken)
-	if len(b.watchers) == 0 {
+	if len(b.watchers) == 0 && b.poll != nil {
 		b.poll.Stop()
 	}
+}
+
+// watched reports whether anybody watches.
+func (b *bell) watched() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.watchers) > 0
 }
 
 // ring wakes everybody.
@@ -64,6 +73,6 @@ func (b *bell) tick() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if len(b.watchers) > 0 {
-		b.poll.Reset(watchEvery)
+		b.poll.Reset(b.every)
 	}
 }

@@ -1,0 +1,219 @@
+package storetest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/stacyvm/stacyvm/internal/stacyvm"
+	"github.com/stacyvm/stacyvm/internal/store"
+)
+
+// eventually bounds what a watcher waits for.
+const eventually = 30 * time.Second
+
+// say appends one notice for each name, in one transaction on s.
+func say(r *rig, s store.Store, tenant string, names ...string) {
+	r.Helper()
+	notices := make([]stacyvm.Notice, len(names))
+	for i, name := range names {
+		notices[i] = stacyvm.Notice{Kind: stacyvm.KindExecStarted, TenantID: tenant, Data: map[string]any{"name": name}}
+	}
+	r.want("", s.Update(r.Context(), func(tx store.Tx) error { return tx.Events().Append(r.Context(), notices) }))
+}
+
+func nameOf(n stacyvm.Notice) string { return fmt.Sprint(n.Data["name"]) }
+
+// hear reads notices on s after a number until there are n, woken by its watch alone.
+func hear(r *rig, s store.Store, filter store.EventFilter, n int) (heard []stacyvm.Notice) {
+	ctx, cancel := context.WithTimeout(r.Context(), eventually)
+	defer cancel()
+	woken := s.Watch(ctx)
+	for {
+		page := listEvents(r, s, filter)
+		heard = append(heard, page...)
+		if len(heard) >= n {
+			return heard
+		}
+		if len(page) > 0 {
+			filter.After = page[len(page)-1].Number
+			continue
+		}
+		select {
+		case <-woken:
+		case <-ctx.Done():
+			r.Errorf("heard %d of %d", len(heard), n)
+			return heard
+		}
+	}
+}
+
+func listEvents(r *rig, s store.Store, filter store.EventFilter) (page []stacyvm.Notice) {
+	err := s.View(r.Context(), func(tx store.Tx) (err error) {
+		page, err = tx.Events().List(r.Context(), filter)
+		return err
+	})
+	if err != nil {
+		r.Error(err)
+	}
+	return page
+}
+
+func eventLife(r *rig) {
+	full := stacyvm.Notice{
+		Kind: stacyvm.KindSandboxError, SandboxID: stacyvm.NewSandboxID(), TenantID: "acme", CreatedAt: time.UnixMicro(1e15).UTC(),
+		Data: map[string]any{"text": "ü\n'\"", "number": 1.5, "list": []any{"a", true}},
+	}
+	r.update(func(ctx context.Context, tx store.Tx) error {
+		return errors.Join(tx.Events().Append(ctx, []stacyvm.Notice{full, {Kind: stacyvm.KindExecStarted}}), tx.Events().Append(ctx, nil))
+	})
+	kept := hear(r, r.Store, store.EventFilter{}, 2)
+	full.Number = kept[0].Number
+	same(r, full, kept[0])
+	if kept[1].CreatedAt.IsZero() || kept[1].Data != nil || kept[0].Number < 1 {
+		r.Errorf("kept %+v", kept)
+	}
+	// What is not committed is not told.
+	_ = r.try(func(ctx context.Context, tx store.Tx) error {
+		r.must(tx.Events().Append(ctx, []stacyvm.Notice{{Kind: stacyvm.KindExecFailed}}))
+		return errMine
+	})
+	say(r, r.Store, "acme", "1", "2", "3")
+	say(r, r.Store, "other", "4")
+	say(r, r.Store, "acme", "5")
+	rest := hear(r, r.Store, store.EventFilter{After: kept[1].Number}, 5)
+	for i, notice := range rest {
+		if nameOf(notice) != fmt.Sprint(i+1) || notice.Number != kept[1].Number+int64(i)+1 {
+			r.Errorf("notice %d is %+v", i, notice)
+		}
+	}
+	var acme []string
+	for _, notice := range listEvents(r, r.Store, store.EventFilter{Tenant: "acme", After: rest[0].Number}) {
+		acme = append(acme, nameOf(notice))
+	}
+	if !slices.Equal(acme, []string{"2", "3", "5"}) {
+		r.Errorf("a tenant sees %v", acme)
+	}
+	if page := listEvents(r, r.Store, store.EventFilter{Limit: 2}); len(page) != 2 || page[1].Number != kept[1].Number {
+		r.Errorf("a page of %+v", page)
+	}
+}
+
+// eventSpan purges by age, and then by number.
+func eventSpan(r *rig) {
+	want := func(first, last int64) {
+		r.Helper()
+		span := done(r, func(ctx context.Context, tx store.Tx) (store.EventSpan, error) { return tx.Events().Span(ctx) })
+		if span != (store.EventSpan{First: first, Last: last}) {
+			r.Errorf("the span is %+v, want %d to %d", span, first, last)
+		}
+	}
+	purge := func(count, want int) {
+		r.Helper()
+		n := done(r, func(ctx context.Context, tx store.Tx) (int, error) { return tx.Events().Purge(ctx, time.Hour, count) })
+		if n != want {
+			r.Errorf("%d purged, want %d", n, want)
+		}
+	}
+	want(1, 0)
+	say(r, r.Store, "", "old", "old")
+	hear(r, r.Store, store.EventFilter{}, 2)
+	r.clock.advance(time.Hour / 2)
+	say(r, r.Store, "", "young", "young", "young")
+	hear(r, r.Store, store.EventFilter{}, 5)
+	want(1, 5)
+	purge(5, 0)
+	r.clock.advance(time.Hour/2 + time.Second)
+	purge(5, 2)
+	want(3, 5)
+	purge(2, 1)
+	want(4, 5)
+	r.clock.advance(time.Hour)
+	purge(2, 2)
+	want(6, 5)
+	say(r, r.Store, "", "new") // numbers do not come again
+	if heard := hear(r, r.Store, store.EventFilter{}, 1); heard[0].Number != 6 {
+		r.Errorf("numbered %d", heard[0].Number)
+	}
+}
+
+// eventOrder has writers on several connections at once, some of whom change their minds, and readers on others. Every
+// reader must see every committed notice once, in one order, that keeps each writer's own.
+func eventOrder(r *rig) {
+	const writers, each, atOnce = 20, 100, 5 // transactions of each; notices in one
+	const total = writers * each * atOnce
+	stores := []store.Store{r.Store, r.another(), r.another()}
+	var wait sync.WaitGroup
+	for w := range writers {
+		wait.Go(func() {
+			s := stores[w%len(stores)]
+			for i := range each {
+				var names []string
+				for j := range atOnce {
+					names = append(names, fmt.Sprintf("%02d-%04d", w, i*atOnce+j))
+				}
+				if i%10 == 0 {
+					_ = s.Update(r.Context(), func(tx store.Tx) error {
+						return errors.Join(tx.Events().Append(r.Context(), []stacyvm.Notice{{Kind: stacyvm.KindExecFailed}}), errMine)
+					})
+				}
+				say(r, s, "", names...)
+			}
+		})
+	}
+	heard := make([][]stacyvm.Notice, 4)
+	for i := range heard {
+		wait.Go(func() { heard[i] = hear(r, stores[i%len(stores)], store.EventFilter{Limit: 10 + 90*i}, total) })
+	}
+	wait.Wait()
+	next := map[string]int{}
+	for i, notice := range heard[0] {
+		writer, place := nameOf(notice)[:2], nameOf(notice)[3:]
+		if place != fmt.Sprintf("%04d", next[writer]) {
+			r.Fatalf("notice %d is %s-%s where %d belongs", i, writer, place, next[writer])
+		}
+		next[writer]++
+		if i > 0 && notice.Number <= heard[0][i-1].Number {
+			r.Fatalf("number %d follows %d", notice.Number, heard[0][i-1].Number)
+		}
+	}
+	for i, other := range heard[1:] {
+		if len(other) != total || len(heard[0]) != total {
+			r.Fatalf("reader %d heard %d, reader 0 %d of %d", i+1, len(other), len(heard[0]), total)
+		}
+		for j := range other {
+			if other[j].Number != heard[0][j].Number || nameOf(other[j]) != nameOf(heard[0][j]) {
+				r.Fatalf("readers disagree about notice %d", j)
+			}
+		}
+	}
+}
+
+// eventAcross hears on one connection what another says, and again after it was opened anew.
+func eventAcross(r *rig) {
+	here, there := r.another(), r.another()
+	say(r, here, "", "1")
+	first := hear(r, there, store.EventFilter{}, 1)
+	r.must(there.Close())
+	say(r, here, "", "2", "3")
+	heard := hear(r, r.another(), store.EventFilter{After: first[0].Number}, 2)
+	if nameOf(first[0]) != "1" || len(heard) != 2 || nameOf(heard[0]) != "2" || nameOf(heard[1]) != "3" {
+		r.Errorf("heard %v, then %v", first, heard)
+	}
+}
+
+// eventRestored loses an event with a restore: its number does not come again.
+func eventRestored(r *rig) {
+	say(r, r.Store, "", "1", "2")
+	before := hear(r, r.Store, store.EventFilter{}, 2)
+	_, err := store.Raise(r.Context(), r.Store, 0)
+	r.must(err)
+	say(r, r.Store, "", "3")
+	after := hear(r, r.Store, store.EventFilter{After: before[0].Number}, 2)
+	if len(after) != 2 || nameOf(after[1]) != "3" || after[1].Number < before[1].Number+1000 {
+		r.Errorf("after a restore: %+v", after)
+	}
+}
