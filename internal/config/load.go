@@ -1,7 +1,6 @@
 package config
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -9,8 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-
-	"github.com/goccy/go-yaml"
 )
 
 // maxFile bounds a configuration file, maxSecret a secret's.
@@ -98,42 +95,6 @@ func find(named string) (string, error) {
 		}
 	}
 	return "", nil
-}
-
-func (l *Loaded) readFile(path string) error {
-	text, err := readBounded(path, maxFile)
-	if err != nil {
-		return fmt.Errorf("configuration: %w", err)
-	}
-	l.File = path
-	decoded := l.Config
-	switch err := yaml.NewDecoder(bytes.NewReader(text), yaml.Strict()).Decode(&decoded); {
-	case errors.Is(err, io.EOF):
-		return nil // an empty file sets nothing
-	case err != nil:
-		return fmt.Errorf("configuration file %s: %s", path, yaml.FormatError(err, false, false))
-	}
-	l.Config = decoded
-	var present map[string]any
-	if err := yaml.Unmarshal(text, &present); err != nil {
-		return fmt.Errorf("configuration file %s: %s", path, yaml.FormatError(err, false, false))
-	}
-	for _, k := range keys(&l.Config) {
-		if has(present, strings.Split(k.name, ".")) {
-			l.Sources[k.name] = fromFile
-		}
-	}
-	return nil
-}
-
-// has reports whether the decoded file holds the key.
-func has(section map[string]any, path []string) bool {
-	value, ok := section[path[0]]
-	if !ok || len(path) == 1 {
-		return ok
-	}
-	below, ok := value.(map[string]any)
-	return ok && has(below, path[1:])
 }
 
 func (l *Loaded) readEnvironment() error {

@@ -133,7 +133,7 @@ func TestRefusals(t *testing.T) {
 		{"unknown key", "server: {prot: 1}", "", "prot"},
 		{"unknown section", "sever: {port: 1}", "", "sever"},
 		{"wrong type", "server: {port: many}", "", "[1:16]"},
-		{"no duration", "defaults: {ttl: soon}", "", "soon"},
+		{"no duration", "defaults: {ttl: soon}", "", "defaults.ttl: \"soon\" is not a duration"},
 		{"bad number in the environment", "", "STACYVM_SERVER_PORT=x", "STACYVM_SERVER_PORT"},
 		{"bad bool in the environment", "", "STACYVM_AUDIT_SYNC=x", "STACYVM_AUDIT_SYNC"},
 		{"port", "server: {port: 70000}", "", "server.port"},
