@@ -88,10 +88,10 @@ type Database struct {
 	// swallows notifications. Empty: DSN.
 	ListenDSN     string `yaml:"listen_dsn" secret:"true"`
 	ListenDSNFile string `yaml:"listen_dsn_file"`
-	MaxOpenConns  int    `yaml:"max_open_conns"` // PostgreSQL; 0: the driver's default
-	MaxIdleConns  int    `yaml:"max_idle_conns"` // PostgreSQL; 0: the driver's default
-	// ExecMode is how statements are sent to PostgreSQL, in pgx's words; empty: cache_statement. Poolers that do not
-	// follow prepared statements need "exec" or "simple_protocol".
+	MaxOpenConns  int    `yaml:"max_open_conns"` // PostgreSQL; 0: 20
+	MaxIdleConns  int    `yaml:"max_idle_conns"` // PostgreSQL; 0: as many
+	// ExecMode is how statements are sent to PostgreSQL, in pgx's words; empty: cache_statement. Poolers that give
+	// each transaction another session need "cache_describe" or "exec".
 	ExecMode string `yaml:"exec_mode"`
 }
 

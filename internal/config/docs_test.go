@@ -71,6 +71,33 @@ func TestExampleIsTheDefault(t *testing.T) {
 	}
 }
 
+// TestExampleMarks: the comment above a key says whether this build acts on it.
+func TestExampleMarks(t *testing.T) {
+	var sections []string
+	comment, seen := "", 0
+	for line := range strings.Lines(readText(t, "../../stacyvm.example.yaml")) {
+		text := strings.TrimSpace(line)
+		name, value, isKey := strings.Cut(text, ":")
+		switch depth := (len(line) - len(strings.TrimLeft(line, " "))) / 2; {
+		case strings.HasPrefix(text, "#"):
+			comment = text
+		case isKey && value == "":
+			sections = append(sections[:depth], name)
+		case isKey:
+			seen++
+			key := strings.Join(append(sections[:depth:depth], name), ".")
+			if _, inert := unbuiltRow(key); inert != strings.Contains(comment, notBuilt) {
+				t.Errorf("stacyvm.example.yaml marks %s wrongly: nothing acts on it is %v", key, inert)
+			}
+			comment = ""
+		}
+	}
+	c := Default()
+	if all := len(keys(&c)); seen != all {
+		t.Errorf("looked at %d keys of %d", seen, all)
+	}
+}
+
 // same compares values; an empty list is as good as none.
 func same(a, b reflect.Value) bool {
 	if k := a.Kind(); (k == reflect.Slice || k == reflect.Map) && a.Len() == 0 {
