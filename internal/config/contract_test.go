@@ -35,7 +35,7 @@ func TestContractKeys(t *testing.T) {
 	count := 0
 	for line := range strings.Lines(strings.TrimSpace(contract)) {
 		section, names, _ := strings.Cut(line, ":")
-		for _, name := range strings.FieldsSeq(names) {
+		for name := range strings.FieldsSeq(names) {
 			count++
 			if !known[section+"."+name] {
 				t.Errorf("%s.%s is gone", section, name)
