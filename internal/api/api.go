@@ -93,6 +93,7 @@ func build(config Config) *api {
 	a.observeRoutes()
 	a.providerRoutes()
 	a.systemRoutes()
+	a.eventRoutes()
 	return a
 }
 

@@ -173,6 +173,11 @@ var misuse = map[string][]wrong{
 		{"too many", "logs?lines=10001", ``, 400, "BAD_REQUEST", "lines"},
 	},
 	"stats": {{"unknown query", "stats?x=1", ``, 400, "BAD_REQUEST", "x"}},
+	"events": {
+		{"no id", "/events?last_event_id=x", ``, 400, "BAD_REQUEST", "last_event_id"},
+		{"neither yes nor no", "/events?follow=2", ``, 400, "BAD_REQUEST", "follow"},
+		{"unknown query", "/events?sandbox=x", ``, 400, "BAD_REQUEST", "sandbox"},
+	},
 }
 
 // takesNothing are operations without any input.

@@ -83,6 +83,7 @@ move files, destroy it.`,
 	help := helpCommand()
 	root.SetHelpCommand(help)
 	addGroup(root, "Sandboxes:", []string{"config"}, a.spawnCommand(), a.listCommand(), a.killCommand())
+	addGroup(root, "Sandboxes:", []string{"config"}, a.eventsCommand())
 	addGroup(root, "In a sandbox:", []string{"config"}, a.execCommand(), a.attachCommand(), a.psCommand(), a.logsCommand(), a.copyCommand())
 	addGroup(root, "On this machine:", []string{"server", "api-key"}, a.runCommand(), a.serveCommand(), a.imageCommand(), a.configCommand(), a.doctorCommand())
 	addGroup(root, "Upkeep:", []string{"server", "api-key"}, a.dbCommand(), a.upgradeCommand())

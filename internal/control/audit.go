@@ -18,6 +18,7 @@ const (
 	scopeSandbox = "api:sandboxes"
 	scopeExec    = "api:exec"
 	scopeFiles   = "api:files"
+	scopeEvents  = "read:events"
 )
 
 // authorise refuses a caller without the scope.
@@ -58,11 +59,12 @@ func operation(ctx context.Context, action string, sandbox stacyvm.Sandbox, reso
 // audit.sync the line is on disk before this returns, and a line that cannot be written is an error itself.
 func (s *Service) audited(ctx context.Context, action string, sandbox stacyvm.Sandbox, resource string, err error) error {
 	op := operation(ctx, action, sandbox, resource, err)
+	l := line{operation: &op, notice: noticed(op, stacyvm.CodeOf(err))}
 	if !s.auditSync {
-		s.journal.add(line{operation: &op})
+		s.journal.add(l)
 		return err
 	}
-	failed := s.journal.append(context.WithoutCancel(ctx), []line{{operation: &op}})
+	failed := s.journal.append(context.WithoutCancel(ctx), []line{l})
 	if err == nil {
 		err = failed
 	}

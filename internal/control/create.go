@@ -186,6 +186,9 @@ func (s *Service) undo(ctx context.Context, sandbox stacyvm.Sandbox, key Idempot
 		if err := auditIn(ctx, tx, operation(ctx, "sandbox.spawn", sandbox, sandbox.Image, cause)); err != nil {
 			return err
 		}
+		if err := tx.Events().Append(ctx, providerFailed(sandbox, cause)); err != nil {
+			return err
+		}
 		if left == nil {
 			return bury(ctx, tx, sandbox, reasonCreateFailed)
 		}

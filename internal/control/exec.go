@@ -103,7 +103,12 @@ func (s *Service) run(ctx context.Context, id stacyvm.SandboxID, request ExecReq
 		f.feed = func(ctx context.Context) { s.feed(ctx, id, command.ProcessID, request.Input) }
 	}
 	began := time.Now()
-	f.ended = func(exit *stacyvm.Exit) { s.logExec(sandbox.ID, command, began, exit) }
+	f.ended = func(exit *stacyvm.Exit) {
+		s.logExec(sandbox, command, began, exit)
+		if exit == nil { // its reader left
+			s.tellEnd(ctx, sandbox, command.ProcessID)
+		}
+	}
 	f.stream, err = f.open(f.ctx, false, f.from)
 	if broken(err) {
 		err = nil // Next tries again
@@ -112,6 +117,7 @@ func (s *Service) run(ctx context.Context, id stacyvm.SandboxID, request ExecReq
 		f.cancel()
 		return nil, 0, err
 	}
+	s.journal.add(line{notice: started(sandbox, command.ProcessID)})
 	return f, command.Timeout, nil
 }
 
@@ -189,23 +195,27 @@ func (s *Service) Start(ctx context.Context, id stacyvm.SandboxID, request ExecR
 	if err := s.audited(ctx, "exec", sandbox, shown(command), err); err != nil {
 		return process, err
 	}
-	s.logExec(sandbox.ID, command, began, process.Exit)
+	s.journal.add(line{notice: started(sandbox, process.ID)})
+	s.logExec(sandbox, command, began, process.Exit)
+	if process.Exit == nil {
+		s.tellEnd(ctx, sandbox, process.ID)
+	}
 	if len(request.Input) > 0 {
 		s.feed(ctx, id, process.ID, request.Input)
 	}
 	return process, nil
 }
 
-// logExec writes the exec log line; a nil exit means that it is not known.
-func (s *Service) logExec(id stacyvm.SandboxID, command stacyvm.Command, began time.Time, exit *stacyvm.Exit) {
+// logExec writes the exec log line and tells how the command ended; a nil exit means that it is not known.
+func (s *Service) logExec(sandbox stacyvm.Sandbox, command stacyvm.Command, began time.Time, exit *stacyvm.Exit) {
 	record := stacyvm.ExecRecord{
-		SandboxID: id, ProcessID: command.ProcessID, Command: cut(shown(command)), ExitCode: exitUnknown,
+		SandboxID: sandbox.ID, ProcessID: command.ProcessID, Command: cut(shown(command)), ExitCode: exitUnknown,
 		CreatedUS: began.UnixMicro(),
 	}
 	if exit != nil {
 		record.ExitCode, record.DurationUS = exit.Code, exit.Duration.Microseconds()
 	}
-	s.journal.add(line{exec: &record})
+	s.journal.add(line{exec: &record, notice: ended(sandbox, command.ProcessID, exit)})
 }
 
 // shown is a command as lists and logs show it.

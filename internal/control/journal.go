@@ -21,13 +21,14 @@ const (
 	journalLast = 5 * time.Second
 )
 
-// line is one thing to write: exactly one of its parts is set.
+// line is what there is to write of one thing that happened; parts that are nil are left out.
 type line struct {
 	operation *stacyvm.Operation
 	exec      *stacyvm.ExecRecord
+	notice    *stacyvm.Notice
 }
 
-// journal writes audit and exec log lines in batches, so that commands do not wait for the disk. A full queue makes its
+// journal writes audit and exec log lines, and what subscribers are told of them, in batches, so that commands do not wait for the disk. A full queue makes its
 // callers wait: lines are late then, never lost.
 type journal struct {
 	store store.Store
@@ -145,12 +146,16 @@ func (j *journal) last(batch []line) {
 func (j *journal) append(ctx context.Context, batch []line) error {
 	var operations []stacyvm.Operation
 	var execs []stacyvm.ExecRecord
+	var notices []stacyvm.Notice
 	for _, l := range batch {
 		if l.operation != nil {
 			operations = append(operations, *l.operation)
 		}
 		if l.exec != nil {
 			execs = append(execs, *l.exec)
+		}
+		if l.notice != nil {
+			notices = append(notices, *l.notice)
 		}
 	}
 	return j.store.Update(ctx, func(tx store.Tx) error {
@@ -160,8 +165,10 @@ func (j *journal) append(ctx context.Context, batch []line) error {
 			}
 		}
 		if len(execs) > 0 {
-			return tx.Audit().AppendExecs(ctx, execs)
+			if err := tx.Audit().AppendExecs(ctx, execs); err != nil {
+				return err
+			}
 		}
-		return nil
+		return tx.Events().Append(ctx, notices)
 	})
 }

@@ -60,6 +60,11 @@ func (s *Service) Wait(ctx context.Context, id stacyvm.SandboxID, process string
 	if err := s.admitProcess(ctx, id, process, scopeRead); err != nil {
 		return ended, err
 	}
+	return s.waitFor(ctx, id, process)
+}
+
+// waitFor is Wait without asking who waits.
+func (s *Service) waitFor(ctx context.Context, id stacyvm.SandboxID, process string) (ended stacyvm.Process, err error) {
 	pause, giveUp := reconnectFirst, time.Time{}
 	for {
 		asked := time.Now()

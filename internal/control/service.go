@@ -59,6 +59,7 @@ type Service struct {
 	log       *slog.Logger
 	journal   *journal
 	rows      *rowCache
+	ends      *ends
 	loads     loads
 }
 
@@ -81,9 +82,14 @@ func New(config Config) *Service {
 		log:       config.Logger,
 		journal:   newJournal(config.Store, config.Logger),
 		rows:      newRowCache(),
+		ends:      newEnds(),
 	}
 }
 
-// Background writes audit and exec log lines in batches until ctx ends, and then what is left. End it after the last
+// Background writes audit and exec log lines and events in batches until ctx ends, and then what is left. End it after the last
 // request. (Run, the name that other long-lived parts give to this, is a verb of the product here.)
-func (s *Service) Background(ctx context.Context) error { return s.journal.run(ctx) }
+func (s *Service) Background(ctx context.Context) error {
+	err := s.journal.run(ctx)
+	s.ends.close()
+	return err
+}

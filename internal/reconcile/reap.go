@@ -73,6 +73,9 @@ func bury(ctx context.Context, tx store.Tx, row stacyvm.Sandbox, reason, action 
 	if action == "" {
 		return nil
 	}
+	if err := tx.Events().Append(ctx, []stacyvm.Notice{acted(row.ID, row.TenantID, "expire")}); err != nil {
+		return err
+	}
 	return tx.Audit().AppendOperations(ctx, []stacyvm.Operation{operation(row, action)})
 }
 

@@ -139,6 +139,31 @@ func (r *Reconciler) compare(ctx context.Context) (map[stacyvm.SandboxID]view, e
 // decides anew.
 func (r *Reconciler) carryOut(ctx context.Context, t task) error {
 	r.log.Info("recovery", "sandbox", t.id, "action", string(t.action))
+	if t.action == warn {
+		r.log.Warn("a runtime is left alone", "sandbox", t.id, "cluster", t.runtime.Cluster, "fence", t.runtime.Fence)
+		return nil
+	}
+	if err := r.act(ctx, t); err != nil {
+		return err
+	}
+	tenant := ""
+	switch {
+	case t.row != nil:
+		tenant = t.row.TenantID
+	case t.runtime != nil:
+		tenant = t.runtime.Request.TenantID
+	}
+	return r.store.Update(ctx, func(tx store.Tx) error {
+		return tx.Events().Append(ctx, []stacyvm.Notice{acted(t.id, tenant, string(t.action))})
+	})
+}
+
+// acted tells of something that was done without being asked for. The states that it led to tell of themselves.
+func acted(id stacyvm.SandboxID, tenant, action string) stacyvm.Notice {
+	return stacyvm.Notice{Kind: stacyvm.KindReconcile, SandboxID: id, TenantID: tenant, Data: map[string]any{"action": action}}
+}
+
+func (r *Reconciler) act(ctx context.Context, t task) error {
 	switch t.action {
 	case adopt:
 		return r.confirm(ctx, *t.row, t.runtime.Created)
@@ -162,9 +187,7 @@ func (r *Reconciler) carryOut(ctx context.Context, t task) error {
 		return r.kill(ctx, t)
 	case readmit:
 		return r.insert(ctx, t)
-	case warn:
-		r.log.Warn("a runtime is left alone", "sandbox", t.id, "cluster", t.runtime.Cluster, "fence", t.runtime.Fence)
-	case leave: // no task has it
+	case warn, leave: // nothing to do
 	}
 	return nil
 }

@@ -161,10 +161,13 @@ func (r *Reconciler) Renew(ctx context.Context) error {
 	})
 }
 
-// Purge forgets idempotency keys that are older than a day.
+// Purge forgets idempotency keys and events that are older than a day.
 func (r *Reconciler) Purge(ctx context.Context) error {
 	return r.store.Update(ctx, func(tx store.Tx) error {
-		_, err := tx.Idempotency().Purge(ctx)
+		if _, err := tx.Idempotency().Purge(ctx); err != nil {
+			return err
+		}
+		_, err := tx.Events().Purge(ctx, store.EventLife, store.EventCount)
 		return err
 	})
 }

@@ -41,8 +41,6 @@ const (
 	KindResourceLimit   Kind = "resource.limit"
 	KindProviderFailed  Kind = "provider.failed"
 	KindReconcile       Kind = "reconcile.action"
-	KindQuotaSaved      Kind = "quota.saved"
-	KindQuotaDeleted    Kind = "quota.deleted"
 
 	// KindMissed is told to one subscriber: what stood between its place and here is no longer kept.
 	KindMissed Kind = "events.missed"

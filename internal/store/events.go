@@ -18,7 +18,7 @@ const (
 )
 
 // Events is the outbox: what happened, written in the transaction in which it happened, for whoever subscribed. See
-// docs/adr/0006.
+// docs/adr/0005-events.md.
 type Events interface {
 	// Append writes notices, in their order. They get their numbers no earlier than with the commit.
 	Append(ctx context.Context, notices []stacyvm.Notice) error
@@ -133,17 +133,31 @@ func (t events) Span(ctx context.Context) (EventSpan, error) {
 	return EventSpan{First: first, Last: last}, err
 }
 
-// Purge implements Events.
+// Purge implements Events. What is forgotten is always the beginning, so that who is behind can tell that it missed
+// something.
 func (t events) Purge(ctx context.Context, life time.Duration, count int) (int, error) {
 	now, err := t.nowUS(ctx)
 	if err != nil {
 		return 0, err
 	}
-	old, err := t.exec(ctx, `DELETE FROM events WHERE created_us <= $1`, now-life.Microseconds())
-	if err != nil {
-		return 0, err
+	for more := !t.dialect.serial; more; { // what nobody listened to has no number yet
+		if more, _, err = t.number(ctx); err != nil {
+			return 0, err
+		}
 	}
-	many, err := t.exec(ctx, `DELETE FROM events WHERE number <=
-		(SELECT number FROM events WHERE number IS NOT NULL ORDER BY number DESC LIMIT 1 OFFSET $1)`, int64(count))
-	return int(old + many), err
+	purged := 0
+	for _, last := range []struct {
+		text  string
+		bound int64
+	}{
+		{`SELECT number FROM events WHERE created_us <= $1 AND number IS NOT NULL ORDER BY created_us DESC, number DESC LIMIT 1`, now - life.Microseconds()},
+		{`SELECT number FROM events WHERE number IS NOT NULL ORDER BY number DESC LIMIT 1 OFFSET $1`, int64(count)},
+	} {
+		n, err := t.exec(ctx, `DELETE FROM events WHERE number <= (`+last.text+`)`, last.bound)
+		if err != nil {
+			return purged, err
+		}
+		purged += int(n)
+	}
+	return purged, nil
 }

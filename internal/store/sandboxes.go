@@ -47,7 +47,12 @@ func (t sandboxes) Insert(ctx context.Context, s stacyvm.Sandbox) (stacyvm.Sandb
 		return s, stacyvm.Errorf(stacyvm.CodeConflict, "sandbox %s exists already", s.ID)
 	}
 	s.CreatedAt, s.UpdatedAt, s.ExpiresAt = fromUS(now), fromUS(now), fromUS(expires)
-	return s, nil
+	return s, t.tell(ctx, s)
+}
+
+// tell tells of the state that a row has just entered. It stands here so that no change of state goes untold.
+func (t sandboxes) tell(ctx context.Context, s stacyvm.Sandbox) error {
+	return t.Events().Append(ctx, []stacyvm.Notice{s.Notice()})
 }
 
 // Get implements Sandboxes.
@@ -149,8 +154,13 @@ func (t sandboxes) Apply(ctx context.Context, id stacyvm.SandboxID, fence stacyv
 	c.add(`id = %s AND incarnation = %s AND fence = %s`, string(id), fence.Incarnation, fence.Epoch)
 	c.parts = append(c.parts, permitting(&c, change.State))
 	row, ok, err := one(ctx, t.tx, readSandbox, `UPDATE sandboxes SET `+set+c.where()+` RETURNING `+sandboxColumns, c.args...)
-	if err != nil || ok {
+	switch {
+	case err != nil:
 		return row, err
+	case ok && change.State != "":
+		return row, t.tell(ctx, row)
+	case ok:
+		return row, nil
 	}
 	return row, t.refused(ctx, id, fence, change.State)
 }

@@ -63,7 +63,7 @@ type Tx interface {
 	Events() Events
 }
 
-// Sandboxes are rows with soft delete.
+// Sandboxes are rows with soft delete. Each state that a row enters is told as an event, in the same transaction.
 type Sandboxes interface {
 	// Insert writes a new row. CreatedAt and UpdatedAt become the database's now, ExpiresAt now plus Spec.TTL. CodeConflict: the id exists.
 	Insert(ctx context.Context, sandbox stacyvm.Sandbox) (stacyvm.Sandbox, error)

@@ -53,6 +53,10 @@ var misuses = []struct {
 	{"spawn --server $OFF", 1, "$OFF"}, {"spawn --server ftp://x", 1, "--server"}, {"spawn --server nonsense", 1, "--server"}, {"spawn --server $EMPTY", 1, "--server"},
 	{"STACYVM_API_KEY=wrong spawn", 1, "STACYVM_API_KEY"}, {"STACYVM_API_KEY= spawn", 1, "STACYVM_API_KEY"},
 
+	{"events extra", 1, `"extra"`}, {"events --nope", 1, "--nope"}, {"events --config x", 1, "--config"}, {"events --output xml", 1, "--output"},
+	{"events --since x", 1, "--since"}, {"events --since -1", 1, "--since"}, {"events --server $OFF", 1, "$OFF"},
+	{"STACYVM_API_KEY=wrong events", 1, "STACYVM_API_KEY"},
+
 	{"exec", 1, "SANDBOX"}, {"exec $SB", 1, "COMMAND"}, {"exec $SB --", 1, "COMMAND"}, {"exec --nope $SB", 1, "--nope"}, {"exec $SB --nope -- true", 1, "--nope"},
 	{"exec $NONE -- true", 1, "$NONE"}, {"exec $EMPTY -- true", 1, "SANDBOX"}, {"exec nonsense -- true", 1, `"nonsense"`}, {"exec ../x -- true", 1, `"../x"`},
 	{"exec -d -i $SB -- true", 1, "--detach"}, {"exec -t $SB -- true", 1, "--tty"}, {"exec --timeout 0s $SB -- true", 1, "--timeout"},

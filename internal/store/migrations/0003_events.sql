@@ -11,7 +11,7 @@ CREATE TABLE events (
 );
 CREATE INDEX events_tenant ON events (tenant_id, number);
 CREATE INDEX events_unnumbered ON events (id) WHERE number IS NULL;
-CREATE INDEX events_age ON events (created_us);
+CREATE INDEX events_age ON events (created_us, number);
 
 -- The last number that was given.
 CREATE TABLE event_counter (
