@@ -1,6 +1,7 @@
 package system
 
 import (
+	"context"
 	"os"
 	"testing"
 	"time"
@@ -24,6 +25,8 @@ func TestTwoServersOnOneDatabase(t *testing.T) {
 	env := onPostgres(postgrestest.Schema(t))
 	a, b := start(t, env...), start(t, env...)
 	ours, theirs := a.spawn(client.SpawnRequest{}), b.spawn(client.SpawnRequest{})
+	a.wantRunning(ours.ID, theirs.ID)
+	b.wantRunning(ours.ID, theirs.ID)
 	if ours.WorkerID == theirs.WorkerID {
 		t.Fatalf("both servers are worker %q", ours.WorkerID)
 	}
@@ -51,6 +54,28 @@ func TestTwoServersOnOneDatabase(t *testing.T) {
 	b.auditSandboxes(0)
 	if err := a.Destroy(t.Context(), ours.ID); err != nil {
 		t.Error(err)
+	}
+}
+
+// wantRunning waits until the server has told of all these sandboxes that they run.
+func (s *server) wantRunning(ids ...string) {
+	s.t.Helper()
+	ctx, cancel := context.WithTimeout(s.t.Context(), 30*time.Second)
+	defer cancel()
+	waiting := map[string]bool{}
+	for _, id := range ids {
+		waiting[id] = true
+	}
+	for notice, err := range s.Events(ctx, client.EventsRequest{After: "0"}) {
+		if err != nil {
+			s.t.Fatalf("not told of %v: %v", waiting, err)
+		}
+		if notice.Type == "sandbox.running" {
+			delete(waiting, notice.SandboxID)
+		}
+		if len(waiting) == 0 {
+			return
+		}
 	}
 }
 
