@@ -43,8 +43,6 @@ var unbuilt = []unbuiltKeys{
 	{prefix: "rate_limit.bucket_ttl"},
 	{prefix: "rate_limit.cleanup_interval"},
 
-	{prefix: "database.listen_dsn"},
-
 	{prefix: "pool.enabled", unsafe: true},
 	{prefix: "pool."},
 }
