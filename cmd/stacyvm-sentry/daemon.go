@@ -47,6 +47,9 @@ func daemonize(dir, build string) error {
 	if err != nil {
 		return err
 	}
+	if string(message) == errServed.Error() {
+		return errServed
+	}
 	if string(message) != readyMessage {
 		return fmt.Errorf("launcher did not start: %s", message)
 	}
@@ -107,16 +110,20 @@ func open(dir, build string) (*server, *net.UnixListener, error) {
 	return s, listener, err
 }
 
+// errServed: another launcher has the directory; one that is dying, or one that comes up.
+var errServed = errors.New("another launcher serves this directory")
+
 // lockDir makes sure that no two launchers serve one directory. The lock ends with the process.
 func lockDir() error {
 	lock, err := syscall.Open("launcher.lock", syscall.O_CREAT|syscall.O_RDWR|syscall.O_CLOEXEC, 0o600)
 	if err != nil {
 		return err
 	}
-	if err := syscall.Flock(lock, syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		return fmt.Errorf("another launcher serves this directory: %w", err)
+	err = syscall.Flock(lock, syscall.LOCK_EX|syscall.LOCK_NB)
+	if errors.Is(err, syscall.EWOULDBLOCK) {
+		return errServed
 	}
-	return nil
+	return err
 }
 
 // quietGVisor gives gVisor, which hands its maker's standard streams to the first process of every sandbox, the null

@@ -5,6 +5,7 @@
 package main
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -14,6 +15,8 @@ import (
 	"time"
 
 	"gvisor.dev/gvisor/runsc/cli/maincli"
+
+	"github.com/stacyvm/stacyvm/internal/engine/gvisor/wire"
 )
 
 func main() {
@@ -42,6 +45,9 @@ func main() {
 	}
 	if err := run(*dir, *build); err != nil {
 		fmt.Fprintln(os.Stderr, "stacyvm-sentry:", err)
+		if errors.Is(err, errServed) {
+			os.Exit(wire.ExitServed)
+		}
 		os.Exit(1)
 	}
 }

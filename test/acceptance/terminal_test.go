@@ -217,7 +217,8 @@ func TestTerminal(t *testing.T) {
 		}
 	})
 	t.Run("signals", func(t *testing.T) {
-		w := r.in(t).open(r.command("exec", "-it", sandbox, "--", "sh", "-c", "trap 'echo ignored' TERM; echo rea''dy; while true; do sleep 1000; done"))
+		// Short sleeps: a signal that comes between two of them is the shell's alone, which heeds it after the next.
+		w := r.in(t).open(r.command("exec", "-it", sandbox, "--", "sh", "-c", "trap 'echo ignored' TERM; echo rea''dy; while true; do sleep 0.1; done"))
 		w.expect("ready")
 		w.raw()
 		for range 2 {

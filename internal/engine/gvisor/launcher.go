@@ -120,15 +120,32 @@ func (e *Engine) ensure(ctx context.Context) error {
 		e.hold = nil
 	}
 	build := filepath.Base(filepath.Dir(e.config.Launcher))
-	if err := e.greet(ctx); err == nil {
-		if e.greeting.Build == build || e.greeting.Sandboxes > 0 || !e.stop(ctx) {
-			return nil
+	for {
+		if err := e.greet(ctx); err == nil {
+			if e.greeting.Build == build || e.greeting.Sandboxes > 0 || !e.stop(ctx) {
+				return nil
+			}
+		}
+		err := e.start(ctx, build)
+		if err == nil {
+			return e.greet(ctx)
+		}
+		if !served(err) {
+			return err
+		}
+		// It was killed and is not gone yet, or a server that was killed had started it and it does not listen yet.
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(10 * time.Millisecond):
 		}
 	}
-	if err := e.start(ctx, build); err != nil {
-		return err
-	}
-	return e.greet(ctx)
+}
+
+// served reports whether a launcher did not start because another has the directory.
+func served(err error) bool {
+	exit, ok := errors.AsType[*exec.ExitError](err)
+	return ok && exit.ExitCode() == wire.ExitServed
 }
 
 // lockStart keeps two processes from starting two launchers.

@@ -14,6 +14,9 @@ const Version = 1
 // Socket is the launcher's socket, in the engine's directory.
 const Socket = "launcher.sock"
 
+// ExitServed is the launcher's exit code when another one has the directory: the asker looks for that one again.
+const ExitServed = 75
+
 // Verbs.
 const (
 	// VerbHello keeps the connection open: while it lasts, the launcher does not stop for lack of work. The same
