@@ -65,7 +65,10 @@ type Worker struct {
 
 // Capacity is what a worker offers. Zero means no limit.
 type Capacity struct {
-	MaxSandboxes  int    `json:"max_sandboxes,omitempty"`
-	RPCURL        string `json:"rpc_url,omitempty"`
-	PreviewDomain string `json:"preview_domain,omitempty"`
+	MaxSandboxes  int               `json:"max_sandboxes,omitempty"`
+	MemoryMB      int               `json:"memory_mb,omitempty"` // MiB, summed over what its sandboxes were promised
+	VCPUs         int               `json:"vcpus,omitempty"`     // likewise
+	RPCURL        string            `json:"rpc_url,omitempty"`   // where control planes call it
+	PreviewDomain string            `json:"preview_domain,omitempty"`
+	Labels        map[string]string `json:"labels,omitempty"`
 }

@@ -68,6 +68,7 @@ type Spec struct {
 	TTL      time.Duration     `json:"ttl"`
 	Network  NetworkMode       `json:"network"`
 	Env      map[string]string `json:"env,omitempty"`
+	Selector map[string]string `json:"selector,omitempty"` // labels that its worker must have
 }
 
 // NetworkMode says what a guest can reach.
