@@ -50,6 +50,9 @@ func (c *Config) checkServer() error {
 	if c.Server.Host == "" {
 		return fmt.Errorf("server.host: must be an address, such as 127.0.0.1, or 0.0.0.0 for all")
 	}
+	if err := cmp.Or(checkURL("server.url", c.Server.URL), checkURL("worker.rpc_url", c.Worker.RPCURL)); err != nil {
+		return err
+	}
 	for _, origin := range c.Server.CORSAllowedOrigins {
 		if err := checkOrigin(origin); err != nil {
 			return err
@@ -57,6 +60,18 @@ func (c *Config) checkServer() error {
 	}
 	if slices.Contains(c.Server.AllowedHosts, "") || slices.ContainsFunc(c.Server.AllowedHosts, func(h string) bool { return strings.ContainsAny(h, "/ ") }) {
 		return fmt.Errorf("server.allowed_hosts: must be host names such as sandboxes.example.org")
+	}
+	return nil
+}
+
+// checkURL refuses what is not the address of a server; empty is good.
+func checkURL(key, text string) error {
+	if text == "" {
+		return nil
+	}
+	u, err := url.Parse(text)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil {
+		return fmt.Errorf("%s: %q is not of the form https://host[:port]", key, text)
 	}
 	return nil
 }
@@ -85,6 +100,9 @@ func (c *Config) checkNumbers() error {
 		{"defaults.max_spawn_queue", c.Defaults.MaxSpawnQueue, 0},
 		{"rate_limit.requests_per_minute", c.RateLimit.RequestsPerMinute, 0},
 		{"rate_limit.burst", c.RateLimit.Burst, 0},
+		{"worker.max_sandboxes", c.Worker.MaxSandboxes, 0},
+		{"worker.memory_mb", c.Worker.MemoryMB, 0},
+		{"worker.vcpus", c.Worker.VCPUs, 0},
 		{"database.max_open_conns", c.Database.MaxOpenConns, 0},
 		{"database.max_idle_conns", c.Database.MaxIdleConns, 0},
 	}

@@ -21,6 +21,7 @@ type Config struct {
 	DataDir   string    `yaml:"data_dir"`
 	Server    Server    `yaml:"server"`
 	Worker    Worker    `yaml:"worker"`
+	PKI       PKI       `yaml:"pki"`
 	Providers Providers `yaml:"providers"`
 	Defaults  Defaults  `yaml:"defaults"`
 	Auth      Auth      `yaml:"auth"`
@@ -44,6 +45,17 @@ type Server struct {
 	AllowedHosts []string `yaml:"allowed_hosts"`
 	// ShutdownTimeout is how long requests under way may take after SIGTERM.
 	ShutdownTimeout time.Duration `yaml:"shutdown_timeout"`
+	// URL is where clients and workers of other machines reach this server; empty: they were told otherwise.
+	URL string `yaml:"url"`
+	// Worker runs sandboxes on this machine too. Without, the server is a control plane alone and needs no engine.
+	Worker bool `yaml:"worker"`
+}
+
+// PKI is the cluster's own certificates, as `stacyvm pki` makes them.
+type PKI struct {
+	// Dir holds this machine's certificate and ca-bundle.pem. With it a server listens with TLS and calls workers with its
+	// certificate; it accepts join tokens when ca.pem is there too. Empty: no certificates; for a worker process pki in data_dir.
+	Dir string `yaml:"dir"`
 }
 
 // Defaults fill what a request leaves empty, and bound it. 0 is no limit where not said otherwise.

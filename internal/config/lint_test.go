@@ -108,6 +108,7 @@ func TestLintFindings(t *testing.T) {
 		{"defaults.max_ttl", "H", "none", func(c *Config) { c.Defaults.MaxTTL = 0 }},
 		{"logging.format", "H", "pretty", func(c *Config) { c.Logging.Format = "pretty" }},
 		{"worker.rpc_tls.enabled", "W", "off", func(c *Config) { c.Worker.RPCTLS.Enabled = false }},
+		{"worker.rpc_tls.server_cert", "-", "a pki directory", func(c *Config) { c.Worker.RPCTLS, c.PKI.Dir = RPCTLS{}, "/etc/stacyvm/pki" }},
 		{"worker.rpc_tls.server_cert", "-", "TLS off", func(c *Config) { c.Worker.RPCTLS.Enabled = false }},
 		{"worker.rpc_tls.server_cert", "H", "missing", func(c *Config) { c.Worker.RPCTLS.ServerKeyFile = "" }},
 		{"worker.rpc_tls.client_ca", "H", "missing", func(c *Config) { c.Worker.RPCTLS.ClientCAFile = "" }},
@@ -217,6 +218,18 @@ func TestNoSecretIsShown(t *testing.T) {
 	shown += fmt.Sprint(Lint(l, true), hideIn(l.refuse()))
 	if strings.Contains(shown, canary) {
 		t.Error("a secret is shown")
+	}
+}
+
+// TestLintOfCertificates: a pki directory encrypts what is said to workers, and its certificates identify them.
+func TestLintOfCertificates(t *testing.T) {
+	l := fit()
+	l.Config.Auth.WorkerSigningKey, l.Config.Auth.WorkerSigningKeys, l.Config.Auth.WorkerRevokedTokenIDs = "", nil, nil
+	l.Config.Worker.RPCTLS, l.Config.PKI.Dir = RPCTLS{}, "/etc/stacyvm/pki"
+	for _, name := range []string{"auth.worker_tokens", "worker.rpc_tls.enabled"} {
+		if check, made := findCheck(Lint(l, true), name); !made || check.Level != Pass {
+			t.Errorf("%s: %+v", name, check)
+		}
 	}
 }
 

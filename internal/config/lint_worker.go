@@ -70,6 +70,8 @@ func (l *linter) workerTokens() {
 		l.pass(name, fmt.Sprintf("%d worker(s) have a credential of their own", own))
 	case auth.WorkerToken != "":
 		l.warn(name, "using shared worker token", "give each worker a token of its own in "+name+", or set auth.worker_signing_key_file")
+	case l.c.PKI.Dir != "":
+		l.pass(name, "workers are known by their certificates")
 	default:
 		l.warn(name, "no worker credential: no other machine can join", "set auth.worker_signing_key_file, or "+name+"; nothing to do with one machine")
 	}
@@ -79,8 +81,12 @@ func (l *linter) workerTokens() {
 func (l *linter) workerTLS() {
 	tls := l.c.Worker.RPCTLS
 	const section = "worker.rpc_tls."
+	if l.c.PKI.Dir != "" && !tls.Enabled {
+		l.pass(section+"enabled", "control planes and workers talk over TLS, with the certificates of pki.dir")
+		return
+	}
 	if !tls.Enabled {
-		l.warn(section+"enabled", "control planes and workers talk in plain text", "set "+section+"enabled to true, with certificates; nothing to do with one machine")
+		l.warn(section+"enabled", "control planes and workers talk in plain text", "set pki.dir, or "+section+"enabled to true with certificates; nothing to do with one machine")
 		return
 	}
 	l.pass(section+"enabled", "control planes and workers talk over TLS")

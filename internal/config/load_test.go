@@ -150,6 +150,10 @@ func TestRefusals(t *testing.T) {
 		{"negative time", "defaults: {max_ttl: -1s}", "", "defaults.max_ttl"},
 		{"ttl over its maximum", "defaults: {ttl: 2h, max_ttl: 1h}", "", "defaults.ttl"},
 		{"rate limit without a rate", "rate_limit: {enabled: true, burst: 0}", "", "rate_limit"},
+		{"server address with a path", "server: {url: \"https://a.example/x\"}", "", "server.url"},
+		{"worker address without a scheme", "worker: {rpc_url: \"10.0.0.7:7424\"}", "", "worker.rpc_url"},
+		{"worker with less than nothing", "worker: {memory_mb: -1}", "", "worker.memory_mb"},
+		{"certificates that nobody looks at", "worker: {rpc_tls: {enabled: true, insecure_skip_verify: true}}", "", "insecure_skip_verify"},
 		{"worker id", "worker: {id: \"a b\"}", "", "worker.id"},
 		{"secret twice", "auth: {api_key: x, api_key_file: " + empty + "}", "", "auth.api_key"},
 		{"secret that others can read", "auth: {api_key_file: " + open + "}", "", "chmod 600"},
@@ -170,6 +174,15 @@ func TestRefusals(t *testing.T) {
 				t.Errorf("got %v, want something that names %s", err, tt.want)
 			}
 		})
+	}
+}
+
+// TestControlPlaneAlone needs no engine of its own.
+func TestControlPlaneAlone(t *testing.T) {
+	clean(t)
+	loaded, err := Load(write(t, filepath.Join(t.TempDir(), "c.yaml"), "server: {worker: false}\nproviders: {default: mock}\n", 0o600))
+	if err != nil || loaded.Server.Worker {
+		t.Errorf("%+v, %v", loaded.Server, err)
 	}
 }
 

@@ -18,6 +18,7 @@ func (l *Loaded) refuse() error {
 	return cmp.Or(
 		l.refuseUnbuilt(),
 		l.checkAccess(),
+		l.checkCluster(),
 		l.checkDefaultEngine(),
 		l.checkRate(),
 		l.checkDatabase(),
@@ -43,7 +44,19 @@ func (c *Config) Loopback() bool {
 	return ip != nil && ip.IsLoopback()
 }
 
+// checkCluster refuses what would let anybody pass for a worker.
+func (c *Config) checkCluster() error {
+	if c.Worker.RPCTLS.InsecureSkipVerify {
+		return fmt.Errorf("worker.rpc_tls.insecure_skip_verify: is true: whoever is in between could pass for any worker; name the authority in worker.rpc_tls.ca_file, or set pki.dir")
+	}
+	return nil
+}
+
+// checkDefaultEngine is about the engines of this machine: a control plane alone has none.
 func (c *Config) checkDefaultEngine() error {
+	if !c.Server.Worker {
+		return nil
+	}
 	name := c.Providers.Default
 	if !slices.Contains(engines, name) {
 		return fmt.Errorf("providers.default: this build does not have the engine %s; it has %s", name, strings.Join(engines, ", "))

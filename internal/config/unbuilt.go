@@ -9,14 +9,6 @@ import (
 // unbuilt lists every key that this build reads and does not act on. Who builds a feature deletes its lines here, and the
 // marks in docs/configuration.md and stacyvm.example.yaml that the tests compare with this table.
 var unbuilt = []unbuiltKeys{
-	{prefix: "worker.control_plane_url"},
-	{prefix: "worker.listen_addr"},
-	{prefix: "worker.preview_domain"},
-	{prefix: "worker.heartbeat_interval"},
-	{prefix: "worker.shutdown_timeout"},
-	{prefix: "worker.rpc_tls.enabled", unsafe: true},
-	{prefix: "worker.rpc_tls."},
-
 	{prefix: "providers.docker.enabled", unsafe: true},
 	{prefix: "providers.docker."},
 	{prefix: "providers.firecracker.enabled", unsafe: true},
@@ -34,8 +26,6 @@ var unbuilt = []unbuiltKeys{
 	{prefix: "defaults.pool_size"},
 	{prefix: "defaults.pool_template"},
 
-	{prefix: "auth.admin_audit_retention"},
-	{prefix: "auth.worker_"},
 	{prefix: "auth.oidc_", unsafe: true},
 
 	// Who the caller is and its key are one thing as long as keys are the only credentials.

@@ -10,11 +10,20 @@ type Worker struct {
 	// ControlPlaneURL is where a worker process reports to.
 	ControlPlaneURL string `yaml:"control_plane_url"`
 	// ListenAddr is where a worker process answers control planes; empty: nowhere.
-	ListenAddr        string        `yaml:"listen_addr"`
+	ListenAddr string `yaml:"listen_addr"`
+	// RPCURL is the address that control planes call, such as https://10.0.0.7:7424; empty: made of ListenAddr.
+	RPCURL            string        `yaml:"rpc_url"`
 	PreviewDomain     string        `yaml:"preview_domain"` // empty: server.preview_domain
 	HeartbeatInterval time.Duration `yaml:"heartbeat_interval"`
 	ShutdownTimeout   time.Duration `yaml:"shutdown_timeout"`
-	RPCTLS            RPCTLS        `yaml:"rpc_tls"`
+	// MaxSandboxes, MemoryMB (MiB) and VCPUs bound what is placed here. 0: any number; for a worker process the machine's
+	// memory and processors, for the worker in a server any.
+	MaxSandboxes int `yaml:"max_sandboxes"`
+	MemoryMB     int `yaml:"memory_mb"`
+	VCPUs        int `yaml:"vcpus"`
+	// Labels are what sandboxes may ask for in a worker.
+	Labels map[string]string `yaml:"labels"`
+	RPCTLS RPCTLS            `yaml:"rpc_tls"`
 }
 
 // RPCTLS encrypts what control planes and workers tell each other.
