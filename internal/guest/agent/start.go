@@ -86,6 +86,9 @@ func (a *Agent) collectOutput(p *process, files files) {
 			continue
 		}
 		s.file = file
+		if p.terminal != nil {
+			s.leader = p.dead
+		}
 		a.work.Go(func() { s.pump(file, a.stop) })
 	}
 	a.work.Go(func() {

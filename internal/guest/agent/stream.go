@@ -17,6 +17,8 @@ const (
 	mostInPipe = 1 << 20
 	// retryRoom is when a lossless stream tries again although nobody read: the disk may have space again.
 	retryRoom = time.Second
+	// retryTerminal is when a terminal that nobody holds is looked at again.
+	retryTerminal = 50 * time.Millisecond
 )
 
 // frames holds buffers of frameSize bytes: one is taken only when there is something to read.
@@ -31,6 +33,9 @@ type stream struct {
 	settled chan struct{} // everything that the process itself wrote is in the ring
 	after   atomic.Bool   // the process has ended: settle as soon as the pipe is empty
 	late    int           // bytes that were read since
+	// leader, of a terminal, is closed when the process has ended. Its program may close all of its descriptors before, as
+	// cat does, and may open the terminal again by its name; a terminal that we give up hangs up on it.
+	leader <-chan struct{}
 
 	mu     sync.Mutex
 	file   *os.File // nil: never opened
@@ -56,6 +61,9 @@ func (s *stream) pump(file *os.File, stop <-chan struct{}) {
 			_ = file.SetReadDeadline(time.Time{})
 			continue
 		}
+		if n <= 0 && s.mayComeBack(stop) {
+			continue
+		}
 		if n <= 0 {
 			return
 		}
@@ -66,6 +74,24 @@ func (s *stream) pump(file *os.File, stop <-chan struct{}) {
 			return
 		}
 		s.count(n)
+	}
+}
+
+// mayComeBack waits a little when the process can still open its terminal again.
+func (s *stream) mayComeBack(stop <-chan struct{}) bool {
+	if s.leader == nil {
+		return false
+	}
+	retry := time.NewTimer(retryTerminal)
+	defer retry.Stop()
+	select {
+	case <-s.leader: // what it wrote last is still there
+		s.leader = nil
+		return true
+	case <-stop:
+		return false
+	case <-retry.C:
+		return true
 	}
 }
 
