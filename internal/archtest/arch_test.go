@@ -51,6 +51,7 @@ var rules = []struct {
 	{"internal/engine", []string{"internal/guest", "internal/stacyvm"}},
 
 	{"internal/worker/local", []string{"internal/worker", "internal/engine", "internal/image", "internal/guest", "internal/stacyvm"}},
+	{"internal/worker/member", []string{"internal/stacyvm"}},
 	{"internal/worker/workertest", []string{"internal/worker", "internal/engine", "internal/engine/mock", "internal/guest", "internal/stacyvm"}},
 	{"internal/worker", []string{"internal/engine", "internal/guest", "internal/stacyvm"}},
 

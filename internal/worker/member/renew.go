@@ -1,0 +1,107 @@
+package member
+
+import (
+	"context"
+	"time"
+
+	"github.com/stacyvm/stacyvm/internal/stacyvm"
+)
+
+// renewLoop renews every stacyvm.LeaseRenewEvery, counted from when the last try was sent, and sooner after a failure.
+func (m *Member) renewLoop(ctx context.Context) error {
+	for failing := false; ; {
+		began := m.clock.now()
+		err := m.renew(ctx)
+		pause := max(jitter(stacyvm.LeaseRenewEvery)-(m.clock.now()-began), 0)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case stacyvm.CodeOf(err) == stacyvm.CodeConflict:
+			return err
+		case err != nil:
+			m.complain(err)
+			pause = jitter(retryAfter)
+		case failing:
+			m.log.Info("leases are renewed again")
+		}
+		failing = err != nil
+		if !m.clock.wait(ctx, pause) {
+			return nil
+		}
+	}
+}
+
+func (m *Member) complain(err error) {
+	if shut := m.Gate(); shut != nil {
+		m.log.Error("the leases cannot be renewed: nothing is begun until they are; what runs goes on", "error", err)
+		return
+	}
+	m.log.Warn("the leases could not be renewed", "error", err)
+}
+
+// renew extends all leases. The gate opens from when the call was sent: when it was answered says nothing about when the
+// database counted from.
+func (m *Member) renew(ctx context.Context) error {
+	err := m.renewOnce(ctx)
+	if stacyvm.CodeOf(err) != stacyvm.CodeNotFound {
+		return err
+	}
+	if err := m.beat(ctx, false); err != nil {
+		return err
+	}
+	return m.renewOnce(ctx)
+}
+
+func (m *Member) renewOnce(ctx context.Context) error {
+	var sent time.Duration
+	var answer Renewal
+	round := m.fences.begin()
+	err := m.ask(ctx, func(ctx context.Context, plane ControlPlane) (err error) {
+		sent = m.clock.now()
+		answer, err = plane.Renew(ctx, m.config.Session, false)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	m.fences.learn(round, answer.Fences)
+	m.gate.extend(sent)
+	select {
+	case <-m.ready:
+	default:
+		close(m.ready)
+	}
+	return nil
+}
+
+// ask tries the control planes until one answers, beginning with the one that did so last. A refusal is told rather than
+// silence; one that every control plane would repeat ends the search.
+func (m *Member) ask(ctx context.Context, call func(context.Context, ControlPlane) error) error {
+	planes, first := m.config.Planes, int(m.first.Load())
+	var told error
+	for i := range planes {
+		at := (first + i) % len(planes)
+		err := try(ctx, planes[at], call)
+		switch code := stacyvm.CodeOf(err); {
+		case code == stacyvm.CodeConflict:
+			m.gate.fence()
+			return errFenced
+		case err == nil || code == stacyvm.CodeNotFound:
+			m.first.Store(int64(at))
+			return err
+		case told == nil || final(err):
+			told = err
+		}
+		m.log.Debug("a control plane did not help", "control_plane", planes[at].Address(), "error", err)
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	return told
+}
+
+func try(ctx context.Context, plane ControlPlane, call func(context.Context, ControlPlane) error) error {
+	ctx, cancel := context.WithTimeout(ctx, TryWithin)
+	defer cancel()
+	return call(ctx, plane)
+}
