@@ -52,6 +52,7 @@ var rules = []struct {
 
 	{"internal/worker/local", []string{"internal/worker", "internal/engine", "internal/image", "internal/guest", "internal/stacyvm"}},
 	{"internal/worker/member", []string{"internal/stacyvm"}},
+	{"internal/worker/remote", []string{"internal/worker", "internal/guest", "internal/auth", "internal/pki", "internal/stacyvm", "proto/..."}},
 	{"internal/worker/workertest", []string{"internal/worker", "internal/engine", "internal/engine/mock", "internal/guest", "internal/stacyvm"}},
 	{"internal/worker", []string{"internal/engine", "internal/guest", "internal/stacyvm"}},
 
