@@ -185,6 +185,7 @@ func TestStale(t *testing.T) {
 		save("fresh", "online")
 		save("draining", "draining")
 		save("offline", "offline")
+		r.must(r.Keep(r.Context()))
 		r.must(r.Stale(r.Context()))
 		r.expect(mine, stacyvm.StateRunning, "", false)
 		r.expect(gone, stacyvm.StateUnhealthy, reasonStale, false)
@@ -224,6 +225,7 @@ func TestHeartbeatKeepsAnOperatorsStatus(t *testing.T) {
 
 func TestPurge(t *testing.T) {
 	inBubble(t, func(r *rig) {
+		r.must(r.Keep(r.Context()))
 		claim := store.IdempotencyRecord{Scope: "s", Key: "k", BodyHash: "h"}
 		known := func() (record *store.IdempotencyRecord) {
 			r.update(func(ctx context.Context, tx store.Tx) (err error) {
@@ -286,8 +288,7 @@ func TestRunWaitsForItsWorker(t *testing.T) {
 	inBubble(t, func(r *rig) {
 		row := r.sandbox(nil)
 		r.runtime(row, nil)
-		broken := r.store
-		r.Reconciler.store = closedStore{broken}
+		r.Reconciler = New(Config{Store: closedStore{r.store}, Worker: r.machine, Self: self, Session: "now"})
 		ctx, stop := context.WithCancel(r.Context())
 		var running sync.WaitGroup
 		running.Go(func() { _ = r.Reconciler.Run(ctx) })

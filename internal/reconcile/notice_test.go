@@ -52,6 +52,7 @@ func TestWhatIsDoneUnaskedIsTold(t *testing.T) {
 
 func TestPurgeOfEvents(t *testing.T) {
 	inBubble(t, func(r *rig) {
+		r.must(r.Keep(r.Context()))
 		kept := func() int { return len(r.told("")) }
 		r.update(func(ctx context.Context, tx store.Tx) error {
 			return tx.Events().Append(ctx, []stacyvm.Notice{{Kind: stacyvm.KindExecStarted, TenantID: "acme"}})

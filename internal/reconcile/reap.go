@@ -11,20 +11,20 @@ import (
 // actor is who the audit names for what this package does by itself.
 const actor = "system"
 
-// Reap destroys this worker's sandboxes whose time has passed by the database's clock. One that cannot be destroyed
+// Reap destroys the worker's sandboxes whose time has passed by the database's clock. One that cannot be destroyed
 // becomes expired and is tried again. An expired sandbox cannot be extended any more, so none is ended early.
-func (r *Reconciler) Reap(ctx context.Context) error {
-	expired, err := r.rows(ctx, store.SandboxFilter{Worker: r.self, Expired: true})
+func (m *machine) Reap(ctx context.Context) error {
+	expired, err := list(ctx, m.store, store.SandboxFilter{Worker: m.id, Expired: true})
 	if err != nil {
 		return err
 	}
-	each(ctx, r, expired, r.reap)
+	each(ctx, m.log, expired, m.reap)
 	return nil
 }
 
-func (r *Reconciler) reap(ctx context.Context, row stacyvm.Sandbox) error {
-	ended := r.destroy(ctx, row)
-	return r.store.Update(ctx, func(tx store.Tx) error {
+func (m *machine) reap(ctx context.Context, row stacyvm.Sandbox) error {
+	ended := m.destroy(ctx, row)
+	return m.store.Update(ctx, func(tx store.Tx) error {
 		if ended == nil {
 			return bury(ctx, tx, row, "", "sandbox.expire")
 		}
@@ -37,16 +37,20 @@ func (r *Reconciler) reap(ctx context.Context, row stacyvm.Sandbox) error {
 				return err
 			}
 		}
-		r.log.Warn("an expired sandbox cannot be destroyed yet", "sandbox", row.ID, "error", ended)
+		m.log.Warn("an expired sandbox cannot be destroyed yet", "sandbox", row.ID, "error", ended)
 		return nil
 	})
 }
 
 // destroy has the worker remove a sandbox's runtime.
-func (r *Reconciler) destroy(ctx context.Context, row stacyvm.Sandbox) error {
+func (m *machine) destroy(ctx context.Context, row stacyvm.Sandbox) error {
 	ctx, cancel := context.WithTimeout(ctx, destroyWithin)
 	defer cancel()
-	if err := r.worker.Destroy(ctx, stacyvm.Ref{ID: row.ID, Fence: row.Fence}); err != nil {
+	asked, err := m.reach()
+	if err != nil {
+		return err
+	}
+	if err := asked.Destroy(ctx, stacyvm.Ref{ID: row.ID, Fence: row.Fence}); err != nil {
 		return fmt.Errorf("destroy the runtime of %s: %w", row.ID, err)
 	}
 	return nil
@@ -66,8 +70,7 @@ func bury(ctx context.Context, tx store.Tx, row stacyvm.Sandbox, reason, action 
 	if _, err := tx.Sandboxes().Apply(ctx, row.ID, row.Fence, change); err != nil {
 		return fmt.Errorf("bury %s: %w", row.ID, err)
 	}
-	err = tx.Leases().Release(ctx, string(row.ID), row.WorkerID, row.Fence.Epoch)
-	if err != nil && stacyvm.CodeOf(err) != stacyvm.CodeNotFound { // not found: it ran out before
+	if err := release(ctx, tx, row); err != nil {
 		return err
 	}
 	if action == "" {

@@ -1,8 +1,12 @@
-// Package reconcile makes true what the store says, for the sandboxes of this process's worker: it renews leases, ends
-// what has expired, finishes what a crash interrupted and tells what it finds lost. It is the only place with recovery
-// code. It knows the store and the worker through their ports; it knows no transport, no SQL and no engine.
+// Package reconcile makes true what the store says: it renews leases, ends what has expired, finishes what a crash
+// interrupted and tells what it finds lost. It is the only place with recovery code. It knows the store and the workers
+// through their ports; it knows no transport, no SQL and no engine.
 //
-// It decides from complete inventories only, and a runtime is destroyed for lack of an owner only after two sightings.
+// What one worker's sandboxes need is a machine's work (Reap and Recover), wherever the worker is. The worker of this process
+// is a resident: its leases are renewed and its life is told here. Workers on other machines, and what is done once for the
+// whole cluster, are duties: each has a lease, and the process that holds it does it.
+//
+// Decisions are made from complete inventories only, and a runtime is destroyed for lack of an owner only after two sightings.
 package reconcile
 
 import (
@@ -28,9 +32,10 @@ const (
 
 // The bounds of one step, and of one worker call in it.
 const (
-	stepWithin    = 2 * time.Minute
-	renewWithin   = 5 * time.Second
-	destroyWithin = 30 * time.Second
+	stepWithin      = 2 * time.Minute
+	renewWithin     = 5 * time.Second
+	destroyWithin   = 30 * time.Second
+	inventoryWithin = time.Minute
 )
 
 // parallel is how many worker calls a step makes at once.
@@ -39,34 +44,33 @@ const parallel = 8
 // Config is what a Reconciler is made from.
 type Config struct {
 	Store    store.Store
-	Worker   worker.Worker    // the one in this process
-	Self     stacyvm.WorkerID // its id
+	Self     stacyvm.WorkerID // of this process and of the worker in it; holds its leases
 	Session  string           // random per process
-	Hostname string
-	Capacity stacyvm.Capacity
-	Logger   *slog.Logger
+	Worker   worker.Worker    // the one in this process; nil: none
+	Hostname string           // of Worker
+	Capacity stacyvm.Capacity // of Worker
+	// Workers finds the workers of other machines. CodeUnavailable: it cannot be called. nil: there are none.
+	Workers func(stacyvm.WorkerID) (worker.Worker, error)
+	// AuditRetention is how long calls of administrators are kept; 0: for ever.
+	AuditRetention time.Duration
+	Logger         *slog.Logger
 }
 
-// Reconciler owns the loops of one worker. Its steps may also be called singly, each by one caller at a time.
+// Reconciler owns the loops of one process. The steps of its parts may also be called singly, each by one caller at a time.
 type Reconciler struct {
-	store    store.Store
-	worker   worker.Worker
-	self     stacyvm.WorkerID
-	session  string
-	hostname string
-	capacity stacyvm.Capacity
-	log      *slog.Logger
+	*resident // nil without a worker in this process
+	*duties
 
 	start   sync.Once
-	started chan struct{} // closed once the first pass over the rows is done
+	started chan struct{}
+}
 
-	// interrupted holds creates of an earlier process; those of this one are in good hands. Written by Start, then used by
-	// Recover alone.
-	interrupted map[stacyvm.SandboxID]bool
-	// sighted holds what the last complete pass of Recover would have done after one more sighting.
-	sighted map[sighting]bool
-	// settling is until when the database settles, as Recover last saw it; zero: it does not.
-	settling time.Time
+// process is who acts.
+type process struct {
+	store   store.Store
+	self    stacyvm.WorkerID
+	session string
+	log     *slog.Logger
 }
 
 // New makes a reconciler; nothing happens before Run or a step.
@@ -74,21 +78,15 @@ func New(config Config) *Reconciler {
 	if config.Logger == nil {
 		config.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Reconciler{
-		store:       config.Store,
-		worker:      config.Worker,
-		self:        config.Self,
-		session:     config.Session,
-		hostname:    config.Hostname,
-		capacity:    config.Capacity,
-		log:         config.Logger,
-		started:     make(chan struct{}),
-		interrupted: map[stacyvm.SandboxID]bool{},
-		sighted:     map[sighting]bool{},
+	p := process{store: config.Store, self: config.Self, session: config.Session, log: config.Logger}
+	r := &Reconciler{duties: newDuties(p, config), started: make(chan struct{})}
+	if config.Worker != nil {
+		r.resident = newResident(p, config)
 	}
+	return r
 }
 
-// Recovered reports whether the first pass over the rows is done. Requests may be served from then on.
+// Recovered reports whether this process's first pass over its rows is done. Requests may be served from then on.
 func (r *Reconciler) Recovered() bool {
 	select {
 	case <-r.started:
@@ -101,40 +99,59 @@ func (r *Reconciler) Recovered() bool {
 // Started is closed when Recovered becomes true.
 func (r *Reconciler) Started() <-chan struct{} { return r.started }
 
-// Run registers the worker, takes its sandboxes over from an earlier process, and keeps all loops going until ctx ends.
+// Run keeps all loops going until ctx ends, and then lets go of its duties. Sandboxes' leases stay with their workers.
 func (r *Reconciler) Run(ctx context.Context) error {
-	for r.attempt(ctx, "start", stepWithin, r.Start) != nil {
-		if !wait(ctx, startAgain) {
-			return nil
-		}
+	var parts sync.WaitGroup
+	if r.resident != nil {
+		parts.Go(func() { r.resident.run(ctx, r.recovered) })
+		parts.Go(func() { r.duties.run(ctx, func() {}) })
+	} else {
+		parts.Go(func() { r.duties.run(ctx, r.recovered) })
 	}
-	var loops sync.WaitGroup
-	defer loops.Wait()
-	loop := func(name string, every, within time.Duration, step func(context.Context) error) {
-		loops.Go(func() {
-			for wait(ctx, jittered(every)) {
-				_ = r.attempt(ctx, name, within, step) // logged; the next round tries again
-			}
-		})
-	}
-	loop("renew", stacyvm.LeaseRenewEvery, renewWithin, r.Renew)
-	loop("reap", reapEvery, stepWithin, r.Reap)
-	loop("heartbeat", heartbeatEvery, stepWithin, r.Heartbeat)
-	loop("stale", heartbeatEvery, stepWithin, r.Stale)
-	loop("purge", purgeEvery, stepWithin, r.Purge)
-	_ = r.attempt(ctx, "recover", stepWithin, r.Recover)
-	loop("recover", recoverEvery, stepWithin, r.Recover)
-	<-ctx.Done()
+	parts.Wait()
 	return nil
 }
 
+// Start is the resident's, and tells that it is done.
+func (r *Reconciler) Start(ctx context.Context) error {
+	err := r.resident.Start(ctx)
+	if err == nil {
+		r.recovered()
+	}
+	return err
+}
+
+func (r *Reconciler) recovered() { r.start.Do(func() { close(r.started) }) }
+
+// settle asks whether the database was put back lately, and until when it settles; zero: it has.
+func (p process) settle(ctx context.Context) (time.Time, error) {
+	return store.Settle(ctx, p.store, p.self, p.session)
+}
+
+// until tries a step again and again; false: ctx ended first.
+func (p process) until(ctx context.Context, name string, within time.Duration, step func(context.Context) error) bool {
+	for p.attempt(ctx, name, within, step) != nil {
+		if !wait(ctx, startAgain) {
+			return false
+		}
+	}
+	return true
+}
+
+// loop repeats a step until ctx ends.
+func (p process) loop(ctx context.Context, name string, every, within time.Duration, step func(context.Context) error) {
+	for wait(ctx, jittered(every)) {
+		_ = p.attempt(ctx, name, within, step) // logged; the next round tries again
+	}
+}
+
 // attempt runs one step within its time and logs how it failed.
-func (r *Reconciler) attempt(ctx context.Context, name string, within time.Duration, step func(context.Context) error) error {
+func (p process) attempt(ctx context.Context, name string, within time.Duration, step func(context.Context) error) error {
 	bounded, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
 	err := step(bounded)
 	if err != nil && ctx.Err() == nil {
-		r.log.Warn("reconcile step failed", "step", name, "error", err)
+		p.log.Warn("reconcile step failed", "step", name, "error", err)
 	}
 	return err
 }
@@ -157,7 +174,7 @@ func wait(ctx context.Context, d time.Duration) bool {
 }
 
 // each calls do for every item, a few at a time, and logs what fails.
-func each[T any](ctx context.Context, r *Reconciler, items []T, do func(context.Context, T) error) {
+func each[T any](ctx context.Context, log *slog.Logger, items []T, do func(context.Context, T) error) {
 	var calls sync.WaitGroup
 	room := make(chan struct{}, parallel)
 	for _, item := range items {
@@ -165,9 +182,18 @@ func each[T any](ctx context.Context, r *Reconciler, items []T, do func(context.
 		calls.Go(func() {
 			defer func() { <-room }()
 			if err := do(ctx, item); err != nil && ctx.Err() == nil {
-				r.log.Warn("reconcile", "error", err)
+				log.Warn("reconcile", "error", err)
 			}
 		})
 	}
 	calls.Wait()
+}
+
+// list reads sandboxes.
+func list(ctx context.Context, s store.Store, filter store.SandboxFilter) (rows []stacyvm.Sandbox, err error) {
+	err = s.View(ctx, func(tx store.Tx) error {
+		rows, err = tx.Sandboxes().List(ctx, filter)
+		return err
+	})
+	return rows, err
 }

@@ -2,6 +2,7 @@ package reconcile
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -36,18 +37,18 @@ type task struct {
 
 // Recover compares the worker's rows with a complete inventory and acts by the recovery table. The first pass over a
 // database that has a new incarnation, as after a restore from a backup, tells what it finds and does nothing.
-func (r *Reconciler) Recover(ctx context.Context) error {
-	until, err := r.settle(ctx)
+func (m *machine) Recover(ctx context.Context) error {
+	until, err := m.settle(ctx)
 	if err != nil {
 		return err
 	}
-	views, err := r.compare(ctx)
+	views, err := m.compare(ctx)
 	if err != nil {
 		return err
 	}
-	if !until.IsZero() && !until.Equal(r.settling) {
-		r.settling, r.sighted = until, map[sighting]bool{}
-		r.report(views)
+	if !until.IsZero() && !until.Equal(m.settling) {
+		m.settling, m.sighted = until, map[sighting]bool{}
+		m.report(views)
 		return nil
 	}
 	sighted := map[sighting]bool{}
@@ -55,7 +56,7 @@ func (r *Reconciler) Recover(ctx context.Context) error {
 	for id, v := range views {
 		t := task{view: v, id: id, action: decide(v)}
 		seen := sighting{id, t.action}
-		if twice[t.action] && !r.sighted[seen] {
+		if twice[t.action] && !m.sighted[seen] {
 			sighted[seen] = true
 			continue
 		}
@@ -63,51 +64,46 @@ func (r *Reconciler) Recover(ctx context.Context) error {
 			tasks = append(tasks, t)
 		}
 	}
-	r.sighted = sighted
-	for id := range r.interrupted {
+	m.sighted = sighted
+	for id := range m.interrupted {
 		if v, ok := views[id]; !ok || v.row == nil || v.row.State != stacyvm.StateCreating {
-			delete(r.interrupted, id)
+			delete(m.interrupted, id)
 		}
 	}
-	each(ctx, r, tasks, r.carryOut)
+	each(ctx, m.log, tasks, m.carryOut)
 	return nil
 }
 
-// settle asks whether the database was put back lately, and until when it settles; zero: it has.
-func (r *Reconciler) settle(ctx context.Context) (time.Time, error) {
-	return store.Settle(ctx, r.store, r.self, r.session)
-}
-
 // report tells what a pass would do.
-func (r *Reconciler) report(views map[stacyvm.SandboxID]view) {
-	r.log.Warn("the database has a new incarnation: this pass only reports", "sandboxes", len(views), "settled_at", r.settling)
+func (m *machine) report(views map[stacyvm.SandboxID]view) {
+	m.log.Warn("the database has a new incarnation: this pass only reports", "sandboxes", len(views), "settled_at", m.settling)
 	for id, v := range views {
 		if action := decide(v); action != leave {
-			r.log.Info("recovery, reported only", "sandbox", id, "action", string(action))
+			m.log.Info("recovery, reported only", "sandbox", id, "action", string(action))
 		}
 	}
 }
 
 // compare reads the rows first and the runtimes after them, so that a row that says running had its runtime before the
 // inventory was taken. A runtime without a row in that list is looked up once more: its row may be new, or a tombstone.
-func (r *Reconciler) compare(ctx context.Context) (map[stacyvm.SandboxID]view, error) {
-	cluster, err := r.store.Cluster(ctx)
+func (m *machine) compare(ctx context.Context) (map[stacyvm.SandboxID]view, error) {
+	cluster, err := m.store.Cluster(ctx)
 	if err != nil {
 		return nil, err
 	}
-	rows, err := r.rows(ctx, store.SandboxFilter{Worker: r.self})
+	rows, err := list(ctx, m.store, store.SandboxFilter{Worker: m.id})
 	if err != nil {
 		return nil, err
 	}
-	inventory, err := r.worker.Inventory(ctx)
+	inventory, err := m.inventory(ctx)
 	if err != nil {
 		return nil, err
 	}
 	views := make(map[stacyvm.SandboxID]view, len(rows))
 	for i := range rows {
-		views[rows[i].ID] = view{row: &rows[i], interrupted: r.interrupted[rows[i].ID]}
+		views[rows[i].ID] = view{row: &rows[i], interrupted: m.interrupted[rows[i].ID]}
 	}
-	err = r.store.View(ctx, func(tx store.Tx) error {
+	err = m.store.View(ctx, func(tx store.Tx) error {
 		now, err := tx.Now(ctx)
 		if err != nil {
 			return err
@@ -127,7 +123,7 @@ func (r *Reconciler) compare(ctx context.Context) (map[stacyvm.SandboxID]view, e
 			views[runtime.ID] = v
 		}
 		for id, v := range views {
-			v.now, v.self, v.cluster = now, r.self, cluster
+			v.now, v.self, v.cluster = now, m.id, cluster
 			views[id] = v
 		}
 		return nil
@@ -135,15 +131,41 @@ func (r *Reconciler) compare(ctx context.Context) (map[stacyvm.SandboxID]view, e
 	return views, err
 }
 
+// unreachable is the error of a worker that could not be asked what it has.
+type unreachable struct{ error }
+
+func (u unreachable) Unwrap() error { return u.error }
+
+func (m *machine) inventory(ctx context.Context) (worker.Inventory, error) {
+	ctx, cancel := context.WithTimeout(ctx, inventoryWithin)
+	defer cancel()
+	asked, err := m.reach()
+	if err != nil {
+		return worker.Inventory{}, unreachable{err}
+	}
+	inventory, err := asked.Inventory(ctx)
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		return inventory, unreachable{err}
+	case stacyvm.CodeOf(err) == stacyvm.CodeInternal: // it answers, and has a trouble of its own
+		return inventory, err
+	case err != nil:
+		return inventory, unreachable{err}
+	case inventory.Worker != "" && inventory.Worker != m.id:
+		return inventory, unreachable{stacyvm.Errorf(stacyvm.CodeUnavailable, "worker %s answers where %s was called", inventory.Worker, m.id)}
+	}
+	return inventory, nil
+}
+
 // carryOut does what was decided. Everything it writes is fenced: what changed meanwhile makes it fail, and the next pass
 // decides anew.
-func (r *Reconciler) carryOut(ctx context.Context, t task) error {
-	r.log.Info("recovery", "sandbox", t.id, "action", string(t.action))
+func (m *machine) carryOut(ctx context.Context, t task) error {
+	m.log.Info("recovery", "sandbox", t.id, "action", string(t.action))
 	if t.action == warn {
-		r.log.Warn("a runtime is left alone", "sandbox", t.id, "cluster", t.runtime.Cluster, "fence", t.runtime.Fence)
+		m.log.Warn("a runtime is left alone", "sandbox", t.id, "cluster", t.runtime.Cluster, "fence", t.runtime.Fence)
 		return nil
 	}
-	if err := r.act(ctx, t); err != nil {
+	if err := m.act(ctx, t); err != nil {
 		return err
 	}
 	tenant := ""
@@ -153,7 +175,7 @@ func (r *Reconciler) carryOut(ctx context.Context, t task) error {
 	case t.runtime != nil:
 		tenant = t.runtime.Request.TenantID
 	}
-	return r.store.Update(ctx, func(tx store.Tx) error {
+	return m.store.Update(ctx, func(tx store.Tx) error {
 		return tx.Events().Append(ctx, []stacyvm.Notice{acted(t.id, tenant, string(t.action))})
 	})
 }
@@ -163,44 +185,37 @@ func acted(id stacyvm.SandboxID, tenant, action string) stacyvm.Notice {
 	return stacyvm.Notice{Kind: stacyvm.KindReconcile, SandboxID: id, TenantID: tenant, Data: map[string]any{"action": action}}
 }
 
-func (r *Reconciler) act(ctx context.Context, t task) error {
+func (m *machine) act(ctx context.Context, t task) error {
 	switch t.action {
 	case adopt:
-		return r.confirm(ctx, *t.row, t.runtime.Created)
+		return m.confirm(ctx, *t.row, t.runtime.Created)
 	case resend:
-		return r.resend(ctx, t)
+		return m.resend(ctx, t)
 	case fail:
-		return r.fail(ctx, *t.row)
+		return m.fail(ctx, *t.row)
 	case lose:
-		return r.change(ctx, *t.row, stacyvm.StateUnhealthy, reasonLost)
+		return m.change(ctx, *t.row, stacyvm.StateUnhealthy, reasonLost)
 	case mute:
-		return r.change(ctx, *t.row, stacyvm.StateUnhealthy, reasonNoAnswer)
+		return m.change(ctx, *t.row, stacyvm.StateUnhealthy, reasonNoAnswer)
 	case die:
-		return r.change(ctx, *t.row, stacyvm.StateError, reasonDied)
+		return m.change(ctx, *t.row, stacyvm.StateError, reasonDied)
 	case restore:
-		return r.restore(ctx, *t.row, t.runtime.Created)
+		return m.restore(ctx, *t.row, t.runtime.Created)
 	case finish:
-		return r.finish(ctx, *t.row, "")
+		return m.finish(ctx, *t.row, "")
 	case clean:
-		return r.destroy(ctx, *t.row)
+		return m.destroy(ctx, *t.row)
 	case kill:
-		return r.kill(ctx, t)
+		return m.kill(ctx, t)
 	case readmit:
-		return r.insert(ctx, t)
+		return m.insert(ctx, t)
 	case warn, leave: // nothing to do
 	}
 	return nil
 }
 
-func (r *Reconciler) change(ctx context.Context, row stacyvm.Sandbox, state stacyvm.State, reason string) error {
-	return r.store.Update(ctx, func(tx store.Tx) error {
-		_, err := tx.Sandboxes().Apply(ctx, row.ID, row.Fence, store.Change{State: state, Reason: &reason})
-		return err
-	})
-}
-
-func (r *Reconciler) confirm(ctx context.Context, row stacyvm.Sandbox, created worker.Created) error {
-	return r.store.Update(ctx, func(tx store.Tx) error { return running(ctx, tx, row.ID, row.Fence, created) })
+func (m *machine) confirm(ctx context.Context, row stacyvm.Sandbox, created worker.Created) error {
+	return m.store.Update(ctx, func(tx store.Tx) error { return running(ctx, tx, row.ID, row.Fence, created) })
 }
 
 func running(ctx context.Context, tx store.Tx, id stacyvm.SandboxID, fence stacyvm.Fence, created worker.Created) error {
@@ -211,44 +226,48 @@ func running(ctx context.Context, tx store.Tx, id stacyvm.SandboxID, fence stacy
 }
 
 // resend sends an interrupted create again; the worker finds what the first one made.
-func (r *Reconciler) resend(ctx context.Context, t task) error {
+func (m *machine) resend(ctx context.Context, t task) error {
 	row := *t.row
 	ctx, cancel := context.WithTimeout(ctx, stacyvm.CreateWithin)
 	defer cancel()
-	created, err := r.worker.Create(ctx, stacyvm.Ref{ID: row.ID, Fence: row.Fence}, worker.CreateRequest{
+	asked, err := m.reach()
+	if err != nil {
+		return err
+	}
+	created, err := asked.Create(ctx, stacyvm.Ref{ID: row.ID, Fence: row.Fence}, worker.CreateRequest{
 		Cluster: t.cluster.ID, Spec: row.Spec, OwnerID: row.OwnerID, TenantID: row.TenantID, ExpiresAt: row.ExpiresAt,
 	})
 	if err != nil {
 		return fmt.Errorf("create %s again: %w", row.ID, err)
 	}
-	return r.confirm(ctx, row, created)
+	return m.confirm(ctx, row, created)
 }
 
 // fail ends a create that nobody finishes. When leftovers cannot be removed the row stays, in error, and they are
 // cleaned later.
-func (r *Reconciler) fail(ctx context.Context, row stacyvm.Sandbox) error {
-	err := r.finish(ctx, row, reasonCreateFailed)
+func (m *machine) fail(ctx context.Context, row stacyvm.Sandbox) error {
+	err := m.finish(ctx, row, reasonCreateFailed)
 	if err == nil {
 		return nil
 	}
-	if failed := r.change(ctx, row, stacyvm.StateError, reasonCreateFailed); failed != nil {
+	if failed := m.change(ctx, row, stacyvm.StateError, reasonCreateFailed); failed != nil {
 		return failed
 	}
 	return err
 }
 
 // finish destroys the runtime and buries the row.
-func (r *Reconciler) finish(ctx context.Context, row stacyvm.Sandbox, reason string) error {
-	if err := r.destroy(ctx, row); err != nil {
+func (m *machine) finish(ctx context.Context, row stacyvm.Sandbox, reason string) error {
+	if err := m.destroy(ctx, row); err != nil {
 		return err
 	}
-	return r.store.Update(ctx, func(tx store.Tx) error { return bury(ctx, tx, row, reason, "") })
+	return m.store.Update(ctx, func(tx store.Tx) error { return bury(ctx, tx, row, reason, "") })
 }
 
 // restore gives a runtime back to its sandbox, with a new epoch: whoever acted for it before is fenced.
-func (r *Reconciler) restore(ctx context.Context, row stacyvm.Sandbox, created worker.Created) error {
-	return r.store.Update(ctx, func(tx store.Tx) error {
-		lease, err := r.acquire(ctx, tx, row.ID)
+func (m *machine) restore(ctx context.Context, row stacyvm.Sandbox, created worker.Created) error {
+	return m.store.Update(ctx, func(tx store.Tx) error {
+		lease, err := m.acquire(ctx, tx, row.ID)
 		if err != nil {
 			return err
 		}
@@ -257,30 +276,26 @@ func (r *Reconciler) restore(ctx context.Context, row stacyvm.Sandbox, created w
 }
 
 // kill removes a runtime that has no owner here. Its row is read once more: nothing that came into being since the
-// comparison is touched.
-func (r *Reconciler) kill(ctx context.Context, t task) error {
-	fence := t.runtime.Fence
-	err := r.store.View(ctx, func(tx store.Tx) error {
+// comparison is touched. The fence is the one that the worker knows: a higher one would be another owner's.
+func (m *machine) kill(ctx context.Context, t task) error {
+	err := m.store.View(ctx, func(tx store.Tx) error {
 		row, err := tx.Sandboxes().Get(ctx, t.id)
 		if stacyvm.CodeOf(err) == stacyvm.CodeNotFound {
 			return nil
 		}
-		if err == nil && row.State.Active() && row.WorkerID == r.self {
+		if err == nil && row.State.Active() && row.WorkerID == m.id {
 			return stacyvm.Errorf(stacyvm.CodeConflict, "%s has an owner again", t.id)
-		}
-		if row.Fence.Compare(fence) > 0 {
-			fence = row.Fence
 		}
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	return r.destroy(ctx, stacyvm.Sandbox{ID: t.id, Fence: fence})
+	return m.destroy(ctx, stacyvm.Sandbox{ID: t.id, Fence: t.runtime.Fence})
 }
 
 // insert writes the row of a sandbox that the store does not know any more.
-func (r *Reconciler) insert(ctx context.Context, t task) error {
+func (m *machine) insert(ctx context.Context, t task) error {
 	request := t.runtime.Request
 	spec := request.Spec
 	if spec.TTL = request.ExpiresAt.Sub(t.now); spec.TTL <= 0 {
@@ -288,7 +303,7 @@ func (r *Reconciler) insert(ctx context.Context, t task) error {
 	}
 	row := stacyvm.Sandbox{
 		ID: t.id, State: stacyvm.StateRunning, Desired: stacyvm.DesiredRunning, Provider: spec.Provider, Image: spec.Image,
-		Spec: spec, OwnerID: request.OwnerID, TenantID: request.TenantID, WorkerID: r.self, Recovered: true,
+		Spec: spec, OwnerID: request.OwnerID, TenantID: request.TenantID, WorkerID: m.id, Recovered: true,
 		Fence: stacyvm.Fence{Incarnation: t.cluster.Incarnation}, RuntimeID: t.runtime.Created.RuntimeID, Unenforced: t.runtime.Created.Unenforced,
 	}
 	switch {
@@ -298,11 +313,11 @@ func (r *Reconciler) insert(ctx context.Context, t task) error {
 	default:
 		row.State, row.Reason = stacyvm.StateUnhealthy, reasonNoAnswer
 	}
-	return r.store.Update(ctx, func(tx store.Tx) error {
+	return m.store.Update(ctx, func(tx store.Tx) error {
 		if _, err := tx.Sandboxes().Insert(ctx, row); err != nil {
 			return err
 		}
-		if _, err := r.acquire(ctx, tx, t.id); err != nil {
+		if _, err := m.acquire(ctx, tx, t.id); err != nil {
 			return err
 		}
 		return tx.Audit().AppendOperations(ctx, []stacyvm.Operation{operation(row, "sandbox.recover")})

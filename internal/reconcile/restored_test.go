@@ -38,6 +38,7 @@ func TestRestored(t *testing.T) {
 		s := r.putBack()
 		r.must(r.Start(r.Context()))
 		r.must(r.Reap(r.Context()))
+		r.must(r.Keep(r.Context()))
 		r.must(r.Stale(r.Context()))
 		r.recover() // reports only
 		r.expect(s.older.ID, stacyvm.StateRunning, "", true)

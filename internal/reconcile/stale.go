@@ -8,31 +8,46 @@ import (
 	"github.com/stacyvm/stacyvm/internal/store"
 )
 
-// reasonStale tells that a sandbox's worker sends no heartbeat.
-const reasonStale = "worker_stale"
+// Why a sandbox is unhealthy whose worker cannot act for it.
+const (
+	reasonStale       = "worker_stale"       // it sends no heartbeat, or is out of service
+	reasonUnreachable = "worker_unreachable" // it lives, and its RPC does not answer
+)
 
-// Stale tells the truth of sandboxes whose worker is gone: unhealthy, and expired when their time has passed. Nothing is
-// destroyed; the worker gets them back when it returns. While the database settles every worker looks gone, and nothing is
-// said of them.
-func (r *Reconciler) Stale(ctx context.Context) error {
-	if until, err := r.settle(ctx); err != nil || !until.IsZero() {
+// Statuses of a worker that acts for its sandboxes; a draining one takes no new ones. Every other is out of service.
+const (
+	statusOnline   = "online"
+	statusDraining = "draining"
+)
+
+// acting reports whether a worker is there and in service.
+func acting(w stacyvm.Worker, now time.Time) bool {
+	return now.Sub(w.LastHeartbeat) <= stacyvm.WorkerStaleAfter && (w.Status == statusOnline || w.Status == statusDraining)
+}
+
+// Stale tells the truth of sandboxes whose worker is stale, out of service or not registered any more. While the database
+// settles every worker looks gone, and nothing is said of them. It does nothing without the duty.
+func (d *duties) Stale(ctx context.Context) error {
+	held := d.holding(upkeep)
+	if held == nil {
+		return nil
+	}
+	if until, err := d.settle(ctx); err != nil || !until.IsZero() {
 		return err
 	}
-	rows, err := r.rows(ctx, store.SandboxFilter{States: []stacyvm.State{
-		stacyvm.StateRunning, stacyvm.StatePaused, stacyvm.StateUnhealthy,
-	}})
+	rows, err := list(ctx, d.store, store.SandboxFilter{States: forsakable})
 	if err != nil {
 		return err
 	}
-	var now time.Time
-	fresh := map[stacyvm.WorkerID]bool{r.self: true}
-	err = r.store.View(ctx, func(tx store.Tx) error {
-		if now, err = tx.Now(ctx); err != nil {
+	fresh := map[stacyvm.WorkerID]bool{d.own: true}
+	err = d.store.View(ctx, func(tx store.Tx) error {
+		now, err := tx.Now(ctx)
+		if err != nil {
 			return err
 		}
 		workers, err := tx.Workers().List(ctx, store.Page{})
 		for _, w := range workers {
-			if now.Sub(w.LastHeartbeat) <= stacyvm.WorkerStaleAfter && (w.Status == "online" || w.Status == "draining") {
+			if acting(w, now) {
 				fresh[w.ID] = true
 			}
 		}
@@ -41,23 +56,78 @@ func (r *Reconciler) Stale(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	var abandoned []stacyvm.Sandbox
+	forsaken := map[stacyvm.WorkerID][]stacyvm.Sandbox{}
 	for _, row := range rows {
 		if !fresh[row.WorkerID] {
-			abandoned = append(abandoned, row)
+			forsaken[row.WorkerID] = append(forsaken[row.WorkerID], row)
 		}
 	}
-	each(ctx, r, abandoned, func(ctx context.Context, row stacyvm.Sandbox) error { return r.abandon(ctx, row, now) })
+	for id, rows := range forsaken {
+		if err := held.forsake(ctx, id, rows, reasonStale); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
-func (r *Reconciler) abandon(ctx context.Context, row stacyvm.Sandbox, now time.Time) error {
-	state, reason := stacyvm.StateUnhealthy, reasonStale
-	if !now.Before(row.ExpiresAt) {
-		state = stacyvm.StateExpired
+// forsakable are the states that tell something of the owner.
+var forsakable = []stacyvm.State{stacyvm.StateRunning, stacyvm.StatePaused, stacyvm.StateUnhealthy, stacyvm.StateExpired}
+
+// forsake tells the truth of sandboxes for which nobody acts: unhealthy, and when their time has passed expired, without an
+// owner. Nothing is destroyed; the worker gets them back when it returns.
+func (p process) forsake(ctx context.Context, id stacyvm.WorkerID, rows []stacyvm.Sandbox, reason string) error {
+	var now time.Time
+	leased := map[string]bool{}
+	err := p.store.View(ctx, func(tx store.Tx) (err error) {
+		if now, err = tx.Now(ctx); err != nil {
+			return err
+		}
+		leases, err := tx.Leases().List(ctx, id, store.Page{})
+		for _, lease := range leases {
+			leased[lease.Resource] = true
+		}
+		return err
+	})
+	if err != nil {
+		return err
 	}
-	if !row.State.CanBecome(state) {
+	each(ctx, p.log, rows, func(ctx context.Context, row stacyvm.Sandbox) error {
+		switch late := !now.Before(row.ExpiresAt); {
+		case !late && row.State.CanBecome(stacyvm.StateUnhealthy):
+			return p.change(ctx, row, stacyvm.StateUnhealthy, reason)
+		case late && row.State.CanBecome(stacyvm.StateExpired), row.State == stacyvm.StateExpired && leased[string(row.ID)]:
+			return p.expire(ctx, row, reason)
+		}
+		return nil
+	})
+	return nil
+}
+
+// expire makes a sandbox expired, if it is not, and lets its lease go: only its end is left, whoever comes to bring it about.
+func (p process) expire(ctx context.Context, row stacyvm.Sandbox, reason string) error {
+	return p.store.Update(ctx, func(tx store.Tx) error {
+		if row.State != stacyvm.StateExpired {
+			if _, err := tx.Sandboxes().Apply(ctx, row.ID, row.Fence, store.Change{State: stacyvm.StateExpired, Reason: &reason}); err != nil {
+				return err
+			}
+		}
+		return release(ctx, tx, row)
+	})
+}
+
+// release lets the lease of a row's owner go; one that ran out and was taken, or let go before, is none of ours.
+func release(ctx context.Context, tx store.Tx, row stacyvm.Sandbox) error {
+	err := tx.Leases().Release(ctx, string(row.ID), row.WorkerID, row.Fence.Epoch)
+	if stacyvm.CodeOf(err) == stacyvm.CodeNotFound {
 		return nil
 	}
-	return r.change(ctx, row, state, reason)
+	return err
+}
+
+// change writes what was found out about a sandbox.
+func (p process) change(ctx context.Context, row stacyvm.Sandbox, state stacyvm.State, reason string) error {
+	return p.store.Update(ctx, func(tx store.Tx) error {
+		_, err := tx.Sandboxes().Apply(ctx, row.ID, row.Fence, store.Change{State: state, Reason: &reason})
+		return err
+	})
 }

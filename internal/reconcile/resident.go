@@ -1,0 +1,141 @@
+package reconcile
+
+import (
+	"context"
+	"sync"
+
+	"github.com/stacyvm/stacyvm/internal/stacyvm"
+	"github.com/stacyvm/stacyvm/internal/store"
+	"github.com/stacyvm/stacyvm/internal/worker"
+)
+
+// capabilities is what every single-node worker can do.
+var capabilities = []string{"api", "single_node", "spawn", "exec", "files"}
+
+// resident is the worker in this process: it is registered, its leases are renewed and its life is told here. (A worker on
+// another machine does so itself, through the API.)
+type resident struct {
+	*machine
+	hostname string
+	capacity stacyvm.Capacity
+}
+
+func newResident(p process, config Config) *resident {
+	r := &resident{machine: newMachine(p, p.self), hostname: config.Hostname, capacity: config.Capacity}
+	r.reach = func() (worker.Worker, error) { return config.Worker, nil }
+	r.registered = func(context.Context, store.Tx) (string, error) { return p.session, nil }
+	return r
+}
+
+// run starts and keeps all loops of this worker going until ctx ends. started is called after the first pass over the rows.
+func (r *resident) run(ctx context.Context, started func()) {
+	if !r.until(ctx, "start", stepWithin, r.Start) {
+		return
+	}
+	started()
+	var loops sync.WaitGroup
+	defer loops.Wait()
+	loops.Go(func() { r.loop(ctx, "renew", stacyvm.LeaseRenewEvery, renewWithin, r.Renew) })
+	loops.Go(func() { r.loop(ctx, "reap", reapEvery, stepWithin, r.Reap) })
+	loops.Go(func() { r.loop(ctx, "heartbeat", heartbeatEvery, stepWithin, r.Heartbeat) })
+	_ = r.attempt(ctx, "recover", stepWithin, r.Recover) // logged; the loop tries again
+	r.loop(ctx, "recover", recoverEvery, stepWithin, r.Recover)
+}
+
+// Start registers this process as its worker's present session and takes the worker's sandboxes over.
+func (r *resident) Start(ctx context.Context) error {
+	if err := r.register(ctx, statusOnline); err != nil {
+		return err
+	}
+	if _, err := r.settle(ctx); err != nil { // before anything is reaped or taken over
+		return err
+	}
+	rows, err := r.claim(ctx)
+	if err != nil {
+		return err
+	}
+	for _, row := range rows {
+		if row.State == stacyvm.StateCreating { // creates of this process are in good hands
+			r.interrupted[row.ID] = true
+		}
+	}
+	return nil
+}
+
+// Heartbeat tells that this worker lives. It leaves a status alone that an operator has set.
+func (r *resident) Heartbeat(ctx context.Context) error {
+	status := statusOnline
+	err := r.store.View(ctx, func(tx store.Tx) error {
+		known, err := tx.Workers().Get(ctx, r.self)
+		if err == nil {
+			status = known.Status
+		}
+		return err
+	})
+	if err != nil && stacyvm.CodeOf(err) != stacyvm.CodeNotFound {
+		return err
+	}
+	return r.register(ctx, status)
+}
+
+func (r *resident) register(ctx context.Context, status string) error {
+	own, err := r.reach()
+	if err != nil {
+		return err
+	}
+	providers, err := own.Providers(ctx)
+	if err != nil {
+		return err
+	}
+	names := make([]string, len(providers))
+	for i, p := range providers {
+		names[i] = p.Name
+	}
+	record := stacyvm.Worker{
+		ID: r.self, Hostname: r.hostname, Status: status, Session: r.session,
+		Providers: names, Capabilities: capabilities, Capacity: r.capacity,
+	}
+	return r.store.Update(ctx, func(tx store.Tx) error {
+		_, err := tx.Workers().Save(ctx, record)
+		return err
+	})
+}
+
+// Renew extends the leases of this session in one statement, and takes those again that ran out meanwhile.
+func (r *resident) Renew(ctx context.Context) error {
+	return r.store.Update(ctx, func(tx store.Tx) error {
+		leases, err := tx.Leases().List(ctx, r.self, store.Page{})
+		if err != nil {
+			return err
+		}
+		var held []store.Held
+		for _, lease := range leases {
+			if lease.Type == "sandbox" && lease.Session == r.session {
+				held = append(held, store.Held{Resource: lease.Resource, Epoch: lease.Epoch})
+			}
+		}
+		if len(held) == 0 {
+			return nil
+		}
+		renewed, err := tx.Leases().Renew(ctx, r.self, r.session, held, stacyvm.LeaseTTL)
+		if err != nil {
+			return err
+		}
+		if len(renewed) == len(held) {
+			return nil
+		}
+		alive := map[string]bool{}
+		for _, lease := range renewed {
+			alive[lease.Resource] = true
+		}
+		for _, h := range held {
+			if alive[h.Resource] {
+				continue
+			}
+			if _, err := r.acquire(ctx, tx, stacyvm.SandboxID(h.Resource)); err != nil && stacyvm.CodeOf(err) != stacyvm.CodeConflict {
+				return err
+			}
+		}
+		return nil
+	})
+}
