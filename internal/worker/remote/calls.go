@@ -20,7 +20,8 @@ type calls struct{ *server }
 
 // Create implements the service.
 func (c calls) Create(ctx context.Context, stream *connect.BidiStream[workerv1.CreateRequest, workerv1.CreateResponse]) error {
-	return attended(ctx, c.server, stream, func(ctx context.Context, q *workerv1.CreateRequest) (*workerv1.CreateResponse, error) {
+	taken := &workerv1.CreateResponse{Taken: true}
+	return attended(ctx, c.server, stream, taken, func(ctx context.Context, q *workerv1.CreateRequest) (*workerv1.CreateResponse, error) {
 		ref := refFromWire(q.GetRef())
 		request, err := makingFromWire(q.GetMaking())
 		if err != nil {
@@ -39,7 +40,8 @@ func (c calls) Create(ctx context.Context, stream *connect.BidiStream[workerv1.C
 
 // Destroy implements the service.
 func (c calls) Destroy(ctx context.Context, stream *connect.BidiStream[workerv1.DestroyRequest, workerv1.DestroyResponse]) error {
-	return attended(ctx, c.server, stream, func(ctx context.Context, q *workerv1.DestroyRequest) (*workerv1.DestroyResponse, error) {
+	taken := &workerv1.DestroyResponse{Taken: true}
+	return attended(ctx, c.server, stream, taken, func(ctx context.Context, q *workerv1.DestroyRequest) (*workerv1.DestroyResponse, error) {
 		ref := refFromWire(q.GetRef())
 		if err := c.enter(ctx, ref); err != nil {
 			return nil, err
@@ -136,9 +138,12 @@ type timed interface{ GetTimeoutUs() int64 }
 func attended[Q, A any, P interface {
 	*Q
 	timed
-}](ctx context.Context, s *server, stream *connect.BidiStream[Q, A], call func(context.Context, *Q) (*A, error)) error {
+}](ctx context.Context, s *server, stream *connect.BidiStream[Q, A], taken *A, call func(context.Context, *Q) (*A, error)) error {
 	question, err := stream.Receive()
 	if err != nil {
+		return err
+	}
+	if err := stream.Send(taken); err != nil {
 		return err
 	}
 	within, cancel := context.WithCancel(ctx)

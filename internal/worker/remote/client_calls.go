@@ -39,12 +39,16 @@ func (c *Client) Destroy(ctx context.Context, ref stacyvm.Ref) error {
 
 // Inventory implements worker.Worker: a list without its end is an error.
 func (c *Client) Inventory(ctx context.Context) (worker.Inventory, error) {
+	return twice(ctx, func() (worker.Inventory, error) { return c.inventory(ctx) })
+}
+
+func (c *Client) inventory(ctx context.Context) (inventory worker.Inventory, err error) {
 	stream, err := c.rpc.Inventory(ctx, connect.NewRequest(&workerv1.InventoryRequest{}))
 	if err != nil {
-		return worker.Inventory{}, failure(ctx, err)
+		return inventory, err
 	}
 	defer stream.Close()
-	inventory := worker.Inventory{Worker: c.config.ID}
+	inventory.Worker = c.config.ID
 	for stream.Receive() {
 		page := stream.Msg()
 		if page.GetWorkerId() != string(c.config.ID) {
@@ -61,18 +65,19 @@ func (c *Client) Inventory(ctx context.Context) (worker.Inventory, error) {
 			return inventory, nil
 		}
 	}
-	err = stream.Err()
-	if err == nil {
+	if err = stream.Err(); err == nil {
 		err = io.ErrUnexpectedEOF
 	}
-	return worker.Inventory{}, failure(ctx, err)
+	return worker.Inventory{}, err
 }
 
 // Providers implements worker.Worker.
 func (c *Client) Providers(ctx context.Context) ([]worker.Provider, error) {
-	answer, err := c.rpc.Providers(ctx, connect.NewRequest(&workerv1.ProvidersRequest{}))
+	answer, err := twice(ctx, func() (*connect.Response[workerv1.ProvidersResponse], error) {
+		return c.rpc.Providers(ctx, connect.NewRequest(&workerv1.ProvidersRequest{}))
+	})
 	if err != nil {
-		return nil, failure(ctx, err)
+		return nil, err
 	}
 	providers := make([]worker.Provider, 0, len(answer.Msg.GetProviders()))
 	for _, p := range answer.Msg.GetProviders() {
@@ -83,8 +88,26 @@ func (c *Client) Providers(ctx context.Context) ([]worker.Provider, error) {
 
 // admit asks whether a sandbox's guest can be reached.
 func (c *Client) admit(ctx context.Context, ref stacyvm.Ref) error {
-	_, err := c.rpc.Admit(ctx, connect.NewRequest(&workerv1.AdmitRequest{Ref: refToWire(ref)}))
-	return failure(ctx, err)
+	_, err := twice(ctx, func() (*connect.Response[workerv1.AdmitResponse], error) {
+		return c.rpc.Admit(ctx, connect.NewRequest(&workerv1.AdmitRequest{Ref: refToWire(ref)}))
+	})
+	return err
+}
+
+// twice makes a call that changes nothing, and makes it again when the connection broke under it: the worker may have been
+// started anew since it was last used.
+func twice[A any](ctx context.Context, call func() (A, error)) (A, error) {
+	answer, err := call()
+	if broke(ctx, err) {
+		answer, err = call()
+	}
+	return answer, failure(ctx, err)
+}
+
+// broke reports whether a call ended without an answer although its caller still waits.
+func broke(ctx context.Context, err error) bool {
+	_, own := errors.AsType[*stacyvm.Error](err)
+	return err != nil && !own && !connect.IsWireError(err) && ctx.Err() == nil
 }
 
 // left is how long a context still runs, in microseconds; 0: without a limit.
@@ -96,24 +119,45 @@ func left(ctx context.Context) int64 {
 	return max(1, time.Until(until).Microseconds())
 }
 
-// attend makes a call that is undone when ctx ends: it tells the worker, and waits for its answer, as a local call returns when
-// nothing of it goes on.
-func attend[Q, A any](ctx context.Context, open func(context.Context) *connect.BidiStreamForClient[Q, A], question *Q) (*A, error) {
+// answering is what a worker sends while it works on a call that changes something.
+type answering interface{ GetTaken() bool }
+
+// attend makes a call that changes something, again when the connection broke before the worker had it.
+func attend[Q, A any, P interface {
+	*A
+	answering
+}](ctx context.Context, open func(context.Context) *connect.BidiStreamForClient[Q, A], question *Q) (*A, error) {
+	answer, taken, err := attendOnce[Q, A, P](ctx, open, question)
+	if !taken && broke(ctx, err) {
+		answer, _, err = attendOnce[Q, A, P](ctx, open, question)
+	}
+	if err != nil {
+		err = failure(ctx, err)
+	}
+	return answer, err
+}
+
+// attendOnce makes a call that is undone when ctx ends: it tells the worker, and waits for its answer, as a local call returns
+// when nothing of it goes on.
+func attendOnce[Q, A any, P interface {
+	*A
+	answering
+}](ctx context.Context, open func(context.Context) *connect.BidiStreamForClient[Q, A], question *Q) (answer *A, taken bool, err error) {
 	if ctx.Err() != nil {
-		return nil, ended(ctx)
+		return nil, false, ended(ctx)
 	}
 	life, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()
 	stream := open(life)
 	defer stream.CloseResponse()
 	defer stream.CloseRequest()
-	unsent := context.AfterFunc(ctx, cut)
-	err := stream.Send(question)
-	if !unsent() {
-		return nil, ended(ctx)
+	sending := context.AfterFunc(ctx, cut)
+	err = stream.Send(question)
+	if !sending() {
+		return nil, false, ended(ctx)
 	}
 	if err != nil && !errors.Is(err, io.EOF) { // at io.EOF the reason is in the answer
-		return nil, failure(ctx, err)
+		return nil, false, err
 	}
 	tell := context.AfterFunc(ctx, func() {
 		_ = stream.CloseRequest() // fails only when the call has ended
@@ -121,13 +165,22 @@ func attend[Q, A any](ctx context.Context, open func(context.Context) *connect.B
 		context.AfterFunc(life, func() { limit.Stop() })
 	})
 	defer tell()
-	answer, err := stream.Receive()
-	if err == nil {
-		return answer, nil
+	answer, err = stream.Receive()
+	if err == nil && P(answer).GetTaken() {
+		taken = true
+		answer, err = stream.Receive()
 	}
-	err = failure(life, err)
-	if code := stacyvm.CodeOf(err); ctx.Err() != nil && (code == stacyvm.CodeUnavailable || code == stacyvm.CodeTimeout) {
-		err = ended(ctx)
+	return answer, taken, interrupted(ctx, err)
+}
+
+// interrupted gives the caller's own reason for an end that it asked for.
+func interrupted(ctx context.Context, err error) error {
+	if err == nil || ctx.Err() == nil {
+		return err
 	}
-	return nil, err
+	switch err = failure(ctx, err); stacyvm.CodeOf(err) {
+	case stacyvm.CodeUnavailable, stacyvm.CodeTimeout:
+		return ended(ctx)
+	}
+	return err
 }

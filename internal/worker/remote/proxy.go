@@ -5,6 +5,7 @@ import (
 	"log"
 	"net/http"
 	"net/http/httputil"
+	"net/url"
 	"strconv"
 	"sync"
 
@@ -27,10 +28,7 @@ func (s *server) guest(w http.ResponseWriter, r *http.Request) {
 	}
 	proxy := httputil.ReverseProxy{
 		Rewrite: func(p *httputil.ProxyRequest) {
-			target := *p.Out.URL
-			target.Scheme, target.Host = "http", ""
-			target.Path, target.RawPath, target.RawQuery = methodOf(p.In.URL.Path), "", ""
-			p.Out.URL, p.Out.Host = &target, ""
+			p.Out.URL, p.Out.Host = &url.URL{Path: methodOf(p.In.URL.Path)}, "" // see sender
 			for _, private := range []string{"Authorization", workerHeader, requestHeader} {
 				p.Out.Header.Del(private)
 			}
@@ -88,13 +86,12 @@ type sender guest.Conn
 
 // RoundTrip implements http.RoundTripper.
 func (s sender) RoundTrip(r *http.Request) (*http.Response, error) {
-	base, err := r.URL.Parse(s.URL)
+	base, err := url.Parse(s.URL)
 	if err != nil {
 		return nil, err
 	}
-	target := base.JoinPath(r.URL.Path)
 	sent := r.WithContext(r.Context())
-	sent.URL = target
+	sent.URL = &url.URL{Scheme: base.Scheme, Host: base.Host, Path: base.Path + r.URL.Path}
 	return s.HTTP.Do(sent)
 }
 

@@ -343,7 +343,8 @@ func (x *CreateRequest) GetTimeoutUs() int64 {
 
 type CreateResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Made          *Made                  `protobuf:"bytes,1,opt,name=made,proto3" json:"made,omitempty"`
+	Taken         bool                   `protobuf:"varint,1,opt,name=taken,proto3" json:"taken,omitempty"`
+	Made          *Made                  `protobuf:"bytes,2,opt,name=made,proto3" json:"made,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -376,6 +377,13 @@ func (x *CreateResponse) ProtoReflect() protoreflect.Message {
 // Deprecated: Use CreateResponse.ProtoReflect.Descriptor instead.
 func (*CreateResponse) Descriptor() ([]byte, []int) {
 	return file_worker_v1_worker_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *CreateResponse) GetTaken() bool {
+	if x != nil {
+		return x.Taken
+	}
+	return false
 }
 
 func (x *CreateResponse) GetMade() *Made {
@@ -439,6 +447,7 @@ func (x *DestroyRequest) GetTimeoutUs() int64 {
 
 type DestroyResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
+	Taken         bool                   `protobuf:"varint,1,opt,name=taken,proto3" json:"taken,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -471,6 +480,13 @@ func (x *DestroyResponse) ProtoReflect() protoreflect.Message {
 // Deprecated: Use DestroyResponse.ProtoReflect.Descriptor instead.
 func (*DestroyResponse) Descriptor() ([]byte, []int) {
 	return file_worker_v1_worker_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *DestroyResponse) GetTaken() bool {
+	if x != nil {
+		return x.Taken
+	}
+	return false
 }
 
 type InventoryRequest struct {
@@ -1044,14 +1060,16 @@ const file_worker_v1_worker_proto_rawDesc = "" +
 	"\x03ref\x18\x01 \x01(\v2\x16.stacyvm.worker.v1.RefR\x03ref\x121\n" +
 	"\x06making\x18\x02 \x01(\v2\x19.stacyvm.worker.v1.MakingR\x06making\x12\x1d\n" +
 	"\n" +
-	"timeout_us\x18\x03 \x01(\x03R\ttimeoutUs\"=\n" +
-	"\x0eCreateResponse\x12+\n" +
-	"\x04made\x18\x01 \x01(\v2\x17.stacyvm.worker.v1.MadeR\x04made\"Y\n" +
+	"timeout_us\x18\x03 \x01(\x03R\ttimeoutUs\"S\n" +
+	"\x0eCreateResponse\x12\x14\n" +
+	"\x05taken\x18\x01 \x01(\bR\x05taken\x12+\n" +
+	"\x04made\x18\x02 \x01(\v2\x17.stacyvm.worker.v1.MadeR\x04made\"Y\n" +
 	"\x0eDestroyRequest\x12(\n" +
 	"\x03ref\x18\x01 \x01(\v2\x16.stacyvm.worker.v1.RefR\x03ref\x12\x1d\n" +
 	"\n" +
-	"timeout_us\x18\x02 \x01(\x03R\ttimeoutUs\"\x11\n" +
-	"\x0fDestroyResponse\"\x12\n" +
+	"timeout_us\x18\x02 \x01(\x03R\ttimeoutUs\"'\n" +
+	"\x0fDestroyResponse\x12\x14\n" +
+	"\x05taken\x18\x01 \x01(\bR\x05taken\"\x12\n" +
 	"\x10InventoryRequest\"\x84\x01\n" +
 	"\x11InventoryResponse\x12\x1b\n" +
 	"\tworker_id\x18\x01 \x01(\tR\bworkerId\x126\n" +
