@@ -1,6 +1,7 @@
 package pki
 
 import (
+	"bytes"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
@@ -94,8 +95,22 @@ func (c *Credentials) load(now time.Time) (loaded, error) {
 	if err != nil {
 		return loaded{}, fmt.Errorf("%s: %w", c.files.Certificate, err)
 	}
-	authorities, err := readPool(c.files.Authorities)
-	return loaded{certificate: &pair, authorities: authorities, seen: seen, read: now}, err
+	authorities, err := readBundle(c.files.Authorities)
+	if err != nil {
+		return loaded{}, err
+	}
+	sendAuthority(&pair, authorities)
+	return loaded{certificate: &pair, authorities: poolOf(authorities), seen: seen, read: now}, nil
+}
+
+// sendAuthority adds the authority to what is sent in handshakes, so that somebody who knows its fingerprint alone can check
+// it; see Pinned.
+func sendAuthority(pair *tls.Certificate, authorities []*x509.Certificate) {
+	for _, authority := range authorities {
+		if len(pair.Certificate) == 1 && pair.Leaf.CheckSignatureFrom(authority) == nil {
+			pair.Certificate = append(pair.Certificate, authority.Raw)
+		}
+	}
 }
 
 func (c *Credentials) look() ([]fs.FileInfo, error) {
@@ -113,29 +128,43 @@ func (c *Credentials) look() ([]fs.FileInfo, error) {
 	return seen, nil
 }
 
-// readPool takes every certificate of a bundle or none: half a bundle would refuse peers for no visible reason.
-func readPool(path string) (*x509.CertPool, error) {
+func readBundle(path string) ([]*x509.Certificate, error) {
 	content, err := readPEM(path, false)
 	if err != nil {
 		return nil, err
 	}
-	pool, n := x509.NewCertPool(), 0
-	for len(content) > 0 {
+	found, err := parseBundle(content)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return found, nil
+}
+
+// parseBundle takes every certificate of a bundle or none: half a bundle would refuse peers for no visible reason.
+func parseBundle(content []byte) (found []*x509.Certificate, err error) {
+	for content = bytes.TrimSpace(content); len(content) > 0; content = bytes.TrimSpace(content) {
 		var block *pem.Block
 		if block, content = pem.Decode(content); block == nil || block.Type != "CERTIFICATE" {
-			return nil, fmt.Errorf("%s does not hold certificates alone", path)
+			return nil, errors.New("does not hold certificates alone")
 		}
 		certificate, err := x509.ParseCertificate(block.Bytes)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", path, err)
+			return nil, err
 		}
+		found = append(found, certificate)
+	}
+	if len(found) == 0 {
+		return nil, errors.New("is empty")
+	}
+	return found, nil
+}
+
+func poolOf(certificates []*x509.Certificate) *x509.CertPool {
+	pool := x509.NewCertPool()
+	for _, certificate := range certificates {
 		pool.AddCert(certificate)
-		n++
 	}
-	if n == 0 {
-		return nil, fmt.Errorf("%s is empty", path)
-	}
-	return pool, nil
+	return pool
 }
 
 // present gives what the files hold now, or held when they could last be used.

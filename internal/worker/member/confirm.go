@@ -9,8 +9,8 @@ import (
 )
 
 // Confirm asks a control plane whether this worker holds a sandbox under the ref's fence, unless it is known: a number that
-// somebody made up must not lock the sandbox's owner out. CodeStaleEpoch: there is a newer fence; CodeLeaseLost: this worker
-// does not hold the sandbox; CodeForbidden: nobody gave that fence out; CodeUnavailable: no control plane answers.
+// somebody made up must not lock the sandbox's owner out. CodeStaleEpoch: there is a newer fence; CodeNotFound: this worker
+// does not hold the sandbox; CodeConflict: nobody gave that fence out; CodeUnavailable: no control plane answers.
 func (m *Member) Confirm(ctx context.Context, ref stacyvm.Ref) error {
 	fence, known := m.fences.of(ref.ID)
 	if !known || ref.Fence.Compare(fence) > 0 {
@@ -20,7 +20,7 @@ func (m *Member) Confirm(ctx context.Context, ref stacyvm.Ref) error {
 			return err
 		})
 		if stacyvm.CodeOf(err) == stacyvm.CodeNotFound {
-			return stacyvm.Errorf(stacyvm.CodeLeaseLost, "this worker does not hold the sandbox's lease")
+			return stacyvm.Errorf(stacyvm.CodeNotFound, "this worker does not hold the sandbox's lease")
 		}
 		if err != nil {
 			return stacyvm.Wrap(stacyvm.CodeUnavailable, err, "the sandbox's owner cannot be confirmed now")
@@ -31,7 +31,7 @@ func (m *Member) Confirm(ctx context.Context, ref stacyvm.Ref) error {
 	case c < 0:
 		return stacyvm.Errorf(stacyvm.CodeStaleEpoch, "the sandbox has a newer owner")
 	case c > 0:
-		return stacyvm.Errorf(stacyvm.CodeForbidden, "the sandbox was never given under this fence")
+		return stacyvm.Errorf(stacyvm.CodeConflict, "the sandbox was never given under this fence")
 	}
 	return nil
 }

@@ -254,14 +254,14 @@ func TestConfirm(t *testing.T) {
 		}
 		confirm("one that a renewal told of", at(fence), "", 0)
 		confirm("an older one", at(fence-1), stacyvm.CodeStaleEpoch, 0)
-		confirm("one that nobody gave out", at(fence+1), stacyvm.CodeForbidden, 1)
+		confirm("one that nobody gave out", at(fence+1), stacyvm.CodeConflict, 1)
 		confirm("the owner's afterwards", at(fence), "", 0)
 		c.give(at(fence + 2))
 		confirm("a newer one", at(fence+2), "", 1)
 		confirm("a newer one again", at(fence+2), "", 0)
 		confirm("the one before", at(fence+1), stacyvm.CodeStaleEpoch, 0)
 		other := stacyvm.Ref{ID: "sb-000000000000000000000002", Fence: at(1).Fence}
-		confirm("another's sandbox", other, stacyvm.CodeLeaseLost, 1)
+		confirm("another's sandbox", other, stacyvm.CodeNotFound, 1)
 		a.set(absent)
 		confirm("without an answer", other, stacyvm.CodeUnavailable, 0)
 		a.set(fine)
@@ -270,7 +270,7 @@ func TestConfirm(t *testing.T) {
 		delete(c.fences, box)
 		c.mu.Unlock()
 		time.Sleep(12 * time.Second)
-		confirm("one that was given away", at(fence+2), stacyvm.CodeLeaseLost, 1)
+		confirm("one that was given away", at(fence+2), stacyvm.CodeNotFound, 1)
 	})
 }
 
