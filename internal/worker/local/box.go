@@ -114,6 +114,19 @@ func (w *Worker) admit(b *box, fence stacyvm.Fence) error {
 	return nil
 }
 
+// Confirmed reports whether the journal already holds the ref's fence or a newer one: nobody has to be asked whether it is the
+// sandbox's, also after a restart and for one whose row is gone.
+func (w *Worker) Confirmed(ref stacyvm.Ref) bool {
+	if !ref.ID.Valid() {
+		return false
+	}
+	b, release := w.acquire(ref.ID)
+	defer release()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return w.recall(b) == nil && ref.Fence.Compare(b.fence) <= 0
+}
+
 // recall reads the grave of a sandbox that has no record; b.mu is held.
 func (w *Worker) recall(b *box) error {
 	if b.read {

@@ -100,3 +100,23 @@ func TestDestroyedMeanwhile(t *testing.T) {
 		t.Errorf("inventory: %+v", lines)
 	}
 }
+
+// TestConfirmed: what the journal holds is known after a restart, too, also of a sandbox that is gone.
+func TestConfirmed(t *testing.T) {
+	m, ref, gone := open(t), at(3), at(3)
+	m.create(t, ref)
+	m.create(t, gone)
+	m.destroy(t, gone)
+	m.Reopen(t)
+	for _, r := range []stacyvm.Ref{ref, gone} {
+		older, newer := r, r
+		older.Fence.Epoch--
+		newer.Fence.Epoch++
+		if !m.Worker.(*local.Worker).Confirmed(r) || !m.Worker.(*local.Worker).Confirmed(older) || m.Worker.(*local.Worker).Confirmed(newer) {
+			t.Errorf("%v: what is confirmed is not what the journal holds", r)
+		}
+	}
+	if never := at(1); m.Worker.(*local.Worker).Confirmed(never) {
+		t.Error("a sandbox that was never here is confirmed")
+	}
+}
