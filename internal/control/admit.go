@@ -135,7 +135,7 @@ func decide(a stacyvm.Admission, p plan, candidates []schedule.Candidate, choice
 }
 
 // candidates are the registered workers with their load.
-func (s *Service) candidates(ctx context.Context, tx store.Tx, active map[stacyvm.WorkerID]int) ([]schedule.Candidate, error) {
+func (s *Service) candidates(ctx context.Context, tx store.Tx, active map[stacyvm.WorkerID]stacyvm.Usage) ([]schedule.Candidate, error) {
 	workers, err := tx.Workers().List(ctx, store.Page{})
 	if err != nil {
 		return nil, err
@@ -150,7 +150,7 @@ func (s *Service) candidates(ctx context.Context, tx store.Tx, active map[stacyv
 		if w.ID == s.self {
 			age = 0 // this process needs no message to know that it lives
 		}
-		candidates = append(candidates, schedule.Candidate{Worker: w, Active: active[w.ID], Age: age, Local: w.ID == s.self})
+		candidates = append(candidates, schedule.Candidate{Worker: w, Active: active[w.ID].Sandboxes, Age: age, Local: w.ID == s.self})
 	}
 	return candidates, nil
 }

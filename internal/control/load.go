@@ -17,12 +17,12 @@ const loadLife = time.Second
 // loads keeps how many sandboxes each worker has: as counted, and what this process has placed since.
 type loads struct {
 	mu     sync.Mutex
-	counts map[stacyvm.WorkerID]int
+	counts map[stacyvm.WorkerID]stacyvm.Usage
 	stale  time.Time // monotonic
 }
 
 // read gives the loads, counted in tx when they are too old.
-func (l *loads) read(ctx context.Context, tx store.Tx) (map[stacyvm.WorkerID]int, error) {
+func (l *loads) read(ctx context.Context, tx store.Tx) (map[stacyvm.WorkerID]stacyvm.Usage, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if time.Now().Before(l.stale) {
@@ -41,6 +41,6 @@ func (l *loads) placed(id stacyvm.WorkerID) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.counts != nil {
-		l.counts[id]++
+		l.counts[id] = l.counts[id].Plus(stacyvm.Usage{Sandboxes: 1})
 	}
 }

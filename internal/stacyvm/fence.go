@@ -63,6 +63,21 @@ type Worker struct {
 	UpdatedAt     time.Time
 }
 
+// Usage is what sandboxes take of a worker, in the measures of its Capacity.
+type Usage struct {
+	Sandboxes int
+	MemoryMB  int // MiB, as promised
+	VCPUs     int // likewise
+}
+
+// Plus adds.
+func (u Usage) Plus(v Usage) Usage {
+	return Usage{u.Sandboxes + v.Sandboxes, u.MemoryMB + v.MemoryMB, u.VCPUs + v.VCPUs}
+}
+
+// Usage is what one sandbox of this spec takes.
+func (s Spec) Usage() Usage { return Usage{Sandboxes: 1, MemoryMB: s.MemoryMB, VCPUs: s.VCPUs} }
+
 // Capacity is what a worker offers. Zero means no limit.
 type Capacity struct {
 	MaxSandboxes  int               `json:"max_sandboxes,omitempty"`

@@ -22,6 +22,8 @@ type dialect struct {
 	// members is the table of a JSON object's members, with the columns key and value: a list as one argument, so that
 	// the statement is the same for any length.
 	members func(argument string) string
+	// integer is the whole number that a JSON object in a column has under a key.
+	integer func(column, key string) string
 	// serial: writing transactions run one after the other, so that what they number is numbered in the order of commits.
 	serial bool
 	// words fill the migrations.

@@ -76,6 +76,7 @@ func planCases(ctx context.Context) map[string]planCase {
 		"count":             {func(t *tx) error { _, err := t.Sandboxes().Count(ctx, SandboxFilter{}); return err }, "SCAN sandboxes USING INDEX", "sandboxes_"},
 		"count of owner":    {func(t *tx) error { _, err := t.Sandboxes().Count(ctx, SandboxFilter{Owner: "o"}); return err }, "INDEX sandboxes_owner (owner_id=?)", "sandboxes_owner"},
 		"count of worker":   {func(t *tx) error { _, err := t.Sandboxes().Count(ctx, SandboxFilter{Worker: "w"}); return err }, "(worker_id=?)", "sandboxes_"},
+		"sum of worker":     {func(t *tx) error { _, err := t.Sandboxes().Sum(ctx, SandboxFilter{Worker: "w"}); return err }, "(worker_id=?)", "sandboxes_"},
 		"loads":             {func(t *tx) error { _, err := t.Workers().Loads(ctx); return err }, "SCAN sandboxes USING", "sandboxes_"},
 		"get":               {func(t *tx) error { _, err := t.Leases().Get(ctx, "x"); return ignoreNotFound(err) }, "(resource_id=?)", "leases_pkey"},
 		"leases of holder":  {func(t *tx) error { _, err := t.Leases().List(ctx, "w", Page{}); return err }, "INDEX leases_holder (holder_id=?)", "leases_holder"},

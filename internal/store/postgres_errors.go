@@ -23,7 +23,10 @@ func postgresDialect(password string) *dialect {
 		rowLock: " FOR NO KEY UPDATE",
 		hold:    `SELECT pg_advisory_xact_lock(hashtextextended(CAST($1 AS TEXT) || current_schema(), 0))`,
 		members: func(argument string) string { return "json_each_text(CAST(CAST(" + argument + " AS TEXT) AS JSON))" },
-		words:   map[string]string{"serial": "BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY"},
+		integer: func(column, key string) string {
+			return "CAST(CAST(" + column + " AS JSON) ->> '" + key + "' AS BIGINT)"
+		},
+		words: map[string]string{"serial": "BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY"},
 		translate: func(err error) error {
 			return translatePostgres(redacted(err, password))
 		},

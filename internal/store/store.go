@@ -20,8 +20,8 @@ type Store interface {
 	// (a busy database), so it must have no effect outside the transaction. An error from write rolls back, and so does a
 	// context that ends before write returned. Write must not call Update itself: writers may take turns.
 	//
-	// A sandbox, lease or key that is read by its name stays as it was read until the end, and a Count too; another list may
-	// be out of date before the end. CodeUnavailable may mean that a commit got no answer: whether it took place is then
+	// A sandbox, lease or key that is read by its name stays as it was read until the end, and a Count or Sum too; another list
+	// may be out of date before the end. CodeUnavailable may mean that a commit got no answer: whether it took place is then
 	// not known.
 	Update(ctx context.Context, write func(Tx) error) error
 	// Cluster gives this database's identity.
@@ -74,6 +74,9 @@ type Sandboxes interface {
 	// Count counts what List would give without its limit. In an Update the answer holds until the end among those who
 	// count with the same filter: they take turns, so that a limit that all of them keep to is kept exactly.
 	Count(ctx context.Context, filter SandboxFilter) (int, error)
+	// Sum adds up what the rows that List would give take, with Count's promise: those who sum with the same filter take
+	// turns.
+	Sum(ctx context.Context, filter SandboxFilter) (stacyvm.Usage, error)
 	// Apply is the fenced write of an owner's report: it changes the row only when it still carries fence and its state
 	// may become change.State. CodeStaleEpoch: another fence; CodeConflict: the state does not allow it.
 	Apply(ctx context.Context, id stacyvm.SandboxID, fence stacyvm.Fence, change Change) (stacyvm.Sandbox, error)
@@ -160,9 +163,9 @@ type Workers interface {
 	Get(ctx context.Context, id stacyvm.WorkerID) (stacyvm.Worker, error)
 	// List gives all, by id.
 	List(ctx context.Context, page Page) ([]stacyvm.Worker, error)
-	// Loads counts the active sandboxes of each worker that has some. It waits for nobody, not even in an Update: what
-	// others are adding meanwhile is not in it.
-	Loads(ctx context.Context) (map[stacyvm.WorkerID]int, error)
+	// Loads adds up what the active sandboxes of each worker take; a worker without one is not in it. It waits for nobody,
+	// not even in an Update: what others are adding meanwhile is not in it.
+	Loads(ctx context.Context) (map[stacyvm.WorkerID]stacyvm.Usage, error)
 	// Delete forgets a worker. CodeNotFound.
 	Delete(ctx context.Context, id stacyvm.WorkerID) error
 }

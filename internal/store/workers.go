@@ -55,19 +55,14 @@ func (t workers) List(ctx context.Context, page Page) ([]stacyvm.Worker, error) 
 }
 
 // Loads implements Workers.
-func (t workers) Loads(ctx context.Context) (map[stacyvm.WorkerID]int, error) {
-	type load struct {
-		worker stacyvm.WorkerID
-		active int
-	}
-	rows, err := all(ctx, t.tx, func(row scanner) (l load, err error) {
-		err = row.Scan(&l.worker, &l.active)
-		return l, err
-	}, `SELECT worker_id, count(*) FROM sandboxes WHERE `+active+` GROUP BY worker_id`)
-	loads := make(map[stacyvm.WorkerID]int, len(rows))
-	for _, l := range rows {
-		loads[l.worker] = l.active
-	}
+func (t workers) Loads(ctx context.Context) (map[stacyvm.WorkerID]stacyvm.Usage, error) {
+	loads := map[stacyvm.WorkerID]stacyvm.Usage{}
+	_, err := all(ctx, t.tx, func(row scanner) (u stacyvm.Usage, err error) {
+		var worker stacyvm.WorkerID
+		err = row.Scan(&worker, &u.Sandboxes, &u.MemoryMB, &u.VCPUs)
+		loads[worker] = u
+		return u, err
+	}, `SELECT worker_id, `+t.usage()+` FROM sandboxes WHERE `+active+` GROUP BY worker_id`)
 	return loads, err
 }
 

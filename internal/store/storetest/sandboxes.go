@@ -95,30 +95,6 @@ func sandboxLists(r *rig) {
 	}
 }
 
-// workerLoads counts each worker's sandboxes.
-func workerLoads(r *rig) {
-	loads := func() (found map[stacyvm.WorkerID]int) {
-		r.view(func(ctx context.Context, tx store.Tx) (err error) {
-			found, err = tx.Workers().Loads(ctx)
-			return err
-		})
-		return found
-	}
-	if got := loads(); len(got) != 0 {
-		r.Errorf("an empty database has %v", got)
-	}
-	for i, worker := range []stacyvm.WorkerID{"w1", "w1", "w2", "w1", "w3"} {
-		row := r.insert(func(s *stacyvm.Sandbox) { s.WorkerID = worker })
-		if i > 2 {
-			_, err := r.apply(row.ID, row.Fence, store.Change{State: stacyvm.StateDestroyed})
-			r.must(err)
-		}
-	}
-	if diff := cmp.Diff(map[stacyvm.WorkerID]int{"w1": 2, "w2": 1}, loads()); diff != "" {
-		r.Error(diff)
-	}
-}
-
 // sandboxPages walks a list whose rows share their time of creation, and that grows at its head meanwhile.
 func sandboxPages(r *rig) {
 	const rows = 45
