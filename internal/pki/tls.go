@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"sync"
 	"time"
 )
@@ -22,7 +23,7 @@ const (
 
 // Files are what one side of a connection needs.
 type Files struct {
-	Certificate string // its own certificate
+	Certificate string // its own certificate; "": none, as a client may have
 	Key         string // "": in the same file as the certificate
 	Authorities string // the bundle that it trusts
 }
@@ -74,6 +75,9 @@ func Load(files Files, options Options) (*Credentials, error) {
 }
 
 func (c *Credentials) paths() []string {
+	if c.files.Certificate == "" {
+		return []string{c.files.Authorities}
+	}
 	return []string{c.files.Certificate, c.files.Key, c.files.Authorities}
 }
 
@@ -83,24 +87,33 @@ func (c *Credentials) load(now time.Time) (loaded, error) {
 	if err != nil {
 		return loaded{}, err
 	}
-	certificate, err := readPEM(c.files.Certificate, false)
-	if err != nil {
-		return loaded{}, err
-	}
-	key, err := readPEM(c.files.Key, true)
-	if err != nil {
-		return loaded{}, err
-	}
-	pair, err := tls.X509KeyPair(certificate, key)
-	if err != nil {
-		return loaded{}, fmt.Errorf("%s: %w", c.files.Certificate, err)
-	}
 	authorities, err := readBundle(c.files.Authorities)
 	if err != nil {
 		return loaded{}, err
 	}
-	sendAuthority(&pair, authorities)
-	return loaded{certificate: &pair, authorities: poolOf(authorities), seen: seen, read: now}, nil
+	next := loaded{certificate: &tls.Certificate{}, authorities: poolOf(authorities), seen: seen, read: now}
+	if c.files.Certificate != "" {
+		next.certificate, err = readPair(c.files)
+		sendAuthority(next.certificate, authorities)
+	}
+	return next, err
+}
+
+func readPair(files Files) (*tls.Certificate, error) {
+	none := &tls.Certificate{}
+	certificate, err := readPEM(files.Certificate, false)
+	if err != nil {
+		return none, err
+	}
+	key, err := readPEM(files.Key, true)
+	if err != nil {
+		return none, err
+	}
+	pair, err := tls.X509KeyPair(certificate, key)
+	if err != nil {
+		return none, fmt.Errorf("%s: %w", files.Certificate, err)
+	}
+	return &pair, nil
 }
 
 // sendAuthority adds the authority to what is sent in handshakes, so that somebody who knows its fingerprint alone can check
@@ -233,6 +246,25 @@ func (c *Credentials) Server(optional bool) *tls.Config {
 // OfWorker makes the configuration of a connection to a worker. It is known by the id in its certificate, whatever its address.
 func (c *Credentials) OfWorker(id string) *tls.Config {
 	return c.client("", func(party Party) bool { return party == Party{RoleWorker, id} })
+}
+
+// OfHost makes the configuration of a connection to a worker that is known by a host name in its certificate, as other
+// authorities than stacyvm's give it. A certificate that names a party of stacyvm must be the worker's all the same.
+func (c *Credentials) OfHost(host, id string) *tls.Config {
+	return c.client(host, func(party Party) bool { return party == Party{} || party == Party{RoleWorker, id} })
+}
+
+// Hosts are the names and addresses in the party's own certificate.
+func (c *Credentials) Hosts() []string {
+	leaf := c.present().certificate.Leaf
+	if leaf == nil {
+		return nil
+	}
+	hosts := slices.Clone(leaf.DNSNames)
+	for _, address := range leaf.IPAddresses {
+		hosts = append(hosts, address.String())
+	}
+	return hosts
 }
 
 // OfServer makes the configuration of a connection to a control plane, whose certificate has to name the host or address. A
