@@ -37,10 +37,10 @@ func ProcessesOf(dir string) []Process {
 }
 
 // Launcher gives the launcher's process id, 0 without one.
-func (s *Server) Launcher() int {
-	for _, p := range ProcessesOf(s.Dir) {
-		if strings.Contains(p.Program, "stacyvm-sentry") && strings.Contains(p.Command, " launch ") {
-			return p.PID
+func (p *Program) Launcher() int {
+	for _, process := range ProcessesOf(p.Dir) {
+		if strings.Contains(process.Program, "stacyvm-sentry") && strings.Contains(process.Command, " launch ") {
+			return process.PID
 		}
 	}
 	return 0
@@ -48,23 +48,23 @@ func (s *Server) Launcher() int {
 
 // Sentries gives the sandboxes that have a sentry process, with its process id. The sandbox's directory is on the
 // process's command line: …/sandboxes/ID.
-func (s *Server) Sentries() map[string]int {
+func (p *Program) Sentries() map[string]int {
 	found := map[string]int{}
-	for _, p := range ProcessesOf(s.Dir) {
-		if !strings.Contains(p.Command, " boot ") {
+	for _, process := range ProcessesOf(p.Dir) {
+		if !strings.Contains(process.Command, " boot ") {
 			continue
 		}
-		if _, after, ok := strings.Cut(p.Command, "/sandboxes/"); ok {
+		if _, after, ok := strings.Cut(process.Command, "/sandboxes/"); ok {
 			id, _, _ := strings.Cut(after, " ")
 			id, _, _ = strings.Cut(id, "/")
-			found[id] = p.PID
+			found[id] = process.PID
 		}
 	}
 	return found
 }
 
-// Leftovers lists what of the server is on the machine: processes, mounts, control groups.
-func (s *Server) Leftovers() []string { return append(Leftovers(s.Dir), s.controlGroups()...) }
+// Leftovers lists what of the program is on the machine: processes, mounts, control groups.
+func (p *Program) Leftovers() []string { return append(Leftovers(p.Dir), p.controlGroups()...) }
 
 // Leftovers lists the processes and mounts that belong to a directory.
 func Leftovers(dir string) []string {
@@ -85,8 +85,8 @@ func Leftovers(dir string) []string {
 }
 
 // controlGroups lists the groups of the server's sandboxes, whose names begin with a hash of the engine's directory.
-func (s *Server) controlGroups() []string {
-	dir, err := filepath.EvalSymlinks(filepath.Join(s.DataDir(), "engines", "gvisor"))
+func (p *Program) controlGroups() []string {
+	dir, err := filepath.EvalSymlinks(filepath.Join(p.DataDir(), "engines", "gvisor"))
 	if err != nil {
 		return nil // no engine directory, no group
 	}
