@@ -81,6 +81,9 @@ type Config struct {
 	Session string         // random per process
 	// Offer looks at the machine; it is called before each heartbeat.
 	Offer func(context.Context) (Offer, error)
+	// Confirmed reports whether the machine itself knows that a fence was its sandbox's, as of one whose lease was given up and
+	// whose runtime is still to be removed; nil: it knows none.
+	Confirmed func(stacyvm.Ref) bool
 	// HeartbeatEvery is the pause between heartbeats; 0: the default.
 	HeartbeatEvery time.Duration
 	Logger         *slog.Logger // nil: none
@@ -136,9 +139,22 @@ func (m *Member) Gate() error { return m.gate.check(m.clock.now()) }
 // Draining reports whether the worker takes no new sandboxes because it ends.
 func (m *Member) Draining() bool { return m.draining.Load() }
 
+// acts reports whether the session was ever the worker's.
+func (m *Member) acts() bool {
+	select {
+	case <-m.ready:
+		return true
+	default:
+		return false
+	}
+}
+
 // Drain takes no new sandboxes from now on, and tells so. A control plane that does not answer learns it by the refusals.
 func (m *Member) Drain(ctx context.Context) error {
 	m.draining.Store(true)
+	if !m.acts() {
+		return nil
+	}
 	return m.beat(ctx, false)
 }
 
@@ -146,7 +162,7 @@ func (m *Member) Drain(ctx context.Context) error {
 // and nobody takes the sandboxes meanwhile. It changes nothing when another process is the worker already.
 func (m *Member) Leave(ctx context.Context) error {
 	m.gate.shut(errLeft)
-	if m.gate.fenced() {
+	if !m.acts() || m.gate.fenced() {
 		return nil
 	}
 	return m.ask(ctx, func(ctx context.Context, plane ControlPlane) error {

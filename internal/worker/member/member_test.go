@@ -262,6 +262,10 @@ func TestConfirm(t *testing.T) {
 		confirm("the one before", at(fence+1), stacyvm.CodeStaleEpoch, 0)
 		other := stacyvm.Ref{ID: "sb-000000000000000000000002", Fence: at(1).Fence}
 		confirm("another's sandbox", other, stacyvm.CodeNotFound, 1)
+		p.config.Confirmed = func(asked stacyvm.Ref) bool { return asked == other || asked == at(fence) }
+		confirm("what the machine knows of one that it does not hold", other, "", 0)
+		confirm("what the machine knows of one that it holds", at(fence), stacyvm.CodeStaleEpoch, 0)
+		p.config.Confirmed = nil
 		a.set(absent)
 		confirm("without an answer", other, stacyvm.CodeUnavailable, 0)
 		a.set(fine)
@@ -299,4 +303,22 @@ func TestJitter(t *testing.T) {
 	if low, high := slices.Min(all), slices.Max(all); low < 9*time.Second || high > 11*time.Second || high-low < time.Second {
 		t.Errorf("from %v to %v", low, high)
 	}
+}
+
+// TestEndBeforeTheStart: a worker that no control plane has seen tells nobody of its end.
+func TestEndBeforeTheStart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(box)
+		a := c.planes(1)[0]
+		a.set(absent)
+		p := launch(t, "one", 1, a)
+		time.Sleep(11 * time.Second)
+		a.set(fine)
+		if err := errors.Join(p.Drain(t.Context()), p.end(), p.Leave(t.Context())); err != nil {
+			t.Error(err)
+		}
+		if len(c.beats) != 0 || c.session != "" || c.handed {
+			t.Errorf("it told %+v", c.beats)
+		}
+	})
 }

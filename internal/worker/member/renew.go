@@ -66,9 +66,7 @@ func (m *Member) renewOnce(ctx context.Context) error {
 	}
 	m.fences.learn(round, answer.Fences)
 	m.gate.extend(sent)
-	select {
-	case <-m.ready:
-	default:
+	if !m.acts() {
 		close(m.ready)
 	}
 	return nil
