@@ -9,6 +9,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -31,6 +32,8 @@ type Options struct {
 	UserID   string // sent as X-User-ID: owner of new sandboxes and name in the audit
 	// HTTPClient sends the requests; nil is a client without an overall time limit, so that streams may last.
 	HTTPClient *http.Client
+	// TLS is for https without an HTTPClient: whom to believe, and the caller's own certificate. nil: the machine's authorities.
+	TLS *tls.Config
 	// Patience bounds how long output, input and waiting survive an absent server; 0 is DefaultPatience.
 	Patience time.Duration
 }
@@ -57,6 +60,11 @@ func New(baseURL string, options Options) (*Client, error) {
 	}
 	if c.http == nil {
 		c.http = &http.Client{}
+		if options.TLS != nil {
+			transport := http.DefaultTransport.(*http.Transport).Clone()
+			transport.TLSClientConfig = options.TLS
+			c.http.Transport = transport
+		}
 	}
 	if c.patience <= 0 {
 		c.patience = DefaultPatience

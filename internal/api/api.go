@@ -36,7 +36,9 @@ type Config struct {
 	AllowedHosts []string
 	// PreviewDomain is told to clients in each sandbox; empty: left out.
 	PreviewDomain string
-	// Draining reports that the server is about to stop: it is not ready then and takes nothing new. nil: never.
+	// Leaving reports that the server will stop: it is not ready then. nil: when Draining does.
+	Leaving func() bool
+	// Draining reports that the server is about to stop: it takes nothing new. nil: never.
 	Draining  func() bool
 	RateLimit RateLimit
 	Logger    *slog.Logger // nil: no log
@@ -80,6 +82,9 @@ func New(config Config) http.Handler {
 func build(config Config) *api {
 	if config.Draining == nil {
 		config.Draining = func() bool { return false }
+	}
+	if config.Leaving == nil {
+		config.Leaving = config.Draining
 	}
 	if config.Logger == nil {
 		config.Logger = slog.New(slog.DiscardHandler)

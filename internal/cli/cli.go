@@ -4,6 +4,8 @@ package cli
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"os"
@@ -27,6 +29,7 @@ type app struct {
 	stdout, stderr *os.File
 	server         string
 	apiKey         string
+	caFile         string
 	configFile     string
 	output         string // json or table, of commands that have a table
 	exit           int
@@ -78,19 +81,21 @@ move files, destroy it.`,
 	flags := root.PersistentFlags()
 	flags.StringVar(&a.server, "server", orDefault(os.Getenv("STACYVM_SERVER"), client.DefaultURL), "`address` of the server (STACYVM_SERVER)")
 	flags.StringVar(&a.apiKey, "api-key", "", "client `key`; better given as STACYVM_API_KEY, which other users of this machine cannot see")
+	flags.StringVar(&a.caFile, "ca-file", "", "`file` with the authorities of an https server, such as ca-bundle.pem (STACYVM_CA_FILE); else this machine's")
 	flags.StringVar(&a.configFile, "config", "", "configuration `file` (STACYVM_CONFIG)")
 	root.SetFlagErrorFunc(flagError)
 	help := helpCommand()
 	root.SetHelpCommand(help)
+	remote := []string{"server", "api-key", "ca-file"} // flags of commands that ask a server
 	addGroup(root, "Sandboxes:", []string{"config"}, a.spawnCommand(), a.listCommand(), a.killCommand())
 	addGroup(root, "Sandboxes:", []string{"config"}, a.eventsCommand())
 	addGroup(root, "In a sandbox:", []string{"config"}, a.execCommand(), a.attachCommand(), a.psCommand(), a.logsCommand(), a.copyCommand())
-	addGroup(root, "On this machine:", []string{"server", "api-key"}, a.runCommand(), a.serveCommand(), a.imageCommand(), a.configCommand(), a.doctorCommand())
-	addGroup(root, "Upkeep:", []string{"server", "api-key"}, a.dbCommand(), a.upgradeCommand())
+	addGroup(root, "On this machine:", remote, a.runCommand(), a.serveCommand(), a.imageCommand(), a.configCommand(), a.doctorCommand())
+	addGroup(root, "Upkeep:", remote, a.dbCommand(), a.upgradeCommand())
 	addGroup(root, "Upkeep:", nil, a.supportCommand())
-	addGroup(root, "Cluster:", []string{"server", "api-key"}, a.workerCommand())
-	addGroup(root, "Cluster:", []string{"server", "api-key", "config"}, a.pkiCommand())
-	addGroup(root, otherGroup, []string{"server", "api-key", "config"}, a.versionCommand(), help, completionCommand(root))
+	addGroup(root, "Cluster:", remote, a.workerCommand())
+	addGroup(root, "Cluster:", append(remote, "config"), a.pkiCommand())
+	addGroup(root, otherGroup, append(remote, "config"), a.versionCommand(), help, completionCommand(root))
 	return root
 }
 
@@ -117,6 +122,9 @@ func (a *app) explain(err error) string {
 	case errors.Is(err, context.Canceled):
 		return "interrupted"
 	}
+	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+		return err.Error() + ": name the file with the server's authorities with --ca-file"
+	}
 	if known, ok := errors.AsType[*stacyvm.Error](err); ok {
 		return strings.TrimPrefix(err.Error(), string(known.Code)+": ") // the code is for programs
 	}
@@ -125,11 +133,34 @@ func (a *app) explain(err error) string {
 
 // client connects to the server that the flags name.
 func (a *app) client() (*client.Client, error) {
-	c, err := client.New(a.server, client.Options{APIKey: orDefault(a.apiKey, os.Getenv("STACYVM_API_KEY")), UserID: os.Getenv("STACYVM_USER_ID")})
+	trusted, err := a.trusted()
+	if err != nil {
+		return nil, err
+	}
+	c, err := client.New(a.server, client.Options{
+		APIKey: orDefault(a.apiKey, os.Getenv("STACYVM_API_KEY")), UserID: os.Getenv("STACYVM_USER_ID"), TLS: trusted,
+	})
 	if err != nil {
 		return nil, fmt.Errorf("--server: %w", err)
 	}
 	return c, nil
+}
+
+// trusted gives the TLS of a server that this machine's own authorities do not vouch for; nil: theirs do.
+func (a *app) trusted() (*tls.Config, error) {
+	path := orDefault(a.caFile, os.Getenv("STACYVM_CA_FILE"))
+	if path == "" {
+		return nil, nil
+	}
+	bundle, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("--ca-file: %w", err)
+	}
+	authorities := x509.NewCertPool()
+	if !authorities.AppendCertsFromPEM(bundle) {
+		return nil, fmt.Errorf("--ca-file: %s holds no certificate", path)
+	}
+	return &tls.Config{RootCAs: authorities, MinVersion: tls.VersionTLS12}, nil
 }
 
 // interruptible ends the context at the first Ctrl-C or SIGTERM; the second one ends the program.

@@ -31,13 +31,15 @@ import (
 type parts struct {
 	store      store.Store
 	engines    []engine.Engine
-	worker     *local.Worker
+	worker     *local.Worker // nil: a control plane alone
+	fleet      *fleet
 	service    *control.Service
 	reconciler *reconcile.Reconciler
 }
 
-// assemble opens everything in p. After an error everything is closed again.
-func assemble(ctx context.Context, c config.Config, p place, log *slog.Logger) (made *parts, err error) {
+// assemble opens everything in p; t is what workers of other machines are called with. After an error everything is closed
+// again.
+func assemble(ctx context.Context, c config.Config, p place, t *trust, log *slog.Logger) (made *parts, err error) {
 	made = &parts{}
 	defer func() {
 		if err != nil {
@@ -47,11 +49,15 @@ func assemble(ctx context.Context, c config.Config, p place, log *slog.Logger) (
 	if c.Worker.ID, err = workerName(c); err != nil {
 		return made, err
 	}
-	if err := made.openWorker(c, p, log); err != nil {
-		return made, err
-	}
-	if err := checkDefault(ctx, made.worker); err != nil {
-		return made, err
+	var own worker.Worker // stays nil without one
+	if c.Server.Worker {
+		if err := made.openWorker(c, p, log); err != nil {
+			return made, err
+		}
+		if err := checkDefault(ctx, made.worker); err != nil {
+			return made, err
+		}
+		own = made.worker
 	}
 	if made.store, err = store.Open(ctx, storeConfig(c, p.database)); err != nil {
 		return made, err
@@ -61,12 +67,14 @@ func assemble(ctx context.Context, c config.Config, p place, log *slog.Logger) (
 	if err != nil {
 		return made, err
 	}
+	made.fleet = &fleet{self: self, own: own, store: made.store, dial: t.dial, log: log}
 	made.reconciler = reconcile.New(reconcile.Config{
-		Store: made.store, Worker: made.worker, Self: self, Session: session, Hostname: hostname, Logger: log,
+		Store: made.store, Self: self, Session: session, Worker: own, Hostname: hostname, Capacity: capacityOf(c),
+		Workers: made.fleet.worker, AuditRetention: c.Auth.AdminAuditRetention, Logger: log,
 	})
 	made.service = control.New(control.Config{
 		Store: made.store, Self: self, Session: session, Defaults: defaults(c), AuditSync: c.Audit.Sync,
-		Workers:   only(self, made.worker),
+		Workers:   made.fleet.worker,
 		Recovered: made.reconciler.Recovered,
 		Logger:    log,
 	})
@@ -109,13 +117,11 @@ func (m *parts) openWorker(c config.Config, p place, log *slog.Logger) (err erro
 	return err
 }
 
-// only finds the one worker of this process.
-func only(self stacyvm.WorkerID, w worker.Worker) func(stacyvm.WorkerID) (worker.Worker, error) {
-	return func(id stacyvm.WorkerID) (worker.Worker, error) {
-		if id != self {
-			return nil, stacyvm.Errorf(stacyvm.CodeUnavailable, "worker %s is not served by this process", id)
-		}
-		return w, nil
+// capacityOf is what the worker in a server offers: what the configuration says, and else as much as is asked for.
+func capacityOf(c config.Config) stacyvm.Capacity {
+	return stacyvm.Capacity{
+		MaxSandboxes: c.Worker.MaxSandboxes, MemoryMB: c.Worker.MemoryMB, VCPUs: c.Worker.VCPUs,
+		PreviewDomain: cmp.Or(c.Worker.PreviewDomain, c.Server.PreviewDomain), Labels: c.Worker.Labels,
 	}
 }
 
@@ -200,6 +206,9 @@ func checkDefault(ctx context.Context, w worker.Worker) error {
 // close lets go of everything; sandboxes stay when their engine survives.
 func (m *parts) close() error {
 	var failures []error
+	if m.fleet != nil {
+		m.fleet.close()
+	}
 	if m.worker != nil {
 		failures = append(failures, m.worker.Close())
 	}

@@ -49,6 +49,7 @@ type Private struct {
 func StartPrivate(ctx context.Context, options Options) (p *Private, err error) {
 	c := options.Config
 	c.Database.Driver = "sqlite"
+	c.Server.Worker = true // whatever a server with the same configuration is
 	if err := makeDataDir(c.DataDir); err != nil {
 		return nil, err
 	}
@@ -59,7 +60,7 @@ func StartPrivate(ctx context.Context, options Options) (p *Private, err error) 
 	if p.dir, p.held, err = claimDir(c.DataDir); err != nil {
 		return nil, err
 	}
-	if p.parts, err = assemble(ctx, c, privatePlace(c.DataDir, p.dir), options.Logger); err != nil {
+	if p.parts, err = assemble(ctx, c, privatePlace(c.DataDir, p.dir), &trust{}, options.Logger); err != nil {
 		p.held.release()
 		return nil, errors.Join(err, os.RemoveAll(p.dir))
 	}
@@ -111,7 +112,7 @@ func (p *Private) serve(options Options) error {
 	}
 	ready := make(chan struct{})
 	options.Ready = func(string) { close(ready) }
-	s := newServer(options, p.parts, auth.Keys{})
+	s := newServer(options, p.parts, auth.Keys{}, &trust{})
 	ctx, cancel := context.WithCancel(context.Background()) // the caller ends it with Close
 	p.cancel = cancel
 	go func() { p.ended <- s.run(ctx, listener) }()

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -33,6 +34,9 @@ const (
 	startWithin = 10 * time.Second
 	// streamsEnd is how long after the order to stop streams go on, so that short requests end by themselves.
 	streamsEnd = time.Second
+	// noticeTime is how long a server that has others beside it says that it is not ready before it refuses requests: whoever
+	// balances between them sends new ones elsewhere meanwhile.
+	noticeTime = 5 * time.Second
 )
 
 // Options say what to serve.
@@ -64,12 +68,19 @@ func Serve(ctx context.Context, options Options) error {
 		return stacyvm.Wrap(stacyvm.CodeConflict, err, fmt.Sprintf("cannot listen at %s port %d", c.Server.Host, c.Server.Port))
 	}
 	defer listener.Close()
-	made, err := assemble(ctx, c, sharedPlace(c.DataDir, c.DatabasePath()), options.Logger)
+	t, err := newTrust(c, options.Logger)
 	if err != nil {
 		return err
 	}
-	s := newServer(options, made, keysOf(c))
-	loops := []func(context.Context) error{func(ctx context.Context) error { return sweepLoop(ctx, c, options.Logger) }}
+	made, err := assemble(ctx, c, sharedPlace(c.DataDir, c.DatabasePath()), t, options.Logger)
+	if err != nil {
+		return err
+	}
+	s := newServer(options, made, keysOf(c), t)
+	if c.Postgres() {
+		s.notice = noticeTime
+	}
+	loops := []func(context.Context) error{made.fleet.run, func(ctx context.Context) error { return sweepLoop(ctx, c, options.Logger) }}
 	return errors.Join(s.run(ctx, netutil.LimitListener(listener, maxConnections), loops...), made.close())
 }
 
@@ -81,14 +92,16 @@ func keysOf(c config.Config) auth.Keys {
 type server struct {
 	parts    *parts
 	http     *http.Server
+	notice   time.Duration
 	shutdown time.Duration
-	draining atomic.Bool
+	leaving  atomic.Bool // not ready any more
+	draining atomic.Bool // takes nothing new
 	ready    func(string)
 	log      *slog.Logger
 	streams  context.CancelFunc // ends long requests
 }
 
-func newServer(options Options, made *parts, keys auth.Keys) *server {
+func newServer(options Options, made *parts, keys auth.Keys, t *trust) *server {
 	c := options.Config
 	s := &server{parts: made, shutdown: c.Server.ShutdownTimeout, ready: options.Ready, log: options.Logger}
 	handler := api.New(api.Config{
@@ -97,8 +110,9 @@ func newServer(options Options, made *parts, keys auth.Keys) *server {
 		Version:        options.Version,
 		Started:        time.Now(),
 		AllowedOrigins: c.Server.CORSAllowedOrigins,
-		AllowedHosts:   append([]string{c.Server.Host}, c.Server.AllowedHosts...),
+		AllowedHosts:   slices.Concat([]string{c.Server.Host, hostOf(c.Server.URL)}, t.hosts, c.Server.AllowedHosts),
 		PreviewDomain:  c.Server.PreviewDomain,
+		Leaving:        s.leaving.Load,
 		Draining:       s.draining.Load,
 		RateLimit:      api.RateLimit{Enabled: c.RateLimit.Enabled, PerMinute: c.RateLimit.RequestsPerMinute, Burst: c.RateLimit.Burst},
 		Logger:         options.Logger,
@@ -107,6 +121,7 @@ func newServer(options Options, made *parts, keys auth.Keys) *server {
 	s.streams = cancel
 	s.http = &http.Server{
 		Handler:           handler,
+		TLSConfig:         t.listener,
 		MaxHeaderBytes:    headerBytes,
 		ReadHeaderTimeout: headerTime,
 		IdleTimeout:       idleTime,
@@ -116,15 +131,19 @@ func newServer(options Options, made *parts, keys auth.Keys) *server {
 	return s
 }
 
-// run serves until ctx ends or a part fails. The audit writer ends last, after the last request.
+// run serves until ctx ends or a part fails. Leases and duties are kept up until the last request has ended; the audit writer
+// ends after that.
 func (s *server) run(ctx context.Context, listener net.Listener, loops ...func(context.Context) error) error {
 	defer s.streams()
 	writing, stopWriting := context.WithCancel(context.Background())
 	writer := make(chan error, 1)
 	go func() { writer <- s.parts.service.Background(writing) }()
 
+	acting, rest := context.WithCancel(context.Background())
+	reconciling := make(chan error, 1)
+	go func() { reconciling <- s.parts.reconciler.Run(acting) }()
+
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return s.parts.reconciler.Run(ctx) })
 	for _, loop := range loops {
 		group.Go(func() error { return loop(ctx) })
 	}
@@ -134,6 +153,8 @@ func (s *server) run(ctx context.Context, listener net.Listener, loops ...func(c
 		return s.drain()
 	})
 	err := group.Wait()
+	rest()
+	err = errors.Join(err, <-reconciling)
 	stopWriting()
 	return errors.Join(err, <-writer)
 }
@@ -147,19 +168,26 @@ func (s *server) serve(ctx context.Context, listener net.Listener) error {
 	case <-ctx.Done():
 		return nil
 	}
-	if s.ready != nil {
-		s.ready("http://" + listener.Addr().String())
+	scheme, serve := "http://", s.http.Serve
+	if s.http.TLSConfig != nil {
+		scheme, serve = "https://", func(l net.Listener) error { return s.http.ServeTLS(l, "", "") }
 	}
-	if err := s.http.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+	if s.ready != nil {
+		s.ready(scheme + listener.Addr().String())
+	}
+	if err := serve(listener); !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
 	return nil
 }
 
-// drain refuses new requests, lets short ones finish and ends streams, whose readers come back with their offset.
+// drain says for a while that the server is not ready, refuses new requests then, lets short ones finish and ends streams, whose
+// readers come back with their offset.
 func (s *server) drain() error {
-	s.draining.Store(true)
 	s.log.Info("stopping")
+	s.leaving.Store(true)
+	time.Sleep(s.notice)
+	s.draining.Store(true)
 	ctx, cancel := context.WithTimeout(context.Background(), max(s.shutdown, streamsEnd))
 	defer cancel()
 	end := time.AfterFunc(streamsEnd, s.streams)
