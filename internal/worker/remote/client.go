@@ -66,7 +66,7 @@ func NewClient(config ClientConfig) (*Client, error) {
 	c := &Client{config: config, base: at.Scheme + "://" + at.Host, conns: newConnections()}
 	c.http = &http.Transport{
 		DialContext:            c.conns.dial,
-		TLSClientConfig:        config.TLS,
+		TLSClientConfig:        config.TLS.Clone(), // the transport changes it
 		TLSHandshakeTimeout:    handshakeWithin,
 		Protocols:              new(http.Protocols),
 		DisableCompression:     true,

@@ -128,6 +128,8 @@ type listener struct {
 	address string
 	server  *http.Server
 	done    chan error
+	// accepted counts connections.
+	accepted atomic.Int32
 }
 
 // listen serves until the test ends; without a TLS configuration in the clear.
@@ -148,8 +150,13 @@ func (l *listener) open(t testing.TB) {
 	}
 	l.address = socket.Addr().String()
 	l.server = &http.Server{
-		TLSConfig: l.tls, ErrorLog: log.New(io.Discard, "", 0),
+		TLSConfig: l.tls.Clone(), ErrorLog: log.New(io.Discard, "", 0),
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { (*l.handler.Load()).ServeHTTP(w, r) }),
+	}
+	l.server.ConnState = func(_ net.Conn, state http.ConnState) {
+		if state == http.StateNew {
+			l.accepted.Add(1)
+		}
 	}
 	remote.Tune(l.server)
 	l.done = make(chan error, 1)
