@@ -30,6 +30,7 @@ type duties struct {
 	workers   func(stacyvm.WorkerID) (worker.Worker, error)
 	retention time.Duration
 	begin     func(*duty) // is told of each that is gained
+	follows   bool        // of Keep alone: what an earlier process of the same name has left is ours
 
 	mu      sync.Mutex
 	held    map[string]*duty
@@ -37,7 +38,7 @@ type duties struct {
 }
 
 func newDuties(p process, config Config) *duties {
-	d := &duties{process: p, workers: config.Workers, retention: config.AuditRetention, begin: func(*duty) {}, held: map[string]*duty{}}
+	d := &duties{process: p, workers: config.Workers, retention: config.AuditRetention, begin: func(*duty) {}, follows: true, held: map[string]*duty{}}
 	if config.Worker != nil {
 		d.own = p.self
 	}
@@ -115,13 +116,25 @@ func (d *duties) keep(ctx context.Context, sent time.Time) error {
 			needless = append(needless, one)
 		}
 	}
-	var renewed, gained []stacyvm.Lease
+	var gained []stacyvm.Lease
+	alive := map[string]bool{}
 	if len(held)+len(free)+len(needless) > 0 {
 		err = d.store.Update(ctx, func(tx store.Tx) (err error) {
-			if renewed, err = tx.Leases().Renew(ctx, d.self, d.session, held, stacyvm.LeaseTTL); err != nil {
+			renewed, err := tx.Leases().Renew(ctx, d.self, d.session, held, stacyvm.LeaseTTL)
+			if err != nil {
 				return err
 			}
-			if gained, err = d.acquire(ctx, tx, free); err != nil {
+			clear(alive)
+			for _, lease := range renewed {
+				alive[lease.Resource] = true
+			}
+			open := slices.Clone(free)
+			for _, h := range held { // what ran out may be free
+				if !alive[h.Resource] {
+					open = append(open, h.Resource)
+				}
+			}
+			if gained, err = d.acquire(ctx, tx, open); err != nil {
 				return err
 			}
 			return d.letGo(ctx, tx, needless)
@@ -130,10 +143,7 @@ func (d *duties) keep(ctx context.Context, sent time.Time) error {
 	if err != nil {
 		return err
 	}
-	alive := map[string]bool{}
-	for _, lease := range renewed {
-		alive[lease.Resource] = true
-	}
+	d.follows = false
 	d.drop(func(name string) bool { return !alive[name] })
 	d.gain(gained, wanted, sent)
 	return nil
@@ -165,21 +175,22 @@ func (d *duties) look(ctx context.Context) (wanted map[string]stacyvm.WorkerID, 
 			if err != nil && stacyvm.CodeOf(err) != stacyvm.CodeNotFound {
 				return err
 			}
-			if err != nil || lease.Holder == "" || lease.Holder == d.self || !now.Before(lease.ExpiresAt.Add(stacyvm.LeaseGrace)) {
+			ours := lease.Holder == d.self && (d.follows || lease.Session == d.session)
+			if err != nil || lease.Holder == "" || ours || !now.Before(lease.ExpiresAt.Add(stacyvm.LeaseGrace)) {
 				free = append(free, name)
 			}
 		}
 		return nil
 	})
-	slices.Sort(free) // so that processes that take the same ones do not wait for each other crosswise
 	return wanted, free, err
 }
 
-// acquire takes what is still free.
+// acquire takes what is still free, in one order, so that processes that take the same ones do not wait for each other crosswise.
 func (d *duties) acquire(ctx context.Context, tx store.Tx, free []string) (gained []stacyvm.Lease, err error) {
+	slices.Sort(free)
 	for _, name := range free {
 		lease, err := tx.Leases().Acquire(ctx, store.LeaseRequest{
-			Resource: name, Type: typeDuty, Holder: d.self, Session: d.session, TTL: stacyvm.LeaseTTL, Grace: stacyvm.LeaseGrace, Successor: true,
+			Resource: name, Type: typeDuty, Holder: d.self, Session: d.session, TTL: stacyvm.LeaseTTL, Grace: stacyvm.LeaseGrace, Successor: d.follows,
 		})
 		if stacyvm.CodeOf(err) == stacyvm.CodeConflict {
 			continue

@@ -3,11 +3,13 @@ package reconcile
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 	"github.com/stacyvm/stacyvm/internal/store"
+	"github.com/stacyvm/stacyvm/internal/worker"
 )
 
 func lives(ttl time.Duration) func(*stacyvm.Sandbox) {
@@ -306,3 +308,85 @@ type closedStore struct{ store.Store }
 
 func (closedStore) View(context.Context, func(store.Tx) error) error   { return errBroken }
 func (closedStore) Update(context.Context, func(store.Tx) error) error { return errBroken }
+
+// mortal is a store that one process loses.
+type mortal struct {
+	store.Store
+	dead atomic.Bool
+}
+
+func (m *mortal) View(ctx context.Context, read func(store.Tx) error) error {
+	if m.dead.Load() {
+		return errBroken
+	}
+	return m.Store.View(ctx, read)
+}
+
+func (m *mortal) Update(ctx context.Context, write func(store.Tx) error) error {
+	if m.dead.Load() {
+		return errBroken
+	}
+	return m.Store.Update(ctx, write)
+}
+
+// TestRunOfTwoControlPlanes lets two of them go on, without workers of their own, beside a worker on another machine: what one
+// loses the other takes after lease and grace, and what one lets go of at once; sandboxes end in time meanwhile.
+func TestRunOfTwoControlPlanes(t *testing.T) {
+	inBubble(t, func(r *rig) {
+		beat := func() {
+			r.update(func(ctx context.Context, tx store.Tx) error {
+				_, err := tx.Workers().Save(ctx, stacyvm.Worker{ID: other, Status: "online", Session: "before", Capacity: stacyvm.Capacity{RPCURL: "http://x:1"}})
+				return err
+			})
+		}
+		of := func(ttl time.Duration) stacyvm.Sandbox {
+			row := r.sandbox(func(row *stacyvm.Sandbox) { row.WorkerID, row.Spec.TTL = other, ttl })
+			r.runtime(row, nil)
+			return row
+		}
+		beat()
+		ctx, stop := context.WithCancel(r.Context())
+		var running sync.WaitGroup
+		running.Go(func() {
+			for wait(ctx, heartbeatEvery) {
+				beat()
+			}
+		})
+		start := func(name stacyvm.WorkerID) (*Reconciler, *mortal, context.CancelFunc) {
+			s := &mortal{Store: r.store}
+			plane := New(Config{Store: s, Self: name, Session: string(name), Workers: func(stacyvm.WorkerID) (worker.Worker, error) { return r.machine, nil }})
+			ctx, stop := context.WithCancel(ctx)
+			running.Go(func() { _ = plane.Run(ctx) })
+			<-plane.Started()
+			return plane, s, stop
+		}
+		a, lost, _ := start("a")
+		b, _, leave := start("b")
+		holds(r.T, a, upkeep, recovery(other))
+		first, second, third := of(10*time.Minute), of(20*time.Minute), of(30*time.Minute)
+		time.Sleep(9*time.Minute + 50*time.Second)
+		holds(r.T, a, upkeep, recovery(other))
+		holds(r.T, b)
+		r.expect(first.ID, stacyvm.StateRunning, "", true)
+		time.Sleep(20 * time.Second)
+		r.expect(first.ID, stacyvm.StateDestroyed, "", false)
+
+		lost.dead.Store(true)
+		time.Sleep(stacyvm.LeaseTTL + stacyvm.LeaseGrace/2)
+		holds(r.T, a)
+		time.Sleep(stacyvm.LeaseGrace + stacyvm.LeaseRenewEvery)
+		holds(r.T, b, upkeep, recovery(other))
+		time.Sleep(9 * time.Minute)
+		r.expect(second.ID, stacyvm.StateDestroyed, "", false)
+
+		lost.dead.Store(false)
+		leave()
+		time.Sleep(2 * stacyvm.LeaseRenewEvery)
+		holds(r.T, b)
+		holds(r.T, a, upkeep, recovery(other))
+		r.expect(third.ID, stacyvm.StateRunning, "", true)
+		stop()
+		running.Wait()
+		holds(r.T, a)
+	})
+}
