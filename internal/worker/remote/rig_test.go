@@ -248,8 +248,14 @@ func (tr transport) connect(t testing.TB, w worker.Worker, change func(*remote.S
 	return tr.dial(t, l.url()), l
 }
 
-// machine is a remote worker for the suite. Reopen ends the worker's whole process: its listener, too.
+// machine is a remote worker for the suite.
 func (tr transport) machine(t *testing.T) *workertest.Machine {
+	m, _ := tr.suite(t)
+	return m
+}
+
+// suite also gives the listener. Reopen ends the worker's whole process, with its connections.
+func (tr transport) suite(t *testing.T) (*workertest.Machine, *listener) {
 	far := openLocal(t)
 	client, l := tr.connect(t, far.worker, nil)
 	m := &workertest.Machine{Worker: client, Engine: far.engine}
@@ -270,7 +276,7 @@ func (tr transport) machine(t *testing.T) *workertest.Machine {
 			m.Engine = far.engine
 		})
 	}
-	return m
+	return m, l
 }
 
 // fresh gives a new sandbox's first ref.

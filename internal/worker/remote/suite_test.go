@@ -10,6 +10,7 @@ import (
 func TestSuite(t *testing.T) {
 	for name, way := range map[string]func(testing.TB) transport{"mtls": overMTLS, "tokens without TLS": overTokens} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			tr := way(t)
 			workertest.Run(t, tr.machine)
 		})
