@@ -73,7 +73,7 @@ func (a *api) ready(ctx context.Context, _ *struct{}) (*readyOutput, error) {
 		}
 	}
 	output := &readyOutput{http.StatusOK, Readiness{Status: "ready"}}
-	if !readiness.Ready || healthy == 0 || a.Leaving() {
+	if !readiness.Ready || healthy == 0 && !readiness.Alone || a.Leaving() {
 		output.Status, output.Body.Status = http.StatusServiceUnavailable, "not_ready"
 	}
 	if middleware.Known(ctx) {

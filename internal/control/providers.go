@@ -16,7 +16,7 @@ const readyWithin = 3 * time.Second
 // always are the capabilities that the guest program gives to every engine.
 var always = []string{"spawn", "exec", "exec_stream", "files", "console", "health", "runtime_inventory"}
 
-// Providers tells of the engines of this process's worker, by name.
+// Providers tells of the engines that this server can use, here or through workers of other machines, by name.
 func (s *Service) Providers(ctx context.Context) ([]ProviderStatus, error) {
 	if err := authorise(ctx, scopeRead); err != nil {
 		return nil, err
@@ -39,11 +39,7 @@ func (s *Service) Provider(ctx context.Context, name string) (ProviderStatus, er
 }
 
 func (s *Service) providers(ctx context.Context) ([]ProviderStatus, error) {
-	w, err := s.workers(s.self)
-	if err != nil {
-		return nil, err
-	}
-	engines, err := w.Providers(ctx)
+	engines, err := s.engines(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -92,6 +88,8 @@ func (s *Service) Readiness(ctx context.Context) Readiness {
 	defer cancel()
 	r := Readiness{StoreOK: s.store.Ping(ctx) == nil}
 	r.Ready = r.StoreOK && s.recovered()
+	_, err := s.workers(s.self)
+	r.Alone = err != nil
 	if r.StoreOK {
 		r.Providers, _ = s.providers(ctx) // without them the answer is as good
 	}

@@ -112,5 +112,6 @@ type ProviderStatus struct {
 type Readiness struct {
 	Ready     bool
 	StoreOK   bool
+	Alone     bool // no worker is in this process: it is ready without engines, so that workers can join
 	Providers []ProviderStatus
 }

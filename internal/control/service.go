@@ -60,6 +60,7 @@ type Service struct {
 	journal   *journal
 	rows      *rowCache
 	ends      *ends
+	elsewhere engines
 	loads     loads
 }
 
