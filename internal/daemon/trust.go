@@ -41,10 +41,10 @@ func newTrust(c config.Config, log *slog.Logger) (*trust, error) {
 		t.own[stacyvm.WorkerID(id)] = auth.FixedSecret(token)
 	}
 	var err error
-	if t.shared, err = secret("auth.worker_token_file", c.Auth.WorkerToken, c.Auth.WorkerTokenFile, log); err != nil {
+	if t.shared, err = secret("auth.worker_token_file", c.Auth.WorkerToken, c.Auth.WorkerTokenFile, nil, log); err != nil {
 		return nil, err
 	}
-	key, err := secret("auth.worker_signing_key_file", c.Auth.WorkerSigningKey, c.Auth.WorkerSigningKeyFile, log)
+	key, err := secret("auth.worker_signing_key_file", c.Auth.WorkerSigningKey, c.Auth.WorkerSigningKeyFile, auth.CheckSigningKey, log)
 	if err != nil {
 		return nil, err
 	}
@@ -66,11 +66,11 @@ func newTrust(c config.Config, log *slog.Logger) (*trust, error) {
 }
 
 // secret is one from the configuration, or from its file as it is at each use.
-func secret(name, text, path string, log *slog.Logger) (auth.Secret, error) {
+func secret(name, text, path string, check func(string) error, log *slog.Logger) (auth.Secret, error) {
 	if path == "" {
 		return auth.FixedSecret(text), nil
 	}
-	file, err := auth.OpenSecretFile(path, auth.SecretFileOptions{Failed: func(err error) {
+	file, err := auth.OpenSecretFile(path, auth.SecretFileOptions{Check: check, Failed: func(err error) {
 		log.Warn("a secret's file cannot be used; the last good content stays", "key", name, "error", err)
 	}})
 	if err != nil {
