@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/stacyvm/stacyvm/internal/auth"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 	"github.com/stacyvm/stacyvm/internal/store"
 	"github.com/stacyvm/stacyvm/internal/worker"
@@ -20,15 +19,14 @@ const (
 	reasonCreateFailed = "create_failed"
 )
 
-// Create makes a sandbox and returns when its guest answers; replayed means that the key was answered before. It goes on
-// when the caller's context ends: the sandbox is then in the lists, or gone when it could not be made. A create that fails
+// Create makes a sandbox and returns when its guest answers; replayed means that the key was answered before. Where creates
+// wait for room, a caller whose context ends leaves the line. From the row on it goes on when the caller's context ends: the
+// sandbox is then in the lists, or gone when it could not be made. A create that fails
 // leaves a tombstone with the reason create_failed, or a sandbox in state error while leftovers are being removed.
 //
 // CodeInvalid names the field; CodeNotFound: no such provider, template or image; CodeLimit; CodeKeyReused and
 // CodeInProgress tell of the key; CodeUnsupported, CodeStorageFull, CodeUnavailable as the worker says.
 func (s *Service) Create(ctx context.Context, request CreateRequest, key Idempotency) (sandbox stacyvm.Sandbox, replayed bool, err error) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stacyvm.CreateWithin+storeWithin)
-	defer cancel()
 	reserved, first, err := s.reserve(ctx, request, key)
 	if err != nil {
 		return stacyvm.Sandbox{}, false, s.audited(ctx, "sandbox.spawn", reserved, request.Image, err)
@@ -36,71 +34,22 @@ func (s *Service) Create(ctx context.Context, request CreateRequest, key Idempot
 	if first != nil {
 		return *first, true, nil
 	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stacyvm.CreateWithin+storeWithin)
+	defer cancel()
 	sandbox, err = s.build(ctx, reserved, key)
 	return sandbox, false, err
 }
 
-// reserve checks the request and writes, in one transaction: the key, the row in state creating, its lease, the audit
-// line. It gives the sandbox of an earlier request with the same key instead when there is one.
-func (s *Service) reserve(ctx context.Context, request CreateRequest, key Idempotency) (sandbox stacyvm.Sandbox, first *stacyvm.Sandbox, err error) {
-	if err := authorise(ctx, scopeSandbox); err != nil {
-		return sandbox, nil, err
-	}
-	if err := key.check(); err != nil {
-		return sandbox, nil, err
-	}
-	p, err := s.plan(auth.From(ctx), request)
-	if err != nil {
-		return sandbox, nil, err
-	}
-	cluster, err := s.store.Cluster(ctx)
-	if err != nil {
-		return sandbox, nil, err
-	}
-	draft := stacyvm.Sandbox{
-		ID: stacyvm.NewSandboxID(), State: stacyvm.StateCreating, Desired: stacyvm.DesiredRunning,
-		Provider: p.spec.Provider, Image: p.spec.Image, Spec: p.spec,
-		OwnerID: p.owner, TenantID: p.tenant, Metadata: p.metadata,
-		Fence: stacyvm.Fence{Incarnation: cluster.Incarnation},
-	}
-	err = s.store.Update(ctx, func(tx store.Tx) error {
-		sandbox = draft
-		if first, err = claim(ctx, tx, key, draft.ID); err != nil || first != nil {
-			return err
-		}
-		admission, err := s.reservation(ctx, tx, p)
-		if err != nil {
-			return err
-		}
-		if !admission.Allowed {
-			return refusal(admission)
-		}
-		sandbox.WorkerID = admission.SelectedWorker
-		sandbox, err = s.insert(ctx, tx, sandbox)
-		return err
-	})
-	if err != nil {
-		return stacyvm.Sandbox{Provider: p.spec.Provider, TenantID: p.tenant}, nil, err
-	}
-	if first == nil {
-		s.loads.placed(sandbox.WorkerID)
-	}
-	return sandbox, first, nil
-}
-
 // insert writes the row, takes the lease for the row's worker and adds the audit line.
-func (s *Service) insert(ctx context.Context, tx store.Tx, sandbox stacyvm.Sandbox) (stacyvm.Sandbox, error) {
+func (s *Service) insert(ctx context.Context, tx store.Tx, sandbox stacyvm.Sandbox, p *placement) (stacyvm.Sandbox, error) {
+	sandbox.WorkerID = p.worker
 	sandbox, err := tx.Sandboxes().Insert(ctx, sandbox)
 	if err != nil {
 		return sandbox, err
 	}
-	session := s.session
-	if sandbox.WorkerID != s.self {
-		w, err := tx.Workers().Get(ctx, sandbox.WorkerID)
-		if err != nil {
-			return sandbox, err
-		}
-		session = w.Session
+	session := p.session
+	if p.worker == s.self {
+		session = s.session
 	}
 	lease, err := tx.Leases().Acquire(ctx, store.LeaseRequest{
 		Resource: string(sandbox.ID), Type: "sandbox", Holder: sandbox.WorkerID, Session: session,

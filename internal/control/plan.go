@@ -23,6 +23,8 @@ const (
 	maxMetadataValue = 2048
 	maxEnv           = 256 // entries
 	maxEnvBytes      = 64 << 10
+	maxSelector      = 16 // labels
+	maxLabel         = 128
 )
 
 // plan is a create request with every default filled in and every field checked. Limits are checked later, in the
@@ -47,6 +49,7 @@ func (s *Service) plan(principal stacyvm.Principal, request CreateRequest) (plan
 			TTL:      d.TTL,
 			Network:  stacyvm.NetworkNone,
 			Env:      maps.Clone(request.Env),
+			Selector: maps.Clone(request.Selector),
 		},
 		owner:    or(request.OwnerID, principal.Subject),
 		tenant:   principal.Tenant,
@@ -68,6 +71,7 @@ func (s *Service) plan(principal stacyvm.Principal, request CreateRequest) (plan
 		checkMetadata(p.metadata),
 		checkNetwork(request.NetworkMode),
 		checkEnv(p.spec.Env),
+		checkSelector(p.spec.Selector),
 	} {
 		if err != nil {
 			return plan{}, err
@@ -159,6 +163,18 @@ func checkEnv(env map[string]string) error {
 	}
 	if total > maxEnvBytes {
 		return stacyvm.Invalid("env", "%d bytes are over %d", total, maxEnvBytes)
+	}
+	return nil
+}
+
+func checkSelector(selector map[string]string) error {
+	if len(selector) > maxSelector {
+		return stacyvm.Invalid("worker_selector", "%d labels are over %d", len(selector), maxSelector)
+	}
+	for key, value := range selector {
+		if key == "" || len(key) > maxLabel || len(value) > maxLabel || !plainWord(key+value) {
+			return stacyvm.Invalid("worker_selector", "%.64q is not a usable label: words of at most %d bytes", key, maxLabel)
+		}
 	}
 	return nil
 }

@@ -21,6 +21,7 @@ type CreateRequest struct {
 	NetworkMode string
 	Template    string
 	Env         map[string]string
+	Selector    map[string]string // labels that the worker must have
 }
 
 // Idempotency makes a create repeatable. The zero value turns it off.

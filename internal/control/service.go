@@ -7,6 +7,7 @@ package control
 import (
 	"context"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
@@ -44,6 +45,10 @@ type Defaults struct {
 
 	MaxSandboxes         int // 0: no limit
 	MaxSandboxesPerOwner int // 0: no limit
+
+	SpawnQueue        bool          // creates that find no room wait for it in line; they are refused without
+	SpawnQueueTimeout time.Duration // how long; 0: as long as the client waits
+	MaxSpawnQueue     int           // how many; 0: any number
 }
 
 // Service is what the product does. All methods may be called concurrently. Methods that change something finish even
@@ -61,7 +66,8 @@ type Service struct {
 	rows      *rowCache
 	ends      *ends
 	elsewhere engines
-	loads     loads
+	fleet     *fleet
+	queue     *queue
 }
 
 // New makes a service; Background must run for as long as it is used.
@@ -84,13 +90,19 @@ func New(config Config) *Service {
 		journal:   newJournal(config.Store, config.Logger),
 		rows:      newRowCache(),
 		ends:      newEnds(),
+		fleet:     newFleet(config.Store, config.Self),
+		queue:     newQueue(config.Defaults, config.Store.Watch),
 	}
 }
 
-// Background writes audit and exec log lines and events in batches until ctx ends, and then what is left. End it after the last
+// Background writes audit and exec log lines and events in batches, and gives turns to creates that wait for room, until ctx
+// ends, and then what is left. End it after the last
 // request. (Run, the name that other long-lived parts give to this, is a verb of the product here.)
 func (s *Service) Background(ctx context.Context) error {
+	var lines sync.WaitGroup
+	lines.Go(func() { s.queue.run(ctx) })
 	err := s.journal.run(ctx)
+	lines.Wait()
 	s.ends.close()
 	return err
 }

@@ -3,9 +3,9 @@
 package schedule
 
 import (
-	"fmt"
+	"cmp"
+	"math/rand/v2"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
@@ -14,9 +14,10 @@ import (
 // Candidate is a worker with what is known of its load.
 type Candidate struct {
 	Worker stacyvm.Worker
-	Active int           // sandboxes that it has now
+	Used   stacyvm.Usage // what its sandboxes take now
 	Age    time.Duration // of its last heartbeat, by the database's clock
-	Local  bool          // it is in the process that asks; any other must be reached over the network
+	// Reachable: who asks can call it, because it is in the same process or has an address that Callable accepts.
+	Reachable bool
 }
 
 // Choice is where a sandbox goes. Worker is empty when none is eligible; Reason then says why each was refused.
@@ -24,52 +25,106 @@ type Choice struct {
 	Worker   stacyvm.WorkerID
 	Eligible int
 	Reason   string
+	// Unreachable: none is eligible, and at least one would be if it could be called.
+	Unreachable bool
+	// Passing: none is eligible, and waiting may help, because at least one is only full or away.
+	Passing bool
 }
 
-// Pick takes the eligible worker with the fewest sandboxes, and of equals the one whose id sorts first.
-func Pick(spec stacyvm.Spec, candidates []Candidate) Choice {
-	var choice Choice
-	var refused []string
-	least := 0
-	for _, c := range candidates {
-		if why := refusal(spec, c); why != "" {
-			refused = append(refused, fmt.Sprintf("%s %s", c.Worker.ID, why))
-			continue
-		}
-		choice.Eligible++
-		if choice.Worker == "" || c.Active < least || c.Active == least && c.Worker.ID < choice.Worker {
-			choice.Worker, least = c.Worker.ID, c.Active
+// Pick chooses among the eligible workers. A worker is as full as the fullest of its measures (count, memory, processors).
+// All that are lighter now than the lightest would be with this sandbox count as equally good, and the lightest sixteenth in
+// any case; of them seed draws two, and the one that will be less full takes it. So load stays within one sandbox of even for
+// whoever sees it as it is, and those who see it a little late, each with other seeds, do not all choose the same worker.
+func Pick(spec stacyvm.Spec, seed uint64, candidates []Candidate) Choice {
+	eligible := make([]scored, 0, len(candidates))
+	whole := reference(candidates)
+	takes := spec.Usage()
+	for i := range candidates {
+		if c := &candidates[i]; judge(spec, c) == fits {
+			eligible = append(eligible, scored{i, fullness(c, c.Used, whole), fullness(c, c.Used.Plus(takes), whole)})
 		}
 	}
-	switch {
-	case choice.Worker != "":
-	case len(candidates) == 0:
-		choice.Reason = "no worker is registered"
-	default:
-		slices.Sort(refused)
-		choice.Reason = strings.Join(refused, "; ")
+	if len(eligible) == 0 {
+		return none(spec, candidates)
 	}
+	choice := Choice{Eligible: len(eligible)}
+	random := rand.New(rand.NewPCG(seed, 0)) //nolint:gosec // nobody gains by guessing it
+	choice.Worker = candidates[drawn(lightest(eligible, random), random)].Worker.ID
 	return choice
 }
 
-// refusal says why a worker cannot take the sandbox; empty when it can.
-func refusal(spec stacyvm.Spec, c Candidate) string {
-	switch {
-	case c.Worker.Status != "online":
-		return "is " + c.Worker.Status
-	case c.Age > stacyvm.WorkerStaleAfter:
-		return "sends no heartbeat"
-	case !c.Local && c.Worker.Capacity.RPCURL == "":
-		return "has no RPC address"
-	case !Serves(c.Worker, spec.Provider):
-		return fmt.Sprintf("has no provider %q", spec.Provider)
-	case c.Worker.Capacity.MaxSandboxes > 0 && c.Active >= c.Worker.Capacity.MaxSandboxes:
-		return fmt.Sprintf("is full (%d sandboxes)", c.Active)
-	}
-	return ""
+// scored is an eligible candidate with its fullness before and after.
+type scored struct {
+	at            int
+	before, after float64
 }
 
-// Serves reports whether a worker has an engine; a worker that names none has them all.
-func Serves(w stacyvm.Worker, provider string) bool {
-	return len(w.Providers) == 0 || slices.Contains(w.Providers, provider)
+// lightest gives those of which two are drawn; it changes the order of eligible.
+func lightest(eligible []scored, random *rand.Rand) []scored {
+	least := eligible[0].after
+	for _, s := range eligible {
+		least = min(least, s.after)
+	}
+	light := 0
+	for i, s := range eligible {
+		if s.before < least || s.after == least {
+			eligible[light], eligible[i] = eligible[i], eligible[light]
+			light++
+		}
+	}
+	if enough := len(eligible) / 16; light < enough {
+		random.Shuffle(len(eligible), func(i, j int) { eligible[i], eligible[j] = eligible[j], eligible[i] })
+		slices.SortStableFunc(eligible, func(a, b scored) int { return cmp.Compare(a.after, b.after) })
+		light = enough
+	}
+	return eligible[:light]
+}
+
+// drawn draws two and gives the index of the one that will be less full.
+func drawn(among []scored, random *rand.Rand) int {
+	if len(among) == 1 {
+		return among[0].at
+	}
+	first, second := random.IntN(len(among)), random.IntN(len(among)-1)
+	if second >= first {
+		second++
+	}
+	if among[second].after < among[first].after {
+		first = second
+	}
+	return among[first].at
+}
+
+// reference is the capacity by which a worker without a limit is measured: the largest of any. Where nobody has a limit
+// sandboxes are counted.
+func reference(candidates []Candidate) stacyvm.Capacity {
+	var whole stacyvm.Capacity
+	for i := range candidates {
+		c := &candidates[i].Worker.Capacity
+		whole.MaxSandboxes, whole.MemoryMB, whole.VCPUs = max(whole.MaxSandboxes, c.MaxSandboxes), max(whole.MemoryMB, c.MemoryMB), max(whole.VCPUs, c.VCPUs)
+	}
+	if whole.MaxSandboxes+whole.MemoryMB+whole.VCPUs == 0 {
+		whole.MaxSandboxes = 1
+	}
+	return whole
+}
+
+// fullness is the largest share of any measure that is in use.
+func fullness(c *Candidate, used stacyvm.Usage, whole stacyvm.Capacity) float64 {
+	has := &c.Worker.Capacity
+	return max(
+		share(used.Sandboxes, has.MaxSandboxes, whole.MaxSandboxes),
+		share(used.MemoryMB, has.MemoryMB, whole.MemoryMB),
+		share(used.VCPUs, has.VCPUs, whole.VCPUs),
+	)
+}
+
+func share(used, limit, whole int) float64 {
+	if limit == 0 {
+		limit = whole
+	}
+	if limit == 0 {
+		return 0
+	}
+	return float64(used) / float64(limit)
 }

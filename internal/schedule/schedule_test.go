@@ -7,58 +7,130 @@ import (
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
 
-// candidate is an online, fresh, idle worker that tests then spoil.
+// spec is what the tests place.
+var spec = stacyvm.Spec{Provider: "gvisor", MemoryMB: 512, VCPUs: 1}
+
+// candidate is an online, fresh, idle worker without limits that tests then spoil.
 func candidate(id stacyvm.WorkerID, spoil ...func(*Candidate)) Candidate {
-	c := Candidate{Worker: stacyvm.Worker{
-		ID: id, Status: "online", Providers: []string{"gvisor"}, Capacity: stacyvm.Capacity{RPCURL: "https://" + string(id)},
-	}}
+	c := Candidate{Worker: stacyvm.Worker{ID: id, Status: "online", Providers: []string{"gvisor"}}, Reachable: true}
 	for _, s := range spoil {
 		s(&c)
 	}
 	return c
 }
 
-func TestPick(t *testing.T) {
-	active := func(n int) func(*Candidate) { return func(c *Candidate) { c.Active = n } }
-	room := func(n int) func(*Candidate) { return func(c *Candidate) { c.Worker.Capacity.MaxSandboxes = n } }
-	status := func(s string) func(*Candidate) { return func(c *Candidate) { c.Worker.Status = s } }
-	age := func(d time.Duration) func(*Candidate) { return func(c *Candidate) { c.Age = d } }
-	unreachable := func(c *Candidate) { c.Worker.Capacity.RPCURL = "" }
-	local := func(c *Candidate) { c.Local = true }
-	engines := func(names ...string) func(*Candidate) { return func(c *Candidate) { c.Worker.Providers = names } }
+func used(sandboxes, memory, vcpus int) func(*Candidate) {
+	return func(c *Candidate) { c.Used = stacyvm.Usage{Sandboxes: sandboxes, MemoryMB: memory, VCPUs: vcpus} }
+}
 
+func room(sandboxes, memory, vcpus int) func(*Candidate) {
+	return func(c *Candidate) {
+		c.Worker.Capacity.MaxSandboxes, c.Worker.Capacity.MemoryMB, c.Worker.Capacity.VCPUs = sandboxes, memory, vcpus
+	}
+}
+
+func status(s string) func(*Candidate)     { return func(c *Candidate) { c.Worker.Status = s } }
+func age(d time.Duration) func(*Candidate) { return func(c *Candidate) { c.Age = d } }
+func unreachableNow(c *Candidate)          { c.Reachable = false }
+
+func engines(names ...string) func(*Candidate) {
+	return func(c *Candidate) { c.Worker.Providers = names }
+}
+
+func labels(pairs ...string) func(*Candidate) {
+	return func(c *Candidate) {
+		c.Worker.Capacity.Labels = map[string]string{}
+		for i := 0; i < len(pairs); i += 2 {
+			c.Worker.Capacity.Labels[pairs[i]] = pairs[i+1]
+		}
+	}
+}
+
+func TestPick(t *testing.T) {
+	zoned := spec
+	zoned.Selector = map[string]string{"zone": "a", "disk": "fast"}
 	tests := map[string]struct {
+		spec       stacyvm.Spec
 		candidates []Candidate
 		want       stacyvm.WorkerID
 		eligible   int
 	}{
-		"nobody":                    {nil, "", 0},
-		"one":                       {[]Candidate{candidate("a")}, "a", 1},
-		"least active wins":         {[]Candidate{candidate("a", active(3)), candidate("b", active(1)), candidate("c", active(2))}, "b", 3},
-		"equals go by id":           {[]Candidate{candidate("c"), candidate("a"), candidate("b")}, "a", 3},
-		"draining takes nothing":    {[]Candidate{candidate("a", status("draining")), candidate("b", active(9))}, "b", 1},
-		"offline takes nothing":     {[]Candidate{candidate("a", status("offline"))}, "", 0},
-		"unknown status":            {[]Candidate{candidate("a", status(""))}, "", 0},
-		"last fresh moment":         {[]Candidate{candidate("a", age(stacyvm.WorkerStaleAfter))}, "a", 1},
-		"stale":                     {[]Candidate{candidate("a", age(stacyvm.WorkerStaleAfter+1))}, "", 0},
-		"other engine":              {[]Candidate{candidate("a", engines("mock"))}, "", 0},
-		"several engines":           {[]Candidate{candidate("a", engines("mock", "gvisor"))}, "a", 1},
-		"no list means all engines": {[]Candidate{candidate("a", engines())}, "a", 1},
-		"last place":                {[]Candidate{candidate("a", active(4), room(5))}, "a", 1},
-		"full":                      {[]Candidate{candidate("a", active(5), room(5))}, "", 0},
-		"no way to it":              {[]Candidate{candidate("a", unreachable)}, "", 0},
-		"in this process":           {[]Candidate{candidate("a", unreachable, local), candidate("b", unreachable)}, "a", 1},
-		"no limit":                  {[]Candidate{candidate("a", active(100_000), room(0))}, "a", 1},
+		"nobody":                     {spec, nil, "", 0},
+		"one":                        {spec, []Candidate{candidate("a")}, "a", 1},
+		"fewest sandboxes":           {spec, []Candidate{candidate("a", used(3, 0, 0)), candidate("b", used(1, 0, 0)), candidate("c", used(2, 0, 0))}, "b", 3},
+		"draining takes nothing":     {spec, []Candidate{candidate("a", status("draining")), candidate("b", used(9, 0, 0))}, "b", 1},
+		"offline takes nothing":      {spec, []Candidate{candidate("a", status("offline"))}, "", 0},
+		"unknown status":             {spec, []Candidate{candidate("a", status(""))}, "", 0},
+		"last fresh moment":          {spec, []Candidate{candidate("a", age(stacyvm.WorkerStaleAfter))}, "a", 1},
+		"stale":                      {spec, []Candidate{candidate("a", age(stacyvm.WorkerStaleAfter+1))}, "", 0},
+		"other engine":               {spec, []Candidate{candidate("a", engines("mock"))}, "", 0},
+		"several engines":            {spec, []Candidate{candidate("a", engines("mock", "gvisor"))}, "a", 1},
+		"no list means all engines":  {spec, []Candidate{candidate("a", engines())}, "a", 1},
+		"no way to it":               {spec, []Candidate{candidate("a", unreachableNow)}, "", 0},
+		"last place":                 {spec, []Candidate{candidate("a", used(4, 0, 0), room(5, 0, 0))}, "a", 1},
+		"full":                       {spec, []Candidate{candidate("a", used(5, 0, 0), room(5, 0, 0))}, "", 0},
+		"no limit":                   {spec, []Candidate{candidate("a", used(100_000, 1<<40, 1<<40))}, "a", 1},
+		"last memory":                {spec, []Candidate{candidate("a", used(1, 512, 1), room(0, 1024, 0))}, "a", 1},
+		"memory that is short by 1":  {spec, []Candidate{candidate("a", used(1, 513, 1), room(0, 1024, 0))}, "", 0},
+		"last processor":             {spec, []Candidate{candidate("a", used(1, 0, 1), room(0, 0, 2))}, "a", 1},
+		"no processor":               {spec, []Candidate{candidate("a", used(1, 0, 2), room(0, 0, 2))}, "", 0},
+		"too small for it":           {spec, []Candidate{candidate("a", room(0, 511, 0))}, "", 0},
+		"all labels":                 {zoned, []Candidate{candidate("a", labels("zone", "a")), candidate("b", labels("zone", "a", "disk", "fast", "x", "y"))}, "b", 1},
+		"another value":              {zoned, []Candidate{candidate("a", labels("zone", "b", "disk", "fast"))}, "", 0},
+		"labels that nobody asks":    {spec, []Candidate{candidate("a", labels("zone", "b"))}, "a", 1},
+		"fullest measure decides":    {spec, []Candidate{candidate("a", used(1, 512, 7), room(0, 1<<20, 8)), candidate("b", used(9, 9*512, 9), room(0, 1<<14, 64))}, "b", 2},
+		"a large worker takes more":  {spec, []Candidate{candidate("a", used(3, 3*512, 3), room(0, 8192, 16)), candidate("b", used(5, 5*512, 5), room(0, 32768, 64))}, "b", 2},
+		"without a limit as largest": {spec, []Candidate{candidate("a", used(4, 4*512, 4), room(0, 16384, 8)), candidate("b", used(9, 9*512, 9))}, "a", 2},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			got := Pick(stacyvm.Spec{Provider: "gvisor"}, tt.candidates)
-			if got.Worker != tt.want || got.Eligible != tt.eligible {
-				t.Errorf("Pick gave %q of %d eligible, want %q of %d", got.Worker, got.Eligible, tt.want, tt.eligible)
-			}
-			if (got.Reason == "") != (tt.want != "") {
-				t.Errorf("reason %q with worker %q: exactly one of them must be set", got.Reason, got.Worker)
+			for seed := range uint64(8) {
+				got := Pick(tt.spec, seed, tt.candidates)
+				if got.Worker != tt.want || got.Eligible != tt.eligible {
+					t.Errorf("Pick gave %q of %d eligible, want %q of %d", got.Worker, got.Eligible, tt.want, tt.eligible)
+				}
+				if (got.Reason == "") != (tt.want != "") {
+					t.Errorf("reason %q with worker %q: exactly one of them must be set", got.Reason, got.Worker)
+				}
 			}
 		})
+	}
+}
+
+// TestNoneSaysWhetherWaitingHelps tells a cluster that is full, or cannot be called, from one that will never do.
+func TestNoneSaysWhetherWaitingHelps(t *testing.T) {
+	full, other := candidate("a", used(1, 0, 0), room(1, 0, 0)), candidate("b", engines("mock"))
+	tests := map[string]struct {
+		candidates           []Candidate
+		passing, unreachable bool
+	}{
+		"nobody yet":               {nil, true, false},
+		"full":                     {[]Candidate{full, other}, true, false},
+		"away":                     {[]Candidate{candidate("a", status("offline"))}, true, false},
+		"silent":                   {[]Candidate{candidate("a", age(time.Hour))}, true, false},
+		"no address":               {[]Candidate{full, candidate("b", unreachableNow)}, true, true},
+		"no address and full":      {[]Candidate{candidate("a", unreachableNow, used(1, 0, 0), room(1, 0, 0))}, true, false},
+		"no address, wrong engine": {[]Candidate{candidate("a", unreachableNow, engines("mock"))}, false, false},
+		"wrong engine":             {[]Candidate{other}, false, false},
+		"too small, and away":      {[]Candidate{candidate("a", room(0, 511, 0), status("offline"))}, false, false},
+		"all processors taken":     {[]Candidate{candidate("a", room(0, 0, 1), used(5, 0, 1))}, true, false},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			got := Pick(spec, 1, tt.candidates)
+			if got.Worker != "" || got.Passing != tt.passing || got.Unreachable != tt.unreachable {
+				t.Errorf("%+v, want passing %v, unreachable %v", got, tt.passing, tt.unreachable)
+			}
+		})
+	}
+}
+
+func TestCallable(t *testing.T) {
+	for address, want := range map[string]bool{
+		"http://w1:7424": true, "https://10.0.0.1:7424": true, "": false, "w1:7424": false, "https://": false, "https://:7424": false, "unix:///x": false, "ht tp://x": false,
+	} {
+		if got := Callable(stacyvm.Worker{Capacity: stacyvm.Capacity{RPCURL: address}}); got != want {
+			t.Errorf("%q: %v", address, got)
+		}
 	}
 }

@@ -75,6 +75,9 @@ func (u Usage) Plus(v Usage) Usage {
 	return Usage{u.Sandboxes + v.Sandboxes, u.MemoryMB + v.MemoryMB, u.VCPUs + v.VCPUs}
 }
 
+// Times multiplies.
+func (u Usage) Times(n int) Usage { return Usage{n * u.Sandboxes, n * u.MemoryMB, n * u.VCPUs} }
+
 // Usage is what one sandbox of this spec takes.
 func (s Spec) Usage() Usage { return Usage{Sandboxes: 1, MemoryMB: s.MemoryMB, VCPUs: s.VCPUs} }
 

@@ -42,6 +42,10 @@ const (
 	KindProviderFailed  Kind = "provider.failed"
 	KindReconcile       Kind = "reconcile.action"
 
+	KindSpawnQueued   Kind = "spawn.queued"   // a create waits for room
+	KindSpawnDequeued Kind = "spawn.dequeued" // it has been answered
+	KindSpawnTimeout  Kind = "spawn.queue_timeout"
+
 	// KindMissed is told to one subscriber: what stood between its place and here is no longer kept.
 	KindMissed Kind = "events.missed"
 )

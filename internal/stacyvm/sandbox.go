@@ -80,7 +80,8 @@ const NetworkNone NetworkMode = "none"
 // Admission answers whether a create would be let in now.
 type Admission struct {
 	Allowed         bool
-	Reason          string // max_ttl, max_sandboxes, max_sandboxes_per_owner, worker_unavailable; empty when allowed
+	Queueable       bool   // not allowed, and a create would wait in line
+	Reason          string // max_ttl, max_sandboxes, max_sandboxes_per_owner, worker_unavailable, remote_worker_rpc_unavailable; empty when allowed
 	Active, Max     int    // Max 0: no limit
 	OwnerActive     int
 	OwnerMax        int
