@@ -19,6 +19,8 @@ const (
 	// quietFor is how long after taking the upkeep over no worker is called stale: when the database was away, the workers
 	// tell first that they live.
 	quietFor = heartbeatEvery + 15*time.Second
+	// visits is how many workers are visited at once.
+	visits = 64
 	// releaseWithin bounds the release of the duties at the end.
 	releaseWithin = 5 * time.Second
 )
@@ -55,17 +57,15 @@ func (d *duties) run(ctx context.Context, started func()) {
 	var work, loops sync.WaitGroup
 	defer d.finish(&work)
 	defer loops.Wait()
+	room := make(chan struct{}, visits)
 	d.begin = func(gained *duty) {
 		if gained.machine == nil {
 			return
 		}
-		work.Go(func() {
-			for ok := true; ok; ok = wait(gained.life, jittered(recoverEvery)) {
-				_ = gained.attempt(gained.life, gained.name, stepWithin, gained.visit) // logged; the next pass tries again
-			}
-		})
+		work.Go(func() { gained.run(room) })
 	}
-	if !d.until(ctx, "duties", renewWithin, d.Keep) {
+	settle := func(ctx context.Context) error { _, err := d.settle(ctx); return err }
+	if !d.until(ctx, "settle", stepWithin, settle) || !d.until(ctx, "duties", renewWithin, d.Keep) {
 		return
 	}
 	started()

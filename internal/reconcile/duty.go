@@ -83,9 +83,25 @@ func (g guarded) Update(ctx context.Context, write func(store.Tx) error) error {
 	})
 }
 
+// run visits the worker again and again for as long as the duty is held. room bounds how many are visited at once.
+func (d *duty) run(room chan struct{}) {
+	for ok := true; ok; ok = wait(d.life, jittered(recoverEvery)) {
+		select {
+		case room <- struct{}{}:
+			_ = d.attempt(d.life, d.name, stepWithin, d.visit) // logged; the next pass tries again
+			<-room
+		case <-d.life.Done():
+			return
+		}
+	}
+}
+
 // visit makes one pass over a worker of another machine. A worker that misses several passes is out of reach: its sandboxes
 // are told to be unhealthy, until a pass succeeds again and gives them back.
 func (d *duty) visit(ctx context.Context) error {
+	if _, err := d.settle(ctx); err != nil { // before anything is taken over
+		return err
+	}
 	if d.missed == 0 {
 		if _, err := d.machine.claim(ctx); err != nil {
 			return err
