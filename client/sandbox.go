@@ -32,17 +32,18 @@ type Sandbox struct {
 
 // SpawnRequest asks for a sandbox; the server fills in what is empty.
 type SpawnRequest struct {
-	Image       string            `json:"image,omitempty"`
-	Provider    string            `json:"provider,omitempty"`
-	MemoryMB    int               `json:"memory_mb,omitempty"`
-	VCPUs       int               `json:"vcpus,omitempty"`
-	DiskMB      int               `json:"disk_mb,omitempty"`
-	TTL         string            `json:"ttl,omitempty"` // duration such as "30m"
-	Template    string            `json:"template,omitempty"`
-	OwnerID     string            `json:"owner_id,omitempty"`
-	Metadata    map[string]string `json:"metadata,omitempty"`
-	Env         map[string]string `json:"env,omitempty"`
-	NetworkMode string            `json:"network_mode,omitempty"`
+	Image          string            `json:"image,omitempty"`
+	Provider       string            `json:"provider,omitempty"`
+	MemoryMB       int               `json:"memory_mb,omitempty"`
+	VCPUs          int               `json:"vcpus,omitempty"`
+	DiskMB         int               `json:"disk_mb,omitempty"`
+	TTL            string            `json:"ttl,omitempty"` // duration such as "30m"
+	Template       string            `json:"template,omitempty"`
+	OwnerID        string            `json:"owner_id,omitempty"`
+	Metadata       map[string]string `json:"metadata,omitempty"`
+	Env            map[string]string `json:"env,omitempty"`
+	NetworkMode    string            `json:"network_mode,omitempty"`
+	WorkerSelector map[string]string `json:"worker_selector,omitempty"` // labels that its worker must have
 	// IdempotencyKey makes a repeat answer with the first sandbox; empty: Spawn makes one.
 	IdempotencyKey string `json:"-"`
 }

@@ -12,18 +12,19 @@ import (
 
 // Spawn asks for a sandbox; the server fills in what is empty.
 type Spawn struct {
-	Image       string            `json:"image,omitempty" doc:"Name of the image."`
-	Provider    string            `json:"provider,omitempty" doc:"Engine, such as gvisor."`
-	MemoryMB    int               `json:"memory_mb,omitempty" doc:"Memory in MiB." minimum:"0"`
-	VCPUs       int               `json:"vcpus,omitempty" minimum:"0"`
-	DiskMB      int               `json:"disk_mb,omitempty" doc:"MiB that may be written." minimum:"0"`
-	TTL         string            `json:"ttl,omitempty" doc:"Life as a duration." example:"30m"`
-	Template    string            `json:"template,omitempty" doc:"Fills what the request leaves empty."`
-	OwnerID     string            `json:"owner_id,omitempty" doc:"X-User-ID wins over it."`
-	Metadata    map[string]string `json:"metadata,omitempty"`
-	Env         map[string]string `json:"env,omitempty" doc:"Environment of every process."`
-	NetworkMode string            `json:"network_mode,omitempty" doc:"What the sandbox reaches; none is the default."`
-	TenantID    any               `json:"tenant_id,omitempty" doc:"Ignored: the caller's credential sets the tenant."`
+	Image          string            `json:"image,omitempty" doc:"Name of the image."`
+	Provider       string            `json:"provider,omitempty" doc:"Engine, such as gvisor."`
+	MemoryMB       int               `json:"memory_mb,omitempty" doc:"Memory in MiB." minimum:"0"`
+	VCPUs          int               `json:"vcpus,omitempty" minimum:"0"`
+	DiskMB         int               `json:"disk_mb,omitempty" doc:"MiB that may be written." minimum:"0"`
+	TTL            string            `json:"ttl,omitempty" doc:"Life as a duration." example:"30m"`
+	Template       string            `json:"template,omitempty" doc:"Fills what the request leaves empty."`
+	OwnerID        string            `json:"owner_id,omitempty" doc:"X-User-ID wins over it."`
+	Metadata       map[string]string `json:"metadata,omitempty"`
+	Env            map[string]string `json:"env,omitempty" doc:"Environment of every process."`
+	NetworkMode    string            `json:"network_mode,omitempty" doc:"What the sandbox reaches; none is the default."`
+	WorkerSelector map[string]string `json:"worker_selector,omitempty" doc:"Labels that its worker must have."`
+	TenantID       any               `json:"tenant_id,omitempty" doc:"Ignored: the caller's credential sets the tenant."`
 }
 
 // request translates the body. user is the X-User-ID header.
@@ -42,6 +43,7 @@ func (s *Spawn) request(user string) (control.CreateRequest, error) {
 	return control.CreateRequest{
 		Image: s.Image, Provider: s.Provider, MemoryMB: s.MemoryMB, VCPUs: s.VCPUs, DiskMB: s.DiskMB, TTL: ttl,
 		OwnerID: owner, Metadata: s.Metadata, NetworkMode: s.NetworkMode, Template: s.Template, Env: s.Env,
+		Selector: s.WorkerSelector,
 	}, nil
 }
 
@@ -112,7 +114,7 @@ type Admission struct {
 
 func admissionOf(a stacyvm.Admission, placement bool) Admission {
 	answer := Admission{
-		Allowed: a.Allowed, Reason: a.Reason, ActiveSandboxes: a.Active, MaxSandboxes: a.Max,
+		Allowed: a.Allowed, Queueable: a.Queueable, Reason: a.Reason, ActiveSandboxes: a.Active, MaxSandboxes: a.Max,
 		ActiveOwnerSandboxes: a.OwnerActive, MaxOwnerSandboxes: a.OwnerMax, MaxTTL: durationText(a.MaxTTL),
 	}
 	if placement {

@@ -43,6 +43,7 @@ func (a *app) spawnCommand() *cobra.Command {
 		ttl      time.Duration
 		env      []string
 		metadata []string
+		selector []string
 		owner    string
 		quiet    bool
 	)
@@ -59,6 +60,7 @@ live, also across restarts of the server.`,
 	cmd.Flags().DurationVar(&ttl, "ttl", 0, "time to live, a `duration` such as 30m (default: the server's)")
 	cmd.Flags().StringArrayVarP(&env, "env", "e", nil, "set `NAME=VALUE` for every command of the sandbox (repeat)")
 	cmd.Flags().StringArrayVar(&metadata, "metadata", nil, "note `KEY=VALUE` (repeat)")
+	cmd.Flags().StringArrayVar(&selector, "worker-selector", nil, "only on a worker with the label `KEY=VALUE` (repeat)")
 	cmd.Flags().StringVar(&owner, "owner", "", "owner's `id`")
 	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "print the id only")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -76,6 +78,9 @@ live, also across restarts of the server.`,
 			return err
 		}
 		if request.Metadata, err = parsePairs("--metadata", metadata); err != nil {
+			return err
+		}
+		if request.WorkerSelector, err = parsePairs("--worker-selector", selector); err != nil {
 			return err
 		}
 		request.OwnerID, request.IdempotencyKey = owner, rand.Text()

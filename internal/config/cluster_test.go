@@ -82,7 +82,7 @@ func TestLintReadsWhatServeRefuses(t *testing.T) {
 		{"database: {driver: postgres, dsn: nonsense}", "database.dsn"},
 		{"providers: {default: docker}", "providers.default"},
 		{"providers: {default: mock}", "providers.default"},
-		{"defaults: {spawn_overflow: queue}", "config"},
+		{"pool: {enabled: true}", "config"},
 	}
 	for _, tt := range tests {
 		path := write(t, filepath.Join(t.TempDir(), "c.yaml"), tt.file, 0o600)

@@ -70,7 +70,8 @@ type Defaults struct {
 	MaxExecTimeout       time.Duration `yaml:"max_exec_timeout"`
 	MaxSandboxes         int           `yaml:"max_sandboxes"`
 	MaxSandboxesPerOwner int           `yaml:"max_sandboxes_per_owner"`
-	// SpawnOverflow says what happens to a create over a limit: "reject", or "queue" for SpawnQueueTimeout.
+	// SpawnOverflow says what happens to a create that finds no room, or is over a number of sandboxes: "reject", or "queue"
+	// for SpawnQueueTimeout.
 	SpawnOverflow     string        `yaml:"spawn_overflow"`
 	SpawnQueueTimeout time.Duration `yaml:"spawn_queue_timeout"`
 	MaxSpawnQueue     int           `yaml:"max_spawn_queue"` // waiting creates

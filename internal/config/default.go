@@ -31,9 +31,11 @@ func Default() Config {
 	}
 }
 
+// What happens to what finds no room.
 const (
 	overflowReject = "reject"
-	overflowQueue  = "queue"
+	// OverflowQueue lets it wait in line.
+	OverflowQueue = "queue"
 )
 
 func defaultProviders() Providers {

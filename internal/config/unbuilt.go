@@ -20,9 +20,6 @@ var unbuilt = []unbuiltKeys{
 	{prefix: "providers.proot.enabled", unsafe: true},
 	{prefix: "providers.proot."},
 
-	{prefix: "defaults.spawn_overflow", unsafe: true},
-	{prefix: "defaults.spawn_queue_timeout"},
-	{prefix: "defaults.max_spawn_queue"},
 	{prefix: "defaults.pool_size"},
 	{prefix: "defaults.pool_template"},
 

@@ -138,6 +138,9 @@ func defaults(c config.Config) control.Defaults {
 		MaxExecTimeout:       c.Defaults.MaxExecTimeout,
 		MaxSandboxes:         c.Defaults.MaxSandboxes,
 		MaxSandboxesPerOwner: c.Defaults.MaxSandboxesPerOwner,
+		SpawnQueue:           c.Defaults.SpawnOverflow == config.OverflowQueue,
+		SpawnQueueTimeout:    c.Defaults.SpawnQueueTimeout,
+		MaxSpawnQueue:        c.Defaults.MaxSpawnQueue,
 	}
 }
 

@@ -188,6 +188,7 @@ func (s *server) drain() error {
 	s.leaving.Store(true)
 	time.Sleep(s.notice)
 	s.draining.Store(true)
+	s.parts.service.Drain()
 	ctx, cancel := context.WithTimeout(context.Background(), max(s.shutdown, streamsEnd))
 	defer cancel()
 	end := time.AfterFunc(streamsEnd, s.streams)
