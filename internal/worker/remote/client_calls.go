@@ -4,24 +4,33 @@ import (
 	"context"
 	"errors"
 	"io"
+	"sync/atomic"
 	"time"
 
 	"connectrpc.com/connect"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 	"github.com/stacyvm/stacyvm/internal/worker"
 	workerv1 "github.com/stacyvm/stacyvm/proto/worker/v1"
 )
 
-// undoWithin is how long a call whose caller stopped waiting may take to undo what it has begun. After it, the worker's
-// inventory tells what is left.
-const undoWithin = 20 * time.Second
+const (
+	// undoWithin is how long a call whose caller stopped waiting may take to undo what it has begun. After it, the worker's
+	// inventory tells what is left.
+	undoWithin = 20 * time.Second
+	// takeWithin is how long a worker that has not even taken the call is waited for then.
+	takeWithin = time.Second
+)
 
 // Create implements worker.Worker.
 func (c *Client) Create(ctx context.Context, ref stacyvm.Ref, request worker.CreateRequest) (worker.Created, error) {
 	making, err := makingToWire(request)
-	if err != nil {
+	switch {
+	case err != nil:
 		return worker.Created{}, stacyvm.Wrap(stacyvm.CodeInvalid, err, "the specification cannot be sent")
+	case proto.Size(making) > maxMessage/2: // an inventory's line is longer
+		return worker.Created{}, stacyvm.Errorf(stacyvm.CodeTooLarge, "the specification is over %d bytes", maxMessage/2)
 	}
 	question := &workerv1.CreateRequest{Ref: refToWire(ref), Making: making, TimeoutUs: left(ctx)}
 	answer, err := attend(ctx, c.rpc.Create, question)
@@ -159,15 +168,21 @@ func attendOnce[Q, A any, P interface {
 	if err != nil && !errors.Is(err, io.EOF) { // at io.EOF the reason is in the answer
 		return nil, false, err
 	}
+	var has atomic.Bool
 	tell := context.AfterFunc(ctx, func() {
 		_ = stream.CloseRequest() // fails only when the call has ended
-		limit := time.AfterFunc(undoWithin, cut)
-		context.AfterFunc(life, func() { limit.Stop() })
+		time.AfterFunc(takeWithin, func() {
+			if !has.Load() {
+				cut()
+			}
+		})
+		time.AfterFunc(undoWithin, cut)
 	})
 	defer tell()
 	answer, err = stream.Receive()
 	if err == nil && P(answer).GetTaken() {
 		taken = true
+		has.Store(true)
 		answer, err = stream.Receive()
 	}
 	return answer, taken, interrupted(ctx, err)

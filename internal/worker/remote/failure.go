@@ -119,6 +119,9 @@ func failure(ctx context.Context, err error) error {
 				}
 			}
 		}
+		if answer.Code() == connect.CodeUnimplemented {
+			return stacyvm.Wrap(stacyvm.CodeUnsupported, err, "the worker is of another release and does not know this call")
+		}
 	}
 	if ctx.Err() != nil {
 		return ended(ctx)

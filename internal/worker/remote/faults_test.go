@@ -24,6 +24,7 @@ import (
 type faulty struct {
 	target string
 	delay  time.Duration // at most, of each piece
+	frozen atomic.Bool   // nothing arrives any more, and nobody is told
 	cuts   atomic.Int32  // of 1000 pieces, so many are the last of their connection
 	cut    atomic.Int32  // connections that were cut
 	socket net.Listener
@@ -97,6 +98,9 @@ func (f *faulty) carry(from, to net.Conn) {
 		n, err := from.Read(buffer)
 		if err != nil {
 			return
+		}
+		if f.frozen.Load() {
+			continue
 		}
 		if f.delay > 0 {
 			time.Sleep(rand.N(f.delay)) // this is the fault
@@ -367,4 +371,58 @@ func TestLeavingEndsTheCall(t *testing.T) {
 	if there, err := far.engine.List(t.Context()); err != nil || len(there) != 1 {
 		t.Errorf("the call has ended, and the engine has %d sandboxes (%v)", len(there), err)
 	}
+}
+
+// TestFrozenNetwork: a worker that says nothing holds nobody up for much longer than he wants to wait.
+func TestFrozenNetwork(t *testing.T) {
+	far := openLocal(t)
+	tr := overMTLS(t)
+	_, l := tr.connect(t, far.worker, nil)
+	network := between(t, l.address, 0)
+	client := tr.dial(t, "https://"+network.address())
+	ref := fresh()
+	create(t, client, ref)
+	exec := reach(t, client, ref, guest.ScopeExec)
+	network.frozen.Store(true)
+	for what, call := range map[string]func(context.Context) error{
+		"create":    func(ctx context.Context) error { _, err := client.Create(ctx, fresh(), request()); return err },
+		"destroy":   func(ctx context.Context) error { return client.Destroy(ctx, ref) },
+		"inventory": func(ctx context.Context) error { _, err := client.Inventory(ctx); return err },
+		"providers": func(ctx context.Context) error { _, err := client.Providers(ctx); return err },
+		"guest":     func(ctx context.Context) error { _, err := client.Guest(ctx, ref, guest.ScopeExec); return err },
+		"port":      func(ctx context.Context) error { _, err := client.DialPort(ctx, ref, 80); return err },
+		"ping":      func(ctx context.Context) error { _, err := exec.Ping(ctx); return err },
+	} {
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		began := time.Now()
+		wantCode(t, what, call(ctx), stacyvm.CodeTimeout)
+		cancel()
+		if took := time.Since(began); took > 5*time.Second {
+			t.Errorf("%s took %s", what, took)
+		}
+	}
+}
+
+// TestCloseCuts: closing the client ends what goes on over it.
+func TestCloseCuts(t *testing.T) {
+	far := openLocal(t)
+	client, _ := overMTLS(t).connect(t, far.worker, nil)
+	ref := fresh()
+	create(t, client, ref)
+	o, err := reach(t, client, ref, guest.ScopeExec).Run(t.Context(), stacyvm.Command{Argv: []string{"/bin/sh", "-c", "read never"}, Stdin: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer o.Close()
+	if event, err := o.Next(t.Context()); err != nil || event.Started == nil {
+		t.Fatalf("%+v, %v", event, err)
+	}
+	far.engine.Inject(hanging)
+	done := make(chan error, 1)
+	go func() { _, err := client.Create(t.Context(), fresh(), request()); done <- err }()
+	until(t, "the create", func() bool { there, _ := far.engine.List(t.Context()); return len(there) == 2 })
+	_ = client.Close()
+	wantCode(t, "create", <-done, stacyvm.CodeUnavailable)
+	_, err = o.Next(t.Context())
+	wantCode(t, "output", err, stacyvm.CodeUnavailable)
 }

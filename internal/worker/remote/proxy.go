@@ -1,6 +1,8 @@
 package remote
 
 import (
+	"context"
+	"errors"
 	"io"
 	"log"
 	"net/http"
@@ -43,7 +45,7 @@ func (s *server) guest(w http.ResponseWriter, r *http.Request) {
 			return nil
 		},
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
-			if _, own := err.(*stacyvm.Error); !own { //nolint:errorlint // a wrapped one is the guest's
+			if _, own := errors.AsType[*stacyvm.Error](err); !own {
 				err = stacyvm.Wrap(stacyvm.CodeUnavailable, err, "the connection to the sandbox broke")
 			}
 			s.refuse(w, r, err)
@@ -90,9 +92,29 @@ func (s sender) RoundTrip(r *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	sent := r.WithContext(r.Context())
+	ctx, cancel := context.WithCancel(r.Context())
+	sent := r.WithContext(ctx)
 	sent.URL = &url.URL{Scheme: base.Scheme, Host: base.Host, Path: base.Path + r.URL.Path}
-	return s.HTTP.Do(sent)
+	answer, err := s.HTTP.Do(sent)
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	answer.Body = answerBody{answer.Body, cancel}
+	return answer, nil
+}
+
+// answerBody ends the request with its answer: a guest may have said all that it has to say while the caller still sends, and
+// a body's Close waits for the sender.
+type answerBody struct {
+	io.ReadCloser
+	cancel context.CancelFunc
+}
+
+// Close implements io.Closer.
+func (b answerBody) Close() error {
+	b.cancel()
+	return b.ReadCloser.Close()
 }
 
 // buffers is a pool of copy buffers.
