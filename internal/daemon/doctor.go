@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/stacyvm/stacyvm/internal/config"
 	"github.com/stacyvm/stacyvm/internal/engine"
@@ -27,6 +28,10 @@ func Doctor(ctx context.Context, c config.Config) []config.Check {
 	}
 	checks = append(checks, checkRuns(c.DataDir))
 	checks = append(checks, doctorDatabase(ctx, c)...)
+	checks = append(checks, doctorTrust(c, time.Now())...)
+	if !c.Server.Worker {
+		return append(checks, config.Passed("engines", "none is needed: a server here is a control plane alone (server.worker)"))
+	}
 	checks = append(checks, checkHostImage(ctx, c))
 	if c.Providers.GVisor.Enabled {
 		checks = append(checks, checkGVisor(ctx, c)...)

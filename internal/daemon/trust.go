@@ -23,6 +23,8 @@ type trust struct {
 	listener *tls.Config
 	// hosts are the names in the listener's certificate.
 	hosts []string
+	// expires is when that certificate ends.
+	expires time.Time
 	// calls makes the TLS of calls to a worker; nil: plain text.
 	calls func(stacyvm.WorkerID) *tls.Config
 	// issuer signs the tokens of such calls; nil: static ones are shown, where there are any.
@@ -93,7 +95,7 @@ func (t *trust) certificates(c config.Config, log *slog.Logger) error {
 		if err != nil {
 			return stacyvm.Wrap(stacyvm.CodeInvalid, err, "pki.dir: the certificates cannot be used")
 		}
-		t.listener, t.hosts = loaded.Server(true), loaded.Hosts()
+		t.listener, t.hosts, t.expires = loaded.Server(true), loaded.Hosts(), loaded.Expires()
 		t.calls = func(id stacyvm.WorkerID) *tls.Config { return loaded.OfWorker(string(id)) }
 	}
 	rpc := c.Worker.RPCTLS

@@ -215,3 +215,32 @@ func TestPublicKeyAlone(t *testing.T) {
 	}
 	must[auth.WorkerIdentity](t)(trust.workers.Verify(auth.WorkerCredential{WorkerID: "a", Token: token}))
 }
+
+// TestDoctorOfACluster tells of certificates that end soon, and of credentials that cannot be used.
+func TestDoctorOfACluster(t *testing.T) {
+	dir := pkiDir(t)
+	c := config.Config{PKI: config.PKI{Dir: dir}}
+	now := time.Now()
+	for in, want := range map[time.Duration]config.Level{0: config.Pass, 80 * 24 * time.Hour: config.Warn, 91 * 24 * time.Hour: config.Fail} {
+		if got := level(doctorTrust(c, now.Add(in)), "pki.dir"); got != want {
+			t.Errorf("in %s: %s", in, got)
+		}
+	}
+	c.Auth.WorkerSigningKey = "short"
+	if got := level(doctorTrust(c, now), "cluster.credentials"); got != config.Fail {
+		t.Errorf("a short key: %s", got)
+	}
+	if checks := doctorTrust(config.Config{}, now); len(checks) != 0 {
+		t.Errorf("one machine alone: %+v", checks)
+	}
+	if err := os.Remove(filepath.Join(dir, "server-localhost.pem")); err != nil {
+		t.Fatal(err)
+	}
+	if checks := doctorTrust(config.Config{PKI: config.PKI{Dir: dir}}, now); len(checks) != 0 {
+		t.Errorf("a worker's machine: %+v", checks)
+	}
+	alone := planeConfig(t)
+	if got := level(Doctor(t.Context(), alone), "engines"); got != config.Pass {
+		t.Errorf("a control plane alone: %s", got)
+	}
+}

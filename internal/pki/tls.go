@@ -267,6 +267,14 @@ func (c *Credentials) Hosts() []string {
 	return hosts
 }
 
+// Expires is when the party's own certificate ends; zero without one.
+func (c *Credentials) Expires() time.Time {
+	if leaf := c.present().certificate.Leaf; leaf != nil {
+		return leaf.NotAfter
+	}
+	return time.Time{}
+}
+
 // OfServer makes the configuration of a connection to a control plane, whose certificate has to name the host or address. A
 // worker's certificate is never accepted for one.
 func (c *Credentials) OfServer(host string) *tls.Config {
