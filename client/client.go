@@ -30,6 +30,9 @@ type Options struct {
 	APIKey   string // sent as X-API-Key
 	AdminKey string // sent as X-Admin-API-Key
 	UserID   string // sent as X-User-ID: owner of new sandboxes and name in the audit
+	// WorkerID is who a worker process is; WorkerToken gives its credential for one request, nil: the certificate in TLS.
+	WorkerID    string
+	WorkerToken func(context.Context) (string, error)
 	// HTTPClient sends the requests; nil is a client without an overall time limit, so that streams may last.
 	HTTPClient *http.Client
 	// TLS is for https without an HTTPClient: whom to believe, and the caller's own certificate. nil: the machine's authorities.
@@ -86,24 +89,27 @@ type request struct {
 	patient bool
 }
 
+// once sends r a single time and decodes the answer.
+func (c *Client) once(ctx context.Context, r request, into any) error {
+	response, err := c.send(ctx, r)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	if into == nil {
+		_, err = io.Copy(io.Discard, response.Body)
+	} else {
+		err = json.NewDecoder(response.Body).Decode(into)
+	}
+	if err != nil {
+		return &brokenError{fmt.Errorf("read the answer to %s %s: %w", r.method, r.path, err)}
+	}
+	return nil
+}
+
 // call sends r, repeats it where that is safe, and decodes the answer into a non-nil into.
 func (c *Client) call(ctx context.Context, r request, into any) error {
-	return c.persist(ctx, r, func() error {
-		response, err := c.send(ctx, r)
-		if err != nil {
-			return err
-		}
-		defer response.Body.Close()
-		if into == nil {
-			_, err = io.Copy(io.Discard, response.Body)
-		} else {
-			err = json.NewDecoder(response.Body).Decode(into)
-		}
-		if err != nil {
-			return &brokenError{fmt.Errorf("read the answer to %s %s: %w", r.method, r.path, err)}
-		}
-		return nil
-	})
+	return c.persist(ctx, r, func() error { return c.once(ctx, r, into) })
 }
 
 // send makes one attempt. A status of 400 or more becomes an *Error.
@@ -151,7 +157,7 @@ func (c *Client) prepare(ctx context.Context, r request) (*http.Request, error) 
 			}
 		}
 	}
-	return httpRequest, nil
+	return httpRequest, c.identify(ctx, httpRequest.Header)
 }
 
 // newKey makes a name that nobody else has: for idempotency keys and process ids.

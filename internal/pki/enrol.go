@@ -102,3 +102,11 @@ func (e *Enrolment) judge(certificate, authorities []byte, now time.Time) (*x509
 func WorkerFiles(dir, worker string) Files {
 	return Files{Certificate: filepath.Join(dir, Party{RoleWorker, worker}.file()), Authorities: filepath.Join(dir, bundleFile)}
 }
+
+// Life is from when to when the certificate of this moment is good; zero times without one.
+func (c *Credentials) Life() (begins, ends time.Time) {
+	if leaf := c.present().certificate.Leaf; leaf != nil {
+		return leaf.NotBefore, leaf.NotAfter
+	}
+	return begins, ends
+}
