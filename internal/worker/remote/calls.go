@@ -79,8 +79,14 @@ func (c calls) Inventory(ctx context.Context, _ *connect.Request[workerv1.Invent
 	return stream.Send(page)
 }
 
-// Providers implements the service.
+// Providers implements the service. A worker tells what it knows when its caller stops waiting for a probe: there must be time
+// left for the answer.
 func (c calls) Providers(ctx context.Context, _ *connect.Request[workerv1.ProvidersRequest]) (*connect.Response[workerv1.ProvidersResponse], error) {
+	if until, limited := ctx.Deadline(); limited {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(ctx, until.Add(-time.Until(until)/5))
+		defer cancel()
+	}
 	providers, err := c.Worker.Providers(ctx)
 	if err != nil {
 		return nil, c.failed(ctx, "Providers", err)
@@ -159,10 +165,9 @@ func attended[Q, A any, P interface {
 		cancel()
 	}()
 	answer, err := call(within, question)
-	if c, ok := ctx.Value(controlKey{}).(*control); ok {
-		_ = c.response.SetReadDeadline(time.Unix(1, 0)) // fails only when there is nothing to read
+	if c, ok := ctx.Value(controlKey{}).(*control); ok && c.response.SetReadDeadline(time.Unix(1, 0)) == nil {
+		<-gone // otherwise it ends with the stream
 	}
-	<-gone
 	if err != nil {
 		return s.failed(ctx, stream.Spec().Procedure, err)
 	}

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"sync/atomic"
-	"time"
 
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/proto"
@@ -13,14 +11,6 @@ import (
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 	"github.com/stacyvm/stacyvm/internal/worker"
 	workerv1 "github.com/stacyvm/stacyvm/proto/worker/v1"
-)
-
-const (
-	// undoWithin is how long a call whose caller stopped waiting may take to undo what it has begun. After it, the worker's
-	// inventory tells what is left.
-	undoWithin = 20 * time.Second
-	// takeWithin is how long a worker that has not even taken the call is waited for then.
-	takeWithin = time.Second
 )
 
 // Create implements worker.Worker.
@@ -117,85 +107,4 @@ func twice[A any](ctx context.Context, call func() (A, error)) (A, error) {
 func broke(ctx context.Context, err error) bool {
 	_, own := errors.AsType[*stacyvm.Error](err)
 	return err != nil && !own && !connect.IsWireError(err) && ctx.Err() == nil
-}
-
-// left is how long a context still runs, in microseconds; 0: without a limit.
-func left(ctx context.Context) int64 {
-	until, limited := ctx.Deadline()
-	if !limited {
-		return 0
-	}
-	return max(1, time.Until(until).Microseconds())
-}
-
-// answering is what a worker sends while it works on a call that changes something.
-type answering interface{ GetTaken() bool }
-
-// attend makes a call that changes something, again when the connection broke before the worker had it.
-func attend[Q, A any, P interface {
-	*A
-	answering
-}](ctx context.Context, open func(context.Context) *connect.BidiStreamForClient[Q, A], question *Q) (*A, error) {
-	answer, taken, err := attendOnce[Q, A, P](ctx, open, question)
-	if !taken && broke(ctx, err) {
-		answer, _, err = attendOnce[Q, A, P](ctx, open, question)
-	}
-	if err != nil {
-		err = failure(ctx, err)
-	}
-	return answer, err
-}
-
-// attendOnce makes a call that is undone when ctx ends: it tells the worker, and waits for its answer, as a local call returns
-// when nothing of it goes on.
-func attendOnce[Q, A any, P interface {
-	*A
-	answering
-}](ctx context.Context, open func(context.Context) *connect.BidiStreamForClient[Q, A], question *Q) (answer *A, taken bool, err error) {
-	if ctx.Err() != nil {
-		return nil, false, ended(ctx)
-	}
-	life, cut := context.WithCancel(context.WithoutCancel(ctx))
-	defer cut()
-	stream := open(life)
-	defer stream.CloseResponse()
-	defer stream.CloseRequest()
-	sending := context.AfterFunc(ctx, cut)
-	err = stream.Send(question)
-	if !sending() {
-		return nil, false, ended(ctx)
-	}
-	if err != nil && !errors.Is(err, io.EOF) { // at io.EOF the reason is in the answer
-		return nil, false, err
-	}
-	var has atomic.Bool
-	tell := context.AfterFunc(ctx, func() {
-		_ = stream.CloseRequest() // fails only when the call has ended
-		time.AfterFunc(takeWithin, func() {
-			if !has.Load() {
-				cut()
-			}
-		})
-		time.AfterFunc(undoWithin, cut)
-	})
-	defer tell()
-	answer, err = stream.Receive()
-	if err == nil && P(answer).GetTaken() {
-		taken = true
-		has.Store(true)
-		answer, err = stream.Receive()
-	}
-	return answer, taken, interrupted(ctx, err)
-}
-
-// interrupted gives the caller's own reason for an end that it asked for.
-func interrupted(ctx context.Context, err error) error {
-	if err == nil || ctx.Err() == nil {
-		return err
-	}
-	switch err = failure(ctx, err); stacyvm.CodeOf(err) {
-	case stacyvm.CodeUnavailable, stacyvm.CodeTimeout:
-		return ended(ctx)
-	}
-	return err
 }

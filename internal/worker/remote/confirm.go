@@ -2,6 +2,7 @@ package remote
 
 import (
 	"context"
+	"slices"
 	"sync"
 
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
@@ -72,12 +73,14 @@ func (c *confirmations) look(ref stacyvm.Ref) (q *question, mine bool, err error
 
 var errStale = stacyvm.Errorf(stacyvm.CodeStaleEpoch, "the sandbox has a newer owner")
 
+// no are the codes that say that a fence is not the sandbox's; others say nothing.
+var no = []stacyvm.Code{stacyvm.CodeNotFound, stacyvm.CodeConflict, stacyvm.CodeStaleEpoch}
+
 // settle asks and tells the others.
 func (c *confirmations) settle(ctx context.Context, ref stacyvm.Ref, q *question) error {
 	q.err = c.ask(ctx, ref)
 	q.left = q.err != nil && ctx.Err() != nil
-	switch stacyvm.CodeOf(q.err) {
-	case stacyvm.CodeNotFound, stacyvm.CodeConflict, stacyvm.CodeStaleEpoch:
+	if slices.Contains(no, stacyvm.CodeOf(q.err)) {
 		q.err = stacyvm.Wrap(stacyvm.CodeStaleEpoch, q.err, "the fence is not the sandbox's")
 	}
 	c.mu.Lock()

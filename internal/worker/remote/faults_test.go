@@ -171,14 +171,13 @@ type soak struct {
 func (s *soak) insist(what string, call func() error) error {
 	for range 200 {
 		err := call()
-		switch stacyvm.CodeOf(err) {
-		case "":
+		if err == nil {
 			return nil
-		case stacyvm.CodeUnavailable:
-			s.failed.Add(1)
-			continue
 		}
-		return fmt.Errorf("%s: %w", what, err)
+		if stacyvm.CodeOf(err) != stacyvm.CodeUnavailable {
+			return fmt.Errorf("%s: %w", what, err)
+		}
+		s.failed.Add(1)
 	}
 	return fmt.Errorf("%s never went through", what)
 }

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -302,13 +303,9 @@ func create(t testing.TB, w worker.Worker, ref stacyvm.Ref) {
 
 func wantCode(t testing.TB, what string, err error, codes ...stacyvm.Code) {
 	t.Helper()
-	got := stacyvm.CodeOf(err)
-	for _, code := range codes {
-		if got == code {
-			return
-		}
+	if got := stacyvm.CodeOf(err); !slices.Contains(codes, got) {
+		t.Errorf("%s: code %q, want one of %q (%v)", what, got, codes, err)
 	}
-	t.Errorf("%s: code %q, want one of %q (%v)", what, got, codes, err)
 }
 
 // until waits for something that another goroutine brings about and that nothing announces.

@@ -34,6 +34,7 @@ type scripted struct {
 	created   worker.Created
 	inventory worker.Inventory
 	providers []worker.Provider
+	probing   bool // it takes longer than anybody waits
 	conn      guest.Conn
 }
 
@@ -51,7 +52,12 @@ func (w *scripted) Guest(context.Context, stacyvm.Ref, guest.Scope) (guest.Conn,
 func (w *scripted) DialPort(context.Context, stacyvm.Ref, uint16) (net.Conn, error) {
 	return nil, w.err
 }
-func (w *scripted) Providers(context.Context) ([]worker.Provider, error) { return w.providers, w.err }
+func (w *scripted) Providers(ctx context.Context) ([]worker.Provider, error) {
+	if w.probing {
+		<-ctx.Done()
+	}
+	return w.providers, w.err
+}
 
 // full fills every field that it finds, so that one which is forgotten on the way shows. Times have the wire's precision.
 func full(v reflect.Value, n *int) {
@@ -62,8 +68,8 @@ func full(v reflect.Value, n *int) {
 	case v.Type() == reflect.TypeFor[time.Duration]():
 		v.SetInt(int64(*n) * int64(time.Millisecond))
 	case v.Kind() == reflect.Struct:
-		for i := range v.NumField() {
-			full(v.Field(i), n)
+		for _, field := range v.Fields() {
+			full(field, n)
 		}
 	case v.Kind() == reflect.Slice:
 		v.Set(reflect.MakeSlice(v.Type(), 2, 2))
@@ -274,6 +280,17 @@ func TestIncompleteInventory(t *testing.T) {
 		if err == nil {
 			t.Errorf("%s of a worker that cannot do it succeeds", what)
 		}
+	}
+}
+
+// TestLongProbe: who waits for less than a probe takes is told what is known.
+func TestLongProbe(t *testing.T) {
+	w := &scripted{probing: true, providers: []worker.Provider{{Name: "x", Error: "it is still being probed"}}}
+	client, _ := overMTLS(t).connect(t, w, nil)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	if providers, err := client.Providers(ctx); err != nil || len(providers) != 1 {
+		t.Errorf("%+v, %v", providers, err)
 	}
 }
 
