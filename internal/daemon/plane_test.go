@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -26,25 +27,32 @@ func planeConfig(t *testing.T) config.Config {
 // serving runs a control plane until the test ends.
 func serving(t *testing.T, c config.Config) (address string) {
 	t.Helper()
+	address, _ = running(t, c)
+	return address
+}
+
+// running is serving, with a way to end it before.
+func running(t *testing.T, c config.Config) (address string, end func()) {
+	t.Helper()
 	ctx, stop := context.WithCancel(context.Background())
 	ready, ended := make(chan string, 1), make(chan error, 1)
 	go func() {
 		ended <- Serve(ctx, Options{Config: c, Logger: quiet, Ready: func(address string) { ready <- address }})
 	}()
-	t.Cleanup(func() {
+	end = sync.OnceFunc(func() {
 		stop()
 		if err := <-ended; err != nil {
 			t.Error(err)
 		}
 	})
+	t.Cleanup(end)
 	select {
 	case address = <-ready:
-		return address
 	case err := <-ended:
 		ended <- nil
 		t.Fatal(err)
-		return ""
 	}
+	return address, end
 }
 
 // trusting is a client that believes the authority of a pki directory.

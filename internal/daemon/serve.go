@@ -122,6 +122,7 @@ func newServer(options Options, made *parts, keys auth.Keys, t *trust) *server {
 	s.http = &http.Server{
 		Handler:           handler,
 		TLSConfig:         t.listener,
+		HTTP2:             http2Bounds(),
 		MaxHeaderBytes:    headerBytes,
 		ReadHeaderTimeout: headerTime,
 		IdleTimeout:       idleTime,
@@ -129,6 +130,16 @@ func newServer(options Options, made *parts, keys auth.Keys, t *trust) *server {
 		BaseContext:       func(net.Listener) context.Context { return base },
 	}
 	return s
+}
+
+// http2Bounds are those of one connection that carries many requests, as clients make it over TLS. It has room for every request's
+// window, so that an upload that nobody takes does not hold up the others.
+func http2Bounds() *http.HTTP2Config {
+	const streams, window = 128, 256 << 10
+	return &http.HTTP2Config{
+		MaxConcurrentStreams: streams, MaxReceiveBufferPerStream: window, MaxReceiveBufferPerConnection: streams * window,
+		SendPingTimeout: idleTime, PingTimeout: idleTime / 2, // a client that is gone without a word
+	}
 }
 
 // run serves until ctx ends or a part fails. Leases and duties are kept up until the last request has ended; the audit writer
