@@ -14,19 +14,6 @@ import (
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
 
-func (a *app) workerCommand() *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "worker",
-		Short: "Give the machines of a cluster their identities",
-		Long: `Give the machines of a cluster their identities. docs/workers.md tells which kind of credential is for what;
-"stacyvm pki" makes certificates.`,
-		Args: onlySubcommands,
-		RunE: showHelp,
-	}
-	cmd.AddCommand(a.workerTokenCommand())
-	return cmd
-}
-
 // workerTokenCommand issues by itself, too: `worker token ID` is `worker token issue ID`.
 func (a *app) workerTokenCommand() *cobra.Command {
 	cmd := a.issueCommand("token WORKER", "Sign, read and check tokens of workers")

@@ -1,0 +1,228 @@
+package daemon
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/stacyvm/stacyvm/internal/auth"
+	"github.com/stacyvm/stacyvm/internal/config"
+	"github.com/stacyvm/stacyvm/internal/stacyvm"
+	"github.com/stacyvm/stacyvm/internal/worker/member"
+)
+
+// tellWithin bounds what a worker tells the cluster at its end.
+const tellWithin = 5 * time.Second
+
+// WorkOptions say what a worker process is.
+type WorkOptions struct {
+	Config config.Config
+	Logger *slog.Logger
+	// JoinToken is spent for a certificate when the worker has none; "": none is asked for.
+	JoinToken string
+	// Authority is the fingerprint of the control plane's authority, for joining; "": the system's authorities decide.
+	Authority string
+	// AdminKey asks a control plane for tokens of TokenTTL; nil: none is asked for.
+	AdminKey auth.Secret
+	TokenTTL time.Duration
+	// Ready is called once, when the worker is registered and holds its leases.
+	Ready func(Working)
+}
+
+// Working is a worker that acts.
+type Working struct {
+	ID        stacyvm.WorkerID
+	RPCURL    string // "": no control plane can use it
+	Providers []string
+}
+
+// Work runs a worker process until ctx ends, and then hands its sandboxes to the next one. They go on without it. CodeConflict:
+// another process uses the data directory, or has become this worker; CodeUnsupported: no engine works on this machine;
+// CodeUnauthenticated, CodeForbidden: no control plane takes the worker's credential; CodeInvalid: it has none.
+func Work(ctx context.Context, options WorkOptions) error {
+	w, err := openWork(ctx, options)
+	if err != nil {
+		return err
+	}
+	return errors.Join(w.run(ctx), w.close())
+}
+
+// WorkOnce sends one heartbeat of no session, which changes nothing about who owns what, and gives the worker as the control
+// plane has it then. It announces no address: nobody listens after it.
+func WorkOnce(ctx context.Context, options WorkOptions) (worker stacyvm.Worker, err error) {
+	options.Config.Worker.ListenAddr, options.Config.Worker.RPCURL = "", ""
+	w, err := openWork(ctx, options)
+	if err != nil {
+		return worker, err
+	}
+	worker, err = w.member.Once(ctx)
+	return worker, errors.Join(err, w.close())
+}
+
+// work is one worker process.
+type work struct {
+	id       stacyvm.WorkerID
+	config   config.Config
+	log      *slog.Logger
+	held     *lock
+	parts    *parts
+	identity *identity
+	listener net.Listener // nil: none
+	http     *http.Server
+	streams  context.CancelFunc // ends long calls
+	rpcURL   string
+	member   *member.Member
+	ready    func(Working)
+}
+
+// openWork opens everything. After an error everything is closed again.
+func openWork(ctx context.Context, options WorkOptions) (w *work, err error) {
+	c := options.Config
+	if c.Worker.ID, err = workName(c); err != nil {
+		return nil, err
+	}
+	w = &work{id: stacyvm.WorkerID(c.Worker.ID), config: c, log: options.Logger, parts: &parts{}, ready: options.Ready}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, w.close())
+		}
+	}()
+	if err := makeDataDir(c.DataDir); err != nil {
+		return w, err
+	}
+	if w.held, err = lockFile(filepath.Join(c.DataDir, serveLock)); errors.Is(err, errLocked) {
+		return w, stacyvm.Errorf(stacyvm.CodeConflict, "another server or worker uses %s: stop it, or set STACYVM_DATA_DIR to another directory", c.DataDir)
+	} else if err != nil {
+		return w, stacyvm.Wrap(stacyvm.CodeInvalid, err, "data_dir: cannot be written")
+	}
+	if w.identity, err = openIdentity(ctx, options, c); err != nil {
+		return w, err
+	}
+	if err := w.parts.openWorker(c, sharedPlace(c.DataDir, ""), w.log); err != nil {
+		return w, err
+	}
+	if err := checkAny(ctx, w.parts.worker); err != nil {
+		return w, err
+	}
+	if err := w.listen(ctx); err != nil {
+		return w, err
+	}
+	if w.member, err = w.newMember(); err != nil {
+		return w, err
+	}
+	if w.listener != nil {
+		w.open()
+	}
+	return w, nil
+}
+
+func (w *work) newMember() (*member.Member, error) {
+	planes, err := w.identity.planes()
+	if err != nil {
+		return nil, err
+	}
+	return member.New(member.Config{
+		Planes: planes, Session: rand.Text(), Offer: w.offer, Confirmed: w.parts.worker.Confirmed,
+		HeartbeatEvery: w.config.Worker.HeartbeatInterval, Logger: w.log,
+	})
+}
+
+// run acts until ctx ends or a part fails. Leases are kept up while calls finish.
+func (w *work) run(ctx context.Context) error {
+	acting, stop := context.WithCancel(context.Background())
+	defer stop()
+	group, failed := errgroup.WithContext(acting)
+	group.Go(func() error { return w.member.Run(failed) })
+	group.Go(func() error { return w.identity.renewLoop(failed) })
+	if w.listener != nil {
+		group.Go(w.serve)
+	}
+	group.Go(func() error {
+		defer stop()
+		select {
+		case <-w.member.Ready():
+			w.announce()
+		case <-ctx.Done():
+		case <-failed.Done():
+		}
+		select {
+		case <-ctx.Done():
+		case <-failed.Done():
+		}
+		return w.drain(failed)
+	})
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	return w.leave()
+}
+
+func (w *work) announce() {
+	ctx, cancel := context.WithTimeout(context.Background(), offerWithin)
+	defer cancel()
+	offer, err := w.offer(ctx)
+	if err == nil && w.ready != nil {
+		w.ready(Working{ID: w.id, RPCURL: w.rpcURL, Providers: offer.Providers})
+	}
+}
+
+// drain takes no new sandboxes, lets short calls finish and ends streams, whose readers come back with their offset. A worker
+// that never was one, or is none any more, only stops.
+func (w *work) drain(acting context.Context) error {
+	if acting.Err() == nil {
+		w.log.Info("stopping; sandboxes go on")
+		ctx, cancel := context.WithTimeout(acting, tellWithin)
+		defer cancel()
+		if err := w.member.Drain(ctx); err != nil {
+			w.log.Warn("no control plane heard that this worker ends", "error", err)
+		}
+	}
+	if w.listener == nil {
+		return nil
+	}
+	defer w.streams()
+	ctx, cancel := context.WithTimeout(context.Background(), max(w.config.Worker.ShutdownTimeout, streamsEnd))
+	defer cancel()
+	end := time.AfterFunc(streamsEnd, w.streams)
+	defer end.Stop()
+	if err := w.http.Shutdown(ctx); err != nil {
+		w.log.Warn("calls were cut off", "after", w.config.Worker.ShutdownTimeout)
+		return w.http.Close()
+	}
+	return nil
+}
+
+// leave keeps the sandboxes for the next process.
+func (w *work) leave() error {
+	ctx, cancel := context.WithTimeout(context.Background(), tellWithin)
+	defer cancel()
+	if err := w.member.Leave(ctx); err != nil {
+		w.log.Warn("the leases could not be kept for the next start: they last half a minute", "error", err)
+	}
+	return nil
+}
+
+// close lets go of everything; sandboxes stay when their engine survives.
+func (w *work) close() error {
+	var failures []error
+	if w.listener != nil {
+		if err := w.listener.Close(); !errors.Is(err, net.ErrClosed) {
+			failures = append(failures, err)
+		}
+	}
+	failures = append(failures, w.parts.close())
+	if w.identity != nil {
+		w.identity.close()
+	}
+	if w.held != nil {
+		w.held.release()
+	}
+	return errors.Join(failures...)
+}

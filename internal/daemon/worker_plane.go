@@ -1,0 +1,166 @@
+package daemon
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"errors"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/stacyvm/stacyvm/client"
+	"github.com/stacyvm/stacyvm/internal/auth"
+	"github.com/stacyvm/stacyvm/internal/stacyvm"
+	"github.com/stacyvm/stacyvm/internal/worker/member"
+)
+
+// webClient makes an HTTP client with connections of its own; trusted is of https, nil: the system's authorities.
+func webClient(trusted *tls.Config) *http.Client {
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.TLSClientConfig = trusted
+	return &http.Client{Transport: transport}
+}
+
+// planes makes a client of each control plane, with the worker's credentials.
+func (i *identity) planes() (all []member.ControlPlane, err error) {
+	for _, at := range i.urls {
+		var trusted *tls.Config
+		if i.pair != nil {
+			trusted = i.pair.OfServer(at.Hostname())
+		}
+		web := webClient(trusted)
+		i.webs = append(i.webs, web)
+		c, err := client.New(at.String(), client.Options{WorkerID: string(i.id), WorkerToken: i.token, HTTPClient: web})
+		if err != nil {
+			return nil, stacyvm.Invalid("worker.control_plane_url", "%v", err)
+		}
+		all = append(all, plane{c, at.String()})
+	}
+	return all, nil
+}
+
+// close cuts the connections to control planes.
+func (i *identity) close() {
+	for _, web := range i.webs {
+		web.CloseIdleConnections()
+	}
+}
+
+// plane is a control plane over HTTP.
+type plane struct {
+	client  *client.Client
+	address string
+}
+
+// Address implements member.ControlPlane.
+func (p plane) Address() string { return p.address }
+
+// Heartbeat implements member.ControlPlane.
+func (p plane) Heartbeat(ctx context.Context, beat member.Heartbeat) (stacyvm.Worker, error) {
+	w, err := p.client.Heartbeat(ctx, client.WorkerHeartbeat{
+		Session: beat.Session, Register: beat.Register, Hostname: beat.Hostname, Status: beat.Status,
+		Providers: beat.Providers, Capabilities: beat.Capabilities, Capacity: client.WorkerCapacity(beat.Capacity),
+	})
+	if err != nil {
+		return stacyvm.Worker{}, planeError(err)
+	}
+	return stacyvm.Worker{
+		ID: stacyvm.WorkerID(w.ID), Hostname: w.Hostname, Status: w.Status, Providers: w.Providers, Capabilities: w.Capabilities,
+		Capacity: stacyvm.Capacity(w.Capacity), LastHeartbeat: w.LastHeartbeat, CreatedAt: w.CreatedAt, UpdatedAt: w.UpdatedAt,
+	}, nil
+}
+
+// Renew implements member.ControlPlane.
+func (p plane) Renew(ctx context.Context, session string, handover bool) (member.Renewal, error) {
+	answer, err := p.client.RenewLeases(ctx, session, handover)
+	if err != nil {
+		return member.Renewal{}, planeError(err)
+	}
+	renewal := member.Renewal{Cluster: answer.Cluster, Fences: make(map[stacyvm.SandboxID]stacyvm.Fence, len(answer.Leases))}
+	for _, lease := range answer.Leases {
+		renewal.Fences[stacyvm.SandboxID(lease.ResourceID)] = stacyvm.Fence{Incarnation: answer.Incarnation, Epoch: lease.Epoch}
+	}
+	return renewal, nil
+}
+
+// Lease implements member.ControlPlane.
+func (p plane) Lease(ctx context.Context, id stacyvm.SandboxID) (stacyvm.Fence, error) {
+	lease, err := p.client.WorkerLease(ctx, string(id))
+	return stacyvm.Fence{Incarnation: lease.Incarnation, Epoch: lease.Epoch}, planeError(err)
+}
+
+// planeError gives a control plane's refusal the code that a worker acts by. Whatever is no refusal is silence.
+func planeError(err error) error {
+	if err == nil {
+		return nil
+	}
+	if _, coded := errors.AsType[*stacyvm.Error](err); coded {
+		return err // the worker's own: a token that could not be made
+	}
+	codes := map[string]stacyvm.Code{
+		client.CodeUnauthorized: stacyvm.CodeUnauthenticated, client.CodeForbidden: stacyvm.CodeForbidden, client.CodeBadRequest: stacyvm.CodeInvalid,
+	}
+	refusal, answered := errors.AsType[*client.Error](err)
+	switch {
+	case !answered:
+		return &stacyvm.Error{Code: stacyvm.CodeUnavailable, Message: err.Error(), Err: err}
+	case refusal.Code == client.CodeConflict && refusal.RetryAfter == 0:
+		return stacyvm.Wrap(stacyvm.CodeConflict, err, "the control plane refuses")
+	case refusal.Code == client.CodeNotFound && refusal.RequestID != "": // ours, and not a proxy's
+		return stacyvm.Wrap(stacyvm.CodeNotFound, err, "the control plane does not know it")
+	}
+	return &stacyvm.Error{Code: cmp.Or(codes[refusal.Code], stacyvm.CodeUnavailable), Message: refusal.Error(), Err: err}
+}
+
+// bootstrap asks control planes for the worker's tokens, with the administrator's key.
+func (i *identity) bootstrap(options WorkOptions) (func(context.Context) (string, error), error) {
+	b := &issued{life: options.TokenTTL}
+	for _, at := range i.urls {
+		var trusted *tls.Config
+		if i.pair != nil {
+			trusted = i.pair.OfServer(at.Hostname())
+		}
+		web := webClient(trusted)
+		i.webs = append(i.webs, web)
+		c, err := client.New(at.String(), client.Options{AdminKey: options.AdminKey(), HTTPClient: web})
+		if err != nil {
+			return nil, stacyvm.Invalid("worker.control_plane_url", "%v", err)
+		}
+		b.ask = append(b.ask, c.IssueWorkerToken)
+	}
+	b.request = client.WorkerTokenRequest{WorkerID: string(i.id), TTL: options.TokenTTL.String(), Audience: string(auth.AudienceControlPlane)}
+	return b.token, nil
+}
+
+// issued is a token that control planes issue, asked for anew when half of its life is over.
+type issued struct {
+	ask     []func(context.Context, client.WorkerTokenRequest) (client.WorkerToken, error)
+	request client.WorkerTokenRequest
+	life    time.Duration
+
+	mu      sync.Mutex
+	present string
+	until   time.Time // monotonic
+}
+
+func (b *issued) token(ctx context.Context) (string, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	now := time.Now()
+	if now.Before(b.until) {
+		return b.present, nil
+	}
+	var failure error
+	for _, ask := range b.ask {
+		answer, err := ask(ctx, b.request)
+		if err == nil {
+			b.present, b.until = answer.Token, now.Add(b.life/2)
+			return b.present, nil
+		}
+		if failure == nil || client.CodeOf(err) != "" {
+			failure = err
+		}
+	}
+	return "", planeError(failure)
+}
