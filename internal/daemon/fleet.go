@@ -100,7 +100,9 @@ func (f *fleet) look(b *berth) error {
 		b.drop()
 		return stacyvm.Errorf(stacyvm.CodeUnavailable, "worker %.64q is not registered", b.id)
 	case err != nil && b.client != nil:
-		return nil // the last known address will do
+		b.looked = time.Now().Add(askAgain - addressLife) // the last known address will do for a moment
+		b.suspect.Store(false)
+		return nil
 	case err != nil:
 		return stacyvm.Wrap(stacyvm.CodeUnavailable, err, "the worker's address is not known now")
 	case row.Capacity.RPCURL == "":

@@ -195,8 +195,19 @@ func TestFleetWithoutTheStore(t *testing.T) {
 		first := r.find("far")
 		r.away.Store(true)
 		time.Sleep(2 * addressLife)
-		if r.find("far") != first {
-			r.Error("the known address is not used")
+		before := r.reads.Load()
+		for range 100 {
+			if r.find("far") != first {
+				r.Error("the known address is not used")
+			}
+			w, err := r.worker("far")
+			if err != nil {
+				r.Fatal(err)
+			}
+			_, _ = w.Guest(r.Context(), stacyvm.Ref{}, guest.ScopeExec) // fails
+		}
+		if asked := r.reads.Load() - before; asked > 2 {
+			r.Errorf("the store that is away was asked %d times", asked)
 		}
 		r.absent("unknown")
 		r.muster(r.Context())
