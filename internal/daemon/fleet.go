@@ -54,7 +54,8 @@ type berth struct {
 	mu     sync.Mutex // held over a look at the store
 	client caller     // nil: none
 	url    string     // of client
-	looked time.Time  // at the store; monotonic
+	good   time.Time  // until when the address is good; monotonic
+	rests  time.Time  // until when it is not looked at again, whatever happens
 }
 
 // worker finds one by its id. CodeUnavailable: it is not registered, has no address, or must not be called under it.
@@ -68,7 +69,7 @@ func (f *fleet) worker(id stacyvm.WorkerID) (worker.Worker, error) {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if age := time.Since(b.looked); b.client != nil && (age < askAgain || age < addressLife && !b.suspect.Load()) {
+	if now := time.Now(); b.client != nil && (now.Before(b.rests) || now.Before(b.good) && !b.suspect.Load()) {
 		return watched{b.client, b}, nil
 	}
 	if err := f.look(b); err != nil {
@@ -100,8 +101,7 @@ func (f *fleet) look(b *berth) error {
 		b.drop()
 		return stacyvm.Errorf(stacyvm.CodeUnavailable, "worker %.64q is not registered", b.id)
 	case err != nil && b.client != nil:
-		b.looked = time.Now().Add(askAgain - addressLife) // the last known address will do for a moment
-		b.suspect.Store(false)
+		b.rests = time.Now().Add(askAgain) // the last known address will do for a moment
 		return nil
 	case err != nil:
 		return stacyvm.Wrap(stacyvm.CodeUnavailable, err, "the worker's address is not known now")
@@ -109,7 +109,7 @@ func (f *fleet) look(b *berth) error {
 		b.drop()
 		return stacyvm.Errorf(stacyvm.CodeUnavailable, "worker %s is served by another process, and has no RPC address", b.id)
 	}
-	b.looked = time.Now()
+	b.rests, b.good = time.Now().Add(askAgain), time.Now().Add(addressLife)
 	b.suspect.Store(false)
 	if b.client != nil && b.url == row.Capacity.RPCURL {
 		return nil
