@@ -7,7 +7,7 @@
 #   postgres.sh standby DIR NEW  make and start a standby of DIR's server in NEW; print its DSN
 #   postgres.sh promote DIR      make a standby the primary
 #   postgres.sh halt DIR         kill it, keep DIR
-#   postgres.sh stop DIR         kill it and remove DIR; nothing to stop is no error
+#   postgres.sh stop DIR         kill it and remove DIR, which start or standby must have made; nothing to stop is no error
 #
 # As root it runs as the user postgres. STACYVM_POSTGRES_CONF adds lines to postgresql.conf.
 set -euo pipefail
@@ -31,9 +31,12 @@ as() {
 	fi
 }
 
+marker=.stacyvm-throwaway-postgres # says that a directory was made here and may be removed whole
+
 make_dir() { # a directory of the server's user
 	mkdir "$1"
 	chmod 700 "$1"
+	touch "$1/$marker"
 	if [ "$(id -u)" -eq 0 ]; then chown postgres: "$1"; fi
 }
 
@@ -81,7 +84,11 @@ halt)
 	halt
 	;;
 stop)
-	[ -d "$dir" ] || exit 0
+	[ -e "$dir" ] || exit 0
+	if [ ! -f "$dir/$marker" ]; then
+		echo "$dir was not made by \`postgres.sh start\`: it is left alone." >&2
+		exit 1
+	fi
 	halt
 	rm -rf "$dir"
 	;;

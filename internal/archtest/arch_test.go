@@ -35,7 +35,7 @@ var rules = []struct {
 	{"internal/pki", []string{"internal/stacyvm"}},
 	{"internal/auth", []string{"internal/pki", "internal/stacyvm"}},
 	{"internal/telemetry", nil},
-	{"internal/config", []string{"internal/stacyvm"}},
+	{"internal/config", []string{"internal/auth", "internal/stacyvm"}},
 	{"internal/schedule", []string{"internal/stacyvm"}},
 	{"internal/image", []string{"internal/stacyvm"}},
 	{"internal/guest/agent/...", []string{"internal/guest", "internal/guest/agent/...", "proto/..."}},

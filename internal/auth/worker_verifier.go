@@ -12,8 +12,8 @@ import (
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
 
-// maxRotationKeys bounds what one forged token costs.
-const maxRotationKeys = 16
+// MaxRotationKeys bounds the keys that only verify, and so what one forged token costs.
+const MaxRotationKeys = 16
 
 // Secret gives a secret's present text. It may change between calls: see SecretFile.
 type Secret func() string
@@ -81,8 +81,8 @@ func NewWorkerVerifier(config WorkerVerifierConfig) (*WorkerVerifier, error) {
 	if !config.Audience.Valid() {
 		return nil, stacyvm.Invalid("audience", "is none of %s and %s", AudienceControlPlane, AudienceRPC)
 	}
-	if len(config.RotationKeys) > maxRotationKeys {
-		return nil, stacyvm.Invalid("worker_signing_keys", "are more than %d", maxRotationKeys)
+	if len(config.RotationKeys) > MaxRotationKeys {
+		return nil, stacyvm.Invalid("worker_signing_keys", "are more than %d", MaxRotationKeys)
 	}
 	if err := checkStatic("worker_token", config.Shared); err != nil {
 		return nil, err

@@ -42,10 +42,14 @@ func (l *linter) keys() {
 		l.demand(auth.APIKey != auth.AdminAPIKey, "auth.key_separation",
 			"clients and administrators have different keys", "the client key is the admin key", freshSecret+" for auth.admin_api_key")
 	}
-	l.demand(!auth.AdminFallbackEnabled, "auth.admin_fallback_enabled",
-		"the client key opens no admin route", "without an admin key the client key opens admin routes", "set auth.admin_fallback_enabled to false")
+	l.adminFallback()
 	l.demand(auth.AdminAuditRetention > 0, "auth.admin_audit_retention",
 		fmt.Sprintf("the admin audit is kept for %s", auth.AdminAuditRetention), "the admin audit is kept for ever", "set auth.admin_audit_retention, such as 2160h")
+}
+
+func (l *linter) adminFallback() {
+	l.demand(!l.c.Auth.AdminFallbackEnabled, "auth.admin_fallback_enabled",
+		"the client key opens no admin route", "without an admin key the client key opens admin routes", "set auth.admin_fallback_enabled to false")
 }
 
 func (l *linter) oidc() {

@@ -69,10 +69,13 @@ func TestLintFindings(t *testing.T) {
 		{"auth.admin_api_key", "H", "placeholder", func(c *Config) { c.Auth.AdminAPIKey = "changeme" + strong }},
 		{"auth.admin_api_key", "H", "short", func(c *Config) { c.Auth.AdminAPIKey = "short" }},
 		{"auth.worker_signing_key", "H", "placeholder", func(c *Config) { c.Auth.WorkerSigningKey = "replace-me" + strong }},
-		{"auth.worker_signing_key", "H", "short", func(c *Config) { c.Auth.WorkerSigningKey = "short" }},
+		{"auth.worker_signing_key", "F", "short", func(c *Config) { c.Auth.WorkerSigningKey = "short" }},
+		{"auth.worker_signing_key", "F", "no key of a kind that signs", func(c *Config) { c.Auth.WorkerSigningKey = "-----BEGIN RSA PRIVATE KEY-----\n" + strong }},
 		{"auth.worker_signing_key", "H", "only verify keys", func(c *Config) { c.Auth.WorkerSigningKey = "" }},
 		{"auth.worker_signing_key_file", "W", "inline", func(c *Config) { c.Auth.WorkerSigningKeyFile = "" }},
 		{"auth.worker_token_file", "W", "inline", func(c *Config) { c.Auth.WorkerToken = strong }},
+		{"auth.worker_signing_keys", "F", "one is short", func(c *Config) { c.Auth.WorkerSigningKeys = []string{strong, "short"} }},
+		{"auth.worker_signing_keys", "F", "too many", func(c *Config) { c.Auth.WorkerSigningKeys = slices.Repeat([]string{strong}, 17) }},
 		{"auth.worker_signing_keys", "W", "active key", func(c *Config) { c.Auth.WorkerSigningKeys = []string{strong3} }},
 		{"auth.worker_signing_keys", "W", "twice", func(c *Config) { c.Auth.WorkerSigningKeys = []string{strong, strong} }},
 		{"auth.worker_revoked_token_ids", "W", "no signing key", func(c *Config) { c.Auth.WorkerSigningKey, c.Auth.WorkerSigningKeys = "", nil }},
@@ -198,7 +201,7 @@ func TestLintTellsStagingFromProduction(t *testing.T) {
 
 // TestNoSecretIsShown plants a word in every secret and looks for it in everything that is shown.
 func TestNoSecretIsShown(t *testing.T) {
-	const canary = "canary-hunter2-0123456789abcdef"
+	const canary = "canary-hunter2-0123456789abcdef-0123456789"
 	l := fit()
 	for _, k := range keys(&l.Config) {
 		if k.secret != hidden {

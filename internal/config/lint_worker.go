@@ -3,6 +3,8 @@ package config
 import (
 	"fmt"
 	"slices"
+
+	"github.com/stacyvm/stacyvm/internal/auth"
 )
 
 // signed reports that workers show signed tokens.
@@ -10,17 +12,19 @@ func (a Auth) signed() bool { return a.WorkerSigningKey != "" || len(a.WorkerSig
 
 // workerKeys judges the keys that sign worker tokens.
 func (l *linter) workerKeys() {
-	auth := l.c.Auth
+	keys := l.c.Auth
 	switch {
-	case auth.WorkerSigningKey != "":
-		l.secret("auth.worker_signing_key", auth.WorkerSigningKey)
-		l.inFile("auth.worker_signing_key_file", auth.WorkerSigningKeyFile, "the signing key")
-	case auth.signed():
+	case keys.WorkerSigningKey != "":
+		if l.usable("auth.worker_signing_key", keys.WorkerSigningKey) {
+			l.secret("auth.worker_signing_key", keys.WorkerSigningKey)
+		}
+		l.inFile("auth.worker_signing_key_file", keys.WorkerSigningKeyFile, "the signing key")
+	case keys.signed():
 		l.hard("auth.worker_signing_key", "keys that verify are set, but none that signs", "set auth.worker_signing_key_file to the active key")
 	}
 	l.rotation()
-	if revoked := len(auth.WorkerRevokedTokenIDs); revoked > 0 {
-		l.advise(auth.signed(), "auth.worker_revoked_token_ids",
+	if revoked := len(keys.WorkerRevokedTokenIDs); revoked > 0 {
+		l.advise(keys.signed(), "auth.worker_revoked_token_ids",
 			fmt.Sprintf("%d token(s) are revoked", revoked),
 			"tokens are revoked, but there is no signing key: nothing is verified against the list",
 			"set auth.worker_signing_key_file, or remove auth.worker_revoked_token_ids")
@@ -29,20 +33,38 @@ func (l *linter) workerKeys() {
 
 func (l *linter) rotation() {
 	const name = "auth.worker_signing_keys"
-	auth := l.c.Auth
-	if len(auth.WorkerSigningKeys) == 0 {
+	keys := l.c.Auth
+	if len(keys.WorkerSigningKeys) == 0 {
 		return
 	}
-	sorted := slices.Sorted(slices.Values(auth.WorkerSigningKeys))
-	twice := len(slices.Compact(sorted)) < len(auth.WorkerSigningKeys)
+	if len(keys.WorkerSigningKeys) > auth.MaxRotationKeys {
+		l.fail(name, fmt.Sprintf("%d keys are more than the %d that tokens are verified with", len(keys.WorkerSigningKeys), auth.MaxRotationKeys), "remove keys whose tokens have expired")
+		return
+	}
+	for _, key := range keys.WorkerSigningKeys {
+		if !l.usable(name, key) {
+			return
+		}
+	}
+	sorted := slices.Sorted(slices.Values(keys.WorkerSigningKeys))
+	twice := len(slices.Compact(sorted)) < len(keys.WorkerSigningKeys)
 	switch {
-	case auth.WorkerSigningKey != "" && slices.Contains(auth.WorkerSigningKeys, auth.WorkerSigningKey):
+	case keys.WorkerSigningKey != "" && slices.Contains(keys.WorkerSigningKeys, keys.WorkerSigningKey):
 		l.warn(name, "the list of keys that only verify holds the active key", "remove the active key from "+name)
 	case twice:
 		l.warn(name, "the list holds a key twice", "remove the duplicate from "+name)
 	default:
-		l.pass(name, fmt.Sprintf("%d key(s) verify while keys are rotated", len(auth.WorkerSigningKeys)))
+		l.pass(name, fmt.Sprintf("%d key(s) verify while keys are rotated", len(keys.WorkerSigningKeys)))
 	}
+}
+
+// usable fails a key that the server would refuse at its start, so that no token could be verified with it.
+func (l *linter) usable(name, key string) bool {
+	err := auth.CheckSigningKey(key)
+	if err != nil {
+		l.fail(name, "a key "+err.Error(), freshSecret+", or an Ed25519 key with `openssl genpkey -algorithm ed25519`")
+	}
+	return err == nil
 }
 
 // inFile warns of a secret that stands in the configuration or the environment.
@@ -53,22 +75,22 @@ func (l *linter) inFile(name, file, what string) {
 // workerTokens tells credentials that each worker has for itself, as production needs them, from one that all share, which
 // is for staging.
 func (l *linter) workerTokens() {
-	auth := l.c.Auth
-	if auth.WorkerToken != "" {
-		l.inFile("auth.worker_token_file", auth.WorkerTokenFile, "the shared worker token")
-		if auth.signed() {
+	keys := l.c.Auth
+	if keys.WorkerToken != "" {
+		l.inFile("auth.worker_token_file", keys.WorkerTokenFile, "the shared worker token")
+		if keys.signed() {
 			l.warn("auth.worker_token", "shared worker token still configured with signed worker tokens", "remove auth.worker_token once every worker shows signed tokens")
 		}
 	}
 	const name = "auth.worker_tokens"
-	own := len(auth.WorkerTokens)
+	own := len(keys.WorkerTokens)
 	switch {
-	case auth.signed() && own > 0:
+	case keys.signed() && own > 0:
 		l.warn(name, "static worker tokens still configured with signed worker tokens", "remove "+name+" once every worker shows signed tokens")
-	case auth.signed():
+	case keys.signed():
 	case own > 0:
 		l.pass(name, fmt.Sprintf("%d worker(s) have a credential of their own", own))
-	case auth.WorkerToken != "":
+	case keys.WorkerToken != "":
 		l.warn(name, "using shared worker token", "give each worker a token of its own in "+name+", or set auth.worker_signing_key_file")
 	case l.c.PKI.Dir != "":
 		l.pass(name, "workers are known by their certificates")
