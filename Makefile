@@ -11,7 +11,7 @@ STATIC   := CGO_ENABLED=0 GOOS=linux $(GO) build -trimpath
 BUNDLE   := internal/bundle/files
 TOOL     := $(GO) tool -modfile=tools.mod
 
-GUEST_SRC  := $(shell find cmd/stacyvm-guest internal/guest proto -name '*.go' ! -name '*_test.go') go.mod go.sum
+GUEST_SRC  := $(shell find cmd/stacyvm-guest internal/guest proto/guest -name '*.go' ! -name '*_test.go') go.mod go.sum
 SENTRY_SRC := $(shell find cmd/stacyvm-sentry internal/engine/gvisor/wire -name '*.go' ! -name '*_test.go') go.mod go.sum
 PACK_SRC   := $(wildcard scripts/bundle/*.go)
 
