@@ -2,6 +2,8 @@ package reconcile
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
@@ -35,39 +37,44 @@ func (d *duties) Stale(ctx context.Context) error {
 	if until, err := d.settle(ctx); err != nil || !until.IsZero() {
 		return err
 	}
-	rows, err := list(ctx, d.store, store.SandboxFilter{States: forsakable})
+	gone, err := d.gone(ctx)
 	if err != nil {
 		return err
 	}
-	fresh := map[stacyvm.WorkerID]bool{d.own: true}
+	for _, id := range gone {
+		rows, err := list(ctx, d.store, store.SandboxFilter{Worker: id, States: forsakable})
+		if err != nil {
+			return err
+		}
+		if err := held.forsake(ctx, id, rows, reasonStale); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// gone lists the workers that have sandboxes and do not act.
+func (d *duties) gone(ctx context.Context) (gone []stacyvm.WorkerID, err error) {
 	err = d.store.View(ctx, func(tx store.Tx) error {
 		now, err := tx.Now(ctx)
+		if err != nil {
+			return err
+		}
+		loads, err := tx.Workers().Loads(ctx)
 		if err != nil {
 			return err
 		}
 		workers, err := tx.Workers().List(ctx, store.Page{})
 		for _, w := range workers {
 			if acting(w, now) {
-				fresh[w.ID] = true
+				delete(loads, w.ID)
 			}
 		}
+		delete(loads, d.own) // whatever its row says
+		gone = slices.Sorted(maps.Keys(loads))
 		return err
 	})
-	if err != nil {
-		return err
-	}
-	forsaken := map[stacyvm.WorkerID][]stacyvm.Sandbox{}
-	for _, row := range rows {
-		if !fresh[row.WorkerID] {
-			forsaken[row.WorkerID] = append(forsaken[row.WorkerID], row)
-		}
-	}
-	for id, rows := range forsaken {
-		if err := held.forsake(ctx, id, rows, reasonStale); err != nil {
-			return err
-		}
-	}
-	return nil
+	return gone, err
 }
 
 // forsakable are the states that tell something of the owner.
