@@ -8,12 +8,14 @@ import (
 )
 
 func (a *app) doctorCommand() *cobra.Command {
-	return a.withOutput(&cobra.Command{
+	var production bool
+	cmd := a.withOutput(&cobra.Command{
 		Use:   "doctor",
 		Short: "Tell what works on this machine, what does not and what to do",
 		Long: `Tell what works on this machine, what does not and what to do about it. A trial sandbox is started and
-removed. The exit code is 1 when something fails that the product cannot do without.`,
-		Example: "  sudo stacyvm doctor",
+removed. The exit code is 1 when something fails that the product cannot do without. With --production, weak keys fail
+too; "stacyvm config lint --production" judges the whole configuration.`,
+		Example: "  sudo stacyvm doctor\n  sudo stacyvm doctor --production",
 		Args:    arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, stop := interruptible(cmd.Context())
@@ -26,10 +28,12 @@ removed. The exit code is 1 when something fails that the product cannot do with
 			} else {
 				checks = append(checks, loaded.Origin())
 				checks = append(checks, loaded.Inert()...)
-				checks = append(checks, daemon.Doctor(ctx, loaded.Config)...)
+				checks = append(checks, daemon.Doctor(ctx, loaded.Config, production)...)
 			}
 			done()
 			return a.printChecks("doctor", checks)
 		},
 	})
+	cmd.Flags().BoolVar(&production, "production", false, "be as strict as production needs")
+	return cmd
 }

@@ -102,7 +102,7 @@ func (a *app) collect(ctx context.Context, parts bundleParts) bundle {
 		b.Config, b.ConfigLint = settingsTree(loaded), config.Lint(loaded, true)
 	}
 	if parts.doctor && err == nil {
-		b.Doctor = daemon.Doctor(ctx, loaded.Config)
+		b.Doctor = daemon.Doctor(ctx, loaded.Config, false)
 	}
 	if parts.server {
 		b.ServerDiagnostics = map[string]any{"address": a.server}

@@ -3,6 +3,7 @@ package control
 import (
 	"context"
 	"sync"
+	"time"
 
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
@@ -10,8 +11,8 @@ import (
 // maxEnds bounds how many commands are waited for only to tell of their end.
 const maxEnds = 4096
 
-// ends waits for commands whose output nobody reads to the end, so that subscribers learn how they ended. What runs longer
-// than this process is not told of.
+// ends waits for commands whose output nobody reads to the end, so that the exec log and subscribers learn how they ended. Of
+// what runs longer than this process the log says that its end is not known, and subscribers are not told.
 type ends struct {
 	life    context.Context
 	stop    context.CancelFunc
@@ -31,23 +32,30 @@ func (e *ends) close() {
 	e.running.Wait()
 }
 
-// tellEnd waits for a command in the background and tells how it ended. ctx names the caller; its end changes nothing.
-func (s *Service) tellEnd(ctx context.Context, sandbox stacyvm.Sandbox, process string) {
+// logEnd waits for a command in the background, writes its exec log line then and tells how it ended. ctx names the caller;
+// its end changes nothing.
+func (s *Service) logEnd(ctx context.Context, sandbox stacyvm.Sandbox, command stacyvm.Command, began time.Time) {
 	e := s.ends
-	if e.life.Err() != nil {
-		return
+	room := e.life.Err() == nil
+	if room {
+		select {
+		case e.room <- struct{}{}:
+		default:
+			room = false
+		}
 	}
-	select {
-	case e.room <- struct{}{}:
-	default:
+	if !room {
+		s.logExec(sandbox, command, began, nil)
 		return
 	}
 	waiting, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	kept := context.AfterFunc(e.life, cancel)
 	e.running.Go(func() {
 		defer func() { kept(); cancel(); <-e.room }()
-		if known, err := s.waitFor(waiting, sandbox.ID, process); err == nil {
-			s.journal.add(line{notice: ended(sandbox, process, known.Exit)})
+		known, err := s.waitFor(waiting, sandbox.ID, command.ProcessID)
+		if err != nil {
+			known.Exit = nil
 		}
+		s.logExec(sandbox, command, began, known.Exit)
 	})
 }

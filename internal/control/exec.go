@@ -16,7 +16,7 @@ const (
 	maxKept = 16 << 20
 	// timeoutSlack is how much longer than a command's timeout its guest may take to say so.
 	timeoutSlack = 15 * time.Second
-	// exitUnknown stands in the exec log for a process whose reader left before its end.
+	// exitUnknown stands in the exec log for a command whose end was not seen: the server stopped before, or its guest was lost.
 	exitUnknown = -1
 )
 
@@ -104,10 +104,11 @@ func (s *Service) run(ctx context.Context, id stacyvm.SandboxID, request ExecReq
 	}
 	began := time.Now()
 	f.ended = func(exit *stacyvm.Exit) {
-		s.logExec(sandbox, command, began, exit)
 		if exit == nil { // its reader left
-			s.tellEnd(ctx, sandbox, command.ProcessID)
+			s.logEnd(ctx, sandbox, command, began)
+			return
 		}
+		s.logExec(sandbox, command, began, exit)
 	}
 	f.stream, err = f.open(f.ctx, false, f.from)
 	if broken(err) {
@@ -196,9 +197,10 @@ func (s *Service) Start(ctx context.Context, id stacyvm.SandboxID, request ExecR
 		return process, err
 	}
 	s.journal.add(line{notice: started(sandbox, process.ID)})
-	s.logExec(sandbox, command, began, process.Exit)
 	if process.Exit == nil {
-		s.tellEnd(ctx, sandbox, process.ID)
+		s.logEnd(ctx, sandbox, command, began)
+	} else {
+		s.logExec(sandbox, command, began, process.Exit)
 	}
 	if len(request.Input) > 0 {
 		s.feed(ctx, id, process.ID, request.Input)
@@ -206,7 +208,7 @@ func (s *Service) Start(ctx context.Context, id stacyvm.SandboxID, request ExecR
 	return process, nil
 }
 
-// logExec writes the exec log line and tells how the command ended; a nil exit means that it is not known.
+// logExec writes the exec log line, once for a command, and tells how it ended; a nil exit means that it is not known.
 func (s *Service) logExec(sandbox stacyvm.Sandbox, command stacyvm.Command, began time.Time, exit *stacyvm.Exit) {
 	record := stacyvm.ExecRecord{
 		SandboxID: sandbox.ID, ProcessID: command.ProcessID, Command: cut(shown(command)), ExitCode: exitUnknown,

@@ -118,7 +118,7 @@ func TestDoctorDatabase(t *testing.T) {
 	c := testConfig(t)
 	want := func(name string, want config.Level, words string) {
 		t.Helper()
-		checks := doctorDatabase(t.Context(), c)
+		checks := doctorDatabase(t.Context(), c, false)
 		i := slices.IndexFunc(checks, func(check config.Check) bool { return check.Name == name })
 		if i < 0 || checks[i].Level != want || !strings.Contains(checks[i].Message, words) || (want == config.Pass) != (checks[i].Fix == "") {
 			t.Errorf("%s: want %s with %q and a fix unless it passes, got %+v", name, want, words, checks)

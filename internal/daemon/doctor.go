@@ -20,14 +20,15 @@ import (
 const littleSpace = 2 << 30
 
 // Doctor looks at this machine: what works, what does not and what to do. It runs a trial sandbox on each engine and leaves
-// nothing behind.
-func Doctor(ctx context.Context, c config.Config) []config.Check {
-	checks := []config.Check{checkDataDir(c.DataDir)}
-	if checks[0].Level == config.Fail {
+// nothing behind. With production, what only trying out may do without fails.
+func Doctor(ctx context.Context, c config.Config, production bool) []config.Check {
+	checks := config.DoctorKeys(c, production)
+	place := checkDataDir(c.DataDir)
+	if checks = append(checks, place); place.Level == config.Fail {
 		return checks
 	}
 	checks = append(checks, checkRuns(c.DataDir))
-	checks = append(checks, doctorDatabase(ctx, c)...)
+	checks = append(checks, doctorDatabase(ctx, c, production)...)
 	checks = append(checks, doctorTrust(c, time.Now())...)
 	if !c.Server.Worker {
 		return append(checks, config.Passed("engines", "none is needed: a server here is a control plane alone (server.worker)"))

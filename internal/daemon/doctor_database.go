@@ -14,7 +14,7 @@ import (
 )
 
 // doctorDatabase looks at the database that the configuration names. A server may use it meanwhile.
-func doctorDatabase(ctx context.Context, c config.Config) []config.Check {
+func doctorDatabase(ctx context.Context, c config.Config, production bool) []config.Check {
 	found, err := InspectDatabase(ctx, c)
 	if c.Postgres() {
 		const name, fix = "database.driver", "check database.dsn, that the server runs, and that the user may log in"
@@ -23,18 +23,20 @@ func doctorDatabase(ctx context.Context, c config.Config) []config.Check {
 		}
 		return append([]config.Check{config.Passed(name, "connected to "+found.Server)}, schemaChecks(found)...)
 	}
-	checks := []config.Check{checkDatabasePath(c)}
+	checks := []config.Check{checkDatabasePath(c, production)}
 	if err != nil {
 		return append(checks, config.Failed("database.schema", plain(err), "put a backup back: `stacyvm db restore`"))
 	}
 	return append(append(checks, schemaChecks(found)...), checkSync(filepath.Dir(c.DatabasePath())))
 }
 
-func checkDatabasePath(c config.Config) config.Check {
+func checkDatabasePath(c config.Config, production bool) config.Check {
 	const name = "database.path"
 	path := c.DatabasePath()
 	info, err := os.Stat(filepath.Dir(path))
 	switch {
+	case errors.Is(err, os.ErrNotExist) && production:
+		return config.Failed(name, "the directory of "+path+" is not there", "make it on a local disk, or correct database.path")
 	case errors.Is(err, os.ErrNotExist):
 		return config.Warned(name, "the directory of "+path+" is not there", "`stacyvm serve` makes it; check the spelling")
 	case err != nil:

@@ -70,7 +70,7 @@ func RehearseUpgrade(ctx context.Context, u Upgrade) (checks []config.Check, ste
 	}
 	checks = append(checks, checkBackupDirectory(c, filepath.Dir(u.Output)), checkBackupOutput(u.Output))
 	if u.Doctor {
-		checks = append(checks, Doctor(ctx, c)...)
+		checks = append(checks, Doctor(ctx, c, false)...)
 	}
 	return checks, upgradeSteps(c, u.Output)
 }

@@ -140,7 +140,7 @@ func TestRehearsePostgres(t *testing.T) {
 		t.Fatalf("%+v, %+v, %v", before, after, err)
 	}
 	want(config.Pass, config.Pass, config.Pass)
-	if level(doctorDatabase(t.Context(), c), "database.driver") != config.Pass {
+	if level(doctorDatabase(t.Context(), c, false), "database.driver") != config.Pass {
 		t.Error("doctor does not connect")
 	}
 	if raised := must[int64](t)(RaiseIncarnation(t.Context(), c)); raised != 2 {

@@ -240,7 +240,7 @@ func TestDoctorOfACluster(t *testing.T) {
 		t.Errorf("a worker's machine: %+v", checks)
 	}
 	alone := planeConfig(t)
-	if got := level(Doctor(t.Context(), alone), "engines"); got != config.Pass {
+	if got := level(Doctor(t.Context(), alone, false), "engines"); got != config.Pass {
 		t.Errorf("a control plane alone: %s", got)
 	}
 }

@@ -39,13 +39,13 @@ type Operation struct {
 	CreatedUS int64
 }
 
-// ExecRecord is one line of the exec log. Output itself is never stored here.
+// ExecRecord is one line of the exec log, which is written when a command has ended. Output itself is never stored here.
 type ExecRecord struct {
 	ID         int64
 	SandboxID  SandboxID
 	ProcessID  string
 	Command    string // at most 2,048 bytes
-	ExitCode   int
+	ExitCode   int    // -1: its end was not seen, and DurationUS is 0
 	DurationUS int64
 	CreatedUS  int64
 }
