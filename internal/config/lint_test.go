@@ -227,8 +227,8 @@ func TestNoSecretIsShown(t *testing.T) {
 // TestLintOfCertificates: a pki directory encrypts what is said to workers, and its certificates identify them.
 func TestLintOfCertificates(t *testing.T) {
 	l := fit()
-	l.Config.Auth.WorkerSigningKey, l.Config.Auth.WorkerSigningKeys, l.Config.Auth.WorkerRevokedTokenIDs = "", nil, nil
-	l.Config.Worker.RPCTLS, l.Config.PKI.Dir = RPCTLS{}, "/etc/stacyvm/pki"
+	l.Auth.WorkerSigningKey, l.Auth.WorkerSigningKeys, l.Auth.WorkerRevokedTokenIDs = "", nil, nil
+	l.Worker.RPCTLS, l.PKI.Dir = RPCTLS{}, "/etc/stacyvm/pki"
 	for _, name := range []string{"auth.worker_tokens", "worker.rpc_tls.enabled"} {
 		if check, made := findCheck(Lint(l, true), name); !made || check.Level != Pass {
 			t.Errorf("%s: %+v", name, check)

@@ -151,7 +151,7 @@ func (c *cluster) work(r *Reconciler) {
 		}
 	}
 	var reaping sync.WaitGroup
-	c.must(r.duties.reap(c.Context(), reaping.Go))
+	c.must(r.reap(c.Context(), reaping.Go))
 	reaping.Wait()
 	c.must(r.Stale(c.Context()))
 }

@@ -16,11 +16,11 @@ func holds(t *testing.T, r *Reconciler, want ...string) {
 	held := r.snapshot()
 	for _, name := range want {
 		if held[name] == nil {
-			t.Errorf("%s does not hold %s", r.duties.self, name)
+			t.Errorf("%s does not hold %s", r.self, name)
 		}
 	}
 	if len(held) != len(want) {
-		t.Errorf("%s holds %d duties, want %v", r.duties.self, len(held), want)
+		t.Errorf("%s holds %d duties, want %v", r.self, len(held), want)
 	}
 }
 
