@@ -2,7 +2,7 @@
 // server of its own and leaves nothing behind. Times are medians with the 99th percentile; the machine's load is printed
 // beside them, because a busy machine makes any figure meaningless.
 //
-//	go run ./test/bench [-rounds N] [-docker=false]
+//	go run ./test/bench [-rounds N] [-docker=false] [-plane]
 package main
 
 import (
@@ -23,8 +23,9 @@ import (
 func main() {
 	rounds := flag.Int("rounds", 30, "samples of each time")
 	docker := flag.Bool("docker", true, "compare with Docker when a daemon answers")
+	only := flag.Bool("plane", false, "measure the control plane alone, without gVisor")
 	flag.Parse()
-	if err := run(os.Stdout, *rounds, *docker); err != nil {
+	if err := run(os.Stdout, *rounds, *docker, *only); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
@@ -38,7 +39,7 @@ type bench struct {
 	rounds int
 }
 
-func run(out io.Writer, rounds int, docker bool) (err error) {
+func run(out io.Writer, rounds int, docker, only bool) (err error) {
 	if rounds < 1 {
 		return fmt.Errorf("-rounds: %d is less than 1", rounds)
 	}
@@ -47,7 +48,14 @@ func run(out io.Writer, rounds int, docker bool) (err error) {
 		return err
 	}
 	defer os.RemoveAll(dir)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
 	b := &bench{out: out, rounds: rounds}
+	b.machine()
+	if err := plane(ctx, out, dir); err != nil || only {
+		return err
+	}
+	fmt.Fprint(out, "tier: cold creates on the gVisor engine, image host; every call over HTTP on loopback\n\n")
 	if b.Server, err = harness.New(dir); err != nil {
 		return err
 	}
@@ -62,9 +70,6 @@ func run(out io.Writer, rounds int, docker bool) (err error) {
 			err = ended
 		}
 	}()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	b.machine()
 	for _, part := range []func(*bench, runContext) error{
 		(*bench).latencies, (*bench).throughput, (*bench).memory, (*bench).files,
 	} {
@@ -90,8 +95,7 @@ func (b *bench) machine() {
 		}
 	}
 	kernel, _ := os.ReadFile("/proc/sys/kernel/osrelease") // for show
-	fmt.Fprintf(b.out, "machine: %d × %s, Linux %s, %s\n", runtime.NumCPU(), model, strings.TrimSpace(string(kernel)), runtime.GOARCH)
-	fmt.Fprintf(b.out, "tier: cold creates on the gVisor engine, image host; every call over HTTP on loopback\n\n")
+	fmt.Fprintf(b.out, "machine: %d × %s, Linux %s, %s\n\n", runtime.NumCPU(), model, strings.TrimSpace(string(kernel)), runtime.GOARCH)
 }
 
 // load is the machine's load average over the last minute.
