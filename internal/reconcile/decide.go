@@ -20,6 +20,7 @@ const (
 	resend  action = "resend"  // send the create again
 	fail    action = "fail"    // a create that nobody finishes: remove what is there, destroyed
 	lose    action = "lose"    // no runtime: unhealthy, lost
+	retell  action = "retell"  // its worker is back and has none: unhealthy for another reason, lost
 	mute    action = "mute"    // its guest does not answer: unhealthy, no_answer
 	die     action = "die"     // its runtime ended by itself: error, runtime_died
 	restore action = "restore" // the lost runtime is back: a new epoch, running
@@ -65,9 +66,7 @@ func decide(v view) action {
 	case stacyvm.StateRunning:
 		return decideRunning(v)
 	case stacyvm.StateUnhealthy:
-		if v.runtime != nil && v.runtime.Healthy {
-			return restore
-		}
+		return decideUnhealthy(v)
 	case stacyvm.StateError:
 		if v.runtime != nil {
 			return clean
@@ -119,6 +118,17 @@ func decideCreating(v view) action {
 		return fail
 	}
 	return resend
+}
+
+func decideUnhealthy(v view) action {
+	away := v.row.Reason == reasonStale || v.row.Reason == reasonUnreachable
+	switch {
+	case v.runtime != nil && v.runtime.Healthy:
+		return restore
+	case away && (v.runtime == nil || v.runtime.Reason == "dead"):
+		return retell
+	}
+	return leave
 }
 
 func decideRunning(v view) action {

@@ -313,3 +313,21 @@ func TestPurgeOfTheAdministratorsAudit(t *testing.T) {
 		}
 	})
 }
+
+// TestLostWhileAway: a sandbox whose worker comes back without it is told to be lost.
+func TestLostWhileAway(t *testing.T) {
+	onEachDriver(t, func(c *cluster) {
+		plane := c.plane("a")
+		row := c.sandbox(time.Hour, stacyvm.StateRunning)
+		c.advance(stacyvm.WorkerStaleAfter + time.Second)
+		c.work(plane)
+		c.expect("away", row.ID, stacyvm.StateUnhealthy, reasonStale, true)
+		c.machine.Lose(row.ID)
+		c.beat()
+		c.work(plane)
+		c.expect("back", row.ID, stacyvm.StateUnhealthy, reasonLost, false)
+		c.runtime(row)
+		c.work(plane)
+		c.expect("found", row.ID, stacyvm.StateRunning, "", true)
+	})
+}

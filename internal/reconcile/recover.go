@@ -195,6 +195,8 @@ func (m *machine) act(ctx context.Context, t task) error {
 		return m.fail(ctx, *t.row)
 	case lose:
 		return m.change(ctx, *t.row, stacyvm.StateUnhealthy, reasonLost)
+	case retell:
+		return m.change(ctx, *t.row, "", reasonLost)
 	case mute:
 		return m.change(ctx, *t.row, stacyvm.StateUnhealthy, reasonNoAnswer)
 	case die:

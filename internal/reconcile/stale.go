@@ -131,7 +131,7 @@ func release(ctx context.Context, tx store.Tx, row stacyvm.Sandbox) error {
 	return err
 }
 
-// change writes what was found out about a sandbox.
+// change writes what was found out about a sandbox; an empty state stays as it is.
 func (p process) change(ctx context.Context, row stacyvm.Sandbox, state stacyvm.State, reason string) error {
 	return p.store.Update(ctx, func(tx store.Tx) error {
 		_, err := tx.Sandboxes().Apply(ctx, row.ID, row.Fence, store.Change{State: state, Reason: &reason})
