@@ -18,6 +18,7 @@ type WorkerCapacity struct {
 	RPCURL        string            `json:"rpc_url,omitempty"`   // where control planes call it
 	PreviewDomain string            `json:"preview_domain,omitempty"`
 	Labels        map[string]string `json:"labels,omitempty"`
+	Drained       bool              `json:"drained,omitempty"` // by an operator; what a worker says here does not count
 }
 
 // WorkerHeartbeat is what a worker tells of itself.

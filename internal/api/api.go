@@ -28,8 +28,10 @@ const Prefix = "/api/v1"
 type Config struct {
 	Service *control.Service
 	Keys    auth.Keys // the zero value lets everybody in
-	Version string
-	Started time.Time // for the uptime
+	// WorkerVerifier judges who says to be a worker; nil: there are none.
+	WorkerVerifier *auth.WorkerVerifier
+	Version        string
+	Started        time.Time // for the uptime
 	// AllowedOrigins are the web pages that may use the API from a browser; "*" is all, empty none.
 	AllowedOrigins []string
 	// AllowedHosts are names of the server beside loopback's and the address that it listens at.
@@ -74,7 +76,7 @@ func New(config Config) http.Handler {
 	if a.RateLimit.Enabled {
 		chain = append(chain, middleware.Limit(a.RateLimit.PerMinute, a.RateLimit.Burst, public, a.fail))
 	}
-	chain = append(chain, middleware.Require(public, a.fail), a.refuseWhileDraining)
+	chain = append(chain, middleware.Require(public, a.fail), middleware.Worker(a.WorkerVerifier, ofWorkers, a.fail), a.refuseWhileDraining)
 	return middleware.Chain(http.HandlerFunc(a.route), chain...)
 }
 
@@ -99,6 +101,7 @@ func build(config Config) *api {
 	a.providerRoutes()
 	a.systemRoutes()
 	a.eventRoutes()
+	a.workerRoutes()
 	return a
 }
 
@@ -107,12 +110,23 @@ var publicPaths = map[string]bool{
 	Prefix + "/health": true, Prefix + "/live": true, Prefix + "/ready": true, Prefix + "/openapi.json": true,
 }
 
-func public(r *http.Request) bool { return publicPaths[r.URL.Path] }
+// ofWorkers reports whether a request is for the routes on which workers show credentials of their own.
+func ofWorkers(r *http.Request) bool {
+	return strings.HasPrefix(r.URL.Path, Prefix+"/worker/") && r.URL.Path != joinPath
+}
+
+// joinPath is where a new worker spends its join token, which is its only credential.
+const joinPath = Prefix + "/worker/join"
+
+// public reports whether a request needs no API key.
+func public(r *http.Request) bool {
+	return publicPaths[r.URL.Path] || r.URL.Path == joinPath || ofWorkers(r)
+}
 
 // refuseWhileDraining sends clients away before they begin something that the end of the server would cut.
 func (a *api) refuseWhileDraining(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if a.Draining() && !public(r) {
+		if a.Draining() && (!public(r) || ofWorkers(r)) {
 			w.Header().Set("Connection", "close")
 			a.fail(w, r, errDraining)
 			return

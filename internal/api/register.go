@@ -30,8 +30,11 @@ func humaConfig(version string) huma.Config {
 			Components: &huma.Components{
 				Schemas: huma.NewMapRegistry("#/components/schemas/", huma.DefaultSchemaNamer),
 				SecuritySchemes: map[string]*huma.SecurityScheme{
-					"key":      {Type: "apiKey", In: "header", Name: "X-API-Key", Description: "The client key, or the admin key."},
-					"adminKey": {Type: "apiKey", In: "header", Name: "X-Admin-API-Key", Description: "The admin key; it opens every route."},
+					"key":         {Type: "apiKey", In: "header", Name: "X-API-Key", Description: "The client key, or the admin key."},
+					"worker":      {Type: "apiKey", In: "header", Name: "X-Worker-ID", Description: "Which worker calls."},
+					"workerToken": {Type: "apiKey", In: "header", Name: "X-Worker-Token", Description: "The worker's token; or as a bearer's in Authorization."},
+					"certificate": {Type: "mutualTLS", Description: "A worker's certificate of this cluster."},
+					"adminKey":    {Type: "apiKey", In: "header", Name: "X-Admin-API-Key", Description: "The admin key; it opens every route."},
 				},
 			},
 		},
@@ -52,6 +55,7 @@ type route struct {
 	errors       []int // statuses that this route can answer, beside those of every route
 	maxBody      int64 // 0: maxBody
 	public       bool
+	worker       bool // for workers, who show a credential of their own
 	// responses replaces the generated description of success, for answers that are not JSON.
 	responses map[string]*huma.Response
 }
@@ -74,7 +78,10 @@ func (r route) operation() huma.Operation {
 	if op.DefaultStatus == 0 {
 		op.DefaultStatus = http.StatusOK
 	}
-	if !r.public {
+	if r.worker {
+		op.Security = []map[string][]string{{"worker": {}, "workerToken": {}}, {"worker": {}, "certificate": {}}}
+		op.Errors = slices.Concat(common, r.errors)
+	} else if !r.public {
 		op.Security = []map[string][]string{{"key": {}}, {"adminKey": {}}}
 		op.Errors = slices.Concat(common, r.errors)
 	}

@@ -107,6 +107,7 @@ func newServer(options Options, made *parts, keys auth.Keys, t *trust) *server {
 	handler := api.New(api.Config{
 		Service:        made.service,
 		Keys:           keys,
+		WorkerVerifier: t.workers,
 		Version:        options.Version,
 		Started:        time.Now(),
 		AllowedOrigins: c.Server.CORSAllowedOrigins,

@@ -143,6 +143,8 @@ func (w *work) run(ctx context.Context) error {
 	group.Go(func() error { return w.identity.renewLoop(failed) })
 	if w.listener != nil {
 		group.Go(w.serve)
+	} else {
+		w.log.Warn("worker.listen_addr is not set: no control plane can use this worker")
 	}
 	group.Go(func() error {
 		defer stop()

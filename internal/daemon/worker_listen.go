@@ -18,7 +18,6 @@ import (
 func (w *work) listen(ctx context.Context) error {
 	c := w.config.Worker
 	if c.ListenAddr == "" {
-		w.log.Warn("worker.listen_addr is not set: no control plane can use this worker")
 		return nil
 	}
 	if !w.identity.verifier.Configured() {

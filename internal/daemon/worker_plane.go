@@ -104,13 +104,13 @@ func planeError(err error) error {
 	refusal, answered := errors.AsType[*client.Error](err)
 	switch {
 	case !answered:
-		return &stacyvm.Error{Code: stacyvm.CodeUnavailable, Message: err.Error(), Err: err}
+		return stacyvm.Errorf(stacyvm.CodeUnavailable, "%v", err)
 	case refusal.Code == client.CodeConflict && refusal.RetryAfter == 0:
 		return stacyvm.Wrap(stacyvm.CodeConflict, err, "the control plane refuses")
 	case refusal.Code == client.CodeNotFound && refusal.RequestID != "": // ours, and not a proxy's
 		return stacyvm.Wrap(stacyvm.CodeNotFound, err, "the control plane does not know it")
 	}
-	return &stacyvm.Error{Code: cmp.Or(codes[refusal.Code], stacyvm.CodeUnavailable), Message: refusal.Error(), Err: err}
+	return stacyvm.Errorf(cmp.Or(codes[refusal.Code], stacyvm.CodeUnavailable), "%v", err) // unwrapped: what it would mean to a client is not what it means here
 }
 
 // bootstrap asks control planes for the worker's tokens, with the administrator's key.

@@ -89,4 +89,5 @@ type Capacity struct {
 	RPCURL        string            `json:"rpc_url,omitempty"`   // where control planes call it
 	PreviewDomain string            `json:"preview_domain,omitempty"`
 	Labels        map[string]string `json:"labels,omitempty"`
+	Drained       bool              `json:"drained,omitempty"` // an operator wants nothing new on it; the worker has no say in it
 }

@@ -159,6 +159,8 @@ type Held struct {
 type Workers interface {
 	// Save registers a worker or its heartbeat; LastHeartbeat becomes the database's now.
 	Save(ctx context.Context, worker stacyvm.Worker) (stacyvm.Worker, error)
+	// Mark writes a worker's status and capacity, and leaves the time of its heartbeat alone. CodeNotFound.
+	Mark(ctx context.Context, worker stacyvm.Worker) (stacyvm.Worker, error)
 	// Get finds a worker. CodeNotFound.
 	Get(ctx context.Context, id stacyvm.WorkerID) (stacyvm.Worker, error)
 	// List gives all, by id.

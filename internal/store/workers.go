@@ -38,6 +38,20 @@ func (t workers) Save(ctx context.Context, w stacyvm.Worker) (stacyvm.Worker, er
 	return saved, err
 }
 
+// Mark implements Workers.
+func (t workers) Mark(ctx context.Context, w stacyvm.Worker) (stacyvm.Worker, error) {
+	now, err := t.nowUS(ctx)
+	if err != nil {
+		return w, err
+	}
+	marked, ok, err := one(ctx, t.tx, readWorker, `UPDATE workers SET status = $2, capacity = $3, updated_us = $4 WHERE id = $1
+		RETURNING `+workerColumns, string(w.ID), w.Status, packed(w.Capacity), now)
+	if err == nil && !ok {
+		return w, noWorker(w.ID)
+	}
+	return marked, err
+}
+
 // Get implements Workers.
 func (t workers) Get(ctx context.Context, id stacyvm.WorkerID) (stacyvm.Worker, error) {
 	w, ok, err := one(ctx, t.tx, readWorker, `SELECT `+workerColumns+` FROM workers WHERE id = $1`, string(id))

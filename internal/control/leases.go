@@ -1,0 +1,176 @@
+package control
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/stacyvm/stacyvm/internal/auth"
+	"github.com/stacyvm/stacyvm/internal/stacyvm"
+	"github.com/stacyvm/stacyvm/internal/store"
+)
+
+const (
+	// handoverTTL is how long a worker's leases live while one process of it follows another.
+	handoverTTL = 120 * time.Second
+	// takeBatch is how many leases one transaction takes.
+	takeBatch = 200
+	// leaseMax bounds the life that a caller may ask for.
+	leaseMax = 24 * time.Hour
+	// typeSandbox is the type of sandboxes' leases.
+	typeSandbox = "sandbox"
+)
+
+// Renewal is every lease that a worker's process holds.
+type Renewal struct {
+	Cluster store.Cluster
+	Leases  []stacyvm.Lease
+}
+
+// takeOver gives the worker's sandboxes to its registered process, each with a new epoch.
+func (s *Service) takeOver(ctx context.Context, id stacyvm.WorkerID, session string) error {
+	var rows []stacyvm.Sandbox
+	err := s.store.View(ctx, func(tx store.Tx) (err error) {
+		rows, err = tx.Sandboxes().List(ctx, store.SandboxFilter{Worker: id})
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	for batch := range slices.Chunk(rows, takeBatch) {
+		err := s.store.Update(ctx, func(tx store.Tx) error {
+			if err := registered(ctx, tx, id, session); err != nil {
+				return err
+			}
+			for _, row := range batch {
+				if _, err := acquire(ctx, tx, id, session, string(row.ID), stacyvm.LeaseTTL); err != nil && stacyvm.CodeOf(err) != stacyvm.CodeConflict {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// registered refuses a session that is not the worker's. CodeNotFound, CodeConflict.
+func registered(ctx context.Context, tx store.Tx, id stacyvm.WorkerID, session string) error {
+	known, err := tx.Workers().Get(ctx, id)
+	if err == nil && known.Session != session {
+		err = stacyvm.Errorf(stacyvm.CodeConflict, "another process is registered as worker %.64s", id)
+	}
+	return err
+}
+
+func acquire(ctx context.Context, tx store.Tx, id stacyvm.WorkerID, session, resource string, ttl time.Duration) (stacyvm.Lease, error) {
+	return tx.Leases().Acquire(ctx, store.LeaseRequest{
+		Resource: resource, Type: typeSandbox, Holder: id, Session: session, TTL: ttl, Grace: stacyvm.LeaseGrace, Successor: true,
+	})
+}
+
+// RenewLeases extends the sandboxes' leases of a worker's registered process in one statement, and takes those again that had
+// run out: they get a new epoch. With handover they live until the next process has started. CodeConflict: another process is
+// registered; CodeNotFound: none is.
+func (s *Service) RenewLeases(ctx context.Context, id stacyvm.WorkerID, session string, handover bool) (renewal Renewal, err error) {
+	if err := asWorker(ctx, id, auth.ScopeLease); err != nil {
+		return renewal, err
+	}
+	ttl := stacyvm.LeaseTTL
+	if handover {
+		ttl = handoverTTL
+	}
+	if renewal.Cluster, err = s.store.Cluster(ctx); err != nil {
+		return renewal, err
+	}
+	err = s.store.Update(ctx, func(tx store.Tx) (err error) {
+		if err := registered(ctx, tx, id, session); err != nil {
+			return err
+		}
+		renewal.Leases, err = renewAll(ctx, tx, id, session, ttl)
+		return err
+	})
+	return renewal, err
+}
+
+func renewAll(ctx context.Context, tx store.Tx, id stacyvm.WorkerID, session string, ttl time.Duration) ([]stacyvm.Lease, error) {
+	leases, err := tx.Leases().List(ctx, id, store.Page{})
+	if err != nil {
+		return nil, err
+	}
+	var held []store.Held
+	for _, lease := range leases {
+		if lease.Type == typeSandbox && lease.Session == session {
+			held = append(held, store.Held{Resource: lease.Resource, Epoch: lease.Epoch})
+		}
+	}
+	renewed, err := tx.Leases().Renew(ctx, id, session, held, ttl)
+	if err != nil || len(renewed) == len(held) {
+		return renewed, err
+	}
+	alive := make(map[string]bool, len(renewed))
+	for _, lease := range renewed {
+		alive[lease.Resource] = true
+	}
+	for _, h := range held {
+		if alive[h.Resource] {
+			continue
+		}
+		lease, err := acquire(ctx, tx, id, session, h.Resource, ttl)
+		switch stacyvm.CodeOf(err) {
+		case "":
+			renewed = append(renewed, lease)
+		case stacyvm.CodeConflict: // somebody else's, or gone
+		default:
+			return nil, err
+		}
+	}
+	return renewed, nil
+}
+
+// RenewLease extends one lease. CodeConflict: the worker does not hold it, or it has run out.
+func (s *Service) RenewLease(ctx context.Context, id stacyvm.WorkerID, resource string, ttl time.Duration) (renewed stacyvm.Lease, err error) {
+	if err := asWorker(ctx, id, auth.ScopeLease); err != nil {
+		return renewed, err
+	}
+	if ttl <= 0 || ttl > leaseMax {
+		return renewed, stacyvm.Invalid("ttl", "must be positive and at most %s", leaseMax)
+	}
+	err = s.store.Update(ctx, func(tx store.Tx) error {
+		lease, err := tx.Leases().Get(ctx, resource)
+		if err == nil && lease.Holder == id {
+			var extended []stacyvm.Lease
+			extended, err = tx.Leases().Renew(ctx, id, lease.Session, []store.Held{{Resource: resource, Epoch: lease.Epoch}}, ttl)
+			if len(extended) == 1 {
+				renewed = extended[0]
+				return err
+			}
+		}
+		if err == nil || stacyvm.CodeOf(err) == stacyvm.CodeNotFound {
+			err = stacyvm.Errorf(stacyvm.CodeConflict, "worker %.64s does not hold %.64q, or no longer", id, resource)
+		}
+		return err
+	})
+	return renewed, err
+}
+
+// WorkerLease gives the lease under which a worker holds a sandbox, and the fence that goes with it. CodeNotFound: it does not
+// hold it.
+func (s *Service) WorkerLease(ctx context.Context, id stacyvm.WorkerID, resource string) (lease stacyvm.Lease, fence stacyvm.Fence, err error) {
+	if err := asWorker(ctx, id, auth.ScopeLease); err != nil {
+		return lease, fence, err
+	}
+	cluster, err := s.store.Cluster(ctx)
+	if err != nil {
+		return lease, fence, err
+	}
+	err = s.store.View(ctx, func(tx store.Tx) (err error) {
+		if lease, err = tx.Leases().Get(ctx, resource); err == nil && (lease.Holder != id || lease.Type != typeSandbox) {
+			err = stacyvm.Errorf(stacyvm.CodeNotFound, "worker %.64s does not hold %.64q", id, resource)
+		}
+		return err
+	})
+	return lease, stacyvm.Fence{Incarnation: cluster.Incarnation, Epoch: lease.Epoch}, err
+}

@@ -1,0 +1,179 @@
+package control
+
+import (
+	"context"
+	"slices"
+
+	"github.com/stacyvm/stacyvm/internal/auth"
+	"github.com/stacyvm/stacyvm/internal/stacyvm"
+	"github.com/stacyvm/stacyvm/internal/store"
+)
+
+// scopeWorkers is what an administrator needs for workers.
+const scopeWorkers = "admin:workers"
+
+// The statuses that a worker may tell of itself.
+const (
+	statusOnline   = "online"
+	statusDraining = "draining"
+)
+
+var statuses = []string{statusOnline, statusDraining, "offline", "unhealthy"}
+
+// WorkerStatus is a worker as callers see it.
+type WorkerStatus struct {
+	stacyvm.Worker
+	Stale bool // its last heartbeat is older than stacyvm.WorkerStaleAfter, by the database's clock
+}
+
+// Workers lists all workers.
+func (s *Service) Workers(ctx context.Context) (list []WorkerStatus, err error) {
+	if err := authorise(ctx, scopeRead); err != nil {
+		return nil, err
+	}
+	err = s.store.View(ctx, func(tx store.Tx) error {
+		workers, err := tx.Workers().List(ctx, store.Page{})
+		if err != nil {
+			return err
+		}
+		list, err = judged(ctx, tx, workers...)
+		return err
+	})
+	return list, err
+}
+
+// Worker finds one. CodeNotFound.
+func (s *Service) Worker(ctx context.Context, id stacyvm.WorkerID) (WorkerStatus, error) {
+	if err := authorise(ctx, scopeRead); err != nil {
+		return WorkerStatus{}, err
+	}
+	return s.oneWorker(ctx, s.store.View, func(tx store.Tx) (stacyvm.Worker, error) { return tx.Workers().Get(ctx, id) })
+}
+
+// judged says who is stale.
+func judged(ctx context.Context, tx store.Tx, workers ...stacyvm.Worker) ([]WorkerStatus, error) {
+	now, err := tx.Now(ctx)
+	if err != nil {
+		return nil, err
+	}
+	list := make([]WorkerStatus, len(workers))
+	for i, w := range workers {
+		list[i] = WorkerStatus{w, now.Sub(w.LastHeartbeat) > stacyvm.WorkerStaleAfter}
+	}
+	return list, nil
+}
+
+// oneWorker runs a transaction that ends with a worker.
+func (s *Service) oneWorker(ctx context.Context, in func(context.Context, func(store.Tx) error) error, do func(store.Tx) (stacyvm.Worker, error)) (found WorkerStatus, err error) {
+	err = in(ctx, func(tx store.Tx) error {
+		w, err := do(tx)
+		if err != nil {
+			return err
+		}
+		list, err := judged(ctx, tx, w)
+		if err == nil {
+			found = list[0]
+		}
+		return err
+	})
+	return found, err
+}
+
+// DrainWorker places nothing new on a worker, also after it starts anew; ResumeWorker takes that back. CodeNotFound.
+func (s *Service) DrainWorker(ctx context.Context, id stacyvm.WorkerID) (WorkerStatus, error) {
+	return s.setDrained(ctx, id, "worker.drain", true)
+}
+
+// ResumeWorker takes DrainWorker back. CodeNotFound.
+func (s *Service) ResumeWorker(ctx context.Context, id stacyvm.WorkerID) (WorkerStatus, error) {
+	return s.setDrained(ctx, id, "worker.resume", false)
+}
+
+func (s *Service) setDrained(ctx context.Context, id stacyvm.WorkerID, action string, drained bool) (WorkerStatus, error) {
+	found, err := WorkerStatus{}, authorise(ctx, scopeWorkers)
+	if err == nil {
+		found, err = s.oneWorker(ctx, s.store.Update, func(tx store.Tx) (stacyvm.Worker, error) {
+			w, err := tx.Workers().Get(ctx, id)
+			if err != nil {
+				return w, err
+			}
+			w.Capacity.Drained = drained
+			switch {
+			case drained && w.Status == statusOnline:
+				w.Status = statusDraining
+			case !drained && w.Status == statusDraining:
+				w.Status = statusOnline
+			}
+			return tx.Workers().Mark(ctx, w)
+		})
+	}
+	return found, s.audited(ctx, action, stacyvm.Sandbox{}, string(id), err)
+}
+
+// DeleteWorker forgets a worker; one that lives registers anew. CodeNotFound.
+func (s *Service) DeleteWorker(ctx context.Context, id stacyvm.WorkerID) error {
+	err := authorise(ctx, scopeWorkers)
+	if err == nil {
+		err = s.store.Update(ctx, func(tx store.Tx) error { return tx.Workers().Delete(ctx, id) })
+	}
+	return s.audited(ctx, "worker.delete", stacyvm.Sandbox{}, string(id), err)
+}
+
+// asWorker refuses who is neither that worker, with the scope, nor an administrator.
+func asWorker(ctx context.Context, id stacyvm.WorkerID, scope string) error {
+	caller := auth.From(ctx)
+	if caller.May(scopeWorkers) {
+		return nil
+	}
+	if caller.Subject != (auth.WorkerIdentity{WorkerID: id}).Principal().Subject {
+		return stacyvm.Errorf(stacyvm.CodeForbidden, "the worker credential is another worker's")
+	}
+	return authorise(ctx, scope)
+}
+
+// Beat is a worker's heartbeat.
+type Beat struct {
+	stacyvm.Worker      // ID, Hostname, Status, Session, Providers, Capabilities and Capacity
+	Register       bool // Session becomes the one that counts
+}
+
+// Heartbeat keeps what a worker tells of itself. With Register its process takes the worker's sandboxes over before this returns,
+// and no earlier process can do anything more. CodeConflict: another process is registered; CodeNotFound: none is.
+func (s *Service) Heartbeat(ctx context.Context, beat Beat) (WorkerStatus, error) {
+	if err := asWorker(ctx, beat.ID, auth.ScopeHeartbeat); err != nil {
+		return WorkerStatus{}, err
+	}
+	if beat.Status == "" {
+		beat.Status = statusOnline
+	}
+	if !slices.Contains(statuses, beat.Status) {
+		return WorkerStatus{}, stacyvm.Invalid("status", "%.40q is none of online, draining, offline and unhealthy", beat.Status)
+	}
+	if beat.Register && beat.Session == "" {
+		return WorkerStatus{}, stacyvm.Invalid("session", "is needed to register")
+	}
+	found, err := s.oneWorker(ctx, s.store.Update, func(tx store.Tx) (stacyvm.Worker, error) { return kept(ctx, tx, beat) })
+	if err != nil || !beat.Register {
+		return found, err
+	}
+	return found, s.takeOver(ctx, beat.ID, beat.Session)
+}
+
+// kept writes a heartbeat. What an operator has said stays, and so does the session when the heartbeat is of none.
+func kept(ctx context.Context, tx store.Tx, beat Beat) (stacyvm.Worker, error) {
+	known, err := tx.Workers().Get(ctx, beat.ID)
+	absent := stacyvm.CodeOf(err) == stacyvm.CodeNotFound
+	switch {
+	case err != nil && !absent, absent && beat.Session != "" && !beat.Register:
+		return known, err
+	case beat.Session != "" && !beat.Register && known.Session != beat.Session:
+		return known, stacyvm.Errorf(stacyvm.CodeConflict, "another process is registered as worker %.64s", beat.ID)
+	}
+	if beat.Session == "" {
+		beat.Session = known.Session
+	}
+	if beat.Capacity.Drained = known.Capacity.Drained; beat.Capacity.Drained && beat.Status == statusOnline {
+		beat.Status = statusDraining
+	}
+	return tx.Workers().Save(ctx, beat.Worker)
+}
