@@ -215,12 +215,22 @@ func TestHeartbeatKeepsAnOperatorsStatus(t *testing.T) {
 		}
 		r.must(r.Heartbeat(r.Context())) // unknown yet
 		first := read()
-		first.Status = "draining"
+		first.Status, first.Capacity.Drained = "draining", true
 		r.update(func(ctx context.Context, tx store.Tx) error { _, err := tx.Workers().Save(ctx, first); return err })
 		time.Sleep(heartbeatEvery)
 		r.must(r.Heartbeat(r.Context()))
 		if second := read(); first.LastHeartbeat.IsZero() || second.Status != "draining" || second.LastHeartbeat.Sub(first.LastHeartbeat) != heartbeatEvery {
 			r.Errorf("went from %+v to %+v", first, second)
+		}
+		r.must(r.session("restarted").Start(r.Context()))
+		if third := read(); third.Status != "draining" || !third.Capacity.Drained {
+			r.Errorf("a restart made it %+v", third)
+		}
+		first.Status, first.Capacity.Drained = "offline", false // as a worker says of itself
+		r.update(func(ctx context.Context, tx store.Tx) error { _, err := tx.Workers().Save(ctx, first); return err })
+		r.must(r.session("again").Start(r.Context()))
+		if fourth := read(); fourth.Status != "online" {
+			r.Errorf("a start made it %+v", fourth)
 		}
 	})
 }

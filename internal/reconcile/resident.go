@@ -44,7 +44,7 @@ func (r *resident) run(ctx context.Context, started func()) {
 
 // Start registers this process as its worker's present session and takes the worker's sandboxes over.
 func (r *resident) Start(ctx context.Context) error {
-	if err := r.register(ctx, statusOnline); err != nil {
+	if err := r.register(ctx, false); err != nil {
 		return err
 	}
 	if _, err := r.settle(ctx); err != nil { // before anything is reaped or taken over
@@ -63,22 +63,10 @@ func (r *resident) Start(ctx context.Context) error {
 }
 
 // Heartbeat tells that this worker lives. It leaves a status alone that an operator has set.
-func (r *resident) Heartbeat(ctx context.Context) error {
-	status := statusOnline
-	err := r.store.View(ctx, func(tx store.Tx) error {
-		known, err := tx.Workers().Get(ctx, r.self)
-		if err == nil {
-			status = known.Status
-		}
-		return err
-	})
-	if err != nil && stacyvm.CodeOf(err) != stacyvm.CodeNotFound {
-		return err
-	}
-	return r.register(ctx, status)
-}
+func (r *resident) Heartbeat(ctx context.Context) error { return r.register(ctx, true) }
 
-func (r *resident) register(ctx context.Context, status string) error {
+// register writes the worker's record, with the status that it had where that is to be kept.
+func (r *resident) register(ctx context.Context, keep bool) error {
 	own, err := r.reach()
 	if err != nil {
 		return err
@@ -91,12 +79,23 @@ func (r *resident) register(ctx context.Context, status string) error {
 	for i, p := range providers {
 		names[i] = p.Name
 	}
-	record := stacyvm.Worker{
-		ID: r.self, Hostname: r.hostname, Status: status, Session: r.session,
-		Providers: names, Capabilities: capabilities, Capacity: r.capacity,
-	}
 	return r.store.Update(ctx, func(tx store.Tx) error {
-		_, err := tx.Workers().Save(ctx, record)
+		record := stacyvm.Worker{
+			ID: r.self, Hostname: r.hostname, Status: statusOnline, Session: r.session,
+			Providers: names, Capabilities: capabilities, Capacity: r.capacity,
+		}
+		known, err := tx.Workers().Get(ctx, r.self)
+		switch {
+		case stacyvm.CodeOf(err) == stacyvm.CodeNotFound:
+		case err != nil:
+			return err
+		case keep:
+			record.Status = known.Status
+		case known.Capacity.Drained: // what an operator wants lasts over a restart
+			record.Status = statusDraining
+		}
+		record.Capacity.Drained = known.Capacity.Drained
+		_, err = tx.Workers().Save(ctx, record)
 		return err
 	})
 }
