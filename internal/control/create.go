@@ -27,16 +27,16 @@ const (
 // CodeInvalid names the field; CodeNotFound: no such provider, template or image; CodeLimit; CodeKeyReused and
 // CodeInProgress tell of the key; CodeUnsupported, CodeStorageFull, CodeUnavailable as the worker says.
 func (s *Service) Create(ctx context.Context, request CreateRequest, key Idempotency) (sandbox stacyvm.Sandbox, replayed bool, err error) {
-	reserved, first, err := s.reserve(ctx, request, key)
+	r, err := s.reserve(ctx, request, key)
 	if err != nil {
-		return stacyvm.Sandbox{}, false, s.audited(ctx, "sandbox.spawn", reserved, request.Image, err)
+		return stacyvm.Sandbox{}, false, s.audited(ctx, "sandbox.spawn", r.made, request.Image, err)
 	}
-	if first != nil {
-		return *first, true, nil
+	if r.first != nil {
+		return *r.first, true, nil
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stacyvm.CreateWithin+storeWithin)
 	defer cancel()
-	sandbox, err = s.build(ctx, reserved, key)
+	sandbox, err = s.build(ctx, r.made, r.cluster, key)
 	return sandbox, false, err
 }
 
@@ -63,11 +63,7 @@ func (s *Service) insert(ctx context.Context, tx store.Tx, sandbox stacyvm.Sandb
 }
 
 // build has the worker make the runtime and confirms it.
-func (s *Service) build(ctx context.Context, sandbox stacyvm.Sandbox, key Idempotency) (stacyvm.Sandbox, error) {
-	cluster, err := s.store.Cluster(ctx)
-	if err != nil {
-		return sandbox, s.undo(ctx, sandbox, key, err)
-	}
+func (s *Service) build(ctx context.Context, sandbox stacyvm.Sandbox, cluster string, key Idempotency) (stacyvm.Sandbox, error) {
 	w, err := s.workers(sandbox.WorkerID)
 	if err != nil {
 		return sandbox, s.undo(ctx, sandbox, key, err)
@@ -75,7 +71,7 @@ func (s *Service) build(ctx context.Context, sandbox stacyvm.Sandbox, key Idempo
 	making, cancel := context.WithTimeout(ctx, stacyvm.CreateWithin)
 	defer cancel()
 	created, err := w.Create(making, stacyvm.Ref{ID: sandbox.ID, Fence: sandbox.Fence}, worker.CreateRequest{
-		Cluster: cluster.ID, Spec: sandbox.Spec, OwnerID: sandbox.OwnerID, TenantID: sandbox.TenantID, ExpiresAt: sandbox.ExpiresAt,
+		Cluster: cluster, Spec: sandbox.Spec, OwnerID: sandbox.OwnerID, TenantID: sandbox.TenantID, ExpiresAt: sandbox.ExpiresAt,
 	})
 	if err != nil {
 		return sandbox, s.undo(ctx, sandbox, key, err)

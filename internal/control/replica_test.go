@@ -20,6 +20,8 @@ func TestLimitsHoldAcrossServers(t *testing.T) {
 		"in all":    func(c *control.Config, _ *stacyvm.Worker) { c.Defaults.MaxSandboxes = limit },
 		"per owner": func(c *control.Config, _ *stacyvm.Worker) { c.Defaults.MaxSandboxesPerOwner = limit },
 		"of worker": func(_ *control.Config, w *stacyvm.Worker) { w.Capacity.MaxSandboxes = limit },
+		"memory":    func(_ *control.Config, w *stacyvm.Worker) { w.Capacity.MemoryMB = 1024*limit + 1023 },
+		"vcpus":     func(_ *control.Config, w *stacyvm.Worker) { w.Capacity.VCPUs = limit },
 	}
 	for driver, database := range map[string]func(*testing.T) store.Config{
 		"sqlite":   func(t *testing.T) store.Config { return store.Config{Path: filepath.Join(t.TempDir(), "stacyvm.db")} },
@@ -85,7 +87,7 @@ func TestWorkersShareTheLoad(t *testing.T) {
 	}
 }
 
-func openStore(t *testing.T, config store.Config) store.Store {
+func openStore(t testing.TB, config store.Config) store.Store {
 	t.Helper()
 	s, err := store.Open(t.Context(), config)
 	if err != nil {

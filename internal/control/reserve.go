@@ -12,9 +12,10 @@ import (
 
 // reservation is a create until its row is written.
 type reservation struct {
-	plan  plan
-	key   Idempotency
-	draft stacyvm.Sandbox
+	plan    plan
+	key     Idempotency
+	cluster string
+	draft   stacyvm.Sandbox
 
 	made  stacyvm.Sandbox
 	first *stacyvm.Sandbox // that an earlier request with the same key made
@@ -22,33 +23,35 @@ type reservation struct {
 }
 
 // reserve checks the request and writes, in one transaction: the key, the row in state creating, its lease, the audit
-// line. It gives the sandbox of an earlier request with the same key instead when there is one. Where creates wait for room it
+// line. It finds the sandbox of an earlier request with the same key instead when there is one. Where creates wait for room it
 // may take a while, for as long as the caller does; what was begun is finished.
-func (s *Service) reserve(ctx context.Context, request CreateRequest, key Idempotency) (sandbox stacyvm.Sandbox, first *stacyvm.Sandbox, err error) {
+func (s *Service) reserve(ctx context.Context, request CreateRequest, key Idempotency) (*reservation, error) {
+	none := &reservation{}
 	if err := authorise(ctx, scopeSandbox); err != nil {
-		return sandbox, nil, err
+		return none, err
 	}
 	if err := key.check(); err != nil {
-		return sandbox, nil, err
+		return none, err
 	}
 	p, err := s.plan(auth.From(ctx), request)
 	if err != nil {
-		return sandbox, nil, err
+		return none, err
 	}
 	cluster, err := s.store.Cluster(ctx)
 	if err != nil {
-		return sandbox, nil, err
+		return none, err
 	}
-	r := &reservation{plan: p, key: key, draft: stacyvm.Sandbox{
+	r := &reservation{plan: p, key: key, cluster: cluster.ID, draft: stacyvm.Sandbox{
 		ID: stacyvm.NewSandboxID(), State: stacyvm.StateCreating, Desired: stacyvm.DesiredRunning,
 		Provider: p.spec.Provider, Image: p.spec.Image, Spec: p.spec,
 		OwnerID: p.owner, TenantID: p.tenant, Metadata: p.metadata,
 		Fence: stacyvm.Fence{Incarnation: cluster.Incarnation},
 	}}
 	if err := s.enter(ctx, r); err != nil {
-		return stacyvm.Sandbox{Provider: p.spec.Provider, TenantID: p.tenant}, nil, err
+		none.made = stacyvm.Sandbox{Provider: p.spec.Provider, TenantID: p.tenant}
+		return none, err
 	}
-	return r.made, r.first, nil
+	return r, nil
 }
 
 // errRefused rolls a reservation back.

@@ -17,7 +17,7 @@ import (
 const Self stacyvm.WorkerID = "here"
 
 // OpenStore opens an empty store that ends with the test.
-func OpenStore(t *testing.T) store.Store {
+func OpenStore(t testing.TB) store.Store {
 	t.Helper()
 	s, err := store.NewSQLiteStore(t.Context(), filepath.Join(t.TempDir(), "stacyvm.db"))
 	if err != nil {
@@ -40,7 +40,7 @@ func Defaults() control.Defaults {
 }
 
 // NewService makes a service over a store and one worker, and runs its background part until the test ends.
-func NewService(t *testing.T, s store.Store, w worker.Worker, change func(*control.Config)) *control.Service {
+func NewService(t testing.TB, s store.Store, w worker.Worker, change func(*control.Config)) *control.Service {
 	t.Helper()
 	config := control.Config{
 		Store: s, Self: Self, Session: "session-1", Defaults: Defaults(),
@@ -68,7 +68,7 @@ func NewService(t *testing.T, s store.Store, w worker.Worker, change func(*contr
 }
 
 // Register writes the record of the worker Self.
-func Register(t *testing.T, s store.Store) {
+func Register(t testing.TB, s store.Store) {
 	t.Helper()
 	Update(t, s, func(tx store.Tx) error {
 		_, err := tx.Workers().Save(t.Context(), stacyvm.Worker{ID: Self, Status: "online", Session: "session-1", Providers: []string{"mock"}})
@@ -77,7 +77,7 @@ func Register(t *testing.T, s store.Store) {
 }
 
 // Update runs one transaction that must succeed.
-func Update(t *testing.T, s store.Store, write func(store.Tx) error) {
+func Update(t testing.TB, s store.Store, write func(store.Tx) error) {
 	t.Helper()
 	if err := s.Update(t.Context(), write); err != nil {
 		t.Fatal(err)
@@ -85,7 +85,7 @@ func Update(t *testing.T, s store.Store, write func(store.Tx) error) {
 }
 
 // Row reads a row as the store has it, tombstones too.
-func Row(t *testing.T, s store.Store, id stacyvm.SandboxID) (row stacyvm.Sandbox) {
+func Row(t testing.TB, s store.Store, id stacyvm.SandboxID) (row stacyvm.Sandbox) {
 	t.Helper()
 	err := s.View(t.Context(), func(tx store.Tx) (err error) {
 		row, err = tx.Sandboxes().Get(t.Context(), id)
