@@ -102,6 +102,7 @@ func build(config Config) *api {
 	a.systemRoutes()
 	a.eventRoutes()
 	a.workerRoutes()
+	a.joiningRoutes()
 	return a
 }
 

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/stacyvm/stacyvm/internal/auth"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 	"github.com/stacyvm/stacyvm/internal/store"
 	"github.com/stacyvm/stacyvm/internal/worker"
@@ -25,6 +26,10 @@ type Config struct {
 	Defaults Defaults
 	// AuditSync writes each audit line before the operation is answered instead of within 100 ms.
 	AuditSync bool
+	// Authority signs workers' certificates; nil: another control plane's does.
+	Authority Authority
+	// Issuer signs workers' tokens; nil: there is no key for that.
+	Issuer *auth.WorkerIssuer
 	// Recovered reports whether the first recovery pass over the rows is done; nil means that there is none to wait for.
 	Recovered func() bool
 	Logger    *slog.Logger
@@ -61,6 +66,8 @@ type Service struct {
 	defaults  Defaults
 	auditSync bool
 	recovered func() bool
+	authority Authority
+	issuer    *auth.WorkerIssuer
 	log       *slog.Logger
 	journal   *journal
 	rows      *rowCache
@@ -86,6 +93,8 @@ func New(config Config) *Service {
 		defaults:  config.Defaults,
 		auditSync: config.AuditSync,
 		recovered: config.Recovered,
+		authority: config.Authority,
+		issuer:    config.Issuer,
 		log:       config.Logger,
 		journal:   newJournal(config.Store, config.Logger),
 		rows:      newRowCache(),

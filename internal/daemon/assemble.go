@@ -75,6 +75,8 @@ func assemble(ctx context.Context, c config.Config, p place, t *trust, log *slog
 	made.service = control.New(control.Config{
 		Store: made.store, Self: self, Session: session, Defaults: defaults(c), AuditSync: c.Audit.Sync,
 		Workers:   made.fleet.worker,
+		Authority: authorityOf(c),
+		Issuer:    t.issuer,
 		Recovered: made.reconciler.Recovered,
 		Logger:    log,
 	})

@@ -2,10 +2,13 @@ package pki
 
 import (
 	"bytes"
+	"crypto"
 	"crypto/ecdsa"
+	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
+	"encoding/pem"
 	"net"
 	"net/url"
 	"os"
@@ -63,18 +66,12 @@ func Issue(dir string, r Request, now time.Time) (Issued, error) {
 	if err := d.vacant(name, r.Force); err != nil {
 		return Issued{}, err
 	}
-	active, err := d.readAuthority(authorityFile)
+	active, err := d.signing(now)
 	if err != nil {
 		return Issued{}, err
 	}
-	if !now.Before(active.certificate.NotAfter) {
-		return Issued{}, stacyvm.Errorf(stacyvm.CodeConflict, "the authority has expired: `stacyvm pki rotate %s`", dir)
-	}
 	if active.certificate.NotAfter.Before(template.NotAfter) {
 		template.NotAfter = active.certificate.NotAfter
-	}
-	if err := d.completeBundle(active, now); err != nil {
-		return Issued{}, err
 	}
 	content, err := active.sign(template)
 	if err != nil {
@@ -118,6 +115,88 @@ func (r Request) template(now time.Time) (*x509.Certificate, Party, error) {
 		}
 	}
 	return template, party, nil
+}
+
+// Sign makes a worker's certificate for the key in a request (PEM), and gives it with the authorities that it is to trust. Of the
+// request nothing but the key counts. Its errors are Issue's, and CheckRequest's.
+func Sign(dir, worker string, request []byte, now time.Time) (certificate, authorities []byte, until time.Time, err error) {
+	public, err := CheckRequest(request)
+	if err != nil {
+		return nil, nil, until, err
+	}
+	template, _, err := Request{Worker: worker}.template(now)
+	if err != nil {
+		return nil, nil, until, err
+	}
+	d, err := openDirectory(dir)
+	if err != nil {
+		return nil, nil, until, err
+	}
+	defer d.Close()
+	active, err := d.signing(now)
+	if err != nil {
+		return nil, nil, until, err
+	}
+	if active.certificate.NotAfter.Before(template.NotAfter) {
+		template.NotAfter = active.certificate.NotAfter
+	}
+	raw, err := x509.CreateCertificate(rand.Reader, template, active.certificate, public, active.key)
+	if err != nil {
+		return nil, nil, until, stacyvm.Wrap(stacyvm.CodeInternal, err, "the certificate could not be made")
+	}
+	authorities, err = os.ReadFile(d.join(bundleFile))
+	if err != nil {
+		return nil, nil, until, unusable(err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: raw}), authorities, template.NotAfter.UTC().Truncate(time.Second), nil
+}
+
+// signing gives the authority for a signature, after seeing to it that the bundle holds it.
+func (d *directory) signing(now time.Time) (authority, error) {
+	active, err := d.readAuthority(authorityFile)
+	if err != nil {
+		return active, err
+	}
+	if !now.Before(active.certificate.NotAfter) {
+		return active, stacyvm.Errorf(stacyvm.CodeConflict, "the authority has expired: `stacyvm pki rotate %s`", d.path)
+	}
+	return active, d.completeBundle(active, now)
+}
+
+// CheckRequest reads a certificate request in PEM and gives its key, which its sender has. CodeInvalid: it is none, or its key
+// is of another kind than ECDSA on P-256 and Ed25519.
+func CheckRequest(text []byte) (crypto.PublicKey, error) {
+	block, rest := pem.Decode(text)
+	if block == nil || block.Type != "CERTIFICATE REQUEST" || len(bytes.TrimSpace(rest)) > 0 {
+		return nil, stacyvm.Invalid("csr", "is not one certificate request in PEM")
+	}
+	asked, err := x509.ParseCertificateRequest(block.Bytes)
+	if err != nil || asked.CheckSignature() != nil {
+		return nil, stacyvm.Invalid("csr", "is damaged, or not signed with its own key")
+	}
+	switch key := asked.PublicKey.(type) {
+	case ed25519.PublicKey:
+		return key, nil
+	case *ecdsa.PublicKey:
+		if key.Curve == elliptic.P256() {
+			return key, nil
+		}
+	}
+	return nil, stacyvm.Invalid("csr", "has a key that is neither ECDSA on P-256 nor Ed25519")
+}
+
+// AuthorityFingerprint is the Fingerprint of a directory's authority. CodeNotFound: there is none.
+func AuthorityFingerprint(dir string) (string, error) {
+	d, err := openDirectory(dir)
+	if err != nil {
+		return "", err
+	}
+	defer d.Close()
+	active, err := d.readAuthority(authorityFile)
+	if err != nil {
+		return "", err
+	}
+	return Fingerprint(active.certificate), nil
 }
 
 // party gives whose certificate is asked for, and the host names in it.

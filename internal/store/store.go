@@ -60,6 +60,7 @@ type Tx interface {
 	Tenants() Tenants
 	Members() Members
 	Policies() Policies
+	JoinTokens() JoinTokens
 	Events() Events
 }
 

@@ -70,6 +70,7 @@ func (t *tx) Connections() Connections         { return connections{t} }
 func (t *tx) Tenants() Tenants                 { return tenants{t} }
 func (t *tx) Members() Members                 { return members{t} }
 func (t *tx) Policies() Policies               { return policies{t} }
+func (t *tx) JoinTokens() JoinTokens           { return joinTokens{t} }
 func (t *tx) Events() Events                   { return events{t} }
 
 // ready refuses statements that must not run any more.
