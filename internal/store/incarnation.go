@@ -25,7 +25,7 @@ const (
 
 // Raise makes the next incarnation of a database that was put back from a backup, or promoted: one more than its own and
 // than above, which may name a higher one that is known from elsewhere. Every live row is stamped with it, so that it is
-// newer than whatever workers have confirmed, and the next Settle has something to do. No server may use a database that is
+// newer than whatever workers have confirmed, and the next Settle has something to do; unused join tokens are forgotten. No server may use a database that is
 // put back; CodeUnavailable and others as for Update.
 func Raise(ctx context.Context, s Store, above int64) (cluster Cluster, err error) {
 	err = s.Update(ctx, func(x Tx) error {
@@ -53,6 +53,10 @@ func (t *tx) reincarnate(ctx context.Context, above int64) (Cluster, error) {
 		return cluster, err
 	}
 	if _, err := t.exec(ctx, `UPDATE event_counter SET last = last + $1 WHERE one = 1`, int64(numbersApart)); err != nil {
+		return cluster, err
+	}
+	// What was used after the backup is not known: a token must not be good twice.
+	if _, err := t.exec(ctx, `DELETE FROM join_tokens WHERE used_us = 0`); err != nil {
 		return cluster, err
 	}
 	_, err = t.exec(ctx, `

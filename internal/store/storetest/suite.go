@@ -49,6 +49,8 @@ func Run(t *testing.T, database Database, without ...string) {
 		"tenant/life":                     tenantLife,
 		"member/life":                     memberLife,
 		"policy/life":                     policyLife,
+		"join token/life":                 joinTokenLife,
+		"join token/races":                joinTokenRaces,
 		"list/pages":                      walks,
 		"event/life":                      eventLife,
 		"event/span":                      eventSpan,
