@@ -19,6 +19,8 @@ const (
 	// quietFor is how long after taking the upkeep over no worker is called stale: when the database was away, the workers
 	// tell first that they live.
 	quietFor = heartbeatEvery + 15*time.Second
+	// tokensKept is how long after their end join tokens are kept, so that it can be seen who used them.
+	tokensKept = 7 * 24 * time.Hour
 	// visits is how many workers are visited at once.
 	visits = 64
 	// releaseWithin bounds the release of the duties at the end.
@@ -285,8 +287,8 @@ func (d *duties) staleInTime(ctx context.Context) error {
 	return d.Stale(ctx)
 }
 
-// Purge forgets idempotency keys and events that are older than a day, and what administrators did longer ago than is to be
-// kept. It does nothing without the duty.
+// Purge forgets idempotency keys and events that are older than a day, join tokens that ended long ago, and what administrators
+// did longer ago than is to be kept. It does nothing without the duty.
 func (d *duties) Purge(ctx context.Context) error {
 	held := d.holding(upkeep)
 	if held == nil {
@@ -297,6 +299,9 @@ func (d *duties) Purge(ctx context.Context) error {
 			return err
 		}
 		if _, err := tx.Events().Purge(ctx, store.EventLife, store.EventCount); err != nil {
+			return err
+		}
+		if _, err := tx.JoinTokens().Purge(ctx, tokensKept); err != nil {
 			return err
 		}
 		if d.retention <= 0 {

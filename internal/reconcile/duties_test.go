@@ -331,3 +331,30 @@ func TestLostWhileAway(t *testing.T) {
 		c.expect("found", row.ID, stacyvm.StateRunning, "", true)
 	})
 }
+
+// TestPurgeOfJoinTokens keeps them for a while after their end.
+func TestPurgeOfJoinTokens(t *testing.T) {
+	onEachDriver(t, func(c *cluster) {
+		plane := c.plane("a")
+		c.update(func(ctx context.Context, tx store.Tx) error {
+			now, err := tx.Now(ctx)
+			if err != nil {
+				return err
+			}
+			_, err = tx.JoinTokens().Create(ctx, stacyvm.JoinToken{ID: "t", Worker: "*", CreatedAt: now, ExpiresAt: now.Add(time.Hour)})
+			return err
+		})
+		for _, want := range []int{1, 0} {
+			c.advance(time.Hour + tokensKept/2 + time.Minute)
+			c.must(plane.Keep(c.Context()))
+			c.must(plane.Purge(c.Context()))
+			c.must(c.store.View(c.Context(), func(tx store.Tx) error {
+				kept, err := tx.JoinTokens().List(c.Context(), store.Page{})
+				if len(kept) != want {
+					c.Errorf("%d tokens are kept, want %d", len(kept), want)
+				}
+				return err
+			}))
+		}
+	})
+}
