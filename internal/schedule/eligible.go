@@ -119,8 +119,9 @@ func explain(why verdict, spec stacyvm.Spec, c *Candidate) string {
 			", " + of(c.Used.VCPUs, has.VCPUs, "processors") + ")"
 	case unreachable:
 		return "has no RPC address"
+	case fits:
 	}
-	return "fits"
+	return "can take it"
 }
 
 // of names how much of a measure is in use.
