@@ -27,6 +27,8 @@ type trust struct {
 	expires time.Time
 	// calls makes the TLS of calls to a worker; nil: plain text.
 	calls func(stacyvm.WorkerID) *tls.Config
+	// certified: the certificate shown in such calls is one of `stacyvm pki`, which workers take for all that is needed.
+	certified bool
 	// issuer signs the tokens of such calls; nil: static ones are shown, where there are any.
 	issuer *auth.WorkerIssuer
 	own    map[stacyvm.WorkerID]auth.Secret
@@ -97,6 +99,7 @@ func (t *trust) certificates(c config.Config, log *slog.Logger) error {
 		}
 		t.listener, t.hosts, t.expires = loaded.Server(true), loaded.Hosts(), loaded.Expires()
 		t.calls = func(id stacyvm.WorkerID) *tls.Config { return loaded.OfWorker(string(id)) }
+		t.certified = true
 	}
 	rpc := c.Worker.RPCTLS
 	switch {
@@ -109,6 +112,7 @@ func (t *trust) certificates(c config.Config, log *slog.Logger) error {
 	if err != nil {
 		return stacyvm.Wrap(stacyvm.CodeInvalid, err, "worker.rpc_tls: the certificates cannot be used")
 	}
+	t.certified = false
 	t.calls = func(id stacyvm.WorkerID) *tls.Config {
 		if rpc.ServerName == "" {
 			return loaded.OfWorker(string(id))
@@ -142,6 +146,9 @@ func (t *trust) dial(w stacyvm.Worker) (caller, error) {
 			return nil, stacyvm.Errorf(stacyvm.CodeUnavailable, "worker %s has an address without TLS, and this server calls workers with TLS alone", w.ID)
 		}
 		config.TLS = t.calls(w.ID)
+	}
+	if t.certified { // a worker that joined knows no key, and a token that it cannot judge would count against the certificate
+		config.Token = nil
 	}
 	return remote.NewClient(config)
 }
