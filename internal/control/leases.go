@@ -56,9 +56,9 @@ func (s *Service) takeOver(ctx context.Context, id stacyvm.WorkerID, session str
 	return nil
 }
 
-// registered refuses a session that is not the worker's. CodeNotFound, CodeConflict.
+// registered refuses a session that is not the worker's: it is, until the end of the transaction. CodeNotFound, CodeConflict.
 func registered(ctx context.Context, tx store.Tx, id stacyvm.WorkerID, session string) error {
-	known, err := tx.Workers().Get(ctx, id)
+	known, err := tx.Workers().Hold(ctx, id)
 	if err == nil && known.Session != session {
 		err = stacyvm.Errorf(stacyvm.CodeConflict, "another process is registered as worker %.64s", id)
 	}

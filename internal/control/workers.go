@@ -93,7 +93,7 @@ func (s *Service) setDrained(ctx context.Context, id stacyvm.WorkerID, action st
 	found, err := WorkerStatus{}, authorise(ctx, scopeWorkers)
 	if err == nil {
 		found, err = s.oneWorker(ctx, s.store.Update, func(tx store.Tx) (stacyvm.Worker, error) {
-			w, err := tx.Workers().Get(ctx, id)
+			w, err := tx.Workers().Hold(ctx, id)
 			if err != nil {
 				return w, err
 			}
@@ -161,7 +161,7 @@ func (s *Service) Heartbeat(ctx context.Context, beat Beat) (WorkerStatus, error
 
 // kept writes a heartbeat. What an operator has said stays, and so does the session when the heartbeat is of none.
 func kept(ctx context.Context, tx store.Tx, beat Beat) (stacyvm.Worker, error) {
-	known, err := tx.Workers().Get(ctx, beat.ID)
+	known, err := tx.Workers().Hold(ctx, beat.ID)
 	absent := stacyvm.CodeOf(err) == stacyvm.CodeNotFound
 	switch {
 	case err != nil && !absent, absent && beat.Session != "" && !beat.Register:

@@ -84,7 +84,7 @@ func (r *resident) register(ctx context.Context, keep bool) error {
 			ID: r.self, Hostname: r.hostname, Status: statusOnline, Session: r.session,
 			Providers: names, Capabilities: capabilities, Capacity: r.capacity,
 		}
-		known, err := tx.Workers().Get(ctx, r.self)
+		known, err := tx.Workers().Hold(ctx, r.self)
 		switch {
 		case stacyvm.CodeOf(err) == stacyvm.CodeNotFound:
 		case err != nil:

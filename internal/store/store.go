@@ -164,6 +164,9 @@ type Workers interface {
 	Mark(ctx context.Context, worker stacyvm.Worker) (stacyvm.Worker, error)
 	// Get finds a worker. CodeNotFound.
 	Get(ctx context.Context, id stacyvm.WorkerID) (stacyvm.Worker, error)
+	// Hold is Get for a decision about the worker: in an Update it stays as it was read, also when it is not there, until the
+	// end among those who hold it. A Save that was not decided so may come between.
+	Hold(ctx context.Context, id stacyvm.WorkerID) (stacyvm.Worker, error)
 	// List gives all, by id.
 	List(ctx context.Context, page Page) ([]stacyvm.Worker, error)
 	// Loads adds up what the active sandboxes of each worker take; a worker without one is not in it. It waits for nobody,

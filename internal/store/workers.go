@@ -61,6 +61,14 @@ func (t workers) Get(ctx context.Context, id stacyvm.WorkerID) (stacyvm.Worker, 
 	return w, err
 }
 
+// Hold implements Workers. Creates read the row without waiting for it.
+func (t workers) Hold(ctx context.Context, id stacyvm.WorkerID) (stacyvm.Worker, error) {
+	if err := t.hold(ctx, "worker/"+string(id)); err != nil {
+		return stacyvm.Worker{}, err
+	}
+	return t.Get(ctx, id)
+}
+
 // List implements Workers.
 func (t workers) List(ctx context.Context, page Page) ([]stacyvm.Worker, error) {
 	var c clause

@@ -28,6 +28,7 @@ func Run(t *testing.T, database Database, without ...string) {
 		"sandbox/sums":                    sandboxSums,
 		"worker/life":                     workerLife,
 		"worker/loads":                    workerLoads,
+		"worker/sessions":                 workerSessions,
 		"lease/life":                      leaseLife,
 		"lease/conflict":                  leaseConflict,
 		"lease/takeover":                  leaseTakeover,
