@@ -16,7 +16,6 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
-	"github.com/stacyvm/stacyvm/client"
 	"github.com/stacyvm/stacyvm/internal/testneed"
 	"github.com/stacyvm/stacyvm/test/harness"
 )
@@ -38,6 +37,8 @@ func TestScripts(t *testing.T) {
 			"setid":     setID,
 			"interrupt": interrupt,
 			"nothing":   nothing,
+			"work":      work,
+			"leave":     leave,
 		},
 	})
 }
@@ -89,6 +90,9 @@ func serve(ts *testscript.TestScript, neg bool, args []string) {
 	server, err := harness.New(ts.MkAbs("."), args...)
 	ts.Check(err)
 	server.Port = port
+	if server.HTTP = trusting(ts); server.HTTP != nil {
+		ts.Setenv("STACYVM_SERVER", server.URL())
+	}
 	ts.Defer(func() {
 		clearAway(ts, server)
 		ts.Check(server.Stop())
@@ -102,8 +106,7 @@ func clearAway(ts *testscript.TestScript, server *harness.Server) {
 	if !server.Running() {
 		return
 	}
-	c, err := client.New(server.URL(), client.Options{APIKey: ts.Getenv("STACYVM_API_KEY")})
-	ts.Check(err)
+	c := clientOf(ts)
 	sandboxes, err := c.Sandboxes(context.Background())
 	ts.Check(err)
 	for _, sandbox := range sandboxes {
