@@ -119,6 +119,7 @@ func BenchmarkPlacement(b *testing.B) {
 			}
 			mean := float64(creates) / benchWorkers
 			worst := max(float64(slices.Max(loads))-mean, mean-float64(slices.Min(loads))) / mean
+			b.Logf("%d to %d sandboxes on a worker", slices.Min(loads), slices.Max(loads))
 			b.ReportMetric(creates/took.Seconds(), "creates/s")
 			b.ReportMetric(100*worst, "worst-imbalance-%")
 			b.ReportMetric(float64(spent.Microseconds())/creates, "cpu-µs/create")

@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"strings"
 	"sync"
 	"time"
 
@@ -16,7 +17,7 @@ const (
 	// worker's own limits, is read in the create's transaction.
 	fleetLife = time.Second
 	// fleetShare bounds what counting costs: it rests for this many times as long as it took.
-	fleetShare = 20
+	fleetShare = 4
 	// fleetPlaced is the part of the workers, one in so many, to which this process may place before it counts anew: what
 	// other control planes place in the meantime is not known.
 	fleetPlaced = 8
@@ -141,11 +142,22 @@ func (f *fleet) read(ctx context.Context, tx store.Tx) ([]schedule.Candidate, er
 	if err != nil {
 		return nil, err
 	}
-	known := make([]schedule.Candidate, len(workers))
+	known, alike := make([]schedule.Candidate, len(workers)), map[string][]string{}
 	for i, w := range workers {
+		w.Providers = shared(alike, w.Providers)
 		known[i] = f.candidate(w, loads[w.ID], now)
 	}
 	return known, nil
+}
+
+// shared gives one list for all equal ones: a choice looks at those of all workers, and finds one in the processor's cache.
+func shared(alike map[string][]string, list []string) []string {
+	key := strings.Join(list, "\x00")
+	if known, ok := alike[key]; ok {
+		return known
+	}
+	alike[key] = list
+	return list
 }
 
 // candidate judges how a worker can be used from here.
