@@ -49,7 +49,7 @@ func newDuty(p process, lease stacyvm.Lease, id stacyvm.WorkerID, workers func(s
 	d.machine = newMachine(d.process, id)
 	d.machine.reach = func() (worker.Worker, error) { return workers(id) }
 	d.machine.registered = func(ctx context.Context, tx store.Tx) (string, error) {
-		w, err := tx.Workers().Get(ctx, id)
+		w, err := tx.Workers().Hold(ctx, id) // it must not change before its lease is written
 		return w.Session, err
 	}
 	return d
