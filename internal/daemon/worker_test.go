@@ -1,0 +1,247 @@
+package daemon
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stacyvm/stacyvm/client"
+	"github.com/stacyvm/stacyvm/internal/auth"
+	"github.com/stacyvm/stacyvm/internal/config"
+	"github.com/stacyvm/stacyvm/internal/pki"
+	"github.com/stacyvm/stacyvm/internal/stacyvm"
+)
+
+// workConfig is a worker process with the mock engine, for the control plane at an address.
+func workConfig(t *testing.T, address string) config.Config {
+	t.Helper()
+	c := testConfig(t)
+	c.Providers.Default, c.Providers.Mock.Enabled, c.Providers.GVisor.Enabled = "mock", true, false
+	c.Worker.ID, c.Worker.ControlPlaneURL, c.Worker.ListenAddr = "w1", address, "127.0.0.1:0"
+	c.Worker.HeartbeatInterval = 50 * time.Millisecond
+	return c
+}
+
+// process is a worker process of the test.
+type process struct {
+	t     *testing.T
+	ready chan Working
+	ended chan error
+	stop  context.CancelFunc
+}
+
+func startWork(t *testing.T, options WorkOptions) *process {
+	t.Helper()
+	ctx, stop := context.WithCancel(context.Background())
+	p := &process{t: t, ready: make(chan Working, 1), ended: make(chan error, 1), stop: stop}
+	t.Cleanup(stop)
+	options.Ready = func(w Working) { p.ready <- w }
+	if options.Logger == nil {
+		options.Logger = quiet
+	}
+	if options.TokenTTL == 0 {
+		options.TokenTTL = auth.WorkerTokenDefault
+	}
+	go func() { p.ended <- Work(ctx, options) }()
+	return p
+}
+
+// working waits until it acts.
+func (p *process) working() Working {
+	p.t.Helper()
+	select {
+	case w := <-p.ready:
+		return w
+	case err := <-p.ended:
+		p.t.Fatal("it ended: ", err)
+	case <-time.After(30 * time.Second):
+		p.t.Fatal("it does not act")
+	}
+	return Working{}
+}
+
+// end stops it as SIGTERM does.
+func (p *process) end() {
+	p.t.Helper()
+	p.stop()
+	if err := <-p.ended; err != nil {
+		p.t.Error(err)
+	}
+}
+
+func clientAt(t *testing.T, address string, web *http.Client) *client.Client {
+	t.Helper()
+	if web == nil {
+		web = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	}
+	return must[*client.Client](t)(client.New(address, client.Options{HTTPClient: web}))
+}
+
+const workToken = "token-0123456789abcdef0123456789abcdef"
+
+// TestWork: a worker registers, is used, drains, ends, and comes back.
+func TestWork(t *testing.T) {
+	plane := planeConfig(t)
+	plane.Auth.WorkerToken = workToken
+	address := serving(t, plane)
+	c := workConfig(t, "http://127.0.0.1:1,"+address) // the first one is away
+	c.Auth.WorkerToken = workToken
+	c.Worker.Labels = map[string]string{"zone": "a"}
+	caller := clientAt(t, address, nil)
+	for range 2 {
+		p := startWork(t, WorkOptions{Config: c})
+		w := p.working()
+		if w.ID != "w1" || !strings.HasPrefix(w.RPCURL, "http://127.0.0.1:") || len(w.Providers) != 1 {
+			t.Errorf("%+v", w)
+		}
+		known := must[client.Worker](t)(caller.Worker(t.Context(), "w1"))
+		if known.Status != "online" || known.Capacity.MemoryMB == 0 || known.Capacity.VCPUs == 0 || known.Capacity.Labels["zone"] != "a" || known.Capacity.RPCURL != w.RPCURL {
+			t.Errorf("%+v", known)
+		}
+		sandbox := must[client.Sandbox](t)(caller.Spawn(t.Context(), client.SpawnRequest{Provider: "mock"}))
+		result := must[client.ExecResult](t)(caller.Exec(t.Context(), sandbox.ID, client.ExecRequest{Command: "echo here"}))
+		if sandbox.WorkerID != "w1" || result.Stdout != "here\n" {
+			t.Errorf("%+v, %+v", sandbox, result)
+		}
+		if err := caller.Destroy(t.Context(), sandbox.ID); err != nil {
+			t.Error(err)
+		}
+		_, err := WorkOnce(t.Context(), WorkOptions{Config: c, Logger: quiet})
+		wantCode(t, err, stacyvm.CodeConflict) // the data directory is in use
+		p.end()
+		if known := must[client.Worker](t)(caller.Worker(t.Context(), "w1")); known.Status != "draining" {
+			t.Errorf("after its end it is %s", known.Status)
+		}
+	}
+}
+
+// TestWorkIsReplaced: a second process of the same worker, elsewhere, ends the first one.
+func TestWorkIsReplaced(t *testing.T) {
+	plane := planeConfig(t)
+	plane.Auth.WorkerToken = workToken
+	address := serving(t, plane)
+	first, second := workConfig(t, address), workConfig(t, address)
+	first.Auth.WorkerToken, second.Auth.WorkerToken = workToken, workToken
+	a := startWork(t, WorkOptions{Config: first})
+	a.working()
+	b := startWork(t, WorkOptions{Config: second})
+	b.working()
+	select {
+	case err := <-a.ended:
+		wantCode(t, err, stacyvm.CodeConflict)
+	case <-time.After(30 * time.Second):
+		t.Error("the first one goes on")
+	}
+	b.end()
+}
+
+// TestWorkCredentials: each way to a token, and what is said without one.
+func TestWorkCredentials(t *testing.T) {
+	private, _ := ed25519Key(t)
+	plane := planeConfig(t)
+	plane.Auth.WorkerTokens, plane.Auth.WorkerSigningKey = map[string]string{"w1": workToken}, private
+	plane.Auth.AdminAPIKey, plane.Auth.APIKey = sharedToken, ownToken
+	address := serving(t, plane)
+	file := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(file, []byte(workToken+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name   string
+		change func(*WorkOptions)
+		code   stacyvm.Code
+	}{
+		{"its own token", func(o *WorkOptions) { o.Config.Auth.WorkerTokens = map[string]string{"w1": workToken} }, ""},
+		{"the token of all", func(o *WorkOptions) { o.Config.Auth.WorkerToken = workToken }, ""},
+		{"a token's file", func(o *WorkOptions) { o.Config.Auth.WorkerTokenFile = file }, ""},
+		{"tokens for the administrator's key", func(o *WorkOptions) { o.AdminKey = auth.FixedSecret(sharedToken) }, ""},
+		{"the signing key", func(o *WorkOptions) { o.Config.Auth.WorkerSigningKey = private }, ""},
+		{"a wrong token", func(o *WorkOptions) { o.Config.Auth.WorkerToken = "x" + workToken }, stacyvm.CodeUnauthenticated},
+		{"a wrong token before a right key", func(o *WorkOptions) {
+			o.Config.Auth.WorkerToken, o.Config.Auth.WorkerSigningKey = "x"+workToken, private
+		}, stacyvm.CodeUnauthenticated},
+		{"a wrong administrator's key", func(o *WorkOptions) { o.AdminKey = auth.FixedSecret("x" + sharedToken) }, stacyvm.CodeUnauthenticated},
+		{"a client's key", func(o *WorkOptions) { o.AdminKey = auth.FixedSecret(ownToken) }, stacyvm.CodeUnauthenticated},
+		{"another worker's token", func(o *WorkOptions) { o.Config.Worker.ID, o.Config.Auth.WorkerToken = "w2", workToken }, stacyvm.CodeUnauthenticated},
+		{"a key that cannot sign", func(o *WorkOptions) { o.Config.Auth.WorkerSigningKey = "short" }, stacyvm.CodeInvalid},
+		{"none", func(*WorkOptions) {}, stacyvm.CodeInvalid},
+		{"no file", func(o *WorkOptions) { o.Config.Auth.WorkerTokenFile = file + ".absent" }, stacyvm.CodeInvalid},
+		{"no address", func(o *WorkOptions) { o.Config.Worker.ControlPlaneURL = "" }, stacyvm.CodeInvalid},
+		{"no name", func(o *WorkOptions) { o.Config.Worker.ID = "a/b" }, stacyvm.CodeInvalid},
+		{"TLS without an authority", func(o *WorkOptions) { o.Config.Worker.RPCTLS.Enabled = true }, stacyvm.CodeInvalid},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			options := WorkOptions{Config: workConfig(t, address), Logger: quiet, TokenTTL: auth.WorkerTokenDefault}
+			c.change(&options)
+			_, err := WorkOnce(t.Context(), options)
+			wantCode(t, err, c.code)
+		})
+	}
+	listening := workConfig(t, address)
+	options := WorkOptions{Config: listening, AdminKey: auth.FixedSecret(sharedToken)}
+	wantCode(t, <-startWork(t, options).ended, stacyvm.CodeInvalid) // nobody who calls it could prove anything
+}
+
+// TestJoin: a worker spends a token for a certificate, is used over mutual TLS, and renews the certificate; the next start needs
+// no token.
+func TestJoin(t *testing.T) {
+	plane := planeConfig(t)
+	plane.PKI.Dir = pkiDir(t)
+	address := serving(t, plane)
+	at := must[*url.URL](t)(url.Parse(address))
+	caller := clientAt(t, address, trusting(t, plane.PKI.Dir, "HTTP/1.1"))
+	made := must[client.JoinToken](t)(caller.IssueJoinToken(t.Context(), client.JoinTokenRequest{Worker: "w*"}))
+	c := workConfig(t, "https://127.0.0.1:"+at.Port())
+	join := WorkOptions{Config: c, JoinToken: made.Token, Authority: made.AuthoritySHA256}
+
+	for name, change := range map[string]func(*WorkOptions){
+		"another authority": func(o *WorkOptions) { o.Authority = strings.Repeat("0", 64) },
+		"another token":     func(o *WorkOptions) { o.JoinToken += "x" },
+		"plain text":        func(o *WorkOptions) { o.Config.Worker.ControlPlaneURL = "http://127.0.0.1:" + at.Port() },
+	} {
+		options := join
+		change(&options)
+		if err := <-startWork(t, options).ended; err == nil {
+			t.Errorf("%s: joined", name)
+		}
+	}
+	for _, options := range []WorkOptions{join, {Config: c}} {
+		p := startWork(t, options)
+		if w := p.working(); !strings.HasPrefix(w.RPCURL, "https://") {
+			t.Errorf("%+v", w)
+		}
+		sandbox := must[client.Sandbox](t)(caller.Spawn(t.Context(), client.SpawnRequest{Provider: "mock"}))
+		if sandbox.WorkerID != "w1" {
+			t.Errorf("%+v", sandbox)
+		}
+		if err := caller.Destroy(t.Context(), sandbox.ID); err != nil {
+			t.Error(err)
+		}
+		p.end()
+	}
+	join.Config.DataDir = filepath.Join(t.TempDir(), "again")
+	wantCode(t, <-startWork(t, join).ended, stacyvm.CodeInvalid) // it was spent
+
+	i := must[*identity](t)(openIdentity(t.Context(), WorkOptions{Logger: slog.New(slog.DiscardHandler)}, c))
+	defer i.close()
+	if left := i.renewIn(time.Now()); left < 50*24*time.Hour || left > 61*24*time.Hour {
+		t.Errorf("to be renewed in %v", left)
+	}
+	before := must[[]byte](t)(os.ReadFile(pki.WorkerFiles(i.dir, "w1").Certificate))
+	if pause := i.renew(t.Context()); pause != renewRetry {
+		t.Errorf("not renewed: %v", pause)
+	}
+	if after := must[[]byte](t)(os.ReadFile(pki.WorkerFiles(i.dir, "w1").Certificate)); string(after) == string(before) {
+		t.Error("the certificate is the same")
+	}
+	i.urls = []*url.URL{must[*url.URL](t)(url.Parse("https://127.0.0.1:1"))}
+	if pause := i.renew(t.Context()); pause < renewRetry*2 {
+		t.Errorf("a failed renewal is tried again after %v", pause)
+	}
+}
