@@ -72,11 +72,12 @@ func New(config Config) http.Handler {
 		middleware.Host(a.AllowedHosts, a.fail),
 		middleware.Origin(a.AllowedOrigins, a.fail),
 		middleware.Identify(a.Keys),
+		middleware.IdentifyWorker(a.WorkerVerifier, ofWorkers),
 	}
 	if a.RateLimit.Enabled {
-		chain = append(chain, middleware.Limit(a.RateLimit.PerMinute, a.RateLimit.Burst, public, a.fail))
+		chain = append(chain, middleware.Limit(a.RateLimit.PerMinute, a.RateLimit.Burst, unlimited, a.fail))
 	}
-	chain = append(chain, middleware.Require(public, a.fail), middleware.Worker(a.WorkerVerifier, ofWorkers, a.fail), a.refuseWhileDraining)
+	chain = append(chain, middleware.Require(public, a.fail), a.adminsOnly, middleware.RequireWorker(ofWorkers, a.fail), a.ownWorker, a.refuseWhileDraining)
 	return middleware.Chain(http.HandlerFunc(a.route), chain...)
 }
 
@@ -122,6 +123,37 @@ const joinPath = Prefix + "/worker/join"
 // public reports whether a request needs no API key.
 func public(r *http.Request) bool {
 	return publicPaths[r.URL.Path] || r.URL.Path == joinPath || ofWorkers(r)
+}
+
+// unlimited reports whether a request is not counted: a probe, or one of a worker that has proved who it is. A worker calls as often
+// as its sandboxes need, and a lease that it may not renew is lost.
+func unlimited(r *http.Request) bool {
+	return publicPaths[r.URL.Path] || middleware.WorkerIdentity(r.Context()).WorkerID != ""
+}
+
+// adminsOnly refuses everybody else on the routes of administrators, those that only read too.
+func (a *api) adminsOnly(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.URL.Path, Prefix+"/admin/") && !auth.From(r.Context()).May("admin:routes") {
+			a.fail(w, r, errNoAdmin)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// ownWorker refuses a worker that asks in another's place.
+func (a *api) ownWorker(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if ofWorkers(r) {
+			named, _, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, Prefix+"/worker/"), "/")
+			if named != string(middleware.WorkerIdentity(r.Context()).WorkerID) {
+				a.fail(w, r, errOtherWorker)
+				return
+			}
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // refuseWhileDraining sends clients away before they begin something that the end of the server would cut.

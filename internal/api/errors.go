@@ -46,8 +46,11 @@ var answers = map[stacyvm.Code]answer{
 }
 
 var (
-	errNoRoute  = stacyvm.Errorf(stacyvm.CodeNotFound, "there is no such route")
-	errDraining = stacyvm.Errorf(stacyvm.CodeUnavailable, "the server is stopping")
+	errNoRoute = stacyvm.Errorf(stacyvm.CodeNotFound, "there is no such route")
+	// errOtherWorker has the code of a wrong credential: it is good, for another path.
+	errOtherWorker = &Error{status: http.StatusForbidden, Code: "UNAUTHORIZED", Message: "the worker credential is another worker's"}
+	errNoAdmin     = stacyvm.Errorf(stacyvm.CodeForbidden, "this needs the administrator's key")
+	errDraining    = stacyvm.Errorf(stacyvm.CodeUnavailable, "the server is stopping")
 )
 
 // Error is the body of every error answer.

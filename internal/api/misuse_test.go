@@ -3,11 +3,13 @@ package api_test
 import (
 	"errors"
 	"io"
+	"maps"
 	"net/http"
 	"strings"
 	"testing"
 
 	"github.com/stacyvm/stacyvm/internal/control"
+	"github.com/stacyvm/stacyvm/internal/control/controltest"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 	"github.com/stacyvm/stacyvm/internal/worker"
 )
@@ -180,11 +182,13 @@ var misuse = map[string][]wrong{
 	},
 }
 
+func init() { maps.Copy(misuse, workerMisuse) }
+
 // takesNothing are operations without any input.
-const takesNothing = " health live ready openapi list-providers test-providers list-snapshots pool-status "
+const takesNothing = " health live ready openapi list-providers test-providers list-snapshots pool-status list-workers admin-list-workers list-join-tokens "
 
 func TestWrongUse(t *testing.T) {
-	f := start(t, nil, nil)
+	f := start(t, withWorkers(t), withAuthority(t))
 	id := f.spawn().ID
 	for _, op := range operations(t) {
 		if len(misuse[op.id]) == 0 && !strings.Contains(takesNothing, " "+op.id+" ") {
@@ -199,7 +203,7 @@ func TestWrongUse(t *testing.T) {
 			if w.body != "" {
 				body = w.body
 			}
-			r := f.do(op.method, path, body)
+			r := f.do(op.method, path, body, "X-Worker-ID", string(controltest.Self), "X-Worker-Token", sharedKey)
 			code, message := r.refusal(t)
 			if r.StatusCode != w.status || code != w.code || w.field != "" && !strings.HasPrefix(message, w.field+": ") {
 				t.Errorf("%s, %s: %d %s, want %d %s %s", op.id, w.what, r.StatusCode, r.text, w.status, w.code, w.field)

@@ -54,7 +54,7 @@ func NewJoinToken(worker string, life time.Duration, now time.Time) (token strin
 		life = JoinTokenDefault
 	}
 	if _, bad := path.Match(worker, ""); bad != nil || worker == "" || len(worker) > 64 || strings.ContainsAny(worker, "/\\ ") {
-		return "", JoinToken{}, stacyvm.Invalid("worker_id", "is neither a worker's id nor a pattern such as rack1-*")
+		return "", JoinToken{}, stacyvm.Invalid("worker", "is neither a worker's id nor a pattern such as rack1-*")
 	}
 	if life < time.Second || life > JoinTokenMax {
 		return "", JoinToken{}, stacyvm.Invalid("ttl", "must be between 1s and %s", JoinTokenMax)

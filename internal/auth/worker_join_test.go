@@ -158,7 +158,7 @@ func TestNewJoinTokenRefuses(t *testing.T) {
 		field, worker string
 		life          time.Duration
 	}{
-		{"worker_id", "", 0}, {"worker_id", "a/b", 0}, {"worker_id", "[", 0}, {"worker_id", strings.Repeat("x", 65), 0}, {"worker_id", "a b", 0}, {"worker_id", `a\b`, 0},
+		{"worker", "", 0}, {"worker", "a/b", 0}, {"worker", "[", 0}, {"worker", strings.Repeat("x", 65), 0}, {"worker", "a b", 0}, {"worker", `a\b`, 0},
 		{"ttl", "w", -1}, {"ttl", "w", time.Millisecond}, {"ttl", "w", auth.JoinTokenMax + 1},
 	} {
 		token, _, err := auth.NewJoinToken(c.worker, c.life, noon)

@@ -143,6 +143,9 @@ func (s *Service) Heartbeat(ctx context.Context, beat Beat) (WorkerStatus, error
 	if err := asWorker(ctx, beat.ID, auth.ScopeHeartbeat); err != nil {
 		return WorkerStatus{}, err
 	}
+	if !beat.ID.Valid() {
+		return WorkerStatus{}, stacyvm.Invalid("worker", "an id is 1 to 64 letters, digits, '.', '_' or '-'")
+	}
 	if beat.Status == "" {
 		beat.Status = statusOnline
 	}

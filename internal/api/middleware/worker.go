@@ -17,28 +17,50 @@ const (
 
 type workerKey struct{}
 
-// Worker lets through to the routes of workers who shows a credential of one, and makes the worker the principal: no other key
-// counts there. A nil verifier, or one without any key, makes them unavailable.
-func Worker(verifier *auth.WorkerVerifier, ofWorkers func(*http.Request) bool, fail Fail) Middleware {
+// shownAs is what a worker's credential was judged to be.
+type shownAs struct {
+	identity auth.WorkerIdentity
+	err      error
+}
+
+// IdentifyWorker judges the credential of who asks on the routes of workers, and refuses nobody yet. A nil verifier, or one without any
+// key, makes these routes unavailable.
+func IdentifyWorker(verifier *auth.WorkerVerifier, ofWorkers func(*http.Request) bool) Middleware {
+	return func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if ofWorkers(r) {
+				r = r.WithContext(context.WithValue(r.Context(), workerKey{}, judge(verifier, r)))
+			}
+			next.ServeHTTP(w, r)
+		})
+	}
+}
+
+func judge(verifier *auth.WorkerVerifier, r *http.Request) (as shownAs) {
+	if verifier == nil || !verifier.Configured() {
+		return shownAs{err: stacyvm.Errorf(stacyvm.CodeUnavailable, "no credential of workers is configured here")}
+	}
+	as.identity, as.err = verifier.Verify(auth.WorkerCredential{
+		WorkerID: stacyvm.WorkerID(r.Header.Get(WorkerHeader)), Token: workerToken(r), Peer: auth.PeerCertificate(r.TLS),
+	})
+	return as
+}
+
+// RequireWorker lets nobody but workers through to the routes of workers, and makes the worker the principal: no other key counts
+// there. It comes after Require.
+func RequireWorker(ofWorkers func(*http.Request) bool, fail Fail) Middleware {
 	return func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if !ofWorkers(r) {
 				next.ServeHTTP(w, r)
 				return
 			}
-			if verifier == nil || !verifier.Configured() {
-				fail(w, r, stacyvm.Errorf(stacyvm.CodeUnavailable, "no credential of workers is configured here"))
+			as, _ := r.Context().Value(workerKey{}).(shownAs)
+			if as.err != nil {
+				fail(w, r, as.err)
 				return
 			}
-			identity, err := verifier.Verify(auth.WorkerCredential{
-				WorkerID: stacyvm.WorkerID(r.Header.Get(WorkerHeader)), Token: workerToken(r), Peer: auth.PeerCertificate(r.TLS),
-			})
-			if err != nil {
-				fail(w, r, err)
-				return
-			}
-			ctx := context.WithValue(auth.With(r.Context(), identity.Principal()), workerKey{}, identity)
-			next.ServeHTTP(w, r.WithContext(ctx))
+			next.ServeHTTP(w, r.WithContext(auth.With(r.Context(), as.identity.Principal())))
 		})
 	}
 }
@@ -53,6 +75,6 @@ func workerToken(r *http.Request) string {
 
 // WorkerIdentity is the worker that calls; the zero value elsewhere.
 func WorkerIdentity(ctx context.Context) auth.WorkerIdentity {
-	identity, _ := ctx.Value(workerKey{}).(auth.WorkerIdentity)
-	return identity
+	as, _ := ctx.Value(workerKey{}).(shownAs)
+	return as.identity
 }
