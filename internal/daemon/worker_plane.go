@@ -19,6 +19,8 @@ import (
 func webClient(trusted *tls.Config) *http.Client {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.TLSClientConfig = trusted
+	// A connection on which nothing comes back any more is given up before the leases end, also when it is shared.
+	transport.HTTP2 = &http.HTTP2Config{SendPingTimeout: member.TryWithin, PingTimeout: member.TryWithin, WriteByteTimeout: member.TryWithin}
 	return &http.Client{Transport: transport}
 }
 
