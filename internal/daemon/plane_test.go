@@ -160,3 +160,20 @@ func TestLeaving(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestOfferOfTheServersWorker is what its registration tells, and no more than the configuration says.
+func TestOfferOfTheServersWorker(t *testing.T) {
+	c := testConfig(t)
+	if offer := capacityOf(c); offer.MaxSandboxes != 0 || offer.MemoryMB != 0 || offer.VCPUs != 0 || offer.RPCURL != "" {
+		t.Errorf("unasked: %+v", offer)
+	}
+	c.Providers.Default, c.Providers.Mock.Enabled, c.Providers.GVisor.Enabled = "mock", true, false
+	c.Server.Port, c.Server.PreviewDomain = 0, "preview.test"
+	c.Worker = config.Worker{ID: "here", MaxSandboxes: 3, MemoryMB: 4096, VCPUs: 2, Labels: map[string]string{"zone": "a"}}
+	address := serving(t, c)
+	web := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	w := must[client.Worker](t)(must[*client.Client](t)(client.New(address, client.Options{HTTPClient: web})).Worker(t.Context(), "here"))
+	if o := w.Capacity; o.MaxSandboxes != 3 || o.MemoryMB != 4096 || o.VCPUs != 2 || o.Labels["zone"] != "a" || o.PreviewDomain != "preview.test" {
+		t.Errorf("registered %+v", o)
+	}
+}
