@@ -83,8 +83,8 @@ func (s *Service) DeleteJoinToken(ctx context.Context, id string) error {
 	return s.audited(ctx, "join_token.delete", stacyvm.Sandbox{}, id, err)
 }
 
-// Join spends a token for a worker's first certificate. CodeUnauthenticated: the token is not accepted; CodeUnavailable: there
-// is no authority here; CodeInvalid: the request is none.
+// Join spends a token for a worker's first certificate. CodeUnauthenticated: the token is not accepted; CodeForbidden: the worker
+// exists, and the token does not name it alone; CodeUnavailable: there is no authority here; CodeInvalid: the request is none.
 func (s *Service) Join(ctx context.Context, token string, worker stacyvm.WorkerID, request string) (made Certificate, err error) {
 	if s.authority == nil {
 		return made, errNoAuthority
@@ -92,9 +92,10 @@ func (s *Service) Join(ctx context.Context, token string, worker stacyvm.WorkerI
 	if err := s.authority.Check(request); err != nil { // before the token is spent
 		return made, err
 	}
-	if _, err = auth.Join(ctx, joinTokens{s.store}, token, worker, time.Now()); err == nil {
-		made, err = s.authority.Sign(worker, request)
+	if _, err := auth.Join(ctx, joinTokens{s.store}, token, worker, time.Now()); err != nil {
+		return made, err // not audited: anybody may guess
 	}
+	made, err = s.authority.Sign(worker, request)
 	return made, s.audited(ctx, "worker.join", stacyvm.Sandbox{}, string(worker), err)
 }
 
@@ -146,10 +147,20 @@ func (j joinTokens) JoinToken(ctx context.Context, id string) (token auth.JoinTo
 	return token, err
 }
 
-// UseJoinToken implements auth.JoinTokens.
+// UseJoinToken implements auth.JoinTokens. A token for any new worker must not make its bearer one that is there already.
 func (j joinTokens) UseJoinToken(ctx context.Context, id string, worker stacyvm.WorkerID) error {
 	return j.store.Update(ctx, func(tx store.Tx) error {
-		_, err := tx.JoinTokens().Use(ctx, id, worker)
+		used, err := tx.JoinTokens().Use(ctx, id, worker)
+		if err != nil || used.Worker == string(worker) {
+			return err
+		}
+		_, err = tx.Workers().Hold(ctx, worker)
+		switch stacyvm.CodeOf(err) {
+		case "":
+			return stacyvm.Errorf(stacyvm.CodeForbidden, "worker %s exists already: it needs a join token that names it alone, or to be forgotten first", worker)
+		case stacyvm.CodeNotFound:
+			return nil
+		}
 		return err
 	})
 }
