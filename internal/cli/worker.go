@@ -135,11 +135,10 @@ type shownWorker struct {
 
 // workError says what to do about a credential that is not accepted.
 func workError(err error) error {
-	switch stacyvm.CodeOf(err) {
-	case stacyvm.CodeUnauthenticated:
+	if code := stacyvm.CodeOf(err); code == stacyvm.CodeUnauthenticated {
 		return fmt.Errorf("%w: does the control plane have this worker's token in auth.worker_tokens (or auth.worker_token), the same auth.worker_signing_key, or the authority that signed its certificate? "+
 			"A new certificate comes with a join token (`stacyvm worker join-token` on a control plane)", err)
-	case stacyvm.CodeForbidden:
+	} else if code == stacyvm.CodeForbidden {
 		return fmt.Errorf("%w: the credential must be this worker's own (--id) and have the scopes worker:heartbeat and worker:lease", err)
 	}
 	return err

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -109,7 +110,7 @@ func (r *rig) join(line string) string {
 	line = strings.Replace(line, "FINGERPRINT", strings.TrimSpace(r.must(r.shell("cat print"))), 1)
 	log := r.path("worker.log")
 	cmd := exec.Command("bash", "-c", "exec "+line+" --id machine-two > "+log+" 2>&1")
-	cmd.Dir, cmd.Env = r.server.Dir, append(r.env, "STACYVM_DATA_DIR="+r.path("two"))
+	cmd.Dir, cmd.Env = r.server.Dir, append(slices.Clone(r.env), "STACYVM_DATA_DIR="+r.path("two"))
 	if err := cmd.Start(); err != nil {
 		r.t.Fatal(err)
 	}

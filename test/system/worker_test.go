@@ -89,7 +89,7 @@ func TestRemoteWorker(t *testing.T) {
 // remoteWorker starts a worker process of this server, with the gVisor engine. It ends with the test, and leaves nothing.
 func (s *server) remoteWorker(id string, env ...string) *harness.Worker {
 	s.t.Helper()
-	dir, err := os.MkdirTemp("", "stacyvm-system-") //nolint:usetesting // scripts/host-state.sh finds what it leaves by this name
+	dir, err := os.MkdirTemp("", "stacyvm-system-")
 	if err != nil {
 		s.t.Fatal(err)
 	}

@@ -20,6 +20,7 @@ type gate struct {
 	opened bool
 	until  time.Duration // of the member's clock
 	closed error         // for good
+	taken  bool          // closed because another process is the worker
 }
 
 // check gives nil when the gate is open at a time.
@@ -57,12 +58,11 @@ func (g *gate) shut(reason *stacyvm.Error) {
 func (g *gate) fence() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.closed = &stacyvm.Error{Code: stacyvm.CodeLeaseLost, Message: errFenced.Message, Err: errFenced}
+	g.closed, g.taken = stacyvm.Errorf(stacyvm.CodeLeaseLost, "%s", errFenced.Message), true
 }
 
 func (g *gate) fenced() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	e, ok := g.closed.(*stacyvm.Error)
-	return ok && e.Err == error(errFenced)
+	return g.taken
 }

@@ -3,6 +3,7 @@ package member
 import (
 	"context"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
@@ -29,11 +30,7 @@ func (m *Member) join(ctx context.Context) error {
 
 // final reports whether the same call would be refused again.
 func final(err error) bool {
-	switch stacyvm.CodeOf(err) {
-	case stacyvm.CodeConflict, stacyvm.CodeUnauthenticated, stacyvm.CodeForbidden, stacyvm.CodeInvalid:
-		return true
-	}
-	return false
+	return slices.Contains([]stacyvm.Code{stacyvm.CodeConflict, stacyvm.CodeUnauthenticated, stacyvm.CodeForbidden, stacyvm.CodeInvalid}, stacyvm.CodeOf(err))
 }
 
 func (m *Member) heartbeatLoop(ctx context.Context) error {
