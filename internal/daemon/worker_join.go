@@ -45,6 +45,8 @@ func (i *identity) enrol(ctx context.Context, options WorkOptions, dir string) e
 	switch {
 	case stacyvm.CodeOf(err) == stacyvm.CodeUnauthenticated:
 		return stacyvm.Errorf(stacyvm.CodeInvalid, "the join token is not accepted: it is good once, for a time, and perhaps for other workers than %s; `stacyvm worker join-token` on a control plane makes another", i.id)
+	case stacyvm.CodeOf(err) == stacyvm.CodeForbidden: // the token is good, but not for a worker that exists
+		return stacyvm.Errorf(stacyvm.CodeInvalid, "%v", err)
 	case err == nil:
 		i.log.Info("joined the cluster", "directory", dir, "until", until)
 	}
@@ -66,7 +68,8 @@ func (i *identity) certify(ctx context.Context, dir string, do sign) (until time
 	var answer client.WorkerCertificate
 	for _, at := range i.urls {
 		answer, err = do(ctx, at, string(request))
-		if err = planeError(err); err == nil || stacyvm.CodeOf(err) == stacyvm.CodeUnauthenticated {
+		code := stacyvm.CodeOf(planeError(err))
+		if err = planeError(err); err == nil || code == stacyvm.CodeUnauthenticated || code == stacyvm.CodeForbidden {
 			break
 		}
 	}

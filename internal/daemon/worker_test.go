@@ -245,3 +245,26 @@ func TestJoin(t *testing.T) {
 		t.Errorf("a failed renewal is tried again after %v", pause)
 	}
 }
+
+// TestJoinAgain: a token for anybody does not make its bearer a worker that exists; one that names it does.
+func TestJoinAgain(t *testing.T) {
+	plane := planeConfig(t)
+	plane.PKI.Dir = pkiDir(t)
+	address := serving(t, plane)
+	at := must[*url.URL](t)(url.Parse(address))
+	caller := clientAt(t, address, trusting(t, plane.PKI.Dir, "HTTP/1.1"))
+	for _, c := range []struct {
+		worker string
+		code   stacyvm.Code
+	}{{"*", ""}, {"*", stacyvm.CodeInvalid}, {"w1", ""}} {
+		made := must[client.JoinToken](t)(caller.IssueJoinToken(t.Context(), client.JoinTokenRequest{Worker: c.worker}))
+		options := WorkOptions{Config: workConfig(t, "https://127.0.0.1:"+at.Port()), JoinToken: made.Token, Authority: made.AuthoritySHA256}
+		p := startWork(t, options)
+		if c.code != "" {
+			wantCode(t, <-p.ended, c.code)
+			continue
+		}
+		p.working()
+		p.end()
+	}
+}
