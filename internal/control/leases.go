@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/stacyvm/stacyvm/internal/auth"
+	"github.com/stacyvm/stacyvm/internal/lease"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 	"github.com/stacyvm/stacyvm/internal/store"
 )
@@ -17,8 +18,6 @@ const (
 	takeBatch = 200
 	// leaseMax bounds the life that a caller may ask for.
 	leaseMax = 24 * time.Hour
-	// typeSandbox is the type of sandboxes' leases.
-	typeSandbox = "sandbox"
 )
 
 // Renewal is every lease that a worker's process holds.
@@ -37,13 +36,14 @@ func (s *Service) takeOver(ctx context.Context, id stacyvm.WorkerID, session str
 	if err != nil {
 		return err
 	}
+	holder := lease.Holder{Worker: id, Session: session}
 	for batch := range slices.Chunk(rows, takeBatch) {
 		err := s.store.Update(ctx, func(tx store.Tx) error {
 			if err := registered(ctx, tx, id, session); err != nil {
 				return err
 			}
 			for _, row := range batch {
-				if _, err := acquire(ctx, tx, id, session, string(row.ID), stacyvm.LeaseTTL); err != nil && stacyvm.CodeOf(err) != stacyvm.CodeConflict {
+				if _, err := holder.Acquire(ctx, tx, row.ID, stacyvm.LeaseTTL); err != nil && stacyvm.CodeOf(err) != stacyvm.CodeConflict {
 					return err
 				}
 			}
@@ -65,12 +65,6 @@ func registered(ctx context.Context, tx store.Tx, id stacyvm.WorkerID, session s
 	return err
 }
 
-func acquire(ctx context.Context, tx store.Tx, id stacyvm.WorkerID, session, resource string, ttl time.Duration) (stacyvm.Lease, error) {
-	return tx.Leases().Acquire(ctx, store.LeaseRequest{
-		Resource: resource, Type: typeSandbox, Holder: id, Session: session, TTL: ttl, Grace: stacyvm.LeaseGrace, Successor: true,
-	})
-}
-
 // RenewLeases extends the sandboxes' leases of a worker's registered process in one statement, and takes those again that had
 // run out: they get a new epoch. With handover they live until the next process has started. CodeConflict: another process is
 // registered; CodeNotFound: none is.
@@ -89,45 +83,10 @@ func (s *Service) RenewLeases(ctx context.Context, id stacyvm.WorkerID, session 
 		if err := registered(ctx, tx, id, session); err != nil {
 			return err
 		}
-		renewal.Leases, err = renewAll(ctx, tx, id, session, ttl)
+		renewal.Leases, err = lease.Holder{Worker: id, Session: session}.Renew(ctx, tx, ttl)
 		return err
 	})
 	return renewal, err
-}
-
-func renewAll(ctx context.Context, tx store.Tx, id stacyvm.WorkerID, session string, ttl time.Duration) ([]stacyvm.Lease, error) {
-	leases, err := tx.Leases().List(ctx, id, store.Page{})
-	if err != nil {
-		return nil, err
-	}
-	var held []store.Held
-	for _, lease := range leases {
-		if lease.Type == typeSandbox && lease.Session == session {
-			held = append(held, store.Held{Resource: lease.Resource, Epoch: lease.Epoch})
-		}
-	}
-	renewed, err := tx.Leases().Renew(ctx, id, session, held, ttl)
-	if err != nil || len(renewed) == len(held) {
-		return renewed, err
-	}
-	alive := make(map[string]bool, len(renewed))
-	for _, lease := range renewed {
-		alive[lease.Resource] = true
-	}
-	for _, h := range held {
-		if alive[h.Resource] {
-			continue
-		}
-		lease, err := acquire(ctx, tx, id, session, h.Resource, ttl)
-		switch stacyvm.CodeOf(err) {
-		case "":
-			renewed = append(renewed, lease)
-		case stacyvm.CodeConflict: // somebody else's, or gone
-		default:
-			return nil, err
-		}
-	}
-	return renewed, nil
 }
 
 // RenewLease extends one lease. CodeConflict: the worker does not hold it, or it has run out.
@@ -139,10 +98,10 @@ func (s *Service) RenewLease(ctx context.Context, id stacyvm.WorkerID, resource 
 		return renewed, stacyvm.Invalid("ttl", "must be positive and at most %s", leaseMax)
 	}
 	err = s.store.Update(ctx, func(tx store.Tx) error {
-		lease, err := tx.Leases().Get(ctx, resource)
-		if err == nil && lease.Holder == id {
+		known, err := tx.Leases().Get(ctx, resource)
+		if err == nil && known.Holder == id && known.Type == lease.TypeSandbox {
 			var extended []stacyvm.Lease
-			extended, err = tx.Leases().Renew(ctx, id, lease.Session, []store.Held{{Resource: resource, Epoch: lease.Epoch}}, ttl)
+			extended, err = tx.Leases().Renew(ctx, id, known.Session, []store.Held{{Resource: resource, Epoch: known.Epoch}}, ttl)
 			if len(extended) == 1 {
 				renewed = extended[0]
 				return err
@@ -158,19 +117,19 @@ func (s *Service) RenewLease(ctx context.Context, id stacyvm.WorkerID, resource 
 
 // WorkerLease gives the lease under which a worker holds a sandbox, and the fence that goes with it. CodeNotFound: it does not
 // hold it.
-func (s *Service) WorkerLease(ctx context.Context, id stacyvm.WorkerID, resource string) (lease stacyvm.Lease, fence stacyvm.Fence, err error) {
+func (s *Service) WorkerLease(ctx context.Context, id stacyvm.WorkerID, resource string) (held stacyvm.Lease, fence stacyvm.Fence, err error) {
 	if err := asWorker(ctx, id, auth.ScopeLease); err != nil {
-		return lease, fence, err
+		return held, fence, err
 	}
 	cluster, err := s.store.Cluster(ctx)
 	if err != nil {
-		return lease, fence, err
+		return held, fence, err
 	}
 	err = s.store.View(ctx, func(tx store.Tx) (err error) {
-		if lease, err = tx.Leases().Get(ctx, resource); err == nil && (lease.Holder != id || lease.Type != typeSandbox) {
+		if held, err = tx.Leases().Get(ctx, resource); err == nil && (held.Holder != id || held.Type != lease.TypeSandbox) {
 			err = stacyvm.Errorf(stacyvm.CodeNotFound, "worker %.64s does not hold %.64q", id, resource)
 		}
 		return err
 	})
-	return lease, stacyvm.Fence{Incarnation: cluster.Incarnation, Epoch: lease.Epoch}, err
+	return held, stacyvm.Fence{Incarnation: cluster.Incarnation, Epoch: held.Epoch}, err
 }

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/stacyvm/stacyvm/internal/lease"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 	"github.com/stacyvm/stacyvm/internal/store"
 	"github.com/stacyvm/stacyvm/internal/worker"
@@ -63,8 +64,8 @@ func (m *machine) inherited(ctx context.Context) (rows []stacyvm.Sandbox, err er
 			return err
 		}
 		own := map[string]bool{}
-		for _, lease := range leases {
-			own[lease.Resource] = lease.Session == session
+		for _, l := range leases {
+			own[l.Resource] = l.Session == session
 		}
 		if rows, err = tx.Sandboxes().List(ctx, store.SandboxFilter{Worker: m.id}); err != nil {
 			return err
@@ -98,8 +99,5 @@ func (m *machine) acquire(ctx context.Context, tx store.Tx, id stacyvm.SandboxID
 	if err != nil {
 		return stacyvm.Lease{}, err
 	}
-	return tx.Leases().Acquire(ctx, store.LeaseRequest{
-		Resource: string(id), Type: "sandbox", Holder: m.id, Session: session,
-		TTL: stacyvm.LeaseTTL, Grace: stacyvm.LeaseGrace, Successor: true,
-	})
+	return lease.Holder{Worker: m.id, Session: session}.Acquire(ctx, tx, id, stacyvm.LeaseTTL)
 }

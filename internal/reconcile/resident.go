@@ -4,6 +4,7 @@ import (
 	"context"
 	"sync"
 
+	"github.com/stacyvm/stacyvm/internal/lease"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 	"github.com/stacyvm/stacyvm/internal/store"
 	"github.com/stacyvm/stacyvm/internal/worker"
@@ -103,38 +104,7 @@ func (r *resident) register(ctx context.Context, keep bool) error {
 // Renew extends the leases of this session in one statement, and takes those again that ran out meanwhile.
 func (r *resident) Renew(ctx context.Context) error {
 	return r.store.Update(ctx, func(tx store.Tx) error {
-		leases, err := tx.Leases().List(ctx, r.self, store.Page{})
-		if err != nil {
-			return err
-		}
-		var held []store.Held
-		for _, lease := range leases {
-			if lease.Type == "sandbox" && lease.Session == r.session {
-				held = append(held, store.Held{Resource: lease.Resource, Epoch: lease.Epoch})
-			}
-		}
-		if len(held) == 0 {
-			return nil
-		}
-		renewed, err := tx.Leases().Renew(ctx, r.self, r.session, held, stacyvm.LeaseTTL)
-		if err != nil {
-			return err
-		}
-		if len(renewed) == len(held) {
-			return nil
-		}
-		alive := map[string]bool{}
-		for _, lease := range renewed {
-			alive[lease.Resource] = true
-		}
-		for _, h := range held {
-			if alive[h.Resource] {
-				continue
-			}
-			if _, err := r.acquire(ctx, tx, stacyvm.SandboxID(h.Resource)); err != nil && stacyvm.CodeOf(err) != stacyvm.CodeConflict {
-				return err
-			}
-		}
-		return nil
+		_, err := lease.Holder{Worker: r.self, Session: r.session}.Renew(ctx, tx, stacyvm.LeaseTTL)
+		return err
 	})
 }
