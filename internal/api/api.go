@@ -131,17 +131,6 @@ func unlimited(r *http.Request) bool {
 	return publicPaths[r.URL.Path] || middleware.WorkerIdentity(r.Context()).WorkerID != ""
 }
 
-// adminsOnly refuses everybody else on the routes of administrators, those that only read too.
-func (a *api) adminsOnly(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if strings.HasPrefix(r.URL.Path, Prefix+"/admin/") && !auth.From(r.Context()).May("admin:routes") {
-			a.fail(w, r, errNoAdmin)
-			return
-		}
-		next.ServeHTTP(w, r)
-	})
-}
-
 // ownWorker refuses a worker that asks in another's place.
 func (a *api) ownWorker(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

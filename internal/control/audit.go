@@ -71,6 +71,20 @@ func (s *Service) audited(ctx context.Context, action string, sandbox stacyvm.Sa
 	return err
 }
 
+// AuditAdmin keeps a line of a call of an administrative route, whatever became of it. With audit.sync it is on disk before this
+// returns; a line that cannot be written is for the log then: the call has been answered.
+func (s *Service) AuditAdmin(ctx context.Context, call stacyvm.AdminCall) {
+	call.Path, call.UserAgent = cut(call.Path), cut(call.UserAgent)
+	l := line{admin: &call}
+	if !s.auditSync {
+		s.journal.add(l)
+		return
+	}
+	if err := s.journal.append(context.WithoutCancel(ctx), []line{l}); err != nil {
+		s.log.Error("a line of the administrators' audit could not be written", "path", call.Path, "error", err)
+	}
+}
+
 // auditIn writes a line in the transaction of the change that it tells of.
 func auditIn(ctx context.Context, tx store.Tx, op stacyvm.Operation) error {
 	return tx.Audit().AppendOperations(ctx, []stacyvm.Operation{op})

@@ -24,6 +24,7 @@ const (
 // line is what there is to write of one thing that happened; parts that are nil are left out.
 type line struct {
 	operation *stacyvm.Operation
+	admin     *stacyvm.AdminCall
 	exec      *stacyvm.ExecRecord
 	notice    *stacyvm.Notice
 }
@@ -145,11 +146,15 @@ func (j *journal) last(batch []line) {
 
 func (j *journal) append(ctx context.Context, batch []line) error {
 	var operations []stacyvm.Operation
+	var admins []stacyvm.AdminCall
 	var execs []stacyvm.ExecRecord
 	var notices []stacyvm.Notice
 	for _, l := range batch {
 		if l.operation != nil {
 			operations = append(operations, *l.operation)
+		}
+		if l.admin != nil {
+			admins = append(admins, *l.admin)
 		}
 		if l.exec != nil {
 			execs = append(execs, *l.exec)
@@ -161,6 +166,11 @@ func (j *journal) append(ctx context.Context, batch []line) error {
 	return j.store.Update(ctx, func(tx store.Tx) error {
 		if len(operations) > 0 {
 			if err := tx.Audit().AppendOperations(ctx, operations); err != nil {
+				return err
+			}
+		}
+		if len(admins) > 0 {
+			if err := tx.AdminAudit().Append(ctx, admins); err != nil {
 				return err
 			}
 		}
