@@ -2,6 +2,7 @@ package member
 
 import (
 	"context"
+	"log/slog"
 	"time"
 
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
@@ -9,7 +10,8 @@ import (
 
 // renewLoop renews every stacyvm.LeaseRenewEvery, counted from when the last try was sent, and sooner after a failure.
 func (m *Member) renewLoop(ctx context.Context) error {
-	for failing := false; ; {
+	said := slog.LevelDebug // of the failure that goes on
+	for {
 		began := m.clock.now()
 		err := m.renew(ctx)
 		pause := max(jitter(stacyvm.LeaseRenewEvery)-(m.clock.now()-began), 0)
@@ -19,24 +21,30 @@ func (m *Member) renewLoop(ctx context.Context) error {
 		case stacyvm.CodeOf(err) == stacyvm.CodeConflict:
 			return err
 		case err != nil:
-			m.complain(err)
+			said = m.complain(ctx, err, said)
 			pause = jitter(retryAfter)
-		case failing:
+		case said > slog.LevelDebug:
 			m.log.Info("leases are renewed again")
+			said = slog.LevelDebug
 		}
-		failing = err != nil
 		if !m.clock.wait(ctx, pause) {
 			return nil
 		}
 	}
 }
 
-func (m *Member) complain(err error) {
-	if shut := m.Gate(); shut != nil {
-		m.log.Error("the leases cannot be renewed: nothing is begun until they are; what runs goes on", "error", err)
-		return
+// complain tells once that renewals fail, and once that the gate closed.
+func (m *Member) complain(ctx context.Context, err error, said slog.Level) slog.Level {
+	level, what := slog.LevelWarn, "the leases could not be renewed; trying again"
+	if m.Gate() != nil {
+		level, what = slog.LevelError, "the leases cannot be renewed: nothing is begun until they are; what runs goes on"
 	}
-	m.log.Warn("the leases could not be renewed", "error", err)
+	if level <= said {
+		m.log.Debug(what, "error", err)
+		return said
+	}
+	m.log.Log(ctx, level, what, "error", err)
+	return level
 }
 
 // renew extends all leases. The gate opens from when the call was sent: when it was answered says nothing about when the
