@@ -120,7 +120,7 @@ type heartbeatInput struct {
 		Status       string   `json:"status,omitempty" doc:"online (default), draining, offline or unhealthy."`
 		Providers    []string `json:"providers,omitempty" maxItems:"64"`
 		Capabilities []string `json:"capabilities,omitempty" maxItems:"64"`
-		Capacity     Capacity `json:"capacity,omitempty"`
+		Capacity     Capacity `json:"capacity,omitzero"`
 	}
 }
 

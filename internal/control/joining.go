@@ -160,7 +160,8 @@ func (j joinTokens) UseJoinToken(ctx context.Context, id string, worker stacyvm.
 			return stacyvm.Errorf(stacyvm.CodeForbidden, "worker %s exists already: it needs a join token that names it alone, or to be forgotten first", worker)
 		case stacyvm.CodeNotFound:
 			return nil
+		default:
+			return err
 		}
-		return err
 	})
 }
