@@ -15,10 +15,10 @@ GUEST_SRC  := $(shell find cmd/stacyvm-guest internal/guest proto/guest -name '*
 SENTRY_SRC := $(shell find cmd/stacyvm-sentry internal/engine/gvisor/wire -name '*.go' ! -name '*_test.go') go.mod go.sum
 PACK_SRC   := $(wildcard scripts/bundle/*.go)
 
-.PHONY: help build run serve test test-setup contention lint generate bench clean
+.PHONY: help build run serve test test-setup contention conformance conformance-selftest lint generate bench clean
 
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-21s %s\n", $$1, $$2}'
 
 build: $(BUNDLE)/stacyvm-guest.zst $(BUNDLE)/stacyvm-sentry.zst ## make bin/stacyvm, the one file that a user copies
 	$(STATIC) -ldflags '$(LDFLAGS) -X github.com/stacyvm/stacyvm/internal/cli.Version=$(VERSION)' -o bin/stacyvm ./cmd/stacyvm
@@ -46,6 +46,12 @@ test-setup:
 
 contention: test-setup ## the store's races, kills, restarts and promotions, as often as a night allows
 	@scripts/contention.sh
+
+conformance: build ## what a cluster is promised, gate by gate; see docs/cluster-conformance.md
+	@STACYVM_BIN=$(CURDIR)/bin/stacyvm scripts/ci-cluster-conformance.sh
+
+conformance-selftest: ## plant a fault for each gate of `make conformance` and expect exactly that gate to fail
+	@scripts/conformance-selftest.sh
 
 lint: ## golangci-lint with the size and import rules (the first run builds it: minutes)
 	$(TOOL) golangci-lint run ./...

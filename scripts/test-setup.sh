@@ -3,9 +3,10 @@
 set -euo pipefail
 
 # The race detector needs a C compiler; the demo, the system tests and the acceptance tests run Python in sandboxes;
-# the image tests import what these programs make, and run busybox in an image; the store's tests start PostgreSQL.
+# the image tests import what these programs make, and run busybox in an image; the store's tests start PostgreSQL;
+# the cluster's tests make network namespaces, and its gates speak HTTP and SQL from the shell.
 declare -A package_of=([gcc]=gcc [/usr/include/stdio.h]=libc6-dev [/usr/bin/python3]=python3 [bzip2]=bzip2 [tar]=tar
-	[/usr/sbin/pgbouncer]=pgbouncer [setpriv]=util-linux)
+	[/usr/sbin/pgbouncer]=pgbouncer [setpriv]=util-linux [ip]=iproute2 [curl]=curl [jq]=jq [openssl]=openssl [psql]=postgresql-client)
 missing=()
 for need in "${!package_of[@]}"; do
 	command -v "$need" >/dev/null 2>&1 || [ -e "$need" ] || missing+=("${package_of[$need]}")
