@@ -112,6 +112,15 @@ func (s *single) Accept() (net.Conn, error) {
 // Addr is the connection's own address.
 func (s *single) Addr() net.Addr { return s.LocalAddr() }
 
+// SetReadDeadline knows no limit: the host may leave the connection that this program was born with alone for as long as it
+// likes before its first request. Limits are for strangers.
+func (s *single) SetReadDeadline(t time.Time) error {
+	if t.After(time.Now()) {
+		t = time.Time{}
+	}
+	return s.Conn.SetReadDeadline(t)
+}
+
 // Close closes the connection and ends the listener.
 func (s *single) Close() error {
 	s.once.Do(func() {
