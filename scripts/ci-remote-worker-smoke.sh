@@ -74,7 +74,7 @@ call() { # method path [curl options]
 }
 json() { call "$1" "$2" -H 'Content-Type: application/json' -d "$3" "${@:4}"; }
 wants() { [ "$status" = "$1" ] || fail "$2: status $status, want $1: $answer"; }
-field() { jq -er "$1" <<<"$answer"; }
+field() { jq -er "$1" <<<"$answer" || fail "no $1 in $answer"; }
 
 certify() {
 	"$stacyvm" pki init "$dir/pki" >/dev/null
