@@ -15,7 +15,7 @@ GUEST_SRC  := $(shell find cmd/stacyvm-guest internal/guest proto/guest -name '*
 SENTRY_SRC := $(shell find cmd/stacyvm-sentry internal/engine/gvisor/wire -name '*.go' ! -name '*_test.go') go.mod go.sum
 PACK_SRC   := $(wildcard scripts/bundle/*.go)
 
-.PHONY: help build run serve test test-setup contention conformance conformance-selftest lint generate bench clean
+.PHONY: help build run serve test test-setup contention cluster conformance conformance-selftest lint generate bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-21s %s\n", $$1, $$2}'
@@ -46,6 +46,9 @@ test-setup:
 
 contention: test-setup ## the store's races, kills, restarts and promotions, as often as a night allows
 	@scripts/contention.sh
+
+cluster: test-setup build ## a whole cluster under kills, a restart of its database and a pulled cable; minutes
+	@scripts/cluster.sh
 
 conformance: build ## what a cluster is promised, gate by gate; see docs/cluster-conformance.md
 	@STACYVM_BIN=$(CURDIR)/bin/stacyvm scripts/ci-cluster-conformance.sh
