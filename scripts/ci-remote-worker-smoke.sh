@@ -28,7 +28,7 @@ finish() {
 	if [ -n "$worker" ] && [ -n "${id:-}" ]; then call DELETE "/sandboxes/$id" || true; fi # after a failure
 	for pid in $worker $control; do kill "$pid" 2>/dev/null && wait "$pid" || true; done
 	if [ $code -ne 0 ]; then
-		for name in control worker; do echo "--- the log of $name:" && tail -n 30 "$dir/$name.log"; done >&2
+		for name in control worker; do echo "--- the log of $name:" && tail -n 30 "$dir/$name.log" || true; done >&2
 	fi
 	rm -rf "$dir"
 	exit $code

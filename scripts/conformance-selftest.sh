@@ -33,7 +33,7 @@ placement|TestPick|internal/schedule/eligible.go|s/stacyvm.WorkerStaleAfter/1000
 smoke-sqlite|smoke: |internal/daemon/worker_offer.go|s/RPCURL: w.rpcURL/RPCURL: ""/|a worker does not say where it is
 smoke-postgres|smoke: |internal/store/open.go|s/case "postgres", /case /|PostgreSQL is not known
 smoke-mtls|smoke: |internal/daemon/worker_listen.go|s/scheme = "https"/scheme = "http"/|a worker announces plain text
-smoke-gvisor|nothing isolates it|internal/daemon/assemble.go|s/g, err := openGVisor(p)/g, err := mock.Open(mock.Config{Dir: filepath.Join(p.engines, gvisor.Name)})/|the engine isolates nothing
+smoke-gvisor|smoke: python|internal/daemon/assemble.go|s/g, err := openGVisor(p)/g, err := mock.Open(mock.Config{Dir: filepath.Join(p.engines, gvisor.Name)})/|the engine isolates nothing
 FAULTS
 )
 
