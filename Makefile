@@ -53,7 +53,7 @@ cluster: test-setup build ## a whole cluster under kills, a restart of its datab
 conformance: build ## what a cluster is promised, gate by gate; see docs/cluster-conformance.md
 	@STACYVM_BIN=$(CURDIR)/bin/stacyvm scripts/ci-cluster-conformance.sh
 
-conformance-selftest: ## plant a fault for each gate of `make conformance` and expect exactly that gate to fail
+conformance-selftest: ## plant faults for each gate of `make conformance` and expect that gate to fail for the right reason
 	@scripts/conformance-selftest.sh
 
 lint: ## golangci-lint with the size and import rules (the first run builds it: minutes)
