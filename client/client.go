@@ -83,6 +83,7 @@ type request struct {
 	body   any       // sent as JSON unless raw is set
 	raw    io.Reader // sent as it is; such a request is never repeated
 	header map[string]string
+	answer *http.Header // takes the header of the answer; nil: nobody asks
 	// repeat: sending it twice does no harm.
 	repeat bool
 	// patient: keep trying while no server answers (a session that was good before).
@@ -96,6 +97,9 @@ func (c *Client) once(ctx context.Context, r request, into any) error {
 		return err
 	}
 	defer response.Body.Close()
+	if r.answer != nil {
+		*r.answer = response.Header
+	}
 	if into == nil {
 		_, err = io.Copy(io.Discard, response.Body)
 	} else {

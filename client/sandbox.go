@@ -95,6 +95,19 @@ func (c *Client) Sandboxes(ctx context.Context) ([]Sandbox, error) {
 	return sandboxes, err
 }
 
+// SandboxPage lists a part of what Sandboxes lists: at most limit (1 to 1000), behind cursor. The first page has the cursor "",
+// each further one the next that came with the page before; an empty next says that there is no further one. One that stands
+// from the first page to the last is in exactly one of them, whatever is made and destroyed meanwhile.
+func (c *Client) SandboxPage(ctx context.Context, cursor string, limit int) (page []Sandbox, next string, err error) {
+	query := url.Values{"limit": {strconv.Itoa(limit)}}
+	if cursor != "" {
+		query.Set("cursor", cursor)
+	}
+	var header http.Header
+	err = c.call(ctx, request{method: http.MethodGet, path: "/sandboxes", query: query, answer: &header, repeat: true}, &page)
+	return page, header.Get("X-Next-Cursor"), err
+}
+
 // Sandbox finds one. CodeNotFound: it never was or is destroyed.
 func (c *Client) Sandbox(ctx context.Context, id string) (Sandbox, error) {
 	var sandbox Sandbox

@@ -139,6 +139,9 @@ func TestThePublicClient(t *testing.T) {
 	if document, err := c.OpenAPI(ctx); err != nil || !bytes.Contains(document, []byte(`"3.1.0"`)) {
 		t.Errorf("openapi %.100s, %v", document, err)
 	}
+	if page, next, err := c.SandboxPage(ctx, "", 5); err != nil || next != "" || len(page) != 1 || page[0].ID != s.ID {
+		t.Errorf("a page %+v, %q, %v", page, next, err)
+	}
 	if n, err := c.Prune(ctx); err != nil || n != 0 {
 		t.Errorf("pruned %d, %v", n, err)
 	}

@@ -56,11 +56,19 @@ var misuse = map[string][]wrong{
 		{"malformed ttl", "/sandboxes/admission", `{"ttl":"x"}`, 400, "BAD_REQUEST", "ttl"},
 		{"unknown detail", "/sandboxes/admission?detail=all", `{}`, 400, "BAD_REQUEST", "detail"},
 	},
-	"list-sandboxes": {{"unknown query", "/sandboxes?limit=5", "", 400, "BAD_REQUEST", "limit"}},
-	"prune":          {{"unknown query", "/sandboxes?all=true", "", 400, "BAD_REQUEST", "all"}},
-	"sandbox":        {{"absent", "/sandboxes/nonsense", "", 404, "NOT_FOUND", ""}},
-	"destroy":        {{"absent", "/sandboxes/sb-000000000000000000000000", "", 404, "NOT_FOUND", ""}},
-	"provider":       {{"absent", "/providers/nonsense", "", 404, "NOT_FOUND", ""}},
+	"list-sandboxes": {
+		{"unknown query", "/sandboxes?offset=5", "", 400, "BAD_REQUEST", "offset"},
+		{"a page of nothing", "/sandboxes?limit=0", "", 400, "BAD_REQUEST", "limit"},
+		{"a page too large", "/sandboxes?limit=1001", "", 400, "BAD_REQUEST", "limit"},
+		{"no number", "/sandboxes?limit=ten", "", 400, "BAD_REQUEST", "limit"},
+		{"no cursor", "/sandboxes?cursor=sb-000000000000000000000000", "", 400, "BAD_REQUEST", "cursor"},
+		{"a cursor of no sandbox", "/sandboxes?cursor=MSB4", "", 400, "BAD_REQUEST", "cursor"},                                 // "1 x"
+		{"a cursor of no time", "/sandboxes?cursor=eCBzYi0wMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDA", "", 400, "BAD_REQUEST", "cursor"}, // "x sb-0…"
+	},
+	"prune":    {{"unknown query", "/sandboxes?all=true", "", 400, "BAD_REQUEST", "all"}},
+	"sandbox":  {{"absent", "/sandboxes/nonsense", "", 404, "NOT_FOUND", ""}},
+	"destroy":  {{"absent", "/sandboxes/sb-000000000000000000000000", "", 404, "NOT_FOUND", ""}},
+	"provider": {{"absent", "/providers/nonsense", "", 404, "NOT_FOUND", ""}},
 	"extend": {
 		{"no body", "extend", ``, 400, "BAD_REQUEST", "body"},
 		{"no ttl", "extend", `{}`, 400, "BAD_REQUEST", "ttl"},

@@ -19,6 +19,16 @@ type spawnOutput struct {
 	Body     Sandbox
 }
 
+type listInput struct {
+	Limit  int    `query:"limit" minimum:"1" maximum:"1000" doc:"At most this many; without it all."`
+	Cursor string `query:"cursor" maxLength:"200" doc:"X-Next-Cursor of the page before: those behind it. Without one, from the newest on."`
+}
+
+type listOutput struct {
+	Next string `header:"X-Next-Cursor" doc:"Asks for the next page; there is none without it."`
+	Body []Sandbox
+}
+
 type admissionInput struct {
 	User   string `header:"X-User-ID"`
 	Detail string `query:"detail" enum:"placement" doc:"placement adds which worker would take it."`
@@ -73,9 +83,12 @@ func (a *api) spawn(ctx context.Context, in *spawnInput) (*spawnOutput, error) {
 	return output, nil
 }
 
-func (a *api) list(ctx context.Context, _ *struct{}) (*body[[]Sandbox], error) {
-	sandboxes, err := a.Service.Sandboxes(ctx)
-	return answered(each(sandboxes, a.sandboxOf), err)
+func (a *api) list(ctx context.Context, in *listInput) (*listOutput, error) {
+	sandboxes, next, err := a.Service.Sandboxes(ctx, in.Cursor, in.Limit)
+	if err != nil {
+		return nil, err
+	}
+	return &listOutput{Next: next, Body: each(sandboxes, a.sandboxOf)}, nil
 }
 
 // each translates a list; an empty one is [] in JSON.

@@ -84,6 +84,7 @@ var misuses = []struct {
 	{"cp --server $OFF file $SB:x", 1, "$OFF"}, {"STACYVM_API_KEY=wrong cp file $SB:x", 1, "STACYVM_API_KEY"}, {"STACYVM_API_KEY=wrong cp $SB:/etc/passwd here", 1, "STACYVM_API_KEY"},
 
 	{"list extra", 1, `"extra"`}, {"list --nope", 1, "--nope"}, {"list --output xml", 1, "--output"}, {"list --output $EMPTY", 1, "--output"},
+	{"list --limit -1", 1, "--limit"}, {"list --limit x", 1, "--limit"},
 	{"list --server $OFF", 1, "$OFF"}, {"list --config x", 1, "--config"}, {"STACYVM_API_KEY=wrong list", 1, "STACYVM_API_KEY"},
 
 	{"kill", 1, "SANDBOX"}, {"kill $NONE", 1, "$NONE"}, {"kill $EMPTY", 1, "SANDBOX"}, {"kill nonsense", 1, `"nonsense"`}, {"kill ../x", 1, `"../x"`}, {"kill --nope", 1, "--nope"},

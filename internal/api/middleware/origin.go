@@ -11,7 +11,7 @@ import (
 const (
 	corsMethods = "GET, POST, PUT, PATCH, DELETE, OPTIONS"
 	corsHeaders = "Content-Type, X-API-Key, X-Admin-API-Key, X-Request-ID, X-User-ID, X-Tenant-ID, Authorization, Idempotency-Key"
-	corsExposed = "X-Request-ID, X-RateLimit-Limit, X-RateLimit-Remaining, Retry-After, Idempotent-Replayed, X-Process-ID"
+	corsExposed = "X-Request-ID, X-RateLimit-Limit, X-RateLimit-Remaining, Retry-After, Idempotent-Replayed, X-Process-ID, X-Next-Cursor"
 )
 
 // Origin decides what web pages may do. Pages of the allowed origins ("*" is all) get CORS headers; every other page's
