@@ -27,7 +27,7 @@ var rules = []struct {
 	{"proto/...", []string{"proto/..."}},
 	{"scripts/...", []string{"internal/bundle"}},
 	{"test/harness", nil},
-	{"test/bench", []string{"client", "test/harness"}},
+	{"test/bench", []string{"client", "test/harness", "internal/store", "internal/stacyvm"}},
 
 	{"internal/stacyvm", nil},
 	{"internal/testneed", []string{"internal/bundle"}},

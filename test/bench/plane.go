@@ -14,6 +14,8 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/stacyvm/stacyvm/client"
+	"github.com/stacyvm/stacyvm/internal/stacyvm"
+	"github.com/stacyvm/stacyvm/internal/store"
 	"github.com/stacyvm/stacyvm/test/harness"
 )
 
@@ -22,6 +24,9 @@ const dsnVariable = "STACYVM_BENCH_POSTGRES_DSN"
 
 // planeCreates is how many creates each number of clients makes.
 const planeCreates = 1500
+
+// planeRows is how many sandboxes there are when pages of them are read.
+const planeRows = 10_000
 
 // plane measures the control plane on the mock engine, whose sandboxes cost next to nothing, on each database.
 func plane(ctx runContext, out io.Writer, dir string) error {
@@ -80,7 +85,10 @@ func planeOn(ctx runContext, out io.Writer, dir, name, aim string, env []string)
 		}
 		ids = append(ids, made...)
 	}
-	return b.gets(ctx, ids)
+	if err := b.gets(ctx, ids); err != nil {
+		return err
+	}
+	return b.pages(ctx, store.Config{Driver: name, Path: filepath.Join(dir, "data", "stacyvm.db"), DSN: os.Getenv(dsnVariable)}, len(ids))
 }
 
 // creates has clients make sandboxes as fast as they can, and gives their ids.
@@ -122,6 +130,53 @@ func (b *bench) gets(ctx runContext, ids []string) error {
 	}
 	b.figure("get", took.String()+"   aim p50 0.50ms")
 	return nil
+}
+
+// pages reads planeRows sandboxes ten times, page by page.
+func (b *bench) pages(ctx runContext, database store.Config, present int) error {
+	if err := addRows(ctx, database, planeRows-present); err != nil {
+		return err
+	}
+	var took times
+	for range 10 {
+		seen := 0
+		for cursor, more := "", true; more; more = cursor != "" {
+			var page []client.Sandbox
+			err := took.add(func() (err error) { page, cursor, err = b.SandboxPage(ctx, cursor, 100); return err })
+			if err != nil {
+				return err
+			}
+			seen += len(page)
+		}
+		if seen != planeRows {
+			return fmt.Errorf("the pages have %d sandboxes, not %d", seen, planeRows)
+		}
+	}
+	b.figure("page of 100 out of 10,000", took.String()+"   aim 3.00ms")
+	return nil
+}
+
+// addRows writes sandboxes past the server, of the one state that asks nothing of it: so many runtimes would be more than
+// one process may have files open, and do nothing for a list.
+func addRows(ctx runContext, database store.Config, n int) error {
+	s, err := store.Open(ctx, database)
+	if err != nil {
+		return err
+	}
+	err = s.Update(ctx, func(tx store.Tx) error {
+		for range n {
+			_, err := tx.Sandboxes().Insert(ctx, stacyvm.Sandbox{
+				ID: stacyvm.NewSandboxID(), State: stacyvm.StateError, Reason: "runtime_died", Desired: stacyvm.DesiredRunning,
+				Provider: "mock", Image: "host", WorkerID: "local", Fence: stacyvm.Fence{Incarnation: 1, Epoch: 1},
+				Spec: stacyvm.Spec{Image: "host", Provider: "mock", MemoryMB: 1024, VCPUs: 1, DiskMB: 1024, TTL: time.Hour},
+			})
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return errors.Join(err, s.Close())
 }
 
 // syncTime is the middle of what small writes take to reach the disk.
