@@ -104,6 +104,7 @@ func build(config Config) *api {
 	a.eventRoutes()
 	a.workerRoutes()
 	a.joiningRoutes()
+	a.auditRoutes()
 	return a
 }
 

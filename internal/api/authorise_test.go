@@ -54,7 +54,7 @@ var examples = map[string]example{
 	"renew-lease":       {body: `{"ttl":"30s"}`},
 	"lease":             {},
 	"worker-token":      {body: `{"worker_id":"w"}`},
-	"join-token":        {body: `{}`}, "list-join-tokens": {}, "delete-join-token": {},
+	"join-token":        {body: `{}`}, "list-join-tokens": {}, "delete-join-token": {}, "admin-audit": {},
 	"join":        {body: `{"token":"x","worker_id":"w","csr":"x"}`},
 	"certificate": {body: `{"csr":"x"}`},
 }

@@ -65,6 +65,12 @@ var misuse = map[string][]wrong{
 		{"a cursor of no sandbox", "/sandboxes?cursor=MSB4", "", 400, "BAD_REQUEST", "cursor"},                                 // "1 x"
 		{"a cursor of no time", "/sandboxes?cursor=eCBzYi0wMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDA", "", 400, "BAD_REQUEST", "cursor"}, // "x sb-0…"
 	},
+	"admin-audit": {
+		{"none", "/admin/audit?limit=0", "", 400, "BAD_REQUEST", "limit"},
+		{"no status", "/admin/audit?status=9", "", 400, "BAD_REQUEST", "status"},
+		{"unknown format", "/admin/audit?format=xml", "", 400, "BAD_REQUEST", "format"},
+		{"unknown filter", "/admin/audit?user=ann", "", 400, "BAD_REQUEST", "user"},
+	},
 	"prune":    {{"unknown query", "/sandboxes?all=true", "", 400, "BAD_REQUEST", "all"}},
 	"sandbox":  {{"absent", "/sandboxes/nonsense", "", 404, "NOT_FOUND", ""}},
 	"destroy":  {{"absent", "/sandboxes/sb-000000000000000000000000", "", 404, "NOT_FOUND", ""}},

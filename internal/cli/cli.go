@@ -92,6 +92,7 @@ move files, destroy it.`,
 	addGroup(root, "In a sandbox:", []string{"config"}, a.execCommand(), a.attachCommand(), a.psCommand(), a.logsCommand(), a.copyCommand())
 	addGroup(root, "On this machine:", remote, a.runCommand(), a.serveCommand(), a.imageCommand(), a.configCommand(), a.doctorCommand())
 	addGroup(root, "Upkeep:", remote, a.dbCommand(), a.upgradeCommand())
+	addGroup(root, "Upkeep:", []string{"config"}, a.adminAuditCommand())
 	addGroup(root, "Upkeep:", nil, a.supportCommand())
 	addGroup(root, "Cluster:", remote, a.workerCommand())
 	addGroup(root, "Cluster:", append(remote, "config"), a.pkiCommand())

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -12,14 +13,16 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// withOutput adds --output to a command that prints a table.
-func (a *app) withOutput(cmd *cobra.Command) *cobra.Command {
-	cmd.Flags().StringVarP(&a.output, "output", "o", "table", "`format`: table or json")
-	must(cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]cobra.Completion{"table", "json"}, cobra.ShellCompDirectiveNoFileComp)))
+// withOutput adds --output to a command that prints a table, and perhaps more formats than table and json.
+func (a *app) withOutput(cmd *cobra.Command, more ...string) *cobra.Command {
+	formats := append([]string{"table", "json"}, more...)
+	last := len(formats) - 1
+	cmd.Flags().StringVarP(&a.output, "output", "o", "table", "`format`: "+strings.Join(formats[:last], ", ")+" or "+formats[last])
+	must(cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(formats, cobra.ShellCompDirectiveNoFileComp)))
 	run := cmd.RunE
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		if a.output != "table" && a.output != "json" {
-			return fmt.Errorf("--output: %q is neither table nor json", a.output)
+		if !slices.Contains(formats, a.output) {
+			return fmt.Errorf("--output: %q is neither %s", a.output, strings.Join(formats, " nor "))
 		}
 		return run(cmd, args)
 	}

@@ -1,0 +1,41 @@
+package control
+
+import (
+	"context"
+
+	"github.com/stacyvm/stacyvm/internal/auth"
+	"github.com/stacyvm/stacyvm/internal/stacyvm"
+	"github.com/stacyvm/stacyvm/internal/store"
+)
+
+// scopeAudit is what reading the administrators' audit needs.
+const scopeAudit = "admin:audit"
+
+// maxAudit is how many lines an answer holds at most.
+const maxAudit = 500
+
+// AdminAuditRequest selects lines of the administrators' audit; empty fields select all.
+type AdminAuditRequest struct {
+	Actor  string
+	Method string
+	Path   string // part of the path; capitals count
+	Status int
+	Before int64 // lines that are older than the one with this ID; 0: from the newest on
+	Limit  int   // 0: 100; more than 500 are 500
+}
+
+// AdminAudit gives lines of the administrators' audit, newest first; to a caller of a tenant its tenant's. The newest lines are
+// up to 100 ms late.
+func (s *Service) AdminAudit(ctx context.Context, r AdminAuditRequest) (calls []stacyvm.AdminCall, err error) {
+	if err := authorise(ctx, scopeAudit); err != nil {
+		return nil, err
+	}
+	filter := store.AdminFilter{
+		Actor: r.Actor, Method: r.Method, Path: r.Path, Status: r.Status, Before: r.Before, Limit: min(r.Limit, maxAudit), Tenant: auth.From(ctx).Tenant,
+	}
+	err = s.store.View(ctx, func(tx store.Tx) error {
+		calls, err = tx.AdminAudit().List(ctx, filter)
+		return err
+	})
+	return calls, err
+}
