@@ -33,9 +33,10 @@ type runtime struct {
 	serving sync.WaitGroup // connections of the guest program
 
 	mu    sync.Mutex
-	agent *agent.Agent
-	ended string // why it does not run
-	gone  bool   // it is being destroyed
+	boot  guest.Boot
+	agent *agent.Agent // nil until somebody dials
+	ended string       // why it does not run
+	gone  bool         // it is being destroyed
 	muted bool
 	conns map[net.Conn]bool // the guest's ends
 }
@@ -56,12 +57,23 @@ func newRuntime(e *Engine, spec engine.Spec) *runtime {
 	return r
 }
 
-// start makes the directory and the guest program.
+// start makes it ready. Its directory and its guest program come with the first dial, so that who measures creates does not
+// measure them.
 func (r *runtime) start(boot guest.Boot) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.gone {
 		return stacyvm.Errorf(stacyvm.CodeConflict, "the sandbox was destroyed meanwhile")
+	}
+	boot.Env = maps.Clone(boot.Env)
+	r.boot, r.ended = boot, ""
+	return nil
+}
+
+// wake makes the directory and the guest program if they are not there; r.mu is held.
+func (r *runtime) wake() error {
+	if r.agent != nil {
+		return nil
 	}
 	root := filepath.Join(r.dir, "root")
 	for _, name := range []string{"workspace", "tmp", "root"} {
@@ -69,12 +81,9 @@ func (r *runtime) start(boot guest.Boot) error {
 			return err
 		}
 	}
-	a, err := agent.New(agent.Config{Root: root, SpillDir: filepath.Join(r.dir, "spill"), Version: version}, boot)
-	if err != nil {
-		return err
-	}
-	r.agent, r.ended = a, ""
-	return nil
+	a, err := agent.New(agent.Config{Root: root, SpillDir: filepath.Join(r.dir, "spill"), Version: version}, r.boot)
+	r.agent = a
+	return err
 }
 
 func (r *runtime) state() (running bool, why string) {
@@ -128,10 +137,14 @@ func (r *runtime) serve() (net.Conn, error) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.ended != "" { // meanwhile
+	err = errNotFound // ended meanwhile
+	if r.ended == "" {
+		err = r.wake()
+	}
+	if err != nil {
 		host.Close()
 		inside.Close()
-		return nil, errNotFound
+		return nil, wrap(err)
 	}
 	r.conns[inside] = true
 	if a := r.agent; !r.muted {
