@@ -3,6 +3,7 @@
 package system
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"io/fs"
@@ -122,7 +123,7 @@ func (c *cluster) journal(dir string) map[string]int64 {
 			return nil // destroyed meanwhile
 		}
 		if err == nil {
-			err = json.Unmarshal(text, &kept)
+			err = json.NewDecoder(bytes.NewReader(text)).Decode(&kept) // the first line
 		}
 		if err == nil {
 			fences[id], err = kept.Fence.Epoch.Int64()

@@ -161,7 +161,7 @@ func (w *Worker) make(b *box, j *job, request worker.CreateRequest) (made *live,
 	}
 	made = connect(instance, r.Secret)
 	undo = append(undo, func(context.Context) error { made.transport.Close(); return nil })
-	created, err = w.complete(j.ctx, b, instance)
+	created, err = w.complete(j.ctx, b, instance, w.journal.extend)
 	return made, created, err
 }
 
@@ -202,7 +202,9 @@ func (w *Worker) forget(b *box) error {
 }
 
 // complete writes down that a runtime is whole, unless that is known.
-func (w *Worker) complete(ctx context.Context, b *box, instance engine.Instance) (worker.Created, error) {
+func (w *Worker) complete(
+	ctx context.Context, b *box, instance engine.Instance, write func(stacyvm.SandboxID, record) error,
+) (worker.Created, error) {
 	if r := b.current(); r.Phase == phaseRunning {
 		return r.Created, nil
 	}
@@ -218,7 +220,7 @@ func (w *Worker) complete(ctx context.Context, b *box, instance engine.Instance)
 	}
 	whole := *b.record
 	whole.Phase, whole.Created = phaseRunning, created
-	if err := w.journal.keep(b.id, whole); err != nil {
+	if err := write(b.id, whole); err != nil {
 		return created, err
 	}
 	b.record = &whole

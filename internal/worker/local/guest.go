@@ -112,7 +112,7 @@ func (w *Worker) attachWhole(ctx context.Context, b *box) (*live, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := w.complete(ctx, b, l.instance); err != nil {
+	if _, err := w.complete(ctx, b, l.instance, w.journal.keep); err != nil {
 		l.transport.Close()
 		return nil, err
 	}

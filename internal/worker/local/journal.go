@@ -1,6 +1,7 @@
 package local
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -34,6 +35,12 @@ type record struct {
 	CreatedAt time.Time
 }
 
+// ending is the part of a record that is known at the end of a create.
+type ending struct {
+	Phase   phase
+	Created worker.Created
+}
+
 // grave is what is kept of a sandbox that is gone: calls with an older fence stay refused.
 type grave struct {
 	Fence stacyvm.Fence
@@ -59,7 +66,8 @@ const (
 )
 
 // journal is a directory with a file for each sandbox: a record, then a grave. Files appear whole or not at all, and are
-// on disk when a call returns. Calls for one sandbox must not overlap.
+// on disk when a call returns. A record may have a second line with how its create ended: making a second file would cost a
+// create more than everything else that it does on disk. Calls for one sandbox must not overlap.
 type journal struct {
 	root *os.Root
 	dir  *os.File // for syncing
@@ -147,6 +155,15 @@ func (j *journal) keep(id stacyvm.SandboxID, r record) error {
 	return j.remove(string(id) + graveSuffix)
 }
 
+// extend adds to a record that was just kept how its create ended. What a crash leaves of the line says nothing.
+func (j *journal) extend(id stacyvm.SandboxID, r record) error {
+	line, err := json.Marshal(ending{r.Phase, r.Created})
+	if err == nil {
+		err = j.fill(string(id)+recordSuffix, os.O_APPEND, line)
+	}
+	return unwritten(err)
+}
+
 // bury writes a grave in place of what was there.
 func (j *journal) bury(id stacyvm.SandboxID, g grave) error {
 	if err := j.write(string(id)+graveSuffix, g); err != nil {
@@ -207,8 +224,12 @@ func (j *journal) read(name string, into any) error {
 	if err == nil && len(content) > maxFile {
 		err = fmt.Errorf("it is larger than %d bytes", maxFile)
 	}
+	first, second, _ := bytes.Cut(content, []byte("\n"))
 	if err == nil {
-		err = json.Unmarshal(content, into)
+		err = json.Unmarshal(first, into)
+	}
+	if err == nil && bytes.HasSuffix(second, []byte("\n")) { // else it was not finished
+		err = json.Unmarshal(second, into)
 	}
 	return unreadable(err)
 }
@@ -220,7 +241,7 @@ func (j *journal) write(name string, content any) error {
 		return unwritten(err)
 	}
 	temporary := name + tempSuffix
-	if err := j.fill(temporary, encoded); err != nil {
+	if err := j.fill(temporary, os.O_CREATE|os.O_TRUNC, encoded); err != nil {
 		return errors.Join(unwritten(err), j.remove(temporary))
 	}
 	if err := j.root.Rename(temporary, name); err != nil {
@@ -229,12 +250,13 @@ func (j *journal) write(name string, content any) error {
 	return unwritten(j.dir.Sync())
 }
 
-func (j *journal) fill(name string, content []byte) error {
-	file, err := j.root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+// fill writes a line to a file that is opened with how, and syncs it.
+func (j *journal) fill(name string, how int, line []byte) error {
+	file, err := j.root.OpenFile(name, os.O_WRONLY|how, 0o600)
 	if err != nil {
 		return err
 	}
-	_, err = file.Write(content)
+	_, err = file.Write(append(line, '\n'))
 	if err == nil {
 		err = file.Sync()
 	}

@@ -24,6 +24,7 @@ func TestDamagedRecord(t *testing.T) {
 		"empty":     func([]byte) []byte { return nil },
 		"cut":       func(content []byte) []byte { return content[:len(content)/2] },
 		"garbage":   func(content []byte) []byte { return bytes.Repeat([]byte{0}, len(content)) },
+		"ending":    func(content []byte) []byte { return append(bytes.TrimSuffix(content, []byte("}\n")), '\n') },
 		"no fields": func([]byte) []byte { return []byte("{}") },
 		"not ours":  func([]byte) []byte { return []byte(`{"Fence":{"incarnation":-1},"Phase":"flying"}`) },
 		"too large": func(content []byte) []byte { return append(bytes.Repeat([]byte(" "), 2<<20), content...) },
@@ -64,6 +65,31 @@ func TestDamagedRecord(t *testing.T) {
 			}
 			m.nothing(t)
 		})
+	}
+}
+
+// TestCutEnding: a record whose second line did not reach the disk is that of a create that was not finished.
+func TestCutEnding(t *testing.T) {
+	m := open(t)
+	here, gone := at(5), at(5)
+	for _, ref := range []stacyvm.Ref{here, gone} {
+		m.create(t, ref)
+		content := read(t, m.record(ref.ID))
+		if lines := bytes.Count(content, []byte("\n")); lines != 2 {
+			t.Fatalf("a record of %d lines", lines)
+		}
+		write(t, m.record(ref.ID), content[:len(content)-2])
+	}
+	m.Engine.Kill(gone.ID)
+	m.Reopen(t)
+	for _, ref := range []stacyvm.Ref{here, gone} {
+		m.create(t, ref) // takes over what answers, and makes anew what does not
+	}
+	m.Reopen(t)
+	for id, line := range m.inventory(t) {
+		if !line.Healthy {
+			t.Errorf("%s: %+v", id, line)
+		}
 	}
 }
 
