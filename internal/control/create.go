@@ -42,23 +42,15 @@ func (s *Service) Create(ctx context.Context, request CreateRequest, key Idempot
 
 // insert writes the row, takes the lease for the row's worker and adds the audit line.
 func (s *Service) insert(ctx context.Context, tx store.Tx, sandbox stacyvm.Sandbox, p *placement) (stacyvm.Sandbox, error) {
-	sandbox.WorkerID = p.worker
-	sandbox, err := tx.Sandboxes().Insert(ctx, sandbox)
-	if err != nil {
-		return sandbox, err
-	}
 	session := p.session
 	if p.worker == s.self {
 		session = s.session
 	}
-	lease, err := tx.Leases().Acquire(ctx, store.LeaseRequest{
-		Resource: string(sandbox.ID), Type: "sandbox", Holder: sandbox.WorkerID, Session: session,
-		TTL: stacyvm.LeaseTTL, Grace: stacyvm.LeaseGrace,
-	})
+	sandbox.WorkerID = p.worker
+	sandbox, err := tx.Sandboxes().InsertHeld(ctx, sandbox, session, stacyvm.LeaseTTL)
 	if err != nil {
 		return sandbox, err
 	}
-	sandbox.Fence.Epoch = lease.Epoch
 	return sandbox, auditIn(ctx, tx, operation(ctx, "sandbox.spawn", sandbox, sandbox.Image, nil))
 }
 
@@ -84,23 +76,26 @@ func (s *Service) build(ctx context.Context, sandbox stacyvm.Sandbox, cluster st
 func (s *Service) confirm(ctx context.Context, sandbox stacyvm.Sandbox, created worker.Created, key Idempotency) (stacyvm.Sandbox, error) {
 	var running stacyvm.Sandbox
 	unwanted := false
-	err := s.store.Update(ctx, func(tx store.Tx) error {
-		current, err := tx.Sandboxes().Get(ctx, sandbox.ID)
+	err := s.store.Update(ctx, func(tx store.Tx) (err error) {
+		unwanted = false
+		running, err = tx.Sandboxes().Apply(ctx, sandbox.ID, sandbox.Fence, store.Change{
+			Wanted: stacyvm.DesiredRunning, State: stacyvm.StateRunning, RuntimeID: created.RuntimeID, Unenforced: created.Unenforced,
+		})
+		if code := stacyvm.CodeOf(err); code == stacyvm.CodeConflict || code == stacyvm.CodeStaleEpoch {
+			current, failed := tx.Sandboxes().Get(ctx, sandbox.ID)
+			if failed != nil {
+				return failed
+			}
+			unwanted = current.Desired == stacyvm.DesiredDestroyed || current.State == stacyvm.StateDestroyed
+			if unwanted {
+				return nil
+			}
+			if current.State == stacyvm.StateRunning && current.Fence == sandbox.Fence {
+				running, err = current, nil
+			}
+		}
 		if err != nil {
 			return err
-		}
-		unwanted = current.Desired == stacyvm.DesiredDestroyed || current.State == stacyvm.StateDestroyed
-		if unwanted {
-			return nil
-		}
-		running = current
-		if current.State != stacyvm.StateRunning || current.Fence != sandbox.Fence {
-			running, err = tx.Sandboxes().Apply(ctx, sandbox.ID, sandbox.Fence, store.Change{
-				State: stacyvm.StateRunning, RuntimeID: created.RuntimeID, Unenforced: created.Unenforced,
-			})
-			if err != nil {
-				return err
-			}
 		}
 		return finish(ctx, tx, key, running)
 	})

@@ -37,15 +37,10 @@ func (s *Service) reserve(ctx context.Context, request CreateRequest, key Idempo
 	if err != nil {
 		return none, err
 	}
-	cluster, err := s.store.Cluster(ctx)
-	if err != nil {
-		return none, err
-	}
-	r := &reservation{plan: p, key: key, cluster: cluster.ID, draft: stacyvm.Sandbox{
+	r := &reservation{plan: p, key: key, draft: stacyvm.Sandbox{
 		ID: stacyvm.NewSandboxID(), State: stacyvm.StateCreating, Desired: stacyvm.DesiredRunning,
 		Provider: p.spec.Provider, Image: p.spec.Image, Spec: p.spec,
 		OwnerID: p.owner, TenantID: p.tenant, Metadata: p.metadata,
-		Fence: stacyvm.Fence{Incarnation: cluster.Incarnation},
 	}}
 	if err := s.enter(ctx, r); err != nil {
 		none.made = stacyvm.Sandbox{Provider: p.spec.Provider, TenantID: p.tenant}
@@ -79,6 +74,11 @@ func (s *Service) try(ctx context.Context, r *reservation, began time.Time, last
 			if !admission.Allowed {
 				return errRefused
 			}
+			cluster, err := tx.Cluster(ctx)
+			if err != nil {
+				return err
+			}
+			r.cluster, r.made.Fence.Incarnation = cluster.ID, cluster.Incarnation
 			r.made, err = s.insert(ctx, tx, r.made, b.place)
 			return err
 		})

@@ -45,7 +45,7 @@ func appendLines[T any](ctx context.Context, t *tx, into string, lines []T, valu
 		for _, line := range part {
 			c.parts = append(c.parts, values(&c, now, line))
 		}
-		if _, err := t.exec(ctx, `INSERT INTO `+into+` VALUES `+strings.Join(c.parts, ", "), c.args...); err != nil {
+		if err := t.later(ctx, `INSERT INTO `+into+` VALUES `+strings.Join(c.parts, ", "), c.args...); err != nil {
 			return err
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/stdlib"
 )
@@ -36,48 +37,78 @@ type pgConn struct{ *sql.Conn }
 type stamp struct {
 	us       int64
 	timeline string
+	cluster  Cluster // zero in a database that has no identity yet
 }
 
-// beginText is one message: the transaction, its bounds on the server's side, the clock and the timeline.
-func beginText(writes bool, limit time.Duration) string {
-	mode := "REPEATABLE READ, READ ONLY"
+// begin is one message: the transaction, its bounds on the server's side (as SET LOCAL would, so that a pooler hands them to
+// nobody else), the clock, the timeline and the identity.
+func (c pgConn) begin(ctx context.Context, writes bool, limit time.Duration) (s stamp, err error) {
+	text := "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY"
 	if writes {
-		mode = "READ COMMITTED, READ WRITE"
+		text = "BEGIN ISOLATION LEVEL READ COMMITTED, READ WRITE"
 	}
-	return fmt.Sprintf(`BEGIN ISOLATION LEVEL %s; SET LOCAL statement_timeout = %d; SET LOCAL idle_in_transaction_session_timeout = %d; SELECT %s, %s`,
-		mode, limit.Milliseconds(), idleWithin.Milliseconds(), pgTime, pgTimeline)
+	err = c.driver(func(conn *pgx.Conn) error {
+		var batch pgx.Batch
+		batch.Queue(text)
+		batch.Queue(`SELECT `+pgTime+`, `+pgTimeline+`, coalesce((SELECT id FROM cluster WHERE one = 1), ''),
+			coalesce((SELECT incarnation FROM cluster WHERE one = 1), 0),
+			set_config('statement_timeout', $1, TRUE), set_config('idle_in_transaction_session_timeout', $2, TRUE)`,
+			strconv.FormatInt(limit.Milliseconds(), 10), strconv.FormatInt(idleWithin.Milliseconds(), 10))
+		results := conn.SendBatch(ctx, &batch)
+		_, err := results.Exec()
+		if err == nil {
+			err = results.QueryRow().Scan(&s.us, &s.timeline, &s.cluster.ID, &s.cluster.Incarnation, nil, nil)
+		}
+		return errors.Join(err, results.Close())
+	})
+	return s, err
 }
 
-// begin begins a transaction with beginText.
-func (c pgConn) begin(ctx context.Context, text string) (s stamp, err error) {
-	results, err := c.send(ctx, text)
-	if err != nil {
-		return s, err
+// pipeline implements piper.
+func (c pgConn) pipeline(ctx context.Context, statements []statement) error {
+	return c.driver(func(conn *pgx.Conn) error {
+		_, err := inOne(ctx, conn, statements)
+		return err
+	})
+}
+
+// inOne sends statements in one message, and gives what the server says to the last.
+func inOne(ctx context.Context, conn *pgx.Conn, statements []statement) (tag pgconn.CommandTag, err error) {
+	var batch pgx.Batch
+	for _, s := range statements {
+		batch.Queue(s.text, s.args...)
 	}
-	last := results[len(results)-1]
-	if len(last.Rows) != 1 || len(last.Rows[0]) != 2 {
-		return s, errors.New("a transaction began without its time")
+	results := conn.SendBatch(ctx, &batch)
+	for range statements {
+		if tag, err = results.Exec(); err != nil {
+			break
+		}
 	}
-	s.timeline = string(last.Rows[0][1])
-	s.us, err = strconv.ParseInt(string(last.Rows[0][0]), 10, 64)
-	return s, err
+	if closing := results.Close(); err == nil {
+		err = closing
+	}
+	return tag, err
 }
 
 // errUndone is a commit that the server answered with a rollback.
 var errUndone = errors.New("the transaction was rolled back")
 
-// commit ends the transaction; known is whether its outcome is certain when it fails.
-func (c pgConn) commit(ctx context.Context) (known bool, err error) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), endWithin)
+// commit runs what was put off and ends the transaction; known is whether its outcome is certain when it fails.
+func (c pgConn) commit(ctx context.Context, t *tx) (known bool, err error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), t.limit+endWithin)
 	defer cancel()
 	if c.dead() {
 		return true, driver.ErrBadConn
 	}
-	results, err := c.send(ctx, "COMMIT")
-	if err == nil {
-		if tag := results[0].CommandTag.String(); tag != "COMMIT" {
-			return true, errUndone
-		}
+	var tag pgconn.CommandTag
+	err = c.driver(func(conn *pgx.Conn) error {
+		tag, err = inOne(ctx, conn, append(t.pending, statement{text: "COMMIT"}))
+		return err
+	})
+	switch {
+	case err == nil && tag.String() != "COMMIT":
+		return true, errUndone
+	case err == nil:
 		return true, nil
 	}
 	// An ERROR is the server's refusal. Anything worse may have struck after the commit was on disk; pgconn.SafeToRetry is no
@@ -115,11 +146,15 @@ func (c pgConn) dead() bool {
 }
 
 func (c pgConn) raw(use func(*pgconn.PgConn) error) error {
+	return c.driver(func(conn *pgx.Conn) error { return use(conn.PgConn()) })
+}
+
+func (c pgConn) driver(use func(*pgx.Conn) error) error {
 	return c.Raw(func(conn any) error {
 		own, ok := conn.(*stdlib.Conn)
 		if !ok {
 			return fmt.Errorf("a connection is a %T", conn)
 		}
-		return use(own.Conn().PgConn())
+		return use(own.Conn())
 	})
 }

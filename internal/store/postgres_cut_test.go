@@ -3,6 +3,7 @@ package store
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"net"
 	"path/filepath"
@@ -99,8 +100,19 @@ func relay(from, to net.Conn, pass func([]byte) bool) {
 // TestLostConnections ends a connection at each point of a transaction. What cannot have been committed is done again, and
 // a commit without an answer never is.
 func TestLostConnections(t *testing.T) {
+	for mode, sent := range map[string]func(text string) string{
+		"exec": func(text string) string { return text },
+		// Once prepared a statement goes by the name that pgx makes of its text.
+		"cache_statement": func(text string) string { return fmt.Sprintf("stmtcache_%.24x", sha256.Sum256([]byte(text))) },
+	} {
+		t.Run(mode, func(t *testing.T) { lostConnections(t, mode, sent) })
+	}
+}
+
+func lostConnections(t *testing.T, mode string, sent func(text string) string) {
+	const begin, commit = "BEGIN ISOLATION LEVEL READ COMMITTED, READ WRITE", "COMMIT"
 	c, dsn := newCutter(t, postgrestest.Schema(t))
-	s, err := Open(t.Context(), Config{Driver: "postgres", DSN: dsn})
+	s, err := Open(t.Context(), Config{Driver: "postgres", DSN: dsn, ExecMode: mode})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -111,20 +123,24 @@ func TestLostConnections(t *testing.T) {
 		runs int
 		kept bool
 	}{
-		"begin is not sent":       {cut{"BEGIN", false}, "", 1, true},
-		"begin gets no answer":    {cut{"BEGIN", true}, "", 1, true},
+		"begin is not sent":       {cut{sent(begin), false}, "", 1, true},
+		"begin gets no answer":    {cut{sent(begin), true}, "", 1, true},
 		"statement is not sent":   {cut{"sb-", false}, "", 2, true},
 		"statement has no answer": {cut{"sb-", true}, "", 2, true},
-		"commit is not sent":      {cut{"COMMIT\x00", false}, stacyvm.CodeUnavailable, 1, false},
-		"commit has no answer":    {cut{"COMMIT\x00", true}, stacyvm.CodeUnavailable, 1, true},
+		"commit is not sent":      {cut{sent(commit) + "\x00", false}, stacyvm.CodeUnavailable, 1, false},
+		"commit has no answer":    {cut{sent(commit) + "\x00", true}, stacyvm.CodeUnavailable, 1, true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if err := s.Ping(t.Context()); err != nil { // there is a connection that is known to be good
+			err := s.Update(t.Context(), func(tx Tx) error { // a connection that is good, and has prepared all that is sent
+				_, err := tx.Sandboxes().Insert(t.Context(), stacyvm.Sandbox{ID: stacyvm.NewSandboxID(), State: stacyvm.StateRunning})
+				return err
+			})
+			if err != nil {
 				t.Fatal(err)
 			}
 			c.next.Store(&tt.cut)
 			id, runs := stacyvm.NewSandboxID(), 0
-			err := s.Update(t.Context(), func(tx Tx) error {
+			err = s.Update(t.Context(), func(tx Tx) error {
 				runs++
 				_, err := tx.Sandboxes().Insert(t.Context(), stacyvm.Sandbox{ID: id, State: stacyvm.StateRunning})
 				return err

@@ -94,8 +94,7 @@ func (s *postgresStore) follow(ctx context.Context) error {
 	if err != nil {
 		return blame(ctx, s.dialect, err)
 	}
-	t := &tx{on: conn, dialect: s.dialect, clock: s.clock, writes: true, limit: s.limit + answerWithin}
-	t.stamp(began.us)
+	t := s.transaction(conn, began, true)
 	open := true
 	defer func() {
 		if open {
@@ -108,7 +107,7 @@ func (s *postgresStore) follow(ctx context.Context) error {
 		return err
 	}
 	open = false
-	if _, err := s.settle(ctx, conn); err != nil {
+	if _, err := s.settle(ctx, conn, t); err != nil {
 		return err
 	}
 	if moved {

@@ -60,15 +60,21 @@ func (s *postgresStore) attempt(ctx context.Context, writes bool, do func(Tx) er
 	if err != nil {
 		return passing(err), blame(ctx, s.dialect, err)
 	}
-	t := &tx{on: conn, dialect: s.dialect, clock: s.clock, writes: writes, limit: s.limit + answerWithin}
-	t.stamp(began.us)
+	t := s.transaction(conn, began, writes)
 	open := true
-	defer func() {
-		t.ended.Store(true)
+	end := func() {
 		if open { // do failed, panicked or ended its goroutine
 			conn.rollback(ctx)
 		}
 		_ = conn.Close() // back to the pool
+	}
+	defer func() {
+		t.ended.Store(true)
+		if writes {
+			end()
+		} else { // nobody needs to wait for the end of what changed nothing
+			s.inside.Go(end)
+		}
 	}()
 	if began.timeline != s.timeline.Load() {
 		return true, errMoved
@@ -79,16 +85,25 @@ func (s *postgresStore) attempt(ctx context.Context, writes bool, do func(Tx) er
 	if err := interrupted(ctx); err != nil && writes {
 		return false, err // not answered, not done
 	}
-	open = false
 	if !writes {
-		conn.rollback(ctx)
 		return false, nil
 	}
-	again, err = s.settle(ctx, conn)
+	again, err = s.settle(ctx, conn, t)
+	open = err != nil && !conn.dead()
 	if err == nil && t.told {
 		s.announcer.committed()
 	}
 	return again, err
+}
+
+// transaction is what was begun on a connection.
+func (s *postgresStore) transaction(conn pgConn, began stamp, writes bool) *tx {
+	t := &tx{on: conn, pipe: conn, dialect: s.dialect, clock: s.clock, writes: writes, limit: s.limit + answerWithin}
+	t.stamp(began.us)
+	if began.cluster.ID != "" {
+		t.identity = &began.cluster
+	}
+	return t
 }
 
 // judge tells what became of a transaction whose callback, or one of whose statements, failed.
@@ -111,8 +126,8 @@ func (s *postgresStore) judge(ctx context.Context, conn pgConn, t *tx, err error
 }
 
 // settle commits.
-func (s *postgresStore) settle(ctx context.Context, conn pgConn) (again bool, err error) {
-	known, err := conn.commit(ctx)
+func (s *postgresStore) settle(ctx context.Context, conn pgConn, t *tx) (again bool, err error) {
+	known, err := conn.commit(ctx, t)
 	switch {
 	case err == nil:
 		return false, nil
@@ -143,7 +158,7 @@ func (s *postgresStore) begin(ctx context.Context, writes bool) (conn pgConn, be
 			s.clock.missed()
 			return conn, began, err
 		}
-		if began, err = conn.begin(ctx, beginText(writes, s.limit)); err == nil {
+		if began, err = conn.begin(ctx, writes, s.limit); err == nil {
 			s.clock.answered(time.Now())
 			return conn, began, nil
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
@@ -35,19 +36,44 @@ func (t sandboxes) Insert(ctx context.Context, s stacyvm.Sandbox) (stacyvm.Sandb
 	if err != nil {
 		return s, err
 	}
-	expires := now + s.Spec.TTL.Microseconds()
-	var c clause
-	values := c.list(string(s.ID), string(s.State), s.Reason, string(s.Desired), s.Provider, s.Image, packed(s.Spec), s.OwnerID, s.TenantID,
-		string(s.WorkerID), s.Fence.Incarnation, s.Fence.Epoch, s.RuntimeID, s.Recovered, packed(s.Unenforced), packed(s.Metadata), now, now, expires)
-	changed, err := t.exec(ctx, `INSERT INTO sandboxes (`+sandboxColumns+`) VALUES `+values+` ON CONFLICT (id) DO NOTHING`, c.args...)
+	text, args := insertion(&s, now)
+	changed, err := t.exec(ctx, text+` ON CONFLICT (id) DO NOTHING`, args...)
 	if err != nil {
 		return s, err
 	}
 	if changed == 0 {
 		return s, stacyvm.Errorf(stacyvm.CodeConflict, "sandbox %s exists already", s.ID)
 	}
-	s.CreatedAt, s.UpdatedAt, s.ExpiresAt = fromUS(now), fromUS(now), fromUS(expires)
 	return s, t.tell(ctx, s)
+}
+
+// InsertHeld implements Sandboxes.
+func (t sandboxes) InsertHeld(ctx context.Context, s stacyvm.Sandbox, session string, ttl time.Duration) (stacyvm.Sandbox, error) {
+	now, err := t.nowUS(ctx)
+	if err != nil {
+		return s, err
+	}
+	s.Fence.Epoch = 1
+	err = t.later(ctx, `INSERT INTO leases (`+leaseColumns+`) VALUES ($1, $2, $3, $4, $5, 1, $6)`,
+		string(s.ID), typeSandbox, string(s.WorkerID), session, s.Fence.Epoch, now+ttl.Microseconds())
+	if err != nil {
+		return s, err
+	}
+	text, args := insertion(&s, now)
+	if err := t.later(ctx, text, args...); err != nil {
+		return s, err
+	}
+	return s, t.tell(ctx, s)
+}
+
+// insertion is the statement for a new row, and sets the row's times.
+func insertion(s *stacyvm.Sandbox, now int64) (text string, args []any) {
+	expires := now + s.Spec.TTL.Microseconds()
+	s.CreatedAt, s.UpdatedAt, s.ExpiresAt = fromUS(now), fromUS(now), fromUS(expires)
+	var c clause
+	values := c.list(string(s.ID), string(s.State), s.Reason, string(s.Desired), s.Provider, s.Image, packed(s.Spec), s.OwnerID, s.TenantID,
+		string(s.WorkerID), s.Fence.Incarnation, s.Fence.Epoch, s.RuntimeID, s.Recovered, packed(s.Unenforced), packed(s.Metadata), now, now, expires)
+	return `INSERT INTO sandboxes (` + sandboxColumns + `) VALUES ` + values, c.args
 }
 
 // tell tells of the state that a row has just entered. It stands here so that no change of state goes untold.
@@ -177,6 +203,7 @@ func (t sandboxes) Apply(ctx context.Context, id stacyvm.SandboxID, fence stacyv
 	c.parts = nil
 	c.add(`id = %s AND incarnation = %s AND fence = %s`, string(id), fence.Incarnation, fence.Epoch)
 	c.parts = append(c.parts, permitting(&c, change.State))
+	c.equal(`desired`, string(change.Wanted))
 	row, ok, err := one(ctx, t.tx, readSandbox, `UPDATE sandboxes SET `+set+c.where()+` RETURNING `+sandboxColumns, c.args...)
 	switch {
 	case err != nil:

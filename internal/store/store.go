@@ -45,6 +45,8 @@ type Cluster struct {
 type Tx interface {
 	// Now is the database's clock, the same within a transaction.
 	Now(ctx context.Context) (time.Time, error)
+	// Cluster is the database's identity, as Store.Cluster gives it.
+	Cluster(ctx context.Context) (Cluster, error)
 	Sandboxes() Sandboxes
 	Leases() Leases
 	Workers() Workers
@@ -68,6 +70,9 @@ type Tx interface {
 type Sandboxes interface {
 	// Insert writes a new row. CreatedAt and UpdatedAt become the database's now, ExpiresAt now plus Spec.TTL. CodeConflict: the id exists.
 	Insert(ctx context.Context, sandbox stacyvm.Sandbox) (stacyvm.Sandbox, error)
+	// InsertHeld is Insert of a row whose worker takes its lease at once, as session and for ttl. Nobody else can know the id
+	// yet, so the lease is a new one and the fence's epoch its first. CodeConflict, perhaps only from the Update: the id exists.
+	InsertHeld(ctx context.Context, sandbox stacyvm.Sandbox, session string, ttl time.Duration) (stacyvm.Sandbox, error)
 	// Get finds a row, tombstones too.
 	Get(ctx context.Context, id stacyvm.SandboxID) (stacyvm.Sandbox, error)
 	// List gives rows newest first.
@@ -110,6 +115,7 @@ type Cursor struct {
 
 // Change is one fenced change. Nil and empty fields stay as they are.
 type Change struct {
+	Wanted     stacyvm.Desired // only while this is still wanted; CodeConflict otherwise
 	State      stacyvm.State
 	Reason     *string
 	RuntimeID  string

@@ -12,6 +12,7 @@ import (
 // tx is one caller's transaction, for both dialects.
 type tx struct {
 	on      querier
+	pipe    piper // nil where a statement costs no message
 	dialect *dialect
 	clock   *clock
 	// shared: other callers' changes stand in the same database transaction. An interrupted statement would roll all of
@@ -27,6 +28,20 @@ type tx struct {
 	wall   int64     // now without a test's skew
 	read   time.Time // when now was read, for the monotonic clock
 	told   bool      // events were appended: watchers want to know of the commit
+
+	pending  []statement // put off to the next message
+	identity *Cluster    // nil: not read yet
+}
+
+// statement is a text with its arguments.
+type statement struct {
+	text string
+	args []any
+}
+
+// piper sends several statements in one message, and stops at the first that fails.
+type piper interface {
+	pipeline(ctx context.Context, statements []statement) error
 }
 
 // Now implements Tx.
@@ -42,7 +57,7 @@ func (t *tx) nowUS(ctx context.Context) (int64, error) {
 	if err := t.ready(ctx); err != nil {
 		return 0, err
 	}
-	statement, done := t.statement(ctx)
+	statement, done := t.bounded(ctx)
 	defer done()
 	us, err := t.dialect.clock(statement, t.on)
 	if err != nil {
@@ -73,8 +88,33 @@ func (t *tx) Policies() Policies               { return policies{t} }
 func (t *tx) JoinTokens() JoinTokens           { return joinTokens{t} }
 func (t *tx) Events() Events                   { return events{t} }
 
-// ready refuses statements that must not run any more.
+// Cluster implements Tx.
+func (t *tx) Cluster(ctx context.Context) (Cluster, error) {
+	if t.identity != nil {
+		return *t.identity, nil
+	}
+	cluster, err := identity(ctx, t)
+	if err == nil {
+		t.identity = &cluster
+	}
+	return cluster, err
+}
+
+// ready refuses statements that must not run any more, and runs those that were put off.
 func (t *tx) ready(ctx context.Context) error {
+	if err := t.usable(ctx); err != nil || len(t.pending) == 0 {
+		return err
+	}
+	statement, done := t.bounded(ctx)
+	defer done()
+	if err := t.pipe.pipeline(statement, t.pending); err != nil {
+		return t.fail(err)
+	}
+	t.pending = nil
+	return nil
+}
+
+func (t *tx) usable(ctx context.Context) error {
 	switch {
 	case t.ended.Load():
 		return stacyvm.Errorf(stacyvm.CodeInternal, "a transaction was used after its end")
@@ -84,8 +124,8 @@ func (t *tx) ready(ctx context.Context) error {
 	return interrupted(ctx)
 }
 
-// statement is the context that a statement runs with; done follows its last row.
-func (t *tx) statement(ctx context.Context) (_ context.Context, done context.CancelFunc) {
+// bounded is the context that a statement runs with; done follows its last row.
+func (t *tx) bounded(ctx context.Context) (_ context.Context, done context.CancelFunc) {
 	switch {
 	case t.shared:
 		return context.WithoutCancel(ctx), func() {}
@@ -121,12 +161,26 @@ func (t *tx) fail(err error) error {
 	return t.broken
 }
 
+// later runs a statement that gives nothing to read: where statements are messages, together with the next one, which may be
+// the commit. It may fail then.
+func (t *tx) later(ctx context.Context, text string, args ...any) error {
+	if t.pipe == nil {
+		_, err := t.exec(ctx, text, args...)
+		return err
+	}
+	if err := t.usable(ctx); err != nil {
+		return err
+	}
+	t.pending = append(t.pending, statement{text, args})
+	return nil
+}
+
 // exec runs a statement and gives the number of rows that it changed.
 func (t *tx) exec(ctx context.Context, text string, args ...any) (int64, error) {
 	if err := t.ready(ctx); err != nil {
 		return 0, err
 	}
-	statement, done := t.statement(ctx)
+	statement, done := t.bounded(ctx)
 	defer done()
 	result, err := t.on.ExecContext(statement, text, args...)
 	if err != nil {
@@ -147,7 +201,7 @@ func all[T any](ctx context.Context, t *tx, read func(scanner) (T, error), text 
 	if err := t.ready(ctx); err != nil {
 		return nil, err
 	}
-	statement, done := t.statement(ctx)
+	statement, done := t.bounded(ctx)
 	defer done()
 	rows, err := t.on.QueryContext(statement, text, args...)
 	if err != nil {

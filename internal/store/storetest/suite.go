@@ -20,6 +20,8 @@ func Run(t *testing.T, database Database, without ...string) {
 	tests := map[string]func(*rig){
 		"sandbox/keeps every field":       sandboxFields,
 		"sandbox/lists":                   sandboxLists,
+		"sandbox/held from the first":     sandboxHeld,
+		"sandbox/wanted":                  sandboxWanted,
 		"sandbox/pages":                   sandboxPages,
 		"sandbox/expires":                 sandboxExpiry,
 		"sandbox/fenced writes":           sandboxFences,
