@@ -26,7 +26,7 @@ type WorkerHeartbeat struct {
 	Session      string         `json:"session,omitempty"`  // random per process; empty: of no process that acts
 	Register     bool           `json:"register,omitempty"` // makes the session the one that counts
 	Hostname     string         `json:"hostname"`
-	Status       string         `json:"status,omitempty"` // online, draining, offline, unhealthy
+	Status       string         `json:"status,omitempty"` // starting, online, draining, offline, unhealthy
 	Providers    []string       `json:"providers"`
 	Capabilities []string       `json:"capabilities"`
 	Capacity     WorkerCapacity `json:"capacity"`

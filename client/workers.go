@@ -10,7 +10,7 @@ import (
 type Worker struct {
 	ID            string         `json:"id"`
 	Hostname      string         `json:"hostname"`
-	Status        string         `json:"status"` // online, draining, offline, unhealthy
+	Status        string         `json:"status"` // starting, online, draining, offline, unhealthy
 	Stale         bool           `json:"stale"`  // its last heartbeat is older than two minutes
 	Providers     []string       `json:"providers"`
 	Capabilities  []string       `json:"capabilities"`

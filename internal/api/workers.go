@@ -27,7 +27,7 @@ type Capacity struct {
 type Worker struct {
 	ID            string    `json:"id"`
 	Hostname      string    `json:"hostname"`
-	Status        string    `json:"status" doc:"online, draining, offline or unhealthy."`
+	Status        string    `json:"status" doc:"starting, online, draining, offline or unhealthy."`
 	Stale         bool      `json:"stale" doc:"Its last heartbeat is older than two minutes."`
 	Providers     []string  `json:"providers"`
 	Capabilities  []string  `json:"capabilities"`
@@ -117,7 +117,7 @@ type heartbeatInput struct {
 		Session      string   `json:"session,omitempty" maxLength:"128" doc:"Random per process; none: of no process that acts."`
 		Register     bool     `json:"register,omitempty" doc:"Makes the session the one that counts, and gives it the worker's sandboxes."`
 		Hostname     string   `json:"hostname,omitempty" maxLength:"255"`
-		Status       string   `json:"status,omitempty" doc:"online (default), draining, offline or unhealthy."`
+		Status       string   `json:"status,omitempty" doc:"starting, online (default), draining, offline or unhealthy."`
 		Providers    []string `json:"providers,omitempty" maxItems:"64"`
 		Capabilities []string `json:"capabilities,omitempty" maxItems:"64"`
 		Capacity     Capacity `json:"capacity,omitzero"`

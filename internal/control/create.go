@@ -56,19 +56,33 @@ func (s *Service) insert(ctx context.Context, tx store.Tx, sandbox stacyvm.Sandb
 
 // build has the worker make the runtime and confirms it.
 func (s *Service) build(ctx context.Context, sandbox stacyvm.Sandbox, cluster string, key Idempotency) (stacyvm.Sandbox, error) {
-	w, err := s.workers(sandbox.WorkerID)
-	if err != nil {
-		return sandbox, s.undo(ctx, sandbox, key, err)
-	}
 	making, cancel := context.WithTimeout(ctx, stacyvm.CreateWithin)
 	defer cancel()
-	created, err := w.Create(making, stacyvm.Ref{ID: sandbox.ID, Fence: sandbox.Fence}, worker.CreateRequest{
+	for try := 1; ; try++ {
+		created, err := s.makeRuntime(making, sandbox, cluster)
+		switch {
+		case err == nil:
+			return s.confirm(ctx, sandbox, created, key)
+		case stacyvm.CodeOf(err) != stacyvm.CodeStaleEpoch || try == staleTries:
+			return sandbox, s.undo(ctx, sandbox, key, err)
+		}
+		now, failed := s.read(ctx, sandbox.ID)
+		if failed != nil || now.Fence == sandbox.Fence || now.State != stacyvm.StateCreating {
+			return sandbox, s.undo(ctx, sandbox, key, err)
+		}
+		sandbox = now // its worker started anew meanwhile
+	}
+}
+
+// makeRuntime has the sandbox's worker make the runtime.
+func (s *Service) makeRuntime(ctx context.Context, sandbox stacyvm.Sandbox, cluster string) (created worker.Created, err error) {
+	w, err := s.workers(sandbox.WorkerID)
+	if err != nil {
+		return created, err
+	}
+	return w.Create(ctx, stacyvm.Ref{ID: sandbox.ID, Fence: sandbox.Fence}, worker.CreateRequest{
 		Cluster: cluster, Spec: sandbox.Spec, OwnerID: sandbox.OwnerID, TenantID: sandbox.TenantID, ExpiresAt: sandbox.ExpiresAt,
 	})
-	if err != nil {
-		return sandbox, s.undo(ctx, sandbox, key, err)
-	}
-	return s.confirm(ctx, sandbox, created, key)
 }
 
 // confirm makes the sandbox running and stores the key's answer. Reconciliation may have done the first already; a

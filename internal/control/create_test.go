@@ -7,6 +7,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/stacyvm/stacyvm/internal/auth"
 	"github.com/stacyvm/stacyvm/internal/control"
 	"github.com/stacyvm/stacyvm/internal/control/controltest"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
@@ -39,6 +40,38 @@ func TestFailedCreateLeavesATombstone(t *testing.T) {
 			r.worker.BeforeCreate = nil
 			r.create(t) // the reservation is free again
 		})
+	}
+}
+
+// TestCreateFollowsItsWorker: a worker that starts anew in the middle takes what is being made for it over, with a new epoch.
+func TestCreateFollowsItsWorker(t *testing.T) {
+	r := newRig(t, nil)
+	session := "session-1"
+	again := func(ctx context.Context) {
+		session += "'"
+		starting := beat(session, true)
+		if _, err := r.Heartbeat(asWorker(ctx, self, auth.ScopeHeartbeat), starting); err != nil {
+			t.Error(err)
+		}
+	}
+	refs := 0
+	r.worker.BeforeCreate = func(ctx context.Context, ref stacyvm.Ref) error {
+		if refs++; refs < 3 { // the worker's own word for a fence that is not the newest
+			again(ctx)
+			return stacyvm.Errorf(stacyvm.CodeStaleEpoch, "the sandbox has a newer owner")
+		}
+		return nil
+	}
+	made := r.create(t)
+	row := controltest.Row(t, r.store, made.ID)
+	if runtime, ok := r.worker.Runtime(made.ID); !ok || row.State != stacyvm.StateRunning || runtime.Fence != row.Fence || row.Fence.Epoch != 3 {
+		t.Errorf("the runtime is %+v, the row %+v", runtime, row)
+	}
+	refs = -10 // always
+	_, _, err := r.Create(r.ctx, control.CreateRequest{}, control.Idempotency{})
+	wantCode(t, err, stacyvm.CodeStaleEpoch)
+	if creates, _, present := r.worker.Counts(); creates != 1 || present != 1 {
+		t.Errorf("%d were made, %d are there", creates, present)
 	}
 }
 

@@ -8,7 +8,7 @@ import (
 	"github.com/stacyvm/stacyvm/internal/store"
 )
 
-// staleTries is how often a destroy follows a sandbox to its new owner.
+// staleTries is how often a create or destroy follows a sandbox to its new owner.
 const staleTries = 3
 
 // Destroy removes a sandbox. The wish is durable before anything is tried, so that it is fulfilled after a crash too, and

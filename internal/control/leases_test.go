@@ -129,10 +129,13 @@ func TestAnOperatorsDrainLasts(t *testing.T) {
 		wantCode(t, err, "")
 		return w.Status
 	}
+	starting := beat("session-2", true)
+	starting.Status = "starting"
 	steps := []struct{ name, got, want string }{
 		{"drained", status(r.DrainWorker(admin, self)), "draining"},
 		{"a heartbeat", status(r.Heartbeat(ctx, beat("session-1", false))), "draining"},
-		{"a new process", status(r.Heartbeat(ctx, beat("session-2", true))), "draining"},
+		{"a new process", status(r.Heartbeat(ctx, starting)), "starting"},
+		{"it acts", status(r.Heartbeat(ctx, beat("session-2", false))), "draining"},
 		{"one without a session", status(r.Heartbeat(ctx, beat("", false))), "draining"},
 		{"resumed", status(r.ResumeWorker(admin, self)), "online"},
 		{"a heartbeat after that", status(r.Heartbeat(ctx, beat("session-2", false))), "online"},

@@ -18,7 +18,7 @@ const (
 	statusDraining = "draining"
 )
 
-var statuses = []string{statusOnline, statusDraining, "offline", "unhealthy"}
+var statuses = []string{"starting", statusOnline, statusDraining, "offline", "unhealthy"}
 
 // WorkerStatus is a worker as callers see it.
 type WorkerStatus struct {
@@ -150,7 +150,7 @@ func (s *Service) Heartbeat(ctx context.Context, beat Beat) (WorkerStatus, error
 		beat.Status = statusOnline
 	}
 	if !slices.Contains(statuses, beat.Status) {
-		return WorkerStatus{}, stacyvm.Invalid("status", "%.40q is none of online, draining, offline and unhealthy", beat.Status)
+		return WorkerStatus{}, stacyvm.Invalid("status", "%.40q is none of starting, online, draining, offline and unhealthy", beat.Status)
 	}
 	if beat.Register && beat.Session == "" {
 		return WorkerStatus{}, stacyvm.Invalid("session", "is needed to register")

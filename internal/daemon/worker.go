@@ -32,7 +32,7 @@ type WorkOptions struct {
 	// AdminKey asks a control plane for tokens of TokenTTL; nil: none is asked for.
 	AdminKey auth.Secret
 	TokenTTL time.Duration
-	// Ready is called once, when the worker is registered and holds its leases.
+	// Ready is called once, when the worker acts and sandboxes are placed on it.
 	Ready func(Working)
 }
 
@@ -142,7 +142,7 @@ func (w *work) run(ctx context.Context) error {
 	group.Go(func() error { return w.member.Run(failed) })
 	group.Go(func() error { return w.identity.renewLoop(failed) })
 	if w.listener != nil {
-		group.Go(w.serve)
+		group.Go(func() error { return w.serve(failed) })
 	} else {
 		w.log.Warn("worker.listen_addr is not set: no control plane can use this worker")
 	}

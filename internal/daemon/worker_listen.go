@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"time"
 
 	"golang.org/x/net/netutil"
 
@@ -97,8 +98,14 @@ func (w *work) open() {
 	remote.Tune(w.http)
 }
 
-// serve answers control planes until the server is shut down.
-func (w *work) serve() error {
+// serve answers control planes until the server is shut down. What an earlier process left in the records may bring calls before
+// this one acts: they wait in the listener's queue. A worker that does not get that far in time says so to whoever calls.
+func (w *work) serve(ctx context.Context) error {
+	select {
+	case <-w.member.Leased():
+	case <-time.After(startWithin):
+	case <-ctx.Done(): // the server is shut down, now or soon
+	}
 	limited := netutil.LimitListener(w.listener, maxConnections)
 	var err error
 	if w.identity.listener != nil {

@@ -133,6 +133,7 @@ func TestOwners(t *testing.T) {
 	}{
 		{"online", func(c *cluster) { c.beat() }, stacyvm.StateRunning, stacyvm.StateDestroyed, "", "", false},
 		{"draining", func(c *cluster) { c.status = "draining"; c.beat() }, stacyvm.StateRunning, stacyvm.StateDestroyed, "", "", false},
+		{"starting", func(c *cluster) { c.status = "starting"; c.beat() }, stacyvm.StateRunning, stacyvm.StateDestroyed, "", "", false},
 		{"stale", func(*cluster) {}, stacyvm.StateUnhealthy, stacyvm.StateExpired, stale, stale, true},
 		{"offline", func(c *cluster) { c.status = "offline"; c.beat() }, stacyvm.StateUnhealthy, stacyvm.StateExpired, stale, stale, true},
 		{"another status", func(c *cluster) { c.status = "unhealthy"; c.beat() }, stacyvm.StateUnhealthy, stacyvm.StateExpired, stale, stale, true},

@@ -16,15 +16,17 @@ const (
 	reasonUnreachable = "worker_unreachable" // it lives, and its RPC does not answer
 )
 
-// Statuses of a worker that acts for its sandboxes; a draining one takes no new ones. Every other is out of service.
+// Statuses of a worker that acts for its sandboxes, or is about to; only an online one takes new ones. Every other is out of
+// service.
 const (
+	statusStarting = "starting"
 	statusOnline   = "online"
 	statusDraining = "draining"
 )
 
 // acting reports whether a worker is there and in service.
 func acting(w stacyvm.Worker, now time.Time) bool {
-	return now.Sub(w.LastHeartbeat) <= stacyvm.WorkerStaleAfter && (w.Status == statusOnline || w.Status == statusDraining)
+	return now.Sub(w.LastHeartbeat) <= stacyvm.WorkerStaleAfter && slices.Contains([]string{statusStarting, statusOnline, statusDraining}, w.Status)
 }
 
 // Stale tells the truth of sandboxes whose worker is stale, out of service or not registered any more. While the database

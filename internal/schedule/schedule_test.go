@@ -59,6 +59,7 @@ func TestPick(t *testing.T) {
 		"one":                        {spec, []Candidate{candidate("a")}, "a", 1},
 		"fewest sandboxes":           {spec, []Candidate{candidate("a", used(3, 0, 0)), candidate("b", used(1, 0, 0)), candidate("c", used(2, 0, 0))}, "b", 3},
 		"draining takes nothing":     {spec, []Candidate{candidate("a", status("draining")), candidate("b", used(9, 0, 0))}, "b", 1},
+		"starting takes nothing":     {spec, []Candidate{candidate("a", status("starting"))}, "", 0},
 		"offline takes nothing":      {spec, []Candidate{candidate("a", status("offline"))}, "", 0},
 		"unknown status":             {spec, []Candidate{candidate("a", status(""))}, "", 0},
 		"last fresh moment":          {spec, []Candidate{candidate("a", age(stacyvm.WorkerStaleAfter))}, "a", 1},

@@ -53,7 +53,7 @@ const WorkerStaleAfter = 2 * time.Minute
 type Worker struct {
 	ID            WorkerID
 	Hostname      string
-	Status        string // online, draining, offline, unhealthy
+	Status        string // starting, online, draining, offline, unhealthy
 	Session       string
 	Providers     []string
 	Capabilities  []string

@@ -74,6 +74,8 @@ type plane struct {
 		answer time.Duration // after it
 		refuse error
 	}
+	lose  func(*cluster) bool // loses what it holds of, as lost does; nil: nothing
+	heard func()              // is told of each heartbeat that arrived; nil: nobody
 }
 
 type fault int
@@ -107,7 +109,7 @@ func (p *plane) through(ctx context.Context, act func() error) error {
 		return stacyvm.Errorf(stacyvm.CodeUnavailable, "connection refused")
 	case refuse != nil:
 		return refuse
-	case state == lost || !wait(ctx, slow):
+	case state == lost || p.loses() || !wait(ctx, slow):
 		<-ctx.Done()
 		return ctx.Err()
 	}
@@ -119,6 +121,15 @@ func (p *plane) through(ctx context.Context, act func() error) error {
 		return ctx.Err()
 	}
 	return err
+}
+
+func (p *plane) loses() bool {
+	if p.lose == nil {
+		return false
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.lose(p.cluster)
 }
 
 func (p *plane) Heartbeat(ctx context.Context, beat Heartbeat) (worker stacyvm.Worker, err error) {
@@ -139,6 +150,9 @@ func (p *plane) Heartbeat(ctx context.Context, beat Heartbeat) (worker stacyvm.W
 		p.beats = append(p.beats, beat)
 		p.worker = stacyvm.Worker{Status: beat.Status, Session: beat.Session, Providers: beat.Providers}
 		worker = p.worker
+		if p.heard != nil {
+			p.heard()
+		}
 		return nil
 	})
 	return worker, err
@@ -196,6 +210,14 @@ type process struct {
 // launch runs a member whose clock goes at a rate.
 func launch(t *testing.T, session string, rate float64, planes ...*plane) *process {
 	t.Helper()
+	p := prepare(t, session, rate, planes...)
+	p.run(t)
+	return p
+}
+
+// prepare is launch without running it.
+func prepare(t *testing.T, session string, rate float64, planes ...*plane) *process {
+	t.Helper()
 	config := Config{Session: session, Offer: func(context.Context) (Offer, error) {
 		return Offer{Hostname: "host", Providers: []string{"mock"}, Capacity: stacyvm.Capacity{MemoryMB: 64}}, nil
 	}}
@@ -211,10 +233,13 @@ func launch(t *testing.T, session string, rate float64, planes ...*plane) *proce
 		now:  func() time.Duration { return time.Duration(float64(time.Since(start)) * rate) },
 		wait: func(ctx context.Context, d time.Duration) bool { return wait(ctx, time.Duration(float64(d)/rate)) },
 	}
+	return &process{Member: m, done: make(chan error, 1)}
+}
+
+func (p *process) run(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
-	p := &process{Member: m, stop: cancel, done: make(chan error, 1)}
-	go func() { p.done <- m.Run(ctx) }()
-	return p
+	p.stop = cancel
+	go func() { p.done <- p.Run(ctx) }()
 }
 
 // end stops the process and gives what Run said.

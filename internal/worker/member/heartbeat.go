@@ -9,7 +9,7 @@ import (
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
 
-// join registers the session. While nobody answers it waits: control planes may start later than their workers.
+// join registers the session, not yet to be used. While nobody answers it waits: control planes may start later than their workers.
 func (m *Member) join(ctx context.Context) error {
 	for said := false; ; {
 		err := m.beat(ctx, true)
@@ -33,8 +33,15 @@ func final(err error) bool {
 	return slices.Contains([]stacyvm.Code{stacyvm.CodeConflict, stacyvm.CodeUnauthenticated, stacyvm.CodeForbidden, stacyvm.CodeInvalid}, stacyvm.CodeOf(err))
 }
 
+// heartbeatLoop shows the worker as soon as it acts, and then tells again and again that it lives.
 func (m *Member) heartbeatLoop(ctx context.Context) error {
-	for failing := false; m.clock.wait(ctx, jitter(m.config.HeartbeatEvery)); {
+	select {
+	case <-m.leased:
+	case <-ctx.Done():
+		return nil
+	}
+	shown, failing := false, false
+	for {
 		err := m.beat(ctx, false)
 		switch {
 		case ctx.Err() != nil:
@@ -43,12 +50,21 @@ func (m *Member) heartbeatLoop(ctx context.Context) error {
 			return err
 		case err != nil:
 			m.log.Warn("the heartbeat failed", "error", err)
+		case !shown:
+			shown = true
+			close(m.ready)
 		case failing:
 			m.log.Info("heartbeats succeed again")
 		}
 		failing = err != nil
+		pause := m.config.HeartbeatEvery
+		if !shown {
+			pause = min(pause, retryAfter)
+		}
+		if !m.clock.wait(ctx, jitter(pause)) {
+			return nil
+		}
 	}
-	return nil
 }
 
 // beat sends one heartbeat. A worker that the control plane does not know, as after an operator deleted it, registers anew.
@@ -60,6 +76,9 @@ func (m *Member) beat(ctx context.Context, register bool) error {
 		return err
 	}
 	beat := Heartbeat{Offer: offer, Status: m.status(offer), Session: m.config.Session, Register: register}
+	if !m.acts() {
+		beat.Status = StatusStarting
+	}
 	err = m.tell(ctx, beat)
 	if stacyvm.CodeOf(err) == stacyvm.CodeNotFound && !register {
 		m.log.Warn("the control plane does not know this worker: registering it anew")

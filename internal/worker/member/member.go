@@ -34,6 +34,7 @@ const (
 const (
 	StatusOnline    = "online"
 	StatusDraining  = "draining"  // it ends: no new sandboxes
+	StatusStarting  = "starting"  // it has not renewed its leases yet: nothing is placed on it
 	StatusUnhealthy = "unhealthy" // none of its engines works
 )
 
@@ -98,7 +99,8 @@ type Member struct {
 	fences   fences
 	first    atomic.Int64 // the plane that answered last
 	draining atomic.Bool
-	telling  sync.Mutex // heartbeats go out one after the other, so that an older status is never the last
+	telling  sync.Mutex    // heartbeats go out one after the other, so that an older status is never the last
+	leased   chan struct{} // closed by the first renewal
 	ready    chan struct{}
 }
 
@@ -113,7 +115,7 @@ func New(config Config) (*Member, error) {
 	if config.HeartbeatEvery <= 0 {
 		config.HeartbeatEvery = HeartbeatEvery
 	}
-	return &Member{config: config, log: config.Logger, clock: sinceBoot(), ready: make(chan struct{})}, nil
+	return &Member{config: config, log: config.Logger, clock: sinceBoot(), leased: make(chan struct{}), ready: make(chan struct{})}, nil
 }
 
 // Run registers the session, as soon as a control plane answers, and then keeps its heartbeats and leases up until ctx ends,
@@ -130,7 +132,10 @@ func (m *Member) Run(ctx context.Context) error {
 	return group.Wait()
 }
 
-// Ready is closed once the worker is registered and holds its leases.
+// Leased is closed once the worker is registered and holds its leases: it acts.
+func (m *Member) Leased() <-chan struct{} { return m.leased }
+
+// Ready is closed once it acts and control planes know that: sandboxes are placed on it from now on.
 func (m *Member) Ready() <-chan struct{} { return m.ready }
 
 // Gate gives nil while the worker may change sandboxes, else a CodeLeaseLost error. What runs in them goes on.
@@ -142,7 +147,7 @@ func (m *Member) Draining() bool { return m.draining.Load() }
 // acts reports whether the session was ever the worker's.
 func (m *Member) acts() bool {
 	select {
-	case <-m.ready:
+	case <-m.leased:
 		return true
 	default:
 		return false

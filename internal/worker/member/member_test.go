@@ -62,6 +62,57 @@ func TestClosedBeforeTheFirstRenewal(t *testing.T) {
 	})
 }
 
+// TestShownWhenItActs: nothing is placed on a worker that would refuse it. It is online for the others when its gate is open, and
+// ready when it is online, whatever gets lost on the way.
+func TestShownWhenItActs(t *testing.T) {
+	for name, disturb := range map[string]func(*plane){
+		"nothing is lost":   func(*plane) {},
+		"answers take long": func(a *plane) { a.state.answer = 3 * time.Second },
+		"the first renewals are lost": func(a *plane) {
+			a.lose = func(c *cluster) bool { return len(c.beats) > 0 && time.Since(c.start) < 20*time.Second }
+		},
+		"the first shows are lost": func(a *plane) {
+			a.lose = func(c *cluster) bool { return len(c.renewals) > 0 && time.Since(c.start) < 20*time.Second }
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := newCluster(box)
+				a := c.planes(1)[0]
+				disturb(a)
+				var p *process
+				placed := time.Duration(-1)
+				a.heard = func() { // with what the control plane learns, creates are placed
+					if c.worker.Status != StatusOnline {
+						return
+					}
+					if err := p.Gate(); err != nil {
+						t.Errorf("online while it refuses: %v", err)
+					}
+					if placed < 0 {
+						placed = time.Since(c.start)
+					}
+				}
+				p = prepare(t, "one", 1, a)
+				p.run(t)
+				<-p.Ready()
+				if status := c.status(); status != StatusOnline {
+					t.Errorf("ready while it is %s", status)
+				}
+				if placed < 0 || placed > 30*time.Second {
+					t.Errorf("online after %v", placed)
+				}
+				if c.beats[0].Status != StatusStarting {
+					t.Errorf("registered as %s", c.beats[0].Status)
+				}
+				if err := p.end(); err != nil {
+					t.Error(err)
+				}
+			})
+		})
+	}
+}
+
 // TestWrongCredential: at the start it is told at once; later it may be a rotation that is under way.
 func TestWrongCredential(t *testing.T) {
 	for _, code := range []stacyvm.Code{stacyvm.CodeUnauthenticated, stacyvm.CodeForbidden} {

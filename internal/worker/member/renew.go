@@ -75,7 +75,7 @@ func (m *Member) renewOnce(ctx context.Context) error {
 	m.fences.learn(round, answer.Fences)
 	m.gate.extend(sent)
 	if !m.acts() {
-		close(m.ready)
+		close(m.leased)
 	}
 	return nil
 }
