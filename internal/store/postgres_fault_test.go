@@ -18,18 +18,18 @@ import (
 // healthyWithin is how long after the server's return a store may take to work again.
 const healthyWithin = 5 * time.Second
 
-// load writes from several clients until it is stopped, and keeps what was answered.
+// load does deeds from several clients until it is stopped.
 type load struct {
-	t        *testing.T
-	clients  sync.WaitGroup
-	stopped  atomic.Bool
-	mu       sync.Mutex
-	answered []stacyvm.SandboxID
-	refused  int
+	t       *testing.T
+	most    int // so many about each sandbox
+	clients sync.WaitGroup
+	stopped atomic.Bool
+	refused atomic.Int64
+	journal
 }
 
-func startLoad(t *testing.T, stores ...store.Store) *load {
-	l := &load{t: t}
+func startLoad(t *testing.T, most int, stores ...store.Store) *load {
+	l := &load{t: t, most: most}
 	for i := range 8 {
 		l.clients.Go(func() {
 			for !l.stopped.Load() {
@@ -42,15 +42,10 @@ func startLoad(t *testing.T, stores ...store.Store) *load {
 }
 
 func (l *load) write(s store.Store) {
-	id := stacyvm.NewSandboxID()
-	err := s.Update(context.Background(), func(tx store.Tx) error { return insertLeased(context.Background(), tx, id) })
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	switch stacyvm.CodeOf(err) {
+	switch err := live(context.Background(), s, l.most, l.note); stacyvm.CodeOf(err) {
 	case "":
-		l.answered = append(l.answered, id)
 	case stacyvm.CodeUnavailable:
-		l.refused++
+		l.refused.Add(1)
 	default:
 		l.t.Errorf("a write got %v", err)
 		l.stopped.Store(true)
@@ -60,7 +55,7 @@ func (l *load) write(s store.Store) {
 // progress waits until so many more writes were answered.
 func (l *load) progress(n int) {
 	l.t.Helper()
-	count := func() int { l.mu.Lock(); defer l.mu.Unlock(); return len(l.answered) }
+	count := func() int { l.mu.Lock(); defer l.mu.Unlock(); return l.answered }
 	for began, deadline := count(), time.Now().Add(time.Minute); count() < began+n; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) || l.stopped.Load() {
 			l.t.Fatal("the writers make no progress")
@@ -68,10 +63,16 @@ func (l *load) progress(n int) {
 	}
 }
 
+// first is a sandbox whose create was answered.
 func (l *load) first() stacyvm.SandboxID {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.answered[0]
+	for id, list := range l.deeds {
+		if !list[0].At.IsZero() {
+			return id
+		}
+	}
+	return ""
 }
 
 func (l *load) stop() {
@@ -105,7 +106,7 @@ func wantHealthy(t *testing.T, s store.Store) {
 func TestPostgresRestarts(t *testing.T) {
 	server := postgrestest.Start(t)
 	s := open(t, store.Config{Driver: "postgres", DSN: server.DSN})
-	l := startLoad(t, s)
+	l := startLoad(t, len(deeds), s)
 	for range storetest.Often(3, 20) {
 		l.progress(50)
 		server.Restart()
@@ -113,8 +114,9 @@ func TestPostgresRestarts(t *testing.T) {
 	}
 	l.progress(50)
 	l.stop()
-	t.Logf("%d writes got no answer", l.refused)
-	wantAnswered(t, s, l.answered)
+	t.Logf("%d writes got no answer", l.refused.Load())
+	l.check(t, store.Config{Driver: "postgres", DSN: server.DSN}, asTheyAre)
+	checkIndexes(t, server.DSN)
 	if cluster, err := s.Cluster(t.Context()); err != nil || cluster.Incarnation != 1 {
 		t.Errorf("after restarts: %+v, %v", cluster, err)
 	}
@@ -134,7 +136,7 @@ func TestPostgresPromotion(t *testing.T) {
 	both := strings.Replace(primary.DSN, "host="+primary.Dir, "host="+primary.Dir+","+standby.Dir, 1)
 	config := store.Config{Driver: "postgres", DSN: both}
 	stores := []store.Store{open(t, config), open(t, config)}
-	l := startLoad(t, stores...)
+	l := startLoad(t, 1, stores...) // a change needs the incarnation that its sandbox has after the promotion
 	l.progress(100)
 	old := l.first()
 	primary.Halt()
@@ -149,8 +151,13 @@ func TestPostgresPromotion(t *testing.T) {
 			t.Errorf("store %d: %+v, %v", i, cluster, err)
 		}
 	}
-	t.Logf("%d writes got no answer", l.refused)
-	wantAnswered(t, stores[0], l.answered)
+	t.Logf("%d writes got no answer", l.refused.Load())
+	l.check(t, config, func(row *stacyvm.Sandbox) {
+		if row.Fence.Incarnation == 2 { // it was raised with the promotion, which is a change
+			row.Fence.Incarnation, row.UpdatedAt = 1, row.CreatedAt
+		}
+	})
+	checkIndexes(t, standby.DSN)
 	apply := func(incarnation int64) error {
 		return stores[1].Update(t.Context(), func(tx store.Tx) error {
 			_, err := tx.Sandboxes().Apply(t.Context(), old, stacyvm.Fence{Incarnation: incarnation, Epoch: 1}, store.Change{RuntimeID: fmt.Sprint(incarnation)})

@@ -4,21 +4,17 @@ import (
 	"bufio"
 	"cmp"
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"os"
 	"os/exec"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 	"github.com/stacyvm/stacyvm/internal/store"
-	"github.com/stacyvm/stacyvm/internal/store/storetest"
 )
 
 // The tests of this file run this test binary again as other processes.
@@ -51,25 +47,6 @@ func childRun(task func(context.Context, store.Store) error) error {
 		return err
 	}
 	return errors.Join(task(ctx, s), s.Close())
-}
-
-// childWrite creates until it is killed, and prints each id after it was answered.
-func childWrite(ctx context.Context, s store.Store) error {
-	var wait sync.WaitGroup
-	failures := make([]error, 8)
-	for i := range failures {
-		wait.Go(func() {
-			for failures[i] == nil {
-				id := stacyvm.NewSandboxID()
-				failures[i] = s.Update(ctx, func(tx store.Tx) error { return insertLeased(ctx, tx, id) })
-				if failures[i] == nil {
-					_, failures[i] = fmt.Println(id)
-				}
-			}
-		})
-	}
-	wait.Wait()
-	return errors.Join(failures...)
 }
 
 func insertLeased(ctx context.Context, tx store.Tx, id stacyvm.SandboxID) error {
@@ -193,71 +170,5 @@ func openTogether(t *testing.T, config store.Config, processes int) {
 	})
 	if err != nil {
 		t.Error(err)
-	}
-}
-
-// TestAnsweredWritesSurviveKill kills a writing process at any moment, again and again on one database.
-func TestAnsweredWritesSurviveKill(t *testing.T) {
-	onEachDriver(t, func(t *testing.T, config store.Config) {
-		var answered []stacyvm.SandboxID
-		for range storetest.Often(20, 100) {
-			c := startChild(t, "write", config)
-			c.start(t)
-			limit := 1 + rand.IntN(150) // answers, then any moment soon after
-			for n := 0; c.output.Scan(); n++ {
-				answered = append(answered, stacyvm.SandboxID(c.output.Text()))
-				if n == limit {
-					time.AfterFunc(rand.N(3*time.Millisecond), func() { _ = c.Process.Kill() })
-				}
-			}
-			if err := c.Wait(); err == nil || c.errors.Len() > 0 {
-				t.Fatalf("the process was not killed: %v, %s", err, c.errors)
-			}
-			if id := len(answered) - 1; !answered[id].Valid() { // cut by the kill
-				answered = answered[:id]
-			}
-		}
-		if config.Driver == "" {
-			checkIntegrity(t, config.Path)
-		}
-		wantAnswered(t, open(t, config), answered)
-	})
-}
-
-// wantAnswered checks that every write of insertLeased that was answered is there, whole.
-func wantAnswered(t *testing.T, s store.Store, answered []stacyvm.SandboxID) {
-	t.Helper()
-	err := s.View(t.Context(), func(tx store.Tx) error {
-		for _, id := range answered {
-			row, err := tx.Sandboxes().Get(t.Context(), id)
-			if err != nil || row.Fence.Epoch != 1 {
-				return fmt.Errorf("%s was answered: %+v, %w", id, row.Fence, err)
-			}
-			if lease, err := tx.Leases().Get(t.Context(), string(id)); err != nil || lease.Epoch != 1 {
-				return fmt.Errorf("the lease of %s: %+v, %w", id, lease, err)
-			}
-			if lines, err := tx.Audit().Operations(t.Context(), store.OperationFilter{Sandbox: id}); err != nil || len(lines) != 1 {
-				return fmt.Errorf("%d audit lines of %s, %w", len(lines), id, err)
-			}
-		}
-		rows, err := tx.Sandboxes().Count(t.Context(), store.SandboxFilter{})
-		t.Logf("%d writes were answered, %d are there", len(answered), rows)
-		return err
-	})
-	if err != nil {
-		t.Error(err)
-	}
-}
-
-func checkIntegrity(t *testing.T, path string) {
-	t.Helper()
-	db, err := sql.Open("sqlite", path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = db.Close() }()
-	var verdict string
-	if err := db.QueryRowContext(t.Context(), "PRAGMA integrity_check").Scan(&verdict); err != nil || verdict != "ok" {
-		t.Errorf("integrity: %s, %v", verdict, err)
 	}
 }
