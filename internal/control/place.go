@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"hash/fnv"
+	"math"
 	"time"
 
 	"github.com/stacyvm/stacyvm/internal/schedule"
@@ -11,8 +12,12 @@ import (
 	"github.com/stacyvm/stacyvm/internal/store"
 )
 
-// placeTries is how many workers a create may find taken before it gives up.
-const placeTries = 32
+const (
+	// placeTries is how many workers a create may find taken before it gives up, and pickyTries how many of them it leaves
+	// because others were faster, although it has room there.
+	placeTries = 32
+	pickyTries = 3
+)
 
 // errElsewhere is a worker that cannot take the sandbox although it seemed so: another one is looked for.
 var errElsewhere = stacyvm.Errorf(stacyvm.CodeUnavailable, "places are taken faster than they are found; try again")
@@ -37,10 +42,13 @@ func (s *Service) seek(ctx context.Context, began time.Time, spec stacyvm.Spec, 
 		var b bid
 		b.choice, b.place, b.served = s.fleet.choose(spec, seed+try)
 		if b.place == nil { // perhaps something ended since the count
-			if err := s.fleet.since(ctx, began); err != nil {
+			if err := s.fleet.since(ctx, began, began); err != nil {
 				return err
 			}
 			b.choice, b.place, b.served = s.fleet.choose(spec, seed+try)
+		}
+		if b.place != nil && try >= pickyTries {
+			b.place.most = math.MaxInt
 		}
 		kept, err := use(b)
 		if b.place != nil {
@@ -60,10 +68,10 @@ func seedOf(id stacyvm.SandboxID) uint64 {
 	return hash.Sum64()
 }
 
-// inspect looks at the bid's worker itself. In an Update what it has stays so until the end among those who ask for the
-// same; a worker without limits is not added up, so that nobody waits for it.
+// inspect looks at the bid's worker itself, and leaves it when others were faster. In an Update what it has stays so until the
+// end among those who ask for the same; a worker without limits is not added up, so that nobody waits for it.
 func (s *Service) inspect(ctx context.Context, tx store.Tx, spec stacyvm.Spec, p *placement) error {
-	w, err := tx.Workers().Get(ctx, p.worker)
+	w, used, err := tx.Workers().Offer(ctx, p.worker)
 	switch {
 	case stacyvm.CodeOf(err) == stacyvm.CodeNotFound:
 		w = stacyvm.Worker{ID: p.worker, Status: "deleted"}
@@ -74,15 +82,10 @@ func (s *Service) inspect(ctx context.Context, tx store.Tx, spec stacyvm.Spec, p
 	if err != nil {
 		return err
 	}
-	seen := s.fleet.candidate(w, stacyvm.Usage{}, now)
-	if schedule.Limited(w.Capacity) {
-		if seen.Used, err = tx.Sandboxes().Sum(ctx, store.SandboxFilter{Worker: w.ID}); err != nil {
-			return err
-		}
-	}
+	seen := s.fleet.candidate(w, used, now)
 	p.session = w.Session
 	s.fleet.learn(p, seen)
-	if !schedule.Eligible(spec, seen) {
+	if !schedule.Eligible(spec, seen) || seen.Used.Sandboxes > p.most {
 		return errElsewhere
 	}
 	return nil

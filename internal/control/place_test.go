@@ -2,6 +2,7 @@ package control_test
 
 import (
 	"testing"
+	"time"
 
 	"github.com/stacyvm/stacyvm/internal/control"
 	"github.com/stacyvm/stacyvm/internal/control/controltest"
@@ -104,6 +105,32 @@ func TestPlacesAreLookedAtAnew(t *testing.T) {
 	controltest.Update(t, r.store, func(tx store.Tx) error { return tx.Workers().Delete(t.Context(), "w4") })
 	_, _, err = r.Create(r.ctx, control.CreateRequest{}, control.Idempotency{})
 	wantCode(t, err, stacyvm.CodeLimit)
+}
+
+// TestPlacesThatFilledMeanwhileAreLeft has another control plane give sandboxes to two of eight workers after they were counted:
+// creates find out, and go to those that have fewer.
+func TestPlacesThatFilledMeanwhileAreLeft(t *testing.T) {
+	r := newFleetRig(t)
+	for _, id := range "abcdefgh" {
+		r.register(t, stacyvm.WorkerID(id), func(w *stacyvm.Worker) { w.Capacity.MaxSandboxes = 100 })
+	}
+	r.create(t) // counts
+	controltest.Update(t, r.store, func(tx store.Tx) error {
+		for i := range 10 {
+			_, err := tx.Sandboxes().Insert(t.Context(), stacyvm.Sandbox{
+				ID: stacyvm.NewSandboxID(), State: stacyvm.StateRunning, WorkerID: stacyvm.WorkerID("ab"[i%2]), Spec: stacyvm.Spec{TTL: time.Hour},
+			})
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	for range 12 {
+		if s := r.create(t); s.WorkerID == "a" || s.WorkerID == "b" {
+			t.Errorf("placed on %s, which has five more than the others", s.WorkerID)
+		}
+	}
 }
 
 // TestPlacesGoRoundWithoutLimits spreads over workers that have no limit and are not added up.

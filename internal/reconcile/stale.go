@@ -62,7 +62,7 @@ func (d *duties) gone(ctx context.Context) (gone []stacyvm.WorkerID, err error) 
 		if err != nil {
 			return err
 		}
-		loads, err := tx.Workers().Loads(ctx)
+		loads, err := tx.Workers().Loads(ctx, time.Time{})
 		if err != nil {
 			return err
 		}

@@ -23,9 +23,6 @@ func Callable(w stacyvm.Worker) bool {
 	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Hostname() != ""
 }
 
-// Limited reports whether a worker has a limit in any measure.
-func Limited(c stacyvm.Capacity) bool { return c.MaxSandboxes > 0 || c.MemoryMB > 0 || c.VCPUs > 0 }
-
 // verdict is why a worker cannot take a sandbox.
 type verdict int
 

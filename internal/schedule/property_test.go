@@ -79,6 +79,9 @@ func TestPickIsRight(t *testing.T) {
 		if got.Eligible != len(eligible) || (got.Worker != "") != (len(eligible) > 0) || got.Worker != "" && !eligible[got.Worker] {
 			t.Fatalf("%+v of %v", got, eligible)
 		}
+		if at := slices.IndexFunc(candidates, func(c Candidate) bool { return c.Worker.ID == got.Worker }); at >= 0 && got.Most < candidates[at].Used.Sandboxes {
+			t.Fatalf("%+v is no good choice as it is known: %+v", got, candidates[at])
+		}
 		if (got.Reason == "") != (got.Worker != "") || got.Worker != "" && (got.Passing || got.Unreachable) || got.Unreachable && !got.Passing {
 			t.Fatalf("%+v", got)
 		}
@@ -125,18 +128,22 @@ func TestNeverBeyondCapacity(t *testing.T) {
 }
 
 // TestBalance places on equal workers, from several control planes that each know what they placed themselves and learn of the
-// others' at a count now and then.
+// others' at a count now and then. Those who look see what the worker that they chose has, and leave one that has too much.
 func TestBalance(t *testing.T) {
 	const workers, placements = 300, 3000
 	for name, tt := range map[string]struct {
 		planes, every int // placements between counts
+		looks         bool
 		within        int // sandboxes off the mean of 10
 	}{
-		"one":                       {1, placements, 1},
-		"two":                       {2, 75, 1},
-		"three":                     {3, 30, 2},
-		"eight":                     {8, 30, 2},
-		"three that count too late": {3, 300, 4},
+		"one":                                 {1, placements, false, 1},
+		"two":                                 {2, 75, false, 1},
+		"three":                               {3, 30, false, 2},
+		"eight":                               {8, 30, false, 2},
+		"three that count too late":           {3, 300, false, 4},
+		"two that look":                       {2, 75, true, 1},
+		"three that count too late, and look": {3, 300, true, 1},
+		"eight that count late, and look":     {8, 75, true, 2},
 	} {
 		t.Run(name, func(t *testing.T) {
 			views := make([][]Candidate, tt.planes)
@@ -150,9 +157,20 @@ func TestBalance(t *testing.T) {
 				view := views[i%tt.planes]
 				hash := fnv.New64a()
 				_, _ = fmt.Fprint(hash, "sb-", i)
-				at := indexOf(Pick(spec, hash.Sum64(), view).Worker)
-				view[at].Used = view[at].Used.Plus(spec.Usage())
+				at := 0
+				for try := range uint64(4) {
+					choice := Pick(spec, hash.Sum64()+try, view)
+					at = indexOf(choice.Worker)
+					if !tt.looks || truth[at] <= choice.Most {
+						break
+					}
+					view[at].Used = stacyvm.Usage{Sandboxes: truth[at], MemoryMB: truth[at] * spec.MemoryMB, VCPUs: truth[at]}
+				}
 				truth[at]++
+				view[at].Used = view[at].Used.Plus(spec.Usage())
+				if tt.looks {
+					view[at].Used = stacyvm.Usage{Sandboxes: truth[at], MemoryMB: truth[at] * spec.MemoryMB, VCPUs: truth[at]}
+				}
 			}
 			least, most := slices.Min(truth), slices.Max(truth)
 			t.Logf("%d to %d sandboxes on a worker", least, most)

@@ -4,6 +4,7 @@ package schedule
 
 import (
 	"cmp"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -22,7 +23,10 @@ type Candidate struct {
 
 // Choice is where a sandbox goes. Worker is empty when none is eligible; Reason then says why each was refused.
 type Choice struct {
-	Worker   stacyvm.WorkerID
+	Worker stacyvm.WorkerID
+	// Most is how many sandboxes the worker may turn out to have for it to be a good choice: with this one it is then at most
+	// one such sandbox fuller than the lightest would be. What is known of a worker may be late.
+	Most     int
 	Eligible int
 	Reason   string
 	// Unreachable: none is eligible, and at least one would be if it could be called.
@@ -49,8 +53,23 @@ func Pick(spec stacyvm.Spec, seed uint64, candidates []Candidate) Choice {
 	}
 	choice := Choice{Eligible: len(eligible)}
 	random := rand.New(rand.NewPCG(seed, 0)) //nolint:gosec // nobody gains by guessing it
-	choice.Worker = candidates[drawn(lightest(eligible, random), random)].Worker.ID
+	light, least := lightest(eligible, random)
+	drawn := drawn(light, random)
+	choice.Worker = candidates[drawn.at].Worker.ID
+	choice.Most = math.MaxInt
+	if len(eligible) > 1 {
+		choice.Most = candidates[drawn.at].Used.Sandboxes + spare(drawn, least)
+	}
 	return choice
+}
+
+// spare is how many sandboxes like the new one a worker may have that are not known, see Choice.Most.
+func spare(s scored, least float64) int {
+	step := s.after - s.before
+	if step <= 0 { // it is fuller in a measure that the sandbox does not ask for
+		return 0
+	}
+	return max(0, 1-int(math.Round((s.after-least)/step)))
 }
 
 // scored is an eligible candidate with its fullness before and after.
@@ -59,9 +78,9 @@ type scored struct {
 	before, after float64
 }
 
-// lightest gives those of which two are drawn; it changes the order of eligible.
-func lightest(eligible []scored, random *rand.Rand) []scored {
-	least := eligible[0].after
+// lightest gives those of which two are drawn, and how full the lightest will be; it changes the order of eligible.
+func lightest(eligible []scored, random *rand.Rand) (drawable []scored, least float64) {
+	least = eligible[0].after
 	for _, s := range eligible {
 		least = min(least, s.after)
 	}
@@ -77,13 +96,13 @@ func lightest(eligible []scored, random *rand.Rand) []scored {
 		slices.SortStableFunc(eligible, func(a, b scored) int { return cmp.Compare(a.after, b.after) })
 		light = enough
 	}
-	return eligible[:light]
+	return eligible[:light], least
 }
 
-// drawn draws two and gives the index of the one that will be less full.
-func drawn(among []scored, random *rand.Rand) int {
+// drawn draws two and gives the one that will be less full.
+func drawn(among []scored, random *rand.Rand) scored {
 	if len(among) == 1 {
-		return among[0].at
+		return among[0]
 	}
 	first, second := random.IntN(len(among)), random.IntN(len(among)-1)
 	if second >= first {
@@ -92,7 +111,7 @@ func drawn(among []scored, random *rand.Rand) int {
 	if among[second].after < among[first].after {
 		first = second
 	}
-	return among[first].at
+	return among[first]
 }
 
 // reference is the capacity by which a worker without a limit is measured: the largest of any. Where nobody has a limit

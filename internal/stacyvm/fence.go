@@ -91,3 +91,6 @@ type Capacity struct {
 	Labels        map[string]string `json:"labels,omitempty"`
 	Drained       bool              `json:"drained,omitempty"` // an operator wants nothing new on it; the worker has no say in it
 }
+
+// Limited reports whether there is a limit in any measure.
+func (c Capacity) Limited() bool { return c.MaxSandboxes > 0 || c.MemoryMB > 0 || c.VCPUs > 0 }

@@ -16,8 +16,7 @@ type dialect struct {
 	// rowLock is appended to a SELECT whose row must stay as it is until the end of the transaction; empty where writers
 	// take turns.
 	rowLock string
-	// hold is a statement that waits for the other transactions which named the same scope ($1); empty where writers take
-	// turns.
+	// hold is a query that waits for the other transactions which named the same scope ($1); empty where writers take turns.
 	hold string
 	// members is the table of a JSON object's members, with the columns key and value: a list as one argument, so that
 	// the statement is the same for any length.

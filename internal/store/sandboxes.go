@@ -113,30 +113,6 @@ func (t sandboxes) Count(ctx context.Context, filter SandboxFilter) (int, error)
 	return int(n), err
 }
 
-// Sum implements Sandboxes.
-func (t sandboxes) Sum(ctx context.Context, filter SandboxFilter) (stacyvm.Usage, error) {
-	c, err := t.filter(ctx, filter)
-	if err != nil {
-		return stacyvm.Usage{}, err
-	}
-	if err := t.hold(ctx, fmt.Sprint("sum of sandboxes", c.where(), c.args)); err != nil {
-		return stacyvm.Usage{}, err
-	}
-	u, _, err := one(ctx, t.tx, func(row scanner) (u stacyvm.Usage, err error) {
-		err = row.Scan(&u.Sandboxes, &u.MemoryMB, &u.VCPUs)
-		return u, err
-	}, `SELECT `+t.usage()+` FROM sandboxes`+c.where(), c.args...)
-	return u, err
-}
-
-// usage is the columns of a Usage, summed.
-func (t *tx) usage() string {
-	sum := func(key string) string {
-		return `CAST(coalesce(sum(` + t.dialect.integer("spec", key) + `), 0) AS BIGINT)`
-	}
-	return `count(*), ` + sum("memory_mb") + `, ` + sum("vcpus")
-}
-
 // filter turns a filter into conditions.
 func (t sandboxes) filter(ctx context.Context, f SandboxFilter) (*clause, error) {
 	var c clause

@@ -80,9 +80,6 @@ type Sandboxes interface {
 	// Count counts what List would give without its limit. In an Update the answer holds until the end among those who
 	// count with the same filter: they take turns, so that a limit that all of them keep to is kept exactly.
 	Count(ctx context.Context, filter SandboxFilter) (int, error)
-	// Sum adds up what the rows that List would give take, with Count's promise: those who sum with the same filter take
-	// turns.
-	Sum(ctx context.Context, filter SandboxFilter) (stacyvm.Usage, error)
 	// Apply is the fenced write of an owner's report: it changes the row only when it still carries fence and its state
 	// may become change.State. CodeStaleEpoch: another fence; CodeConflict: the state does not allow it.
 	Apply(ctx context.Context, id stacyvm.SandboxID, fence stacyvm.Fence, change Change) (stacyvm.Sandbox, error)
@@ -175,9 +172,13 @@ type Workers interface {
 	Hold(ctx context.Context, id stacyvm.WorkerID) (stacyvm.Worker, error)
 	// List gives all, by id.
 	List(ctx context.Context, page Page) ([]stacyvm.Worker, error)
-	// Loads adds up what the active sandboxes of each worker take; a worker without one is not in it. It waits for nobody,
-	// not even in an Update: what others are adding meanwhile is not in it.
-	Loads(ctx context.Context) (map[stacyvm.WorkerID]stacyvm.Usage, error)
+	// Offer is Get for a decision to give a worker one more sandbox: used is what its active ones take. In an Update that holds
+	// until the end among those who ask for the same worker: they take turns, so that a limit that all of them keep to is kept
+	// exactly. A worker without a limit is not added up, and nobody waits for it. CodeNotFound.
+	Offer(ctx context.Context, id stacyvm.WorkerID) (worker stacyvm.Worker, used stacyvm.Usage, err error)
+	// Loads adds up what the active sandboxes of each worker take, those alone that were made at a moment or later; a worker
+	// without one is not in it. It waits for nobody, not even in an Update: what others are adding meanwhile is not in it.
+	Loads(ctx context.Context, since time.Time) (map[stacyvm.WorkerID]stacyvm.Usage, error)
 	// Delete forgets a worker. CodeNotFound.
 	Delete(ctx context.Context, id stacyvm.WorkerID) error
 }

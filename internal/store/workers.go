@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"time"
 
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
@@ -76,16 +77,66 @@ func (t workers) List(ctx context.Context, page Page) ([]stacyvm.Worker, error) 
 	return all(ctx, t.tx, readWorker, text, c.args...)
 }
 
+// Offer implements Workers. The turn is waited for by the statement that finds the worker, and what it has is added up by
+// another, which sees all that the one before has written.
+func (t workers) Offer(ctx context.Context, id stacyvm.WorkerID) (w stacyvm.Worker, used stacyvm.Usage, err error) {
+	var c clause
+	turn := `NULL`
+	if t.writes && t.dialect.hold != "" {
+		c.arg("load of worker/" + string(id)) // for hold, which knows it as $1
+		limited := func(key string) string { return `coalesce(` + t.dialect.integer("capacity", key) + `, 0) > 0` }
+		turn = `CASE WHEN ` + limited("max_sandboxes") + ` OR ` + limited("memory_mb") + ` OR ` + limited("vcpus") + ` THEN (` + t.dialect.hold + `) END`
+	}
+	text := `SELECT ` + workerColumns + `, ` + turn + ` FROM workers WHERE id = ` + c.arg(string(id))
+	w, ok, err := one(ctx, t.tx, func(row scanner) (stacyvm.Worker, error) { return readWorker(beside{row, new(any)}) }, text, c.args...)
+	switch {
+	case err != nil:
+		return w, used, err
+	case !ok:
+		return w, used, noWorker(id)
+	case !w.Capacity.Limited():
+		return w, used, nil
+	}
+	used, _, err = one(ctx, t.tx, func(row scanner) (u stacyvm.Usage, err error) {
+		err = row.Scan(&u.Sandboxes, &u.MemoryMB, &u.VCPUs)
+		return u, err
+	}, `SELECT `+t.usage()+` FROM sandboxes WHERE `+active+` AND worker_id = $1`, string(id))
+	return w, used, err
+}
+
+// beside reads a row that has one more column.
+type beside struct {
+	scanner
+	more any
+}
+
+func (b beside) Scan(into ...any) error { return b.scanner.Scan(append(into, b.more)...) }
+
 // Loads implements Workers.
-func (t workers) Loads(ctx context.Context) (map[stacyvm.WorkerID]stacyvm.Usage, error) {
+func (t workers) Loads(ctx context.Context, since time.Time) (map[stacyvm.WorkerID]stacyvm.Usage, error) {
+	var c clause
+	c.add(active)
+	group := `worker_id`
+	if !since.IsZero() {
+		c.add(`created_us >= %s`, toUS(since))
+		group = `worker_id || ''` // else SQLite's planner reads the workers' index from end to end, because it is in this order
+	}
 	loads := map[stacyvm.WorkerID]stacyvm.Usage{}
 	_, err := all(ctx, t.tx, func(row scanner) (u stacyvm.Usage, err error) {
 		var worker stacyvm.WorkerID
 		err = row.Scan(&worker, &u.Sandboxes, &u.MemoryMB, &u.VCPUs)
 		loads[worker] = u
 		return u, err
-	}, `SELECT worker_id, `+t.usage()+` FROM sandboxes WHERE `+active+` GROUP BY worker_id`)
+	}, `SELECT min(worker_id), `+t.usage()+` FROM sandboxes`+c.where()+` GROUP BY `+group, c.args...)
 	return loads, err
+}
+
+// usage is the columns of a Usage, summed.
+func (t *tx) usage() string {
+	sum := func(key string) string {
+		return `CAST(coalesce(sum(` + t.dialect.integer("spec", key) + `), 0) AS BIGINT)`
+	}
+	return `count(*), ` + sum("memory_mb") + `, ` + sum("vcpus")
 }
 
 // Delete implements Workers.
