@@ -42,7 +42,7 @@ func (s *Service) Events(ctx context.Context, after int64) (*Subscription, error
 	}
 	watching, stop := context.WithCancel(ctx)
 	b := &Subscription{store: s.store, tenant: auth.From(ctx).Tenant, woken: s.store.Watch(watching), stop: stop}
-	span, err := b.span(ctx)
+	span, err := b.present(ctx)
 	if err != nil {
 		stop()
 		return nil, err
@@ -131,11 +131,28 @@ func (b *Subscription) read(ctx context.Context) error {
 	return nil
 }
 
-func (b *Subscription) span(ctx context.Context) (span store.EventSpan, err error) {
-	err = b.store.View(ctx, func(tx store.Tx) error {
-		span, err = tx.Events().Span(ctx)
-		return err
-	})
+// present gives the span of all that was committed before: what has no number yet, for want of readers, gets one first. Else who
+// does not stay would miss it, and who wants only what comes would be told of it.
+func (b *Subscription) present(ctx context.Context) (span store.EventSpan, err error) {
+	look := func() error {
+		return b.store.View(ctx, func(tx store.Tx) error {
+			span, err = tx.Events().Span(ctx)
+			return err
+		})
+	}
+	if err = look(); err != nil || !span.Waiting {
+		return span, err
+	}
+	for more := true; more; {
+		err = b.store.Update(ctx, func(tx store.Tx) error {
+			more, err = tx.Events().Number(ctx)
+			return err
+		})
+		if err != nil {
+			return span, err
+		}
+	}
+	err = look()
 	return span, err
 }
 

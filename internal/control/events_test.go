@@ -203,6 +203,50 @@ func TestEventsAcrossServers(t *testing.T) {
 	}
 }
 
+// TestWhatIsThereNow: who asks for what is there, and does not stay, gets everything that was committed before, whichever server
+// did it and whether or not anybody listened; and who asks for what happens from now on gets nothing of it.
+func TestWhatIsThereNow(t *testing.T) {
+	for driver, database := range map[string]func(*testing.T) store.Config{
+		"sqlite":   func(t *testing.T) store.Config { return store.Config{Path: filepath.Join(t.TempDir(), "stacyvm.db")} },
+		"postgres": func(t *testing.T) store.Config { return store.Config{Driver: "postgres", DSN: postgrestest.Schema(t)} },
+	} {
+		t.Run("driver="+driver, func(t *testing.T) {
+			config, ctx := database(t), controltest.As(t.Context(), "ann", "")
+			doing, asked := openStore(t, config), openStore(t, config)
+			controltest.Register(t, doing)
+			does := controltest.NewService(t, doing, controltest.NewWorker(), nil)
+			reads := controltest.NewService(t, asked, controltest.NewWorker(), nil)
+			var last int64
+			for round := range 20 {
+				sandbox, _, err := does.Create(ctx, control.CreateRequest{}, control.Idempotency{})
+				wantCode(t, err, "")
+				wantCode(t, does.Destroy(ctx, sandbox.ID), "")
+				if round%2 == 1 {
+					latest := subscribe(t, ctx, reads, control.Latest)
+					if n, ok, err := latest.Now(ctx); ok || err != nil {
+						t.Errorf("round %d: from now on: %+v, %v", round, n, err)
+					}
+					latest.Close()
+				}
+				b := subscribe(t, ctx, reads, last)
+				var told []stacyvm.Kind
+				for {
+					n, ok, err := b.Now(ctx)
+					wantCode(t, err, "")
+					if !ok {
+						break
+					}
+					told, last = append(told, n.Kind), n.Number
+				}
+				if !slices.Equal(told, []stacyvm.Kind{stacyvm.KindSandboxCreated, stacyvm.KindSandboxRunning, stacyvm.KindSandboxDestroyed}) {
+					t.Errorf("round %d: told of %v", round, told)
+				}
+				b.Close()
+			}
+		})
+	}
+}
+
 // TestEventsOfASlowSubscriber lets it fall behind what is kept: it is told so and reads on, and has never more than a page.
 func TestEventsOfASlowSubscriber(t *testing.T) {
 	r := newRig(t, nil)

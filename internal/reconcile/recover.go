@@ -245,17 +245,20 @@ func (m *machine) resend(ctx context.Context, t task) error {
 	return m.confirm(ctx, row, created)
 }
 
-// fail ends a create that nobody finishes. When leftovers cannot be removed the row stays, in error, and they are
-// cleaned later.
+// fail ends a create that nobody finishes. When leftovers cannot be removed now the row is in error until they are.
 func (m *machine) fail(ctx context.Context, row stacyvm.Sandbox) error {
 	err := m.finish(ctx, row, reasonCreateFailed)
 	if err == nil {
 		return nil
 	}
-	if failed := m.change(ctx, row, stacyvm.StateError, reasonCreateFailed); failed != nil {
-		return failed
-	}
-	return err
+	failed := m.store.Update(ctx, func(tx store.Tx) error {
+		if _, err := tx.Sandboxes().Want(ctx, row.ID, store.Wish{Desired: stacyvm.DesiredDestroyed}); err != nil {
+			return err
+		}
+		_, err := tx.Sandboxes().Apply(ctx, row.ID, row.Fence, store.Change{State: stacyvm.StateError, Reason: new(reasonCreateFailed)})
+		return err
+	})
+	return errors.Join(err, failed)
 }
 
 // finish destroys the runtime and buries the row.

@@ -78,10 +78,8 @@ func TestFailWithLeftovers(t *testing.T) {
 		r.recover()
 		r.expect(row.ID, stacyvm.StateError, reasonCreateFailed, true)
 		r.machine.BeforeDestroy = nil
-		r.recover() // the first sighting of leftovers
-		r.expect(row.ID, stacyvm.StateError, reasonCreateFailed, true)
 		r.recover()
-		r.expect(row.ID, stacyvm.StateError, reasonCreateFailed, false)
+		r.expect(row.ID, stacyvm.StateDestroyed, reasonCreateFailed, false)
 	})
 }
 

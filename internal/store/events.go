@@ -22,6 +22,8 @@ const (
 type Events interface {
 	// Append writes notices, in their order. They get their numbers no earlier than with the commit.
 	Append(ctx context.Context, notices []stacyvm.Notice) error
+	// Number gives numbers to what was committed before without one, and tells whether more of it may be left. See Waiting.
+	Number(ctx context.Context) (more bool, err error)
 	// List gives the notices after a number, in order. A notice that has not come once a later one is there never comes.
 	List(ctx context.Context, filter EventFilter) ([]stacyvm.Notice, error)
 	// Span tells what List can give.
@@ -39,7 +41,12 @@ type EventFilter struct {
 
 // EventSpan is the numbers of the oldest notice that is kept and of the last one that was made: First is Last+1 when none is
 // kept.
-type EventSpan struct{ First, Last int64 }
+type EventSpan struct {
+	First, Last int64
+	// Waiting: something was committed that has no number yet, so that List does not give it. While somebody watches, numbers come
+	// by themselves, soon; who cannot wait asks for them.
+	Waiting bool
+}
 
 // events implements Events.
 type events struct{ *tx }
@@ -78,11 +85,20 @@ func (t events) reserve(ctx context.Context, n int) (int64, error) {
 
 // waiting tells whether anything has no number yet, and the last number.
 func (t events) waiting(ctx context.Context) (waiting bool, last int64, err error) {
-	if last, _, err = one(ctx, t.tx, number, `SELECT last FROM event_counter WHERE one = 1`); err != nil {
-		return false, 0, err
+	last, _, err = one(ctx, t.tx, number, `SELECT last FROM event_counter WHERE one = 1`)
+	if err != nil || t.dialect.serial {
+		return false, last, err
 	}
 	_, waiting, err = one(ctx, t.tx, number, `SELECT id FROM events WHERE number IS NULL ORDER BY id LIMIT 1`)
 	return waiting, last, err
+}
+
+// Number implements Events.
+func (t events) Number(ctx context.Context) (more bool, err error) {
+	if !t.dialect.serial {
+		more, _, err = t.number(ctx)
+	}
+	return more, err
 }
 
 // number gives numbers to notices that were committed without. The counter's row is locked first, so that those who do this
@@ -122,7 +138,7 @@ func (t events) List(ctx context.Context, f EventFilter) ([]stacyvm.Notice, erro
 
 // Span implements Events.
 func (t events) Span(ctx context.Context) (EventSpan, error) {
-	last, _, err := one(ctx, t.tx, number, `SELECT last FROM event_counter WHERE one = 1`)
+	waiting, last, err := t.waiting(ctx)
 	if err != nil {
 		return EventSpan{}, err
 	}
@@ -130,7 +146,7 @@ func (t events) Span(ctx context.Context) (EventSpan, error) {
 	if err == nil && !ok {
 		first = last + 1
 	}
-	return EventSpan{First: first, Last: last}, err
+	return EventSpan{First: first, Last: last, Waiting: waiting}, err
 }
 
 // Purge implements Events. What is forgotten is always the beginning, so that who is behind can tell that it missed
@@ -140,8 +156,8 @@ func (t events) Purge(ctx context.Context, life time.Duration, count int) (int, 
 	if err != nil {
 		return 0, err
 	}
-	for more := !t.dialect.serial; more; { // what nobody listened to has no number yet
-		if more, _, err = t.number(ctx); err != nil {
+	for more := true; more; { // what nobody listened to has no number yet
+		if more, err = t.Number(ctx); err != nil {
 			return 0, err
 		}
 	}

@@ -192,6 +192,68 @@ func eventOrder(r *rig) {
 	}
 }
 
+// present reads what was committed until now, without waiting for numbers to come by themselves.
+func present(r *rig, s store.Store, after int64) []stacyvm.Notice {
+	r.Helper()
+	for more := true; more; {
+		r.want("", s.Update(r.Context(), func(tx store.Tx) (err error) {
+			more, err = tx.Events().Number(r.Context())
+			return err
+		}))
+	}
+	span := done(r, func(ctx context.Context, tx store.Tx) (store.EventSpan, error) { return tx.Events().Span(ctx) })
+	if span.Waiting {
+		r.Errorf("after all was numbered: %+v", span)
+	}
+	return listEvents(r, s, store.EventFilter{After: after})
+}
+
+// eventLate: nobody watches. What was committed can be read at once; and a transaction that told of something first and commits
+// last, where that can be, is not skipped by a reader that has passed the others. What is rolled back leaves no gap to wait for.
+func eventLate(r *rig) {
+	other := r.another()
+	appended, release, late, early := make(chan struct{}), make(chan struct{}), make(chan error, 1), make(chan struct{})
+	var once sync.Once // the store may run it again
+	go func() {
+		late <- r.try(func(ctx context.Context, tx store.Tx) error {
+			err := tx.Events().Append(ctx, []stacyvm.Notice{{Kind: stacyvm.KindExecStarted, Data: map[string]any{"name": "late"}}})
+			if _, failed := tx.Events().Span(ctx); failed != nil { // whatever was put off is done by now
+				return failed
+			}
+			once.Do(func() { close(appended) })
+			<-release
+			return err
+		})
+	}()
+	<-appended
+	go func() {
+		defer close(early)
+		_ = other.Update(r.Context(), func(tx store.Tx) error {
+			return errors.Join(tx.Events().Append(r.Context(), []stacyvm.Notice{{Kind: stacyvm.KindExecFailed}}), errMine)
+		})
+		say(r, other, "", "early")
+	}()
+	var first []stacyvm.Notice
+	select {
+	case <-early: // writers do not take turns
+		if first = present(r, other, 0); len(first) != 1 || nameOf(first[0]) != "early" {
+			r.Errorf("before the late one: %+v", first)
+		}
+	case <-time.After(time.Second / 4): // they do, here
+	}
+	close(release)
+	r.want("", <-late)
+	<-early
+	after := int64(0)
+	if len(first) > 0 {
+		after = first[0].Number
+	}
+	rest := slices.Concat(first, present(r, r.Store, after))
+	if len(rest) != 2 || nameOf(rest[0]) == nameOf(rest[1]) || rest[1].Number != rest[0].Number+1 {
+		r.Errorf("heard %+v", rest)
+	}
+}
+
 // eventAcross hears on one connection what another says, and again after it was opened anew.
 func eventAcross(r *rig) {
 	here, there := r.another(), r.another()

@@ -58,6 +58,7 @@ func Run(t *testing.T, database Database, without ...string) {
 		"event/life":                      eventLife,
 		"event/span":                      eventSpan,
 		"event/order":                     eventOrder,
+		"event/late commits":              eventLate,
 		"event/across connections":        eventAcross,
 		"event/after a restore":           eventRestored,
 		"idempotency/life":                idempotencyLife,
