@@ -132,7 +132,10 @@ func (s *Service) undo(ctx context.Context, sandbox stacyvm.Sandbox, key Idempot
 	defer cancel()
 	defer s.rows.drop(sandbox.ID)
 	s.log.Warn("create failed", "sandbox", sandbox.ID, "worker", sandbox.WorkerID, "error", cause)
-	left := s.removeRuntime(ctx, sandbox)
+	left := cause
+	if !silent(cause) { // it would not hear of that either
+		left = s.removeRuntime(ctx, sandbox)
+	}
 	err := s.store.Update(ctx, func(tx store.Tx) error {
 		if err := abandon(ctx, tx, key); err != nil {
 			return err

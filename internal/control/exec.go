@@ -111,7 +111,7 @@ func (s *Service) run(ctx context.Context, id stacyvm.SandboxID, request ExecReq
 		s.logExec(sandbox, command, began, exit)
 	}
 	f.stream, err = f.open(f.ctx, false, f.from)
-	if broken(err) {
+	if broken(err) && !silent(err) {
 		err = nil // Next tries again
 	}
 	if err = s.audited(ctx, "exec", sandbox, shown(command), err); err != nil {

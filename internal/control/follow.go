@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
+	"github.com/stacyvm/stacyvm/internal/worker"
 )
 
 const (
@@ -58,7 +59,7 @@ func (f *follower) Next(ctx context.Context) (stacyvm.Event, error) {
 		case errors.Is(err, io.EOF):
 			err = io.ErrUnexpectedEOF // to the reader, io.EOF is the process's end
 		}
-		if ctx.Err() != nil || f.ctx.Err() != nil || !broken(err) {
+		if ctx.Err() != nil || f.ctx.Err() != nil || !broken(err) || silent(err) && !f.started {
 			return stacyvm.Event{}, err
 		}
 		now := time.Now()
@@ -152,6 +153,9 @@ func (f *follower) Close() error {
 	f.tell(nil)
 	return nil
 }
+
+// silent reports whether the worker gave no sign of life: who has begun nothing yet tries no second time.
+func silent(err error) bool { return errors.Is(err, worker.ErrSilent) }
 
 // broken reports whether a new connection may help.
 func broken(err error) bool {

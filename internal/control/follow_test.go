@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
+	"github.com/stacyvm/stacyvm/internal/worker"
 )
 
 // flaky is a process whose connections break: each stream gives a few events from the asked offsets and then fails.
@@ -137,6 +138,24 @@ func TestFollowerGivesUp(t *testing.T) {
 		}
 		if took := time.Since(began); took < reconnectWithin || took > reconnectWithin+2*reconnectMost {
 			t.Errorf("gave up after %s", took)
+		}
+	})
+}
+
+// TestFollowerOfASilentWorker: each try takes seconds. Who waits for a command that runs goes on trying; one that has not begun is
+// given up at once.
+func TestFollowerOfASilentWorker(t *testing.T) {
+	silence := stacyvm.Wrap(stacyvm.CodeUnavailable, worker.ErrSilent, "it does not answer")
+	synctest.Test(t, func(t *testing.T) {
+		p := &flaky{failure: silence, refuse: 2}
+		f := following(p)
+		defer f.Close()
+		if _, err := f.Next(t.Context()); !errors.Is(err, worker.ErrSilent) || p.opens != 1 {
+			t.Errorf("before its start: %v after %d tries", err, p.opens)
+		}
+		f.started = true
+		if event, err := f.Next(t.Context()); err != nil || event.Exit == nil || p.opens != 3 {
+			t.Errorf("after its start: %+v, %v after %d tries", event, err, p.opens)
 		}
 	})
 }

@@ -52,7 +52,7 @@ func (s *Service) once(ctx context.Context, id stacyvm.SandboxID, scope guest.Sc
 // ask connects and asks once more when the connection turns out to be broken. What it does must be harmless twice.
 func (s *Service) ask(ctx context.Context, id stacyvm.SandboxID, scope guest.Scope, question func(*guest.Client) error) (stacyvm.Sandbox, error) {
 	sandbox, err := s.once(ctx, id, scope, question)
-	if !broken(err) || ctx.Err() != nil {
+	if !broken(err) || silent(err) || ctx.Err() != nil {
 		return sandbox, err
 	}
 	s.rows.drop(id)

@@ -7,6 +7,7 @@ package worker
 
 import (
 	"context"
+	"errors"
 	"net"
 	"time"
 
@@ -14,6 +15,10 @@ import (
 	"github.com/stacyvm/stacyvm/internal/guest"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
+
+// ErrSilent is the cause of the CodeUnavailable error of a call to a worker that gives no sign of life: nothing of what was asked for
+// is known to have arrived, and asking again soon would take as long and end the same way.
+var ErrSilent = errors.New("no sign of life")
 
 // Worker is one machine.
 type Worker interface {

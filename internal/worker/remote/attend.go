@@ -29,10 +29,12 @@ type answering interface{ GetTaken() bool }
 func attend[Q, A any, P interface {
 	*A
 	answering
-}](ctx context.Context, open func(context.Context) *connect.BidiStreamForClient[Q, A], question *Q) (*A, error) {
-	answer, taken, err := attendOnce[Q, A, P](ctx, open, question)
+}](ctx context.Context, c *Client, open func(context.Context) *connect.BidiStreamForClient[Q, A], question *Q) (*A, error) {
+	ctx, heard, end := c.heed(ctx)
+	defer end()
+	answer, taken, err := attendOnce[Q, A, P](ctx, heard, open, question)
 	if !taken && broke(ctx, err) {
-		answer, _, err = attendOnce[Q, A, P](ctx, open, question)
+		answer, _, err = attendOnce[Q, A, P](ctx, heard, open, question)
 	}
 	if err != nil {
 		err = failure(ctx, err)
@@ -41,11 +43,11 @@ func attend[Q, A any, P interface {
 }
 
 // attendOnce makes a call that is undone when ctx ends: it tells the worker, and waits for its answer, as a local call returns
-// when nothing of it goes on.
+// when nothing of it goes on. heard is called when the worker has it.
 func attendOnce[Q, A any, P interface {
 	*A
 	answering
-}](ctx context.Context, open func(context.Context) *connect.BidiStreamForClient[Q, A], question *Q) (answer *A, taken bool, err error) {
+}](ctx context.Context, heard func(), open func(context.Context) *connect.BidiStreamForClient[Q, A], question *Q) (answer *A, taken bool, err error) {
 	if ctx.Err() != nil {
 		return nil, false, ended(ctx)
 	}
@@ -79,6 +81,7 @@ func attendOnce[Q, A any, P interface {
 	if err == nil && P(answer).GetTaken() {
 		taken = true
 		has.Store(true)
+		heard()
 		answer, err = stream.Receive()
 	}
 	return answer, taken, interrupted(ctx, err)

@@ -19,8 +19,8 @@ import (
 )
 
 const (
-	// dialWithin bounds the making of a connection, and handshakeWithin its TLS.
-	dialWithin      = 5 * time.Second
+	// dialWithin bounds the making of a connection, and handshakeWithin its TLS; heed bounds them together.
+	dialWithin      = 4 * time.Second
 	handshakeWithin = 5 * time.Second
 	// clientWindow is what a stream holds in memory for a reader that does not read, in bytes. The window of the connection
 	// stays at the library's far larger default, so that no stream can use it up.
@@ -65,7 +65,7 @@ func NewClient(config ClientConfig) (*Client, error) {
 	}
 	c := &Client{config: config, base: at.Scheme + "://" + at.Host, conns: newConnections()}
 	c.http = &http.Transport{
-		DialContext:            c.conns.dial,
+		DialContext:            c.dial,
 		TLSClientConfig:        config.TLS.Clone(), // the transport changes it
 		TLSHandshakeTimeout:    handshakeWithin,
 		Protocols:              new(http.Protocols),
@@ -157,6 +157,8 @@ func (c *Client) DialPort(ctx context.Context, ref stacyvm.Ref, port uint16) (ne
 	if !ref.ID.Valid() {
 		return nil, stacyvm.Errorf(stacyvm.CodeNotFound, "the sandbox has no runtime here")
 	}
+	ctx, _, end := c.heed(ctx)
+	defer end()
 	return guest.NewClient(guest.Conn{HTTP: c, URL: c.base + pathOf(portPrefix, ref)}).Connect(ctx, port)
 }
 

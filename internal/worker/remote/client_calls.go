@@ -23,7 +23,7 @@ func (c *Client) Create(ctx context.Context, ref stacyvm.Ref, request worker.Cre
 		return worker.Created{}, stacyvm.Errorf(stacyvm.CodeTooLarge, "the specification is over %d bytes", maxMessage/2)
 	}
 	question := &workerv1.CreateRequest{Ref: refToWire(ref), Making: making, TimeoutUs: left(ctx)}
-	answer, err := attend(ctx, c.rpc.Create, question)
+	answer, err := attend(ctx, c, c.rpc.Create, question)
 	if err != nil {
 		return worker.Created{}, err
 	}
@@ -32,13 +32,13 @@ func (c *Client) Create(ctx context.Context, ref stacyvm.Ref, request worker.Cre
 
 // Destroy implements worker.Worker.
 func (c *Client) Destroy(ctx context.Context, ref stacyvm.Ref) error {
-	_, err := attend(ctx, c.rpc.Destroy, &workerv1.DestroyRequest{Ref: refToWire(ref), TimeoutUs: left(ctx)})
+	_, err := attend(ctx, c, c.rpc.Destroy, &workerv1.DestroyRequest{Ref: refToWire(ref), TimeoutUs: left(ctx)})
 	return err
 }
 
 // Inventory implements worker.Worker: a list without its end is an error.
 func (c *Client) Inventory(ctx context.Context) (worker.Inventory, error) {
-	return twice(ctx, func() (worker.Inventory, error) { return c.inventory(ctx) })
+	return twice(ctx, c, c.inventory)
 }
 
 func (c *Client) inventory(ctx context.Context) (inventory worker.Inventory, err error) {
@@ -72,7 +72,7 @@ func (c *Client) inventory(ctx context.Context) (inventory worker.Inventory, err
 
 // Providers implements worker.Worker.
 func (c *Client) Providers(ctx context.Context) ([]worker.Provider, error) {
-	answer, err := twice(ctx, func() (*connect.Response[workerv1.ProvidersResponse], error) {
+	answer, err := twice(ctx, c, func(ctx context.Context) (*connect.Response[workerv1.ProvidersResponse], error) {
 		return c.rpc.Providers(ctx, connect.NewRequest(&workerv1.ProvidersRequest{}))
 	})
 	if err != nil {
@@ -87,7 +87,7 @@ func (c *Client) Providers(ctx context.Context) ([]worker.Provider, error) {
 
 // admit asks whether a sandbox's guest can be reached.
 func (c *Client) admit(ctx context.Context, ref stacyvm.Ref) error {
-	_, err := twice(ctx, func() (*connect.Response[workerv1.AdmitResponse], error) {
+	_, err := twice(ctx, c, func(ctx context.Context) (*connect.Response[workerv1.AdmitResponse], error) {
 		return c.rpc.Admit(ctx, connect.NewRequest(&workerv1.AdmitRequest{Ref: refToWire(ref)}))
 	})
 	return err
@@ -95,10 +95,12 @@ func (c *Client) admit(ctx context.Context, ref stacyvm.Ref) error {
 
 // twice makes a call that changes nothing, and makes it again when the connection broke under it: the worker may have been
 // started anew since it was last used.
-func twice[A any](ctx context.Context, call func() (A, error)) (A, error) {
-	answer, err := call()
+func twice[A any](ctx context.Context, c *Client, call func(context.Context) (A, error)) (A, error) {
+	ctx, _, end := c.heed(ctx)
+	defer end()
+	answer, err := call(ctx)
 	if broke(ctx, err) {
-		answer, err = call()
+		answer, err = call(ctx)
 	}
 	return answer, failure(ctx, err)
 }

@@ -273,8 +273,12 @@ func TestPort(t *testing.T) {
 		t.Errorf("after its deadline a read gives %v", err)
 	}
 	broken := dial(func(conn net.Conn) {
+		_, _ = conn.Read(make([]byte, 1))    // a reset before it would be one of the dial
 		_ = conn.(*net.TCPConn).SetLinger(0) // a reset
 	})
+	if _, err := broken.Write([]byte("x")); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := broken.Read(make([]byte, 1)); stacyvm.CodeOf(err) != stacyvm.CodeUnavailable {
 		t.Errorf("a connection that was reset reads %v", err)
 	}
