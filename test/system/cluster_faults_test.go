@@ -385,9 +385,7 @@ func (c *cluster) wantNothingLost(f *fleet) {
 func (c *cluster) sentries() map[string]int {
 	all := map[string]int{}
 	for _, w := range c.workers {
-		for id, pid := range w.Sentries() {
-			all[id] = pid
-		}
+		maps.Copy(all, w.Sentries())
 	}
 	return all
 }

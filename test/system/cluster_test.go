@@ -3,14 +3,11 @@
 package system
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"os"
 	"os/exec"
@@ -178,37 +175,8 @@ func (c *cluster) status(worker string) string {
 
 // ask makes one request, which nobody repeats, and decodes the answer into a non-nil into.
 func (c *cluster) ask(p *plane, method, path string, body, into any, header ...string) (status int, err error) {
-	content, err := json.Marshal(body)
-	if err != nil {
-		return 0, err
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, method, p.URL()+"/api/v1"+path, bytes.NewReader(content))
-	if err != nil {
-		return 0, err
-	}
-	request.Header.Set("X-API-Key", clusterKey)
-	request.Header.Set("X-Admin-API-Key", clusterAdminKey)
-	request.Header.Set("Content-Type", "application/json")
-	for i := 0; i < len(header); i += 2 {
-		request.Header.Set(header[i], header[i+1])
-	}
-	response, err := c.http.Do(request)
-	if err != nil {
-		return 0, err
-	}
-	defer response.Body.Close()
-	text, err := io.ReadAll(response.Body)
-	switch {
-	case err != nil:
-		return response.StatusCode, err
-	case response.StatusCode >= http.StatusBadRequest:
-		return response.StatusCode, fmt.Errorf("status %d: %s", response.StatusCode, text)
-	case into != nil:
-		err = json.Unmarshal(text, into)
-	}
-	return response.StatusCode, err
+	header = append([]string{"X-API-Key", clusterKey, "X-Admin-API-Key", clusterAdminKey}, header...)
+	return once(c.http, method, p.URL()+"/api/v1"+path, body, into, header...)
 }
 
 // until polls the outside world, which offers no event to wait on. told says what is still missing.
