@@ -20,6 +20,7 @@ import (
 	"github.com/stacyvm/stacyvm/internal/control"
 	"github.com/stacyvm/stacyvm/internal/control/controltest"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
+	"github.com/stacyvm/stacyvm/internal/store"
 )
 
 // scopeOf names the scope that each of the routes of workers asks for; one that is missing here fails the matrix.
@@ -38,6 +39,8 @@ const (
 	revokedID  = "ffffffffffffffffffffffffffffffff"
 	elsewhere  = "elsewhere" // a worker with a token of its own
 	stranger   = "stranger"  // another, without one
+	inside     = "inside"    // a worker in a control plane's own process
+	unwritten  = "plane"     // the name of the control plane under test, which has no row
 )
 
 func ed25519PEM(seed byte) string {
@@ -79,7 +82,7 @@ func (s shown) wants(op string, path stacyvm.WorkerID) int {
 	switch {
 	case !s.good:
 		return http.StatusUnauthorized
-	case s.id != path, !slices.Contains(s.scopes, scopeOf[op]), op == "certificate" && !s.byCertificate:
+	case s.id != path, !slices.Contains(s.scopes, scopeOf[op]), op == "certificate" && !s.byCertificate, s.id == inside, s.id == unwritten:
 		return http.StatusForbidden
 	}
 	return 0
@@ -159,6 +162,11 @@ func matrixRows(t *testing.T) []shown {
 		{name: "shared, in another's name", id: stranger, token: sharedKey, good: true, scopes: all},
 		{name: "static, in another's name", id: elsewhere, token: ownKey, good: true, scopes: all},
 		{name: "static, of another worker", id: controltest.Self, token: ownKey},
+		{name: "shared, of a worker in a control plane", id: inside, token: sharedKey, good: true, scopes: all},
+		{name: "shared, of the control plane's own name", id: unwritten, token: sharedKey, good: true, scopes: all},
+		{name: "signed, of a worker in a control plane", id: inside, token: token(t, hmacKey, time.Now(), auth.WorkerTokenRequest{WorkerID: inside}), good: true, scopes: all},
+		{name: "certificate, of a worker in a control plane", id: inside, certificate: certificateOf("spiffe://stacyvm/worker/"+inside, 7, nil), good: true, scopes: all, byCertificate: true},
+		{name: "certificate, of the control plane's own name", id: unwritten, certificate: certificateOf("spiffe://stacyvm/worker/"+unwritten, 7, nil), good: true, scopes: all, byCertificate: true},
 		{name: "a malformed name", id: controltest.Self + "/../x", token: sharedKey},
 	}
 	rows = append(rows, signedRows(t, "signed", hmacKey, oldHMACKey, lostKey)...)
@@ -212,7 +220,7 @@ func withWorkers(t *testing.T) func(*api.Config) {
 // withAuthority lets it sign certificates and tokens.
 func withAuthority(t *testing.T) func(*control.Config) {
 	return func(c *control.Config) {
-		c.Authority = signer{}
+		c.Self, c.Authority = unwritten, signer{}
 		var err error
 		if c.Issuer, err = auth.NewWorkerIssuer(auth.FixedSecret(hmacKey), nil); err != nil {
 			t.Fatal(err)
@@ -220,12 +228,18 @@ func withAuthority(t *testing.T) func(*control.Config) {
 	}
 }
 
-// TestWorkerIdentityMatrix: each route of workers × each credential × the own and two others' paths. Nobody gets further than the table
+// TestWorkerIdentityMatrix: each route of workers × each credential × the own and others' paths. Nobody gets further than the table
 // says, whatever API keys are configured; and who does is not refused.
 func TestWorkerIdentityMatrix(t *testing.T) {
 	open := start(t, withWorkers(t), withAuthority(t))
 	closed := start(t, func(c *api.Config) { withKeys(c); withWorkers(t)(c) }, withAuthority(t))
 	rows, in, routes := matrixRows(t), 0, 0
+	for _, f := range []*fixture{open, closed} {
+		controltest.Update(t, f.store, func(tx store.Tx) error {
+			_, err := tx.Workers().Save(t.Context(), stacyvm.Worker{ID: inside, Status: "online", Session: "session-1", Capabilities: []string{stacyvm.CapabilityResident}})
+			return err
+		})
+	}
 	for _, op := range operations(t) {
 		if !op.worker {
 			continue
@@ -235,7 +249,7 @@ func TestWorkerIdentityMatrix(t *testing.T) {
 		}
 		for _, f := range []*fixture{open, closed} {
 			for _, row := range rows {
-				for _, path := range []stacyvm.WorkerID{controltest.Self, elsewhere, stranger} {
+				for _, path := range []stacyvm.WorkerID{controltest.Self, elsewhere, stranger, inside, unwritten} {
 					r := f.asks(op, path, row.put)
 					want, code := row.wants(op.id, path), ""
 					if want != 0 {

@@ -84,7 +84,7 @@ func (s *Service) DeleteJoinToken(ctx context.Context, id string) error {
 }
 
 // Join spends a token for a worker's first certificate. CodeUnauthenticated: the token is not accepted; CodeForbidden: the worker
-// exists, and the token does not name it alone; CodeUnavailable: there is no authority here; CodeInvalid: the request is none.
+// exists, and the token does not name it alone, or the id is a control plane's own; CodeUnavailable: there is no authority here; CodeInvalid: the request is none.
 func (s *Service) Join(ctx context.Context, token string, worker stacyvm.WorkerID, request string) (made Certificate, err error) {
 	if s.authority == nil {
 		return made, errNoAuthority
@@ -92,7 +92,7 @@ func (s *Service) Join(ctx context.Context, token string, worker stacyvm.WorkerI
 	if err := s.authority.Check(request); err != nil { // before the token is spent
 		return made, err
 	}
-	if _, err := auth.Join(ctx, joinTokens{s.store}, token, worker, time.Now()); err != nil {
+	if _, err := auth.Join(ctx, joinTokens{s}, token, worker, time.Now()); err != nil {
 		return made, err // not audited: anybody may guess
 	}
 	made, err = s.authority.Sign(worker, request)
@@ -102,6 +102,9 @@ func (s *Service) Join(ctx context.Context, token string, worker stacyvm.WorkerI
 // Certify gives the calling worker a certificate for another key. The transport has seen its present one.
 func (s *Service) Certify(ctx context.Context, worker stacyvm.WorkerID, request string) (made Certificate, err error) {
 	if err := asWorker(ctx, worker, auth.ScopeHeartbeat); err != nil {
+		return made, err
+	}
+	if err := s.unreserved(ctx, worker); err != nil {
 		return made, err
 	}
 	if s.authority == nil {
@@ -127,7 +130,7 @@ func (s *Service) IssueWorkerToken(ctx context.Context, r auth.WorkerTokenReques
 }
 
 // joinTokens gives auth the store's.
-type joinTokens struct{ store store.Store }
+type joinTokens struct{ *Service }
 
 // AddJoinToken implements auth.JoinTokens.
 func (j joinTokens) AddJoinToken(ctx context.Context, token auth.JoinToken) error {
@@ -147,21 +150,21 @@ func (j joinTokens) JoinToken(ctx context.Context, id string) (token auth.JoinTo
 	return token, err
 }
 
-// UseJoinToken implements auth.JoinTokens. A token for any new worker must not make its bearer one that is there already.
+// UseJoinToken implements auth.JoinTokens. A token for any new worker must not make its bearer one that is there already, and none
+// makes one a control plane's own.
 func (j joinTokens) UseJoinToken(ctx context.Context, id string, worker stacyvm.WorkerID) error {
 	return j.store.Update(ctx, func(tx store.Tx) error {
 		used, err := tx.JoinTokens().Use(ctx, id, worker)
-		if err != nil || used.Worker == string(worker) {
+		if err != nil {
 			return err
 		}
-		_, err = tx.Workers().Hold(ctx, worker)
-		switch stacyvm.CodeOf(err) {
-		case "":
+		known, err := tx.Workers().Hold(ctx, worker)
+		if refused := j.reserved(ctx, worker, known, err); refused != nil {
+			return refused
+		}
+		if err == nil && used.Worker != string(worker) {
 			return stacyvm.Errorf(stacyvm.CodeForbidden, "worker %s exists already: it needs a join token that names it alone, or to be forgotten first", worker)
-		case stacyvm.CodeNotFound:
-			return nil
-		default:
-			return err
 		}
+		return nil
 	})
 }

@@ -98,9 +98,39 @@ func TestJoinAsAWorkerThatExists(t *testing.T) {
 	wantCode(t, err, "")
 	_, err = r.Join(t.Context(), anybody, "new", "good") // it was not spent
 	wantCode(t, err, "")
+	controltest.Update(t, r.store, func(tx store.Tx) error {
+		_, err := tx.Workers().Save(t.Context(), stacyvm.Worker{ID: "there", Status: "online"})
+		return err
+	})
 	another := r.joinToken(t, "*")
+	_, err = r.Join(t.Context(), another, "there", "good")
+	wantCode(t, err, stacyvm.CodeForbidden)
+	wantCode(t, r.DeleteWorker(asAdmin(t.Context()), "there"), "")
+	_, err = r.Join(t.Context(), another, "there", "good")
+	wantCode(t, err, "")
+}
+
+// TestNobodyIsAControlPlanesOwn: no token makes a certificate for the worker in a control plane, nor for this one's own name while no
+// record has it; and a worker that says to be such a one is not believed.
+func TestNobodyIsAControlPlanesOwn(t *testing.T) {
+	r, _ := newJoinRig(t)
+	controltest.Update(t, r.store, func(tx store.Tx) error {
+		_, err := tx.Workers().Save(t.Context(), stacyvm.Worker{ID: "inside", Status: "online", Capabilities: []string{stacyvm.CapabilityResident}})
+		return err
+	})
 	wantCode(t, r.DeleteWorker(asAdmin(t.Context()), controltest.Self), "")
-	_, err = r.Join(t.Context(), another, controltest.Self, "good")
+	for _, id := range []stacyvm.WorkerID{"inside", controltest.Self} {
+		for _, token := range []string{"*", string(id)} {
+			_, err := r.Join(t.Context(), r.joinToken(t, token), id, "good")
+			wantCode(t, err, stacyvm.CodeForbidden)
+		}
+	}
+	liar := control.Beat{Register: true, Worker: stacyvm.Worker{ID: "liar", Session: "s", Capabilities: []string{"spawn", stacyvm.CapabilityResident}}}
+	w, err := r.Heartbeat(asWorker(t.Context(), "liar", auth.ScopeHeartbeat), liar)
+	if err != nil || len(w.Capabilities) != 1 || w.Capabilities[0] != "spawn" {
+		t.Errorf("%+v, %v", w, err)
+	}
+	_, err = r.Heartbeat(asWorker(t.Context(), "liar", auth.ScopeHeartbeat), liar)
 	wantCode(t, err, "")
 }
 

@@ -39,7 +39,7 @@ func (s *Service) takeOver(ctx context.Context, id stacyvm.WorkerID, session str
 	holder := lease.Holder{Worker: id, Session: session}
 	for batch := range slices.Chunk(rows, takeBatch) {
 		err := s.store.Update(ctx, func(tx store.Tx) error {
-			if err := registered(ctx, tx, id, session); err != nil {
+			if err := s.registered(ctx, tx, id, session); err != nil {
 				return err
 			}
 			for _, row := range batch {
@@ -57,8 +57,11 @@ func (s *Service) takeOver(ctx context.Context, id stacyvm.WorkerID, session str
 }
 
 // registered refuses a session that is not the worker's: it is, until the end of the transaction. CodeNotFound, CodeConflict.
-func registered(ctx context.Context, tx store.Tx, id stacyvm.WorkerID, session string) error {
+func (s *Service) registered(ctx context.Context, tx store.Tx, id stacyvm.WorkerID, session string) error {
 	known, err := tx.Workers().Hold(ctx, id)
+	if refused := s.reserved(ctx, id, known, err); refused != nil {
+		return refused
+	}
 	if err == nil && known.Session != session {
 		err = stacyvm.Errorf(stacyvm.CodeConflict, "another process is registered as worker %.64s", id)
 	}
@@ -80,7 +83,7 @@ func (s *Service) RenewLeases(ctx context.Context, id stacyvm.WorkerID, session 
 		return renewal, err
 	}
 	err = s.store.Update(ctx, func(tx store.Tx) (err error) {
-		if err := registered(ctx, tx, id, session); err != nil {
+		if err := s.registered(ctx, tx, id, session); err != nil {
 			return err
 		}
 		renewal.Leases, err = lease.Holder{Worker: id, Session: session}.Renew(ctx, tx, ttl)
@@ -96,6 +99,9 @@ func (s *Service) RenewLease(ctx context.Context, id stacyvm.WorkerID, resource 
 	}
 	if ttl <= 0 || ttl > leaseMax {
 		return renewed, stacyvm.Invalid("ttl", "must be positive and at most %s", leaseMax)
+	}
+	if err := s.unreserved(ctx, id); err != nil {
+		return renewed, err
 	}
 	err = s.store.Update(ctx, func(tx store.Tx) error {
 		known, err := tx.Leases().Get(ctx, resource)
@@ -126,6 +132,10 @@ func (s *Service) WorkerLease(ctx context.Context, id stacyvm.WorkerID, resource
 		return held, fence, err
 	}
 	err = s.store.View(ctx, func(tx store.Tx) (err error) {
+		known, err := tx.Workers().Get(ctx, id)
+		if refused := s.reserved(ctx, id, known, err); refused != nil {
+			return refused
+		}
 		if held, err = tx.Leases().Get(ctx, resource); err == nil && (held.Holder != id || held.Type != lease.TypeSandbox) {
 			err = stacyvm.Errorf(stacyvm.CodeNotFound, "worker %.64s does not hold %.64q", id, resource)
 		}

@@ -122,7 +122,7 @@ func TestRenewOneLease(t *testing.T) {
 
 // TestAnOperatorsDrainLasts: over heartbeats, and over a process's end.
 func TestAnOperatorsDrainLasts(t *testing.T) {
-	r := newRig(t, nil)
+	r := newRig(t, func(c *control.Config) { c.Self = "plane" })
 	ctx, admin := asWorker(t.Context(), self, auth.ScopeHeartbeat), asAdmin(t.Context())
 	status := func(w control.WorkerStatus, err error) string {
 		t.Helper()

@@ -131,6 +131,30 @@ func asWorker(ctx context.Context, id stacyvm.WorkerID, scope string) error {
 	return authorise(ctx, scope)
 }
 
+// reserved refuses calls in the name of a worker in a control plane's own process: that process needs none, and whoever else uses the
+// name, with whatever credential of workers, would take its sandboxes. So is this process's own name where no record has it. known and
+// err are what reading the worker's record gave.
+func (s *Service) reserved(ctx context.Context, id stacyvm.WorkerID, known stacyvm.Worker, err error) error {
+	absent := stacyvm.CodeOf(err) == stacyvm.CodeNotFound
+	switch {
+	case err != nil && !absent:
+		return err
+	case auth.From(ctx).May(scopeWorkers):
+		return nil
+	case absent && id == s.self, !absent && slices.Contains(known.Capabilities, stacyvm.CapabilityResident):
+		return stacyvm.Errorf(stacyvm.CodeForbidden, "the id %.64q is a control plane's own: set another worker.id, or, when that control plane is gone for good, remove its record (stacyvm worker rm)", string(id))
+	}
+	return nil
+}
+
+// unreserved is reserved for what reads no record itself.
+func (s *Service) unreserved(ctx context.Context, id stacyvm.WorkerID) error {
+	return s.store.View(ctx, func(tx store.Tx) error {
+		known, err := tx.Workers().Get(ctx, id)
+		return s.reserved(ctx, id, known, err)
+	})
+}
+
 // Beat is a worker's heartbeat.
 type Beat struct {
 	stacyvm.Worker      // ID, Hostname, Status, Session, Providers, Capabilities and Capacity
@@ -138,7 +162,8 @@ type Beat struct {
 }
 
 // Heartbeat keeps what a worker tells of itself. With Register its process takes the worker's sandboxes over before this returns,
-// and no earlier process can do anything more. CodeConflict: another process is registered; CodeNotFound: none is.
+// and no earlier process can do anything more. CodeConflict: another process is registered; CodeNotFound: none is; CodeForbidden: it is
+// the worker in a control plane.
 func (s *Service) Heartbeat(ctx context.Context, beat Beat) (WorkerStatus, error) {
 	if err := asWorker(ctx, beat.ID, auth.ScopeHeartbeat); err != nil {
 		return WorkerStatus{}, err
@@ -155,7 +180,7 @@ func (s *Service) Heartbeat(ctx context.Context, beat Beat) (WorkerStatus, error
 	if beat.Register && beat.Session == "" {
 		return WorkerStatus{}, stacyvm.Invalid("session", "is needed to register")
 	}
-	found, err := s.oneWorker(ctx, s.store.Update, func(tx store.Tx) (stacyvm.Worker, error) { return kept(ctx, tx, beat) })
+	found, err := s.oneWorker(ctx, s.store.Update, func(tx store.Tx) (stacyvm.Worker, error) { return s.kept(ctx, tx, beat) })
 	if err != nil || !beat.Register {
 		return found, err
 	}
@@ -163,11 +188,15 @@ func (s *Service) Heartbeat(ctx context.Context, beat Beat) (WorkerStatus, error
 }
 
 // kept writes a heartbeat. What an operator has said stays, and so does the session when the heartbeat is of none.
-func kept(ctx context.Context, tx store.Tx, beat Beat) (stacyvm.Worker, error) {
+func (s *Service) kept(ctx context.Context, tx store.Tx, beat Beat) (stacyvm.Worker, error) {
 	known, err := tx.Workers().Hold(ctx, beat.ID)
+	if refused := s.reserved(ctx, beat.ID, known, err); refused != nil {
+		return known, refused
+	}
+	beat.Capabilities = slices.DeleteFunc(beat.Capabilities, func(c string) bool { return c == stacyvm.CapabilityResident && !slices.Contains(known.Capabilities, c) })
 	absent := stacyvm.CodeOf(err) == stacyvm.CodeNotFound
 	switch {
-	case err != nil && !absent, absent && beat.Session != "" && !beat.Register:
+	case absent && beat.Session != "" && !beat.Register:
 		return known, err
 	case beat.Session != "" && !beat.Register && known.Session != beat.Session:
 		return known, stacyvm.Errorf(stacyvm.CodeConflict, "another process is registered as worker %.64s", beat.ID)

@@ -141,6 +141,33 @@ func TestWorkIsReplaced(t *testing.T) {
 	b.end()
 }
 
+// TestWorkAsAControlPlanesOwn: a worker process is never the worker in a control plane, whose sandboxes it would take, also with a
+// credential that is good for every worker.
+func TestWorkAsAControlPlanesOwn(t *testing.T) {
+	plane := planeConfig(t)
+	plane.Server.Worker, plane.Auth.WorkerToken = true, workToken
+	plane.Providers.Default, plane.Providers.Mock.Enabled, plane.Providers.GVisor.Enabled = "mock", true, false
+	address := serving(t, plane)
+	caller := clientAt(t, address, nil)
+	sandbox := must[client.Sandbox](t)(caller.Spawn(t.Context(), client.SpawnRequest{Provider: "mock"}))
+	for range 2 {
+		c := workConfig(t, address)
+		c.Auth.WorkerToken, c.Worker.ID = workToken, sandbox.WorkerID
+		wantCode(t, <-startWork(t, WorkOptions{Config: c}).ended, stacyvm.CodeForbidden)
+		result := must[client.ExecResult](t)(caller.Exec(t.Context(), sandbox.ID, client.ExecRequest{Command: "echo still here"}))
+		if result.Stdout != "still here\n" {
+			t.Errorf("%+v", result)
+		}
+		// Nor is it while the record is away.
+		if err := caller.DeleteWorker(t.Context(), sandbox.WorkerID); err != nil && client.CodeOf(err) != client.CodeNotFound {
+			t.Error(err)
+		}
+	}
+	if err := caller.Destroy(t.Context(), sandbox.ID); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestWorkCredentials: each way to a token, and what is said without one.
 func TestWorkCredentials(t *testing.T) {
 	private, _ := ed25519Key(t)

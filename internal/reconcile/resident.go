@@ -10,8 +10,8 @@ import (
 	"github.com/stacyvm/stacyvm/internal/worker"
 )
 
-// capabilities is what every single-node worker can do.
-var capabilities = []string{"api", "single_node", "spawn", "exec", "files"}
+// capabilities is what a worker in a control plane can do.
+var capabilities = []string{"api", stacyvm.CapabilityResident, "spawn", "exec", "files"}
 
 // resident is the worker in this process: it is registered, its leases are renewed and its life is told here. (A worker on
 // another machine does so itself, through the API.)

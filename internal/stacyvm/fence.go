@@ -49,6 +49,9 @@ const (
 // WorkerStaleAfter is the age of a heartbeat from which a worker counts as stale.
 const WorkerStaleAfter = 2 * time.Minute
 
+// CapabilityResident is what a worker in a control plane's own process has, and no other: that process alone speaks for it.
+const CapabilityResident = "single_node"
+
 // Worker is one machine's registration.
 type Worker struct {
 	ID            WorkerID
