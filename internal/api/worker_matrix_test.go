@@ -220,7 +220,7 @@ func withWorkers(t *testing.T) func(*api.Config) {
 // withAuthority lets it sign certificates and tokens.
 func withAuthority(t *testing.T) func(*control.Config) {
 	return func(c *control.Config) {
-		c.Self, c.Authority = unwritten, signer{}
+		c.Authority = signer{}
 		var err error
 		if c.Issuer, err = auth.NewWorkerIssuer(auth.FixedSecret(hmacKey), nil); err != nil {
 			t.Fatal(err)
@@ -231,8 +231,9 @@ func withAuthority(t *testing.T) func(*control.Config) {
 // TestWorkerIdentityMatrix: each route of workers × each credential × the own and others' paths. Nobody gets further than the table
 // says, whatever API keys are configured; and who does is not refused.
 func TestWorkerIdentityMatrix(t *testing.T) {
-	open := start(t, withWorkers(t), withAuthority(t))
-	closed := start(t, func(c *api.Config) { withKeys(c); withWorkers(t)(c) }, withAuthority(t))
+	named := func(c *control.Config) { withAuthority(t)(c); c.Self = unwritten }
+	open := start(t, withWorkers(t), named)
+	closed := start(t, func(c *api.Config) { withKeys(c); withWorkers(t)(c) }, named)
 	rows, in, routes := matrixRows(t), 0, 0
 	for _, f := range []*fixture{open, closed} {
 		controltest.Update(t, f.store, func(tx store.Tx) error {
