@@ -2,7 +2,6 @@ package control
 
 import (
 	"context"
-	"slices"
 	"time"
 
 	"github.com/stacyvm/stacyvm/internal/auth"
@@ -14,8 +13,6 @@ import (
 const (
 	// handoverTTL is how long a worker's leases live while one process of it follows another.
 	handoverTTL = 120 * time.Second
-	// takeBatch is how many leases one transaction takes.
-	takeBatch = 200
 	// leaseMax bounds the life that a caller may ask for.
 	leaseMax = 24 * time.Hour
 )
@@ -28,32 +25,13 @@ type Renewal struct {
 
 // takeOver gives the worker's sandboxes to its registered process, each with a new epoch.
 func (s *Service) takeOver(ctx context.Context, id stacyvm.WorkerID, session string) error {
-	var rows []stacyvm.Sandbox
-	err := s.store.View(ctx, func(tx store.Tx) (err error) {
-		rows, err = tx.Sandboxes().List(ctx, store.SandboxFilter{Worker: id})
-		return err
+	_, refused, err := lease.Holder{Worker: id, Session: session}.TakeOver(ctx, s.store, func(ctx context.Context, tx store.Tx) error {
+		return s.registered(ctx, tx, id, session)
 	})
-	if err != nil {
-		return err
+	for _, row := range refused {
+		s.log.Warn("a sandbox of the worker is leased by another", "sandbox", row.ID, "worker", id)
 	}
-	holder := lease.Holder{Worker: id, Session: session}
-	for batch := range slices.Chunk(rows, takeBatch) {
-		err := s.store.Update(ctx, func(tx store.Tx) error {
-			if err := s.registered(ctx, tx, id, session); err != nil {
-				return err
-			}
-			for _, row := range batch {
-				if _, err := holder.Acquire(ctx, tx, row.ID, stacyvm.LeaseTTL); err != nil && stacyvm.CodeOf(err) != stacyvm.CodeConflict {
-					return err
-				}
-			}
-			return nil
-		})
-		if err != nil {
-			return err
-		}
-	}
-	return nil
+	return err
 }
 
 // registered refuses a session that is not the worker's: it is, until the end of the transaction. CodeNotFound, CodeConflict.

@@ -2,7 +2,6 @@ package reconcile
 
 import (
 	"context"
-	"slices"
 	"time"
 
 	"github.com/stacyvm/stacyvm/internal/lease"
@@ -33,71 +32,40 @@ func newMachine(p process, id stacyvm.WorkerID) *machine {
 	return &machine{process: p, id: id, interrupted: map[stacyvm.SandboxID]bool{}, sighted: map[sighting]bool{}}
 }
 
-// claim takes over what the worker's registered process does not hold: what an earlier process of the same worker had, and what
-// was placed while the one followed the other. Each gets a new epoch, so that the earlier process can no longer write.
-func (m *machine) claim(ctx context.Context) ([]stacyvm.Sandbox, error) {
-	rows, err := m.inherited(ctx)
+// claim takes over what the worker's registered process does not hold, and gives what it took.
+func (m *machine) claim(ctx context.Context) (taken []stacyvm.Sandbox, err error) {
+	var holder lease.Holder
+	err = m.store.View(ctx, func(tx store.Tx) error {
+		holder, err = m.holder(ctx, tx)
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
-	for batch := range slices.Chunk(rows, claimBatch) {
-		if err := m.succeed(ctx, batch); err != nil {
-			return nil, err
+	taken, refused, err := holder.TakeOver(ctx, m.store, func(ctx context.Context, tx store.Tx) error {
+		now, err := m.holder(ctx, tx)
+		if err == nil && now != holder {
+			err = stacyvm.Errorf(stacyvm.CodeConflict, "worker %s has another process now", m.id)
 		}
+		return err
+	})
+	for _, row := range refused {
+		m.log.Warn("a sandbox of this worker is leased by another", "sandbox", row.ID, "worker", m.id)
 	}
-	return rows, nil
+	return taken, err
 }
 
-// claimBatch is how many leases one transaction takes over.
-const claimBatch = 200
-
-// inherited lists the worker's sandboxes whose lease its present process does not hold. A resident may have made some already:
-// requests are answered while the loops start.
-func (m *machine) inherited(ctx context.Context) (rows []stacyvm.Sandbox, err error) {
-	err = m.store.View(ctx, func(tx store.Tx) error {
-		session, err := m.registered(ctx, tx)
-		if err != nil {
-			return err
-		}
-		leases, err := tx.Leases().List(ctx, m.id, store.Page{})
-		if err != nil {
-			return err
-		}
-		own := map[string]bool{}
-		for _, l := range leases {
-			own[l.Resource] = l.Session == session
-		}
-		if rows, err = tx.Sandboxes().List(ctx, store.SandboxFilter{Worker: m.id}); err != nil {
-			return err
-		}
-		rows = slices.DeleteFunc(rows, func(row stacyvm.Sandbox) bool { return own[string(row.ID)] })
-		return nil
-	})
-	return rows, err
-}
-
-// succeed takes leases as the registered successor of the worker's earlier session.
-func (m *machine) succeed(ctx context.Context, rows []stacyvm.Sandbox) error {
-	return m.store.Update(ctx, func(tx store.Tx) error {
-		for _, row := range rows {
-			_, err := m.acquire(ctx, tx, row.ID)
-			if stacyvm.CodeOf(err) == stacyvm.CodeConflict {
-				m.log.Warn("a sandbox of this worker is leased by another", "sandbox", row.ID, "worker", m.id)
-				continue
-			}
-			if err != nil {
-				return err
-			}
-		}
-		return nil
-	})
+// holder is the worker's registered process, until the end of the transaction.
+func (m *machine) holder(ctx context.Context, tx store.Tx) (lease.Holder, error) {
+	session, err := m.registered(ctx, tx)
+	return lease.Holder{Worker: m.id, Session: session}, err
 }
 
 // acquire takes a sandbox's lease for the worker's registered session; the row's fence rises with it.
 func (m *machine) acquire(ctx context.Context, tx store.Tx, id stacyvm.SandboxID) (stacyvm.Lease, error) {
-	session, err := m.registered(ctx, tx)
+	holder, err := m.holder(ctx, tx)
 	if err != nil {
 		return stacyvm.Lease{}, err
 	}
-	return lease.Holder{Worker: m.id, Session: session}.Acquire(ctx, tx, id, stacyvm.LeaseTTL)
+	return holder.Acquire(ctx, tx, id, stacyvm.LeaseTTL)
 }

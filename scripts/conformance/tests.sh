@@ -31,7 +31,7 @@ gate_worker_auth() {
 # 3. Calls to a worker over mTLS with generated certificates, with signed tokens, each method by its scope.
 gate_worker_rpc_mtls() {
 	passes ./internal/pki TestHandshakes TestServerKnowsTheCaller TestRotationWithoutRestart &&
-		passes ./internal/worker/remote TestSuite TestIdentityMatrix TestScopeTable TestUnknownPaths TestWrongCertificates TestGate TestConfirm
+		passes ./internal/worker/remote TestSuite TestIdentityMatrix TestScopeTable TestUnknownPaths TestWrongCertificates TestGate TestConfirm TestNoSignOfLife TestSlowIsNotSilent
 }
 
 # 6. One holder under concurrent acquire, renewal, expiry and takeover, on both databases; a stopped holder writes nothing.
@@ -46,8 +46,8 @@ gate_store_postgres() { passes ./internal/store TestPostgresContract TestPostgre
 
 # Owners that are online, stale, draining, offline and missing; a worker that was cut off stops before anybody takes over.
 gate_reconcile() {
-	passes ./internal/reconcile TestDecide TestOwners TestDutiesHaveOneHolder TestNotOursAnyMore TestUnreachableOnce &&
-		passes ./internal/worker/member TestPartition TestSlowAnswers TestHandover TestAnotherProcess
+	passes ./internal/reconcile TestDecide TestOwners TestDutiesHaveOneHolder TestNotOursAnyMore TestUnreachableOnce TestEveryEndIsTold &&
+		passes ./internal/worker/member TestPartition TestShownWhenItActs TestSlowAnswers TestHandover TestAnotherProcess
 }
 
 # Where sandboxes go: online, fresh workers that can be called, with room.
