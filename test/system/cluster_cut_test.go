@@ -19,6 +19,9 @@ import (
 	"github.com/stacyvm/stacyvm/test/harness"
 )
 
+// refuseWithin is how soon a command for a sandbox on a worker that gives no sign of life is refused, on a busy machine too.
+const refuseWithin = 10 * time.Second
+
 // insider calls a worker from within its own machine, as a control plane with a good certificate that was not cut off.
 type insider struct {
 	c       *cluster
@@ -93,6 +96,14 @@ func (c *cluster) cutOff(f *fleet, w *harness.Worker, long time.Duration) {
 	inside := c.insider(w, box.ID)
 	c.must(w.Machine.Cut())
 	cut := time.Now()
+	soon := make(chan time.Duration, 1)
+	go func() { // before anything but silence tells of the cut
+		_, err := c.planes[0].impatient.Exec(c.Context(), box.ID, client.ExecRequest{Command: "true"})
+		if code := client.CodeOf(err); code != client.CodeUnavailable {
+			c.Errorf("a command right after the cut: %v, code %q", err, code)
+		}
+		soon <- time.Since(cut)
+	}()
 	time.Sleep(time.Second) // a renewal under way has arrived or never will
 	incarnation, epoch, free := c.fence(w.ID, box.ID)
 	var last time.Time
@@ -114,6 +125,11 @@ func (c *cluster) cutOff(f *fleet, w *harness.Worker, long time.Duration) {
 	default:
 		c.Logf("cut off, the worker took its last command after %v, %v before a takeover was possible: %s",
 			last.Sub(cut).Round(100*time.Millisecond), gap.Round(100*time.Millisecond), refusal)
+	}
+	if took := <-soon; took > refuseWithin {
+		c.Errorf("a command right after the cut was refused after %v", took)
+	} else {
+		c.Logf("a command right after the cut was refused after %v", took.Round(time.Millisecond))
 	}
 	asked := time.Now()
 	_, err = c.planes[0].impatient.Exec(c.Context(), box.ID, client.ExecRequest{Command: "true"})

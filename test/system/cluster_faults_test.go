@@ -104,6 +104,7 @@ func TestCluster(t *testing.T) {
 	c.until(healWithin, "workers have what the records say", func() string { return c.compare(f) })
 	c.wantJournals(c.wantOneWriter())
 	c.wantNothingLost(f)
+	c.wantEndsTold(f)
 	quiet()
 	if now := c.sentries(); !covers(now, sentries) {
 		t.Errorf("gVisor sandboxes were started again: processes %v, were %v", now, sentries)
@@ -379,6 +380,37 @@ func (c *cluster) wantNothingLost(f *fleet) {
 	}
 	c.check(group.Wait())
 	c.Logf("%d sandboxes were promised; of those of the killed worker's mock engine %d are reported as lost", len(f.alive()), lost)
+}
+
+// wantEndsTold: of every sandbox that is gone subscribers were told so once, also when its client stopped in the middle.
+func (c *cluster) wantEndsTold(f *fleet) {
+	c.Helper()
+	rows, err := c.planes[1].Sandboxes(c.Context())
+	c.must(err)
+	here := map[string]bool{}
+	for _, row := range rows {
+		here[row.ID] = true
+	}
+	seen, ends := map[string]bool{}, map[string]int{}
+	for n, err := range c.planes[1].Events(c.Context(), client.EventsRequest{After: "0", NoFollow: true}) {
+		c.must(err)
+		if n.Type == "sandbox.destroyed" && !seen[n.ID] { // one may come twice
+			seen[n.ID] = true
+			ends[n.SandboxID]++
+		}
+	}
+	gone := 0
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for id := range f.made {
+		if here[id] {
+			continue
+		}
+		if gone++; ends[id] != 1 {
+			c.Errorf("the end of %s was told %d times (asked for: %v, answered: %v)", id, ends[id], f.asked[id], f.destroyed[id])
+		}
+	}
+	c.Logf("%d of %d sandboxes are gone", gone, len(f.made))
 }
 
 // sentries gives the process of each gVisor sandbox.
