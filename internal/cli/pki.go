@@ -81,15 +81,18 @@ func (a *app) pkiRotateCommand() *cobra.Command {
 		Short: "Replace the authority, in two steps",
 		Long: `Replace the authority. First, "rotate" puts a new one in its place and both into ca-bundle.pem: copy that file to
 every machine, then issue every certificate anew with --force and copy those. At last "rotate --finish" deletes
-the old authority: copy ca-bundle.pem once more.`,
+the old authority: copy ca-bundle.pem once more. It refuses while a certificate in DIR is of the old one.`,
 		Example: `  stacyvm pki rotate /etc/stacyvm/pki
   stacyvm pki rotate /etc/stacyvm/pki --finish`,
 		Args: arguments(1, 1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			if finish {
-				deleted, err := pki.Retire(args[0])
-				if err != nil {
+				deleted, err := pki.Retire(args[0], time.Now())
+				switch {
+				case err != nil:
 					return plainError(err)
+				case deleted == 0:
+					return a.say("there is no former authority; ca-bundle.pem holds one")
 				}
 				return a.say("%d former authorities deleted; copy ca-bundle.pem to every machine", deleted)
 			}

@@ -98,7 +98,7 @@ func (a *app) runWorker(cmd *cobra.Command, f *workerFlags) error {
 		return a.heartbeatOnce(ctx, options)
 	}
 	options.Ready = a.working(options.Logger, c)
-	return workError(daemon.Work(ctx, options))
+	return workError(daemon.Work(ctx, options), options)
 }
 
 // working tells people that the worker acts; its log tells programs.
@@ -115,7 +115,7 @@ func (a *app) working(log *slog.Logger, c config.Config) func(daemon.Working) {
 func (a *app) heartbeatOnce(ctx context.Context, options daemon.WorkOptions) error {
 	w, err := daemon.WorkOnce(ctx, options)
 	if err != nil {
-		return workError(err)
+		return workError(err, options)
 	}
 	return a.printJSON(shownWorker{
 		string(w.ID), w.Hostname, w.Status, w.Providers, w.Capabilities, w.Capacity, w.LastHeartbeat,
@@ -134,11 +134,15 @@ type shownWorker struct {
 }
 
 // workError says what to do about a credential that is not accepted.
-func workError(err error) error {
-	if code := stacyvm.CodeOf(err); code == stacyvm.CodeUnauthenticated {
+func workError(err error, options daemon.WorkOptions) error {
+	code := stacyvm.CodeOf(err)
+	switch {
+	case code == stacyvm.CodeUnauthenticated && options.AdminKey != nil:
+		return fmt.Errorf("%w: is the bootstrap key the control plane's auth.admin_api_key? A client's key, or a worker's token beside it, will not do", err)
+	case code == stacyvm.CodeUnauthenticated:
 		return fmt.Errorf("%w: does the control plane have this worker's token in auth.worker_tokens (or auth.worker_token), the same auth.worker_signing_key, or the authority that signed its certificate? "+
 			"A new certificate comes with a join token (`stacyvm worker join-token` on a control plane)", err)
-	} else if code == stacyvm.CodeForbidden {
+	case code == stacyvm.CodeForbidden:
 		return fmt.Errorf("%w: the credential must be this worker's own (--id) and have the scopes worker:heartbeat and worker:lease", err)
 	}
 	return err

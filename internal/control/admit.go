@@ -86,7 +86,7 @@ func decide(a stacyvm.Admission, p plan, b bid) (stacyvm.Admission, error) {
 }
 
 // refusal is the error of a create that was not let in.
-func refusal(a stacyvm.Admission) error {
+func refusal(a stacyvm.Admission) *stacyvm.Error {
 	switch a.Reason {
 	case reasonMaxTTL:
 		return overTTL(a.MaxTTL)
@@ -98,6 +98,6 @@ func refusal(a stacyvm.Admission) error {
 	return stacyvm.Errorf(stacyvm.CodeLimit, "no worker can take the sandbox: %s", a.WorkerReason)
 }
 
-func overTTL(limit time.Duration) error {
+func overTTL(limit time.Duration) *stacyvm.Error {
 	return &stacyvm.Error{Code: stacyvm.CodeLimit, Field: "ttl", Message: "ttl: over the maximum of " + limit.String()}
 }

@@ -2,7 +2,9 @@ package control_test
 
 import (
 	"context"
+	"errors"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -298,4 +300,21 @@ func TestManyShareFewPlaces(t *testing.T) {
 	if creates, _, present := r.worker.Counts(); creates != clients || present != 0 {
 		t.Errorf("%d made, %d left", creates, present)
 	}
+}
+
+// TestAFullLineSaysWhy: who has tried and finds no place to wait in is told both, in words for people.
+func TestAFullLineSaysWhy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newQueueRig(t, 1, func(c *control.Config) { c.Defaults.MaxSandboxesPerOwner, c.Defaults.MaxSpawnQueue = 1, 1 })
+		first := <-r.begin(r.ctx, control.CreateRequest{OwnerID: "ann"}, control.Idempotency{})
+		wantCode(t, first.err, "")
+		waiting := r.begin(r.ctx, control.CreateRequest{OwnerID: "ann"}, control.Idempotency{})
+		other := <-r.begin(r.ctx, control.CreateRequest{OwnerID: "bob"}, control.Idempotency{})
+		wantCode(t, other.err, stacyvm.CodeLimit)
+		told, _ := errors.AsType[*stacyvm.Error](other.err)
+		if strings.Contains(told.Message, string(stacyvm.CodeLimit)+": ") || !strings.Contains(told.Message, string(controltest.Self)) {
+			t.Errorf("told %q", told.Message)
+		}
+		wantCode(t, (<-waiting).err, stacyvm.CodeLimit)
+	})
 }

@@ -149,7 +149,7 @@ func (s *Service) turnedAway(w *waiter) error {
 	default:
 	}
 	if w.refused != nil {
-		return stacyvm.Errorf(stacyvm.CodeLimit, "%v, and %d creates wait already", refusal(*w.refused), s.queue.limit)
+		return stacyvm.Errorf(stacyvm.CodeLimit, "%s, and %d creates wait already", refusal(*w.refused).Message, s.queue.limit)
 	}
 	return stacyvm.Errorf(stacyvm.CodeLimit, "%d creates wait for room already", s.queue.limit)
 }

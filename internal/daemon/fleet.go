@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"sync"
@@ -201,8 +202,12 @@ type watched struct {
 }
 
 func (w watched) note(err error) error {
-	if code := stacyvm.CodeOf(err); code == stacyvm.CodeUnavailable || code == stacyvm.CodeUnauthenticated || errors.Is(err, context.DeadlineExceeded) {
+	code := stacyvm.CodeOf(err)
+	if code == stacyvm.CodeUnavailable || code == stacyvm.CodeUnauthenticated || errors.Is(err, context.DeadlineExceeded) {
 		w.berth.suspect.Store(true)
+	}
+	if code == stacyvm.CodeUnauthenticated { // of this server: whoever asked it has shown what it must
+		return stacyvm.Wrap(stacyvm.CodeUnavailable, err, fmt.Sprintf("worker %s does not accept this control plane's credential", w.berth.id))
 	}
 	return err
 }

@@ -21,6 +21,7 @@ type fakeClient struct {
 	worker.Worker
 	url    string
 	broken atomic.Bool
+	wary   atomic.Bool // it does not believe who calls
 	closed atomic.Bool
 }
 
@@ -34,6 +35,9 @@ func (f *fakeClient) Inventory(context.Context) (worker.Inventory, error) {
 }
 
 func (f *fakeClient) Guest(context.Context, stacyvm.Ref, guest.Scope) (guest.Conn, error) {
+	if f.wary.Load() {
+		return guest.Conn{}, stacyvm.Errorf(stacyvm.CodeUnauthenticated, "who are you")
+	}
 	return guest.Conn{}, stacyvm.Errorf(stacyvm.CodeUnavailable, "gone")
 }
 
@@ -142,6 +146,21 @@ func TestFleetFindsWorkers(t *testing.T) {
 		}
 		r.register("wrong", "http://good")
 		r.find("wrong")
+	})
+}
+
+// TestFleetIsNotBelieved: a worker that refuses this server's credential is not there for its callers; theirs is good.
+func TestFleetIsNotBelieved(t *testing.T) {
+	withFleet(t, func(r *fleetRig) {
+		r.register("far", "http://a")
+		r.find("far").wary.Store(true)
+		w, err := r.worker("far")
+		if err != nil {
+			r.Fatal(err)
+		}
+		if _, err := w.Guest(r.Context(), stacyvm.Ref{}, guest.ScopeExec); stacyvm.CodeOf(err) != stacyvm.CodeUnavailable {
+			r.Errorf("%v", err)
+		}
 	})
 }
 

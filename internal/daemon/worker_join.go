@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"net/url"
 	"time"
 
@@ -42,11 +43,12 @@ func (i *identity) enrol(ctx context.Context, options WorkOptions, dir string) e
 		return c.Join(ctx, client.JoinRequest{Token: options.JoinToken, WorkerID: string(i.id), CSR: request})
 	}
 	until, err := i.certify(ctx, dir, join)
+	refused, _ := errors.AsType[*stacyvm.Error](err)
 	switch {
 	case stacyvm.CodeOf(err) == stacyvm.CodeUnauthenticated:
 		return stacyvm.Errorf(stacyvm.CodeInvalid, "the join token is not accepted: it is good once, for a time, and perhaps for other workers than %s; `stacyvm worker join-token` on a control plane makes another", i.id)
 	case stacyvm.CodeOf(err) == stacyvm.CodeForbidden: // the token is good, but not for a worker that exists
-		return stacyvm.Errorf(stacyvm.CodeInvalid, "%v", err)
+		return stacyvm.Errorf(stacyvm.CodeInvalid, "%s", refused.Message)
 	case err == nil:
 		i.log.Info("joined the cluster", "directory", dir, "until", until)
 	}

@@ -83,7 +83,9 @@ func encodeCertificate(certificate *x509.Certificate) []byte {
 // readAuthority reads one with its key.
 func (d *directory) readAuthority(name string) (authority, error) {
 	content, err := readPEM(d.join(name), true)
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) && d.vacant(bundleFile, false) != nil {
+		return authority{}, stacyvm.Errorf(stacyvm.CodeNotFound, "%s does not exist: the key of the authority in %s is on another machine; do this there", d.join(name), d.join(bundleFile))
+	} else if errors.Is(err, fs.ErrNotExist) {
 		return authority{}, stacyvm.Errorf(stacyvm.CodeNotFound, "%s does not exist: make it with `stacyvm pki init %s`", d.join(name), d.path)
 	} else if err != nil {
 		return authority{}, unusable(err)
@@ -118,7 +120,8 @@ func parseAuthority(content []byte) (authority, error) {
 }
 
 // Init makes a new authority in a directory, which is made when it is missing. It returns a CodeConflict error when there is
-// one already and force is not set: with force the old one is lost, and so is the trust in all that it signed.
+// one already, or the bundle of one whose key is elsewhere, and force is not set: with force the old one is lost, and so is the
+// trust in all that it signed.
 func Init(dir string, force bool, now time.Time) error {
 	if err := makeDirectory(dir); err != nil {
 		return err
@@ -130,6 +133,9 @@ func Init(dir string, force bool, now time.Time) error {
 	defer d.Close()
 	if err := d.vacant(authorityFile, force); err != nil {
 		return err
+	}
+	if d.vacant(bundleFile, force) != nil {
+		return stacyvm.Errorf(stacyvm.CodeConflict, "%s holds an authority whose key is elsewhere, which this machine would not trust any more: --force replaces it", d.join(bundleFile))
 	}
 	made, err := newAuthority(now)
 	if err != nil {

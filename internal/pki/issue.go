@@ -203,7 +203,7 @@ func AuthorityFingerprint(dir string) (string, error) {
 func (r Request) party() (party Party, names []string, err error) {
 	switch {
 	case (r.Worker == "") == (len(r.Server) == 0):
-		return party, nil, stacyvm.Invalid("worker", "one of worker and server has to be named, and not both")
+		return party, nil, stacyvm.Invalid("worker", "give it or --server, and not both")
 	case r.Worker != "" && !workerID.MatchString(r.Worker):
 		return party, nil, stacyvm.Invalid("worker", "must be 1 to 64 letters, digits, '.', '_' or '-'")
 	case r.Worker != "":

@@ -170,6 +170,45 @@ func TestKeysAreNotReplaced(t *testing.T) {
 	}
 }
 
+// TestTheBundleIsNotReplaced: who trusts an authority whose key is elsewhere, as a worker does, goes on trusting it.
+func TestTheBundleIsNotReplaced(t *testing.T) {
+	dir := newDir(t)
+	if err := os.Remove(filepath.Join(dir, "ca.pem")); err != nil {
+		t.Fatal(err)
+	}
+	bundle := content(t, filepath.Join(dir, "ca-bundle.pem"))
+	if err := pki.Init(dir, false, noon); stacyvm.CodeOf(err) != stacyvm.CodeConflict {
+		t.Errorf("init: %v", err)
+	}
+	if content(t, filepath.Join(dir, "ca-bundle.pem")) != bundle || len(names(t, dir)) != 1 {
+		t.Errorf("the bundle was replaced, or something made beside it: %q", names(t, dir))
+	}
+	if err := pki.Init(dir, true, noon); err != nil || content(t, filepath.Join(dir, "ca-bundle.pem")) == bundle {
+		t.Errorf("with force: %v", err)
+	}
+}
+
+// TestRetireWaitsForAll: the former authority stays while a certificate of it is good.
+func TestRetireWaitsForAll(t *testing.T) {
+	dir := newDir(t)
+	for _, r := range []pki.Request{{Worker: "a"}, {Server: []string{"b"}}, {Worker: "gone", Life: time.Hour}} {
+		mustIssue(t, dir, r)
+	}
+	if _, err := pki.Rotate(dir, noon); err != nil {
+		t.Fatal(err)
+	}
+	later := noon.Add(2 * time.Hour) // the last one has expired
+	for _, r := range []pki.Request{{Worker: "a", Force: true}, {Server: []string{"b"}, Force: true}} {
+		if n, err := pki.Retire(dir, later); stacyvm.CodeOf(err) != stacyvm.CodeConflict || n != 0 || len(certificates(t, filepath.Join(dir, "ca-bundle.pem"))) != 2 {
+			t.Errorf("before %+v: %d, %v", r, n, err)
+		}
+		mustIssue(t, dir, r)
+	}
+	if n, err := pki.Retire(dir, later); n != 1 || err != nil {
+		t.Errorf("after all: %d, %v", n, err)
+	}
+}
+
 func TestIssueRefuses(t *testing.T) {
 	dir := newDir(t)
 	for _, c := range []struct {
@@ -213,7 +252,7 @@ func TestBadDirectories(t *testing.T) {
 		before := names(t, dir)
 		_, issued := pki.Issue(dir, pki.Request{Worker: "a"}, noon)
 		_, rotated := pki.Rotate(dir, noon)
-		_, retired := pki.Retire(dir)
+		_, retired := pki.Retire(dir, noon)
 		for _, err := range []error{issued, rotated, retired} {
 			if stacyvm.CodeOf(err) != spoil.code {
 				t.Errorf("%s: %v", name, err)
@@ -264,7 +303,7 @@ func TestRotate(t *testing.T) {
 		t.Errorf("a lost bundle came back with %d", len(healed))
 	}
 	for _, want := range []int{2, 0} {
-		deleted, err := pki.Retire(dir)
+		deleted, err := pki.Retire(dir, noon)
 		if bundle := certificates(t, filepath.Join(dir, "ca-bundle.pem")); err != nil || deleted != want || len(bundle) != 1 || !bundle[0].Equal(active) {
 			t.Errorf("retired %d, %v; the bundle holds %d", deleted, err, len(bundle))
 		}

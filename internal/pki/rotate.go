@@ -42,7 +42,8 @@ func Rotate(dir string, now time.Time) (trusted int, err error) {
 }
 
 // Retire ends a rotation: the former authorities are deleted, and the bundle holds the active one alone. It can be repeated.
-func Retire(dir string) (deleted int, err error) {
+// CodeConflict: a party's certificate in the directory is of a former one and still good, so that its party would be cut off.
+func Retire(dir string, now time.Time) (deleted int, err error) {
 	d, err := openDirectory(dir)
 	if err != nil {
 		return 0, err
@@ -56,6 +57,9 @@ func Retire(dir string) (deleted int, err error) {
 	if err != nil {
 		return 0, unusable(err)
 	}
+	if err := d.allOf(active, now); err != nil {
+		return 0, err
+	}
 	for _, path := range paths { // before the bundle, which would be made anew from them
 		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return deleted, unusable(err)
@@ -63,4 +67,24 @@ func Retire(dir string) (deleted int, err error) {
 		deleted++
 	}
 	return deleted, d.writeBundle(active, nil)
+}
+
+// allOf refuses when a party has a certificate in the directory that another authority than this one signed.
+func (d *directory) allOf(active authority, now time.Time) error {
+	for _, role := range []Role{RoleServer, RoleWorker} {
+		paths, err := filepath.Glob(d.join(Party{role, "*"}.file()))
+		if err != nil {
+			return unusable(err)
+		}
+		for _, path := range paths {
+			pair, err := readPair(Files{Certificate: path, Key: path})
+			if err != nil {
+				return unusable(err)
+			}
+			if now.Before(pair.Leaf.NotAfter) && pair.Leaf.CheckSignatureFrom(active.certificate) != nil {
+				return stacyvm.Errorf(stacyvm.CodeConflict, "%s is of a former authority, and its party would be cut off: issue it anew with --force and copy it first, or delete the file if the party is gone", path)
+			}
+		}
+	}
+	return nil
 }

@@ -197,7 +197,7 @@ func TestRotationWithoutRestart(t *testing.T) {
 	works("with a new worker's certificate")
 	mustIssue(t, dir, pki.Request{Server: []string{"control.test"}, Force: true})
 	works("with a new control plane's certificate")
-	if _, err := pki.Retire(dir); err != nil {
+	if _, err := pki.Retire(dir, noon); err != nil {
 		t.Fatal(err)
 	}
 	works("with the new authority alone")
