@@ -42,7 +42,7 @@ func (a *api) systemRoutes() {
 	register(a, route{method: http.MethodGet, path: "/live", id: "live", tag: tagSystem, public: true,
 		summary: "Whether the server lives"}, a.live)
 	register(a, route{method: http.MethodGet, path: "/ready", id: "ready", tag: tagSystem, public: true,
-		summary: "Whether the server can serve: its store answers, recovery is done, an engine works",
+		summary: "Whether the server can serve: its store answers, recovery is done, and an engine works where it has any; a control plane alone is ready without a worker",
 		responses: map[string]*huma.Response{"503": {
 			Description: "Not now.",
 			Content:     map[string]*huma.MediaType{"application/json": {Schema: a.schema(reflect.TypeFor[Readiness]())}},
