@@ -3,8 +3,12 @@ package system
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"math/rand/v2"
 	"os"
+	"os/exec"
+	"path/filepath"
+	"reflect"
 	"strconv"
 	"strings"
 	"sync"
@@ -13,14 +17,18 @@ import (
 	"time"
 
 	"github.com/stacyvm/stacyvm/client"
+	"github.com/stacyvm/stacyvm/test/harness"
 )
 
-// acknowledged is a sandbox whose create was answered, with the process that runs in it.
-type acknowledged struct{ sandbox, process string }
+// acknowledged is what a create was answered, with the process that runs in it.
+type acknowledged struct {
+	sandbox client.Sandbox
+	process string
+}
 
 // TestKillUnderLoad kills server, launcher or both at random while sandboxes are being made. After the restart every
-// acknowledged sandbox is there, or honestly unhealthy or in error, none is doubled, nothing else is on the host, and the
-// commands of the surviving ones go on with their whole output.
+// acknowledged sandbox is there with every field that was answered, or honestly unhealthy or in error, none is doubled or
+// there unasked, nothing else is on the host, and the commands of the surviving ones go on with their whole output.
 func TestKillUnderLoad(t *testing.T) {
 	s := start(t)
 	rounds := 25
@@ -46,6 +54,8 @@ func TestKillUnderLoad(t *testing.T) {
 		}
 		made := load.stop()
 		alive, dead := s.checkAcknowledged(round, victim, made)
+		s.checkRows(round, victim, load.asked)
+		s.checkDatabase(round)
 		survivors, honest = survivors+alive, honest+dead
 		s.clear()
 	}
@@ -72,13 +82,27 @@ type createLoad struct {
 	cancel context.CancelFunc
 	wait   sync.WaitGroup
 	mutex  sync.Mutex
+	asked  map[string]client.SpawnRequest // by what they carry as metadata
 	made   []acknowledged
+}
+
+// ask makes a request that no other is like, and notes it before it is sent.
+func (l *createLoad) ask() client.SpawnRequest {
+	l.mutex.Lock()
+	defer l.mutex.Unlock()
+	n := len(l.asked)
+	request := client.SpawnRequest{
+		MemoryMB: 256 + n, VCPUs: 1, DiskMB: 512 + n, TTL: (time.Hour + time.Duration(n)*time.Second).String(),
+		OwnerID: fmt.Sprint("owner-", n), Metadata: map[string]string{"n": strconv.Itoa(n), "purpose": "Prüfung"},
+	}
+	l.asked[request.Metadata["n"]] = request
+	return request
 }
 
 // createLoad makes sandboxes with n clients until it is stopped, at most three each.
 func (s *server) createLoad(n int) *createLoad {
 	ctx, cancel := context.WithCancel(s.t.Context())
-	load := &createLoad{cancel: cancel}
+	load := &createLoad{cancel: cancel, asked: map[string]client.SpawnRequest{}}
 	for range n {
 		load.wait.Go(func() {
 			for range 3 {
@@ -86,11 +110,11 @@ func (s *server) createLoad(n int) *createLoad {
 					return
 				}
 				// Not ctx: what is under way when the server dies is repeated with its idempotency key.
-				sandbox, err := s.Spawn(s.t.Context(), client.SpawnRequest{MemoryMB: 256})
+				sandbox, err := s.Spawn(s.t.Context(), load.ask())
 				if err != nil {
 					continue // not acknowledged
 				}
-				made := acknowledged{sandbox: sandbox.ID}
+				made := acknowledged{sandbox: sandbox}
 				process, err := s.Start(s.t.Context(), sandbox.ID, client.ExecRequest{
 					Command: "i=0; while :; do echo $i; i=$((i+1)); sleep 0.05; done"})
 				if err == nil {
@@ -115,14 +139,18 @@ func (s *server) checkAcknowledged(round int, victim string, made []acknowledged
 	s.t.Helper()
 	seen := map[string]bool{}
 	for _, one := range made {
-		if seen[one.sandbox] {
-			s.t.Errorf("round %d (%s): %s was answered twice", round, victim, one.sandbox)
+		id := one.sandbox.ID
+		if seen[id] {
+			s.t.Errorf("round %d (%s): %s was answered twice", round, victim, id)
 		}
-		seen[one.sandbox] = true
-		sandbox, err := s.Sandbox(s.t.Context(), one.sandbox)
+		seen[id] = true
+		sandbox, err := s.Sandbox(s.t.Context(), id)
 		if err != nil {
-			s.t.Errorf("round %d (%s): acknowledged %s: %v", round, victim, one.sandbox, err)
+			s.t.Errorf("round %d (%s): acknowledged %s: %v", round, victim, id, err)
 			continue
+		}
+		if answered := withState(one.sandbox, sandbox); !reflect.DeepEqual(sandbox, answered) {
+			s.t.Errorf("round %d (%s): acknowledged\n%+v is\n%+v", round, victim, answered, sandbox)
 		}
 		switch sandbox.State {
 		case "unhealthy", "error":
@@ -133,7 +161,7 @@ func (s *server) checkAcknowledged(round int, victim string, made []acknowledged
 				s.checkCounter(round, victim, one)
 			}
 		default:
-			s.t.Errorf("round %d (%s): acknowledged %s is %s", round, victim, one.sandbox, sandbox.State)
+			s.t.Errorf("round %d (%s): acknowledged %s is %s", round, victim, id, sandbox.State)
 		}
 	}
 	// What is on the host is what the rows say, within 90 s.
@@ -162,6 +190,53 @@ func (s *server) checkAcknowledged(round int, victim string, made []acknowledged
 	return alive, dead
 }
 
+// withState is an answer with what may change of it: the state, its reason, and that it was found again.
+func withState(answered, now client.Sandbox) client.Sandbox {
+	answered.State, answered.Reason, answered.Recovered = now.State, now.Reason, now.Recovered
+	return answered
+}
+
+// checkRows demands that every sandbox that is listed was asked for, once, and is what was asked, answered or not.
+func (s *server) checkRows(round int, victim string, asked map[string]client.SpawnRequest) {
+	s.t.Helper()
+	sandboxes, err := s.Sandboxes(s.t.Context())
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	seen := map[string]bool{}
+	for _, sandbox := range sandboxes {
+		n := sandbox.Metadata["n"]
+		request, ok := asked[n]
+		if !ok || seen[n] {
+			s.t.Errorf("round %d (%s): nobody asked for %+v, or it is there twice", round, victim, sandbox)
+			continue
+		}
+		seen[n] = true
+		is := client.SpawnRequest{
+			MemoryMB: sandbox.MemoryMB, VCPUs: sandbox.VCPUs, DiskMB: sandbox.DiskMB, TTL: sandbox.ExpiresAt.Sub(sandbox.CreatedAt).String(),
+			OwnerID: sandbox.OwnerID, Metadata: sandbox.Metadata,
+		}
+		if !reflect.DeepEqual(is, request) || sandbox.Provider != "gvisor" || sandbox.Image != "host" {
+			s.t.Errorf("round %d (%s): %+v was asked for, %+v is there", round, victim, request, sandbox)
+		}
+	}
+}
+
+// checkDatabase has every page and every reference of the database checked, which a backup does.
+func (s *server) checkDatabase(round int) {
+	s.t.Helper()
+	binary, err := harness.Binary()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	out := filepath.Join(s.Dir, fmt.Sprintf("backup-%d", round))
+	backup := exec.Command(binary, "db", "backup", out, "--database", filepath.Join(s.DataDir(), "stacyvm.db"))
+	backup.Dir = s.Dir // no configuration file by accident
+	if text, err := backup.CombinedOutput(); err != nil {
+		s.t.Errorf("round %d: the database is damaged: %v\n%s", round, err, text)
+	}
+}
+
 // checkCounter demands that the process still runs and printed 0, 1, 2, … from its first byte.
 func (s *server) checkCounter(round int, victim string, one acknowledged) {
 	s.t.Helper()
@@ -174,7 +249,7 @@ func (s *server) checkCounter(round int, victim string, one acknowledged) {
 	lines := strings.Split(strings.TrimSuffix(output, "\n"), "\n")
 	for i, line := range lines {
 		if line != strconv.Itoa(i) {
-			s.t.Errorf("round %d (%s): line %d of %s is %q", round, victim, i, one.sandbox, line)
+			s.t.Errorf("round %d (%s): line %d of %s is %q", round, victim, i, one.sandbox.ID, line)
 			return
 		}
 	}
@@ -184,15 +259,15 @@ func (s *server) checkCounter(round int, victim string, one acknowledged) {
 func (s *server) printed(round int, victim string, one acknowledged) string {
 	s.t.Helper()
 	var output bytes.Buffer
-	for event, err := range s.Output(s.t.Context(), one.sandbox, one.process, client.OutputRequest{NoFollow: true}) {
+	for event, err := range s.Output(s.t.Context(), one.sandbox.ID, one.process, client.OutputRequest{NoFollow: true}) {
 		switch {
 		case err != nil:
-			s.t.Errorf("round %d (%s): output of %s: %v", round, victim, one.sandbox, err)
+			s.t.Errorf("round %d (%s): output of %s: %v", round, victim, one.sandbox.ID, err)
 			return output.String()
 		case event.Gap > 0:
-			s.t.Errorf("round %d (%s): %d bytes of %s are missing", round, victim, event.Gap, one.sandbox)
+			s.t.Errorf("round %d (%s): %d bytes of %s are missing", round, victim, event.Gap, one.sandbox.ID)
 		case event.Exit != nil:
-			s.t.Errorf("round %d (%s): the command in %s ended: %+v", round, victim, one.sandbox, *event.Exit)
+			s.t.Errorf("round %d (%s): the command in %s ended: %+v", round, victim, one.sandbox.ID, *event.Exit)
 		default:
 			output.Write(event.Data)
 		}
