@@ -78,10 +78,11 @@ func planeOn(ctx runContext, out io.Writer, dir, name, aim string, env []string)
 	}
 	b.figure("sync of 4 KiB to this disk", "p50 "+short(sync))
 	// The first create on a new data directory also makes the built-in image.
-	if _, err := b.Spawn(ctx, client.SpawnRequest{TTL: "1h"}); err != nil {
+	first, err := b.Spawn(ctx, client.SpawnRequest{TTL: "1h"})
+	if err != nil {
 		return err
 	}
-	var ids []string
+	ids := []string{first.ID}
 	for _, clients := range []int{1, 8, 32} {
 		made, err := b.creates(ctx, clients, aim)
 		if err != nil {
