@@ -85,7 +85,7 @@ func anyRow(t *testing.T, db *sql.DB, table string) error {
 	}
 	defer rows.Close()
 	columns, err := rows.ColumnTypes()
-	if err != nil {
+	if err = errors.Join(err, rows.Err()); err != nil {
 		return err
 	}
 	var names, values []string
@@ -192,7 +192,7 @@ func TestRestoreKeepsRows(t *testing.T) {
 	}
 	restored := contents(t, empty)
 	wantRows(t,
-		backedUp,     // a token must not be good twice
+		without(backedUp, "join_tokens", "id", "unused"),     // a token must not be good twice
 		without(restored, "leases", "resource_id", "settle"), // whoever starts gives the owners time to come back
 		"cluster.incarnation", "sandboxes.incarnation", "sandboxes.updated_us", "event_counter.last")
 }
