@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"regexp"
 	"strings"
 	"time"
 
@@ -53,6 +54,8 @@ func (f *workerFlags) add(flags *pflag.FlagSet) {
 	flags.DurationVar(&f.adminTTL, "bootstrap-token-ttl", auth.WorkerTokenDefault, "`duration` of such a token's life, at most 15m")
 	flags.BoolVar(&f.once, "once", false, "send one heartbeat, print the worker, and end")
 }
+
+var fingerprint = regexp.MustCompile(`^[0-9a-f]{64}$`)
 
 // workerCommand is the worker process, and the commands around it.
 func (a *app) workerCommand() *cobra.Command {
@@ -150,6 +153,9 @@ func workError(err error, options daemon.WorkOptions) error {
 
 // apply puts the flags and the secrets of the environment over the configuration.
 func (f *workerFlags) apply(flags *pflag.FlagSet, options *daemon.WorkOptions) error {
+	if f.authority != "" && !fingerprint.MatchString(f.authority) {
+		return errors.New("--authority-sha256: must be the 64 digits, 0-9 and a-f, that `stacyvm worker join-token` prints")
+	}
 	c := &options.Config
 	for flag, set := range map[string]struct{ to, from *string }{
 		"id": {&c.Worker.ID, &f.id}, "control-plane": {&c.Worker.ControlPlaneURL, &f.controlPlane},

@@ -165,9 +165,14 @@ read, and the fingerprint, by which the worker knows this server.`,
 			if a.output == "json" {
 				return a.printJSON(made)
 			}
-			return a.say("token:       %s\nfingerprint: %s\ngood until %s, once, for %s\n\non the worker, with the token in a file:\n"+
+			text := fmt.Sprintf("token:       %s\ngood until %s, once, for %s", made.Token, stamp(made.ExpiresAt), printable(made.Worker))
+			if made.AuthoritySHA256 == "" {
+				return a.say("%s\n\nThis server cannot sign certificates: it has no authority's key (ca.pem in its pki.dir). If another control plane\n"+
+					"of the cluster has it, a worker joins there; ask that one for the fingerprint.", text)
+			}
+			return a.say("%s\nfingerprint: %s\n\non the worker, with the token in a file:\n"+
 				"  stacyvm worker --control-plane %s --authority-sha256 %s --join-token-file FILE --listen ADDRESS:7424",
-				made.Token, cmp.Or(made.AuthoritySHA256, "-"), stamp(made.ExpiresAt), printable(made.Worker), a.server, cmp.Or(made.AuthoritySHA256, "FINGERPRINT"))
+				text, made.AuthoritySHA256, a.server, made.AuthoritySHA256)
 		},
 	}))
 	cmd.Flags().StringVar(&worker, "worker", "*", "whose `id` may join with it, or a pattern such as 'rack1-*'")

@@ -115,6 +115,10 @@ var misuses = []struct {
 	{"upgrade nope", 1, `"nope"`}, {"upgrade rehearse extra", 1, `"extra"`}, {"upgrade rehearse --nope", 1, "--nope"}, {"upgrade rehearse --config absent.yaml", 1, "absent.yaml"}, {"upgrade rehearse --server http://x", 1, "--server"},
 	{"support nope", 1, `"nope"`}, {"support bundle", 1, "OUT"}, {"support bundle x y", 1, `"y"`}, {"support bundle file", 1, "file"}, {"support bundle absent/x", 1, "absent"}, {"support bundle --nope x", 1, "--nope"},
 
+	{"admin-audit nope", 1, `"nope"`}, {"admin-audit --nope", 1, "--nope"}, {"admin-audit --limit 0", 1, "--limit"},
+	{"admin-audit --status x", 1, "--status"}, {"admin-audit --output xml", 1, "--output"}, {"admin-audit --server $OFF", 1, "$OFF"},
+	{"worker --authority-sha256 00", 1, "--authority-sha256"},
+
 	{"worker nope", 1, `"nope"`}, {"worker --nope", 1, "--nope"}, {"worker --server http://x", 1, "--server"}, {"worker --ca-file x", 1, "--ca-file"}, {"worker --config absent.yaml", 1, "absent.yaml"},
 	{"STACYVM_DATA_DIR=other worker", 1, "STACYVM_JOIN_TOKEN"}, {"worker --id a/b", 1, "worker.id"}, {"worker --id $EMPTY", 1, "--id"}, {"worker --control-plane $EMPTY", 1, "--control-plane"}, {"STACYVM_DATA_DIR=other worker --control-plane ftp://x", 1, "worker.control_plane_url"},
 	{"STACYVM_DATA_DIR=other worker --control-plane http://x/y", 1, "worker.control_plane_url"}, {"STACYVM_DATA_DIR=other worker --control-plane http://x,", 1, "worker.control_plane_url"}, {"worker --listen $EMPTY", 1, "--listen"}, {"worker --heartbeat-interval 0s", 1, "--heartbeat-interval"},
