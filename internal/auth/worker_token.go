@@ -54,7 +54,7 @@ func splitHMAC(token string) (signed string, payload, sum []byte, ok bool) {
 	}
 	payload, payloadOK := decodeSegment(parts[1])
 	sum, sumOK := decodeSegment(parts[2])
-	return parts[0] + "." + parts[1], payload, sum, payloadOK && sumOK
+	return parts[0] + "." + parts[1], payload, sum, payloadOK && sumOK && len(sum) == sha256.Size
 }
 
 // decodeSegment takes the one canonical spelling only: there is one text for one token.

@@ -83,11 +83,12 @@ func encodeCertificate(certificate *x509.Certificate) []byte {
 // readAuthority reads one with its key.
 func (d *directory) readAuthority(name string) (authority, error) {
 	content, err := readPEM(d.join(name), true)
-	if errors.Is(err, fs.ErrNotExist) && d.vacant(bundleFile, false) != nil {
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && d.vacant(bundleFile, false) != nil:
 		return authority{}, stacyvm.Errorf(stacyvm.CodeNotFound, "%s does not exist: the key of the authority in %s is on another machine; do this there", d.join(name), d.join(bundleFile))
-	} else if errors.Is(err, fs.ErrNotExist) {
+	case errors.Is(err, fs.ErrNotExist):
 		return authority{}, stacyvm.Errorf(stacyvm.CodeNotFound, "%s does not exist: make it with `stacyvm pki init %s`", d.join(name), d.path)
-	} else if err != nil {
+	case err != nil:
 		return authority{}, unusable(err)
 	}
 	found, err := parseAuthority(content)

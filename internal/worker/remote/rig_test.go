@@ -3,6 +3,7 @@ package remote_test
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"io"
 	"log"
 	"net"
@@ -11,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -146,6 +148,10 @@ func listen(t testing.TB, handler http.Handler, config *tls.Config) *listener {
 func (l *listener) open(t testing.TB) {
 	t.Helper()
 	socket, err := net.Listen("tcp", l.address)
+	for tries := 0; errors.Is(err, syscall.EADDRINUSE) && tries < 200; tries++ {
+		time.Sleep(50 * time.Millisecond) // opened again: a connection of another program has the port for a moment
+		socket, err = net.Listen("tcp", l.address)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -172,8 +178,12 @@ func (l *listener) open(t testing.TB) {
 }
 
 func (l *listener) close() {
+	if l.done == nil { // it could not be opened again
+		return
+	}
 	_ = l.server.Close()
 	<-l.done
+	l.done = nil
 }
 
 func (l *listener) url() string {
