@@ -383,15 +383,9 @@ func TestFrozenNetwork(t *testing.T) {
 	create(t, client, ref)
 	exec := reach(t, client, ref, guest.ScopeExec)
 	network.frozen.Store(true)
-	for what, call := range map[string]func(context.Context) error{
-		"create":    func(ctx context.Context) error { _, err := client.Create(ctx, fresh(), request()); return err },
-		"destroy":   func(ctx context.Context) error { return client.Destroy(ctx, ref) },
-		"inventory": func(ctx context.Context) error { _, err := client.Inventory(ctx); return err },
-		"providers": func(ctx context.Context) error { _, err := client.Providers(ctx); return err },
-		"guest":     func(ctx context.Context) error { _, err := client.Guest(ctx, ref, guest.ScopeExec); return err },
-		"port":      func(ctx context.Context) error { _, err := client.DialPort(ctx, ref, 80); return err },
-		"ping":      func(ctx context.Context) error { _, err := exec.Ping(ctx); return err },
-	} {
+	calls := unaryCalls(client, ref)
+	calls["ping"] = func(ctx context.Context) error { _, err := exec.Ping(ctx); return err }
+	for what, call := range calls {
 		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 		began := time.Now()
 		wantCode(t, what, call(ctx), stacyvm.CodeTimeout)

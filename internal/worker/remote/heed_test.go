@@ -43,15 +43,9 @@ func TestNoSignOfLife(t *testing.T) {
 	}()
 	network.frozen.Store(true)
 	t.Run("calls", func(t *testing.T) {
-		for what, call := range map[string]func(context.Context) error{
-			"create":    func(ctx context.Context) error { _, err := client.Create(ctx, fresh(), request()); return err },
-			"destroy":   func(ctx context.Context) error { return client.Destroy(ctx, ref) },
-			"inventory": func(ctx context.Context) error { _, err := client.Inventory(ctx); return err },
-			"providers": func(ctx context.Context) error { _, err := client.Providers(ctx); return err },
-			"guest":     func(ctx context.Context) error { _, err := client.Guest(ctx, ref, guest.ScopeExec); return err },
-			"port":      func(ctx context.Context) error { _, err := client.DialPort(ctx, ref, 80); return err },
-			"first":     func(ctx context.Context) error { _, err := unused.Inventory(ctx); return err },
-		} {
+		calls := unaryCalls(client, ref)
+		calls["first"] = func(ctx context.Context) error { _, err := unused.Inventory(ctx); return err }
+		for what, call := range calls {
 			t.Run(what, func(t *testing.T) {
 				t.Parallel()
 				began := time.Now()

@@ -19,6 +19,7 @@ import (
 	"github.com/stacyvm/stacyvm/internal/auth"
 	"github.com/stacyvm/stacyvm/internal/engine"
 	"github.com/stacyvm/stacyvm/internal/engine/mock"
+	"github.com/stacyvm/stacyvm/internal/guest"
 	"github.com/stacyvm/stacyvm/internal/image"
 	"github.com/stacyvm/stacyvm/internal/pki"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
@@ -295,6 +296,18 @@ func fresh() stacyvm.Ref { return at(stacyvm.NewSandboxID(), 1) }
 
 func at(id stacyvm.SandboxID, epoch int64) stacyvm.Ref {
 	return stacyvm.Ref{ID: id, Fence: stacyvm.Fence{Incarnation: 2, Epoch: epoch}}
+}
+
+// unaryCalls are the calls that a worker answers itself, and whose answer ends them, each for a sandbox that is there.
+func unaryCalls(client *remote.Client, ref stacyvm.Ref) map[string]func(context.Context) error {
+	return map[string]func(context.Context) error{
+		"create":    func(ctx context.Context) error { _, err := client.Create(ctx, fresh(), request()); return err },
+		"destroy":   func(ctx context.Context) error { return client.Destroy(ctx, ref) },
+		"inventory": func(ctx context.Context) error { _, err := client.Inventory(ctx); return err },
+		"providers": func(ctx context.Context) error { _, err := client.Providers(ctx); return err },
+		"guest":     func(ctx context.Context) error { _, err := client.Guest(ctx, ref, guest.ScopeExec); return err },
+		"port":      func(ctx context.Context) error { _, err := client.DialPort(ctx, ref, 80); return err },
+	}
 }
 
 func request() worker.CreateRequest {
