@@ -13,7 +13,8 @@ import (
 const goodKey = "0123456789abcdef0123456789abcdef"
 
 // foreignToken has the form of a worker's token; no key of these tests signed it.
-const foreignToken = "stacyvm-worker-v1.eyJ3b3JrZXJfaWQiOiJhIiwianRpIjoieCIsImF1ZCI6IndvcmtlcjpycGMiLCJpYXQiOjEsImV4cCI6Mn0.AAAA"
+const foreignToken = "stacyvm-worker-v1.eyJ3b3JrZXJfaWQiOiJhIiwianRpIjoieCIsImF1ZCI6IndvcmtlcjpycGMiLCJpYXQiOjEsImV4cCI6Mn0." +
+	"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
 
 // misuses are command lines that must fail. Their complaint holds the word: the argument, flag or field that is wrong.
 // $SB is a sandbox, $PROC a process in it, $NONE a sandbox that does not exist, $OFF an address without a server, $EMPTY an
