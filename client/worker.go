@@ -47,6 +47,7 @@ type Renewal struct {
 	Cluster     string  `json:"cluster"` // the cluster's id
 	Incarnation int64   `json:"incarnation,string"`
 	Leases      []Lease `json:"leases"`
+	Lapsed      int     `json:"lapsed"` // had run out and are still to be taken again, by another call
 }
 
 // JoinRequest asks for a worker's first certificate.

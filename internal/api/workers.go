@@ -156,6 +156,7 @@ type Renewal struct {
 	Cluster     string  `json:"cluster"`
 	Incarnation string  `json:"incarnation"`
 	Leases      []Lease `json:"leases"`
+	Lapsed      int     `json:"lapsed" doc:"How many had run out and are still to be taken again: while it is not 0, renew once more at once."`
 }
 
 func leaseOf(l stacyvm.Lease) Lease {
@@ -172,7 +173,7 @@ type renewalInput struct {
 
 func (a *api) renewLeases(ctx context.Context, in *renewalInput) (*body[Renewal], error) {
 	renewal, err := a.Service.RenewLeases(ctx, in.id(), in.Body.Session, in.Body.Handover)
-	return answered(Renewal{renewal.Cluster.ID, strconv.FormatInt(renewal.Cluster.Incarnation, 10), each(renewal.Leases, leaseOf)}, err)
+	return answered(Renewal{renewal.Cluster.ID, strconv.FormatInt(renewal.Cluster.Incarnation, 10), each(renewal.Leases, leaseOf), renewal.Lapsed}, err)
 }
 
 // LeasePath is the input of routes of one lease.

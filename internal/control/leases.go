@@ -13,6 +13,8 @@ import (
 const (
 	// handoverTTL is how long a worker's leases live while one process of it follows another.
 	handoverTTL = 120 * time.Second
+	// regainWithin is how long one renewal takes leases again that had run out: a worker gives a call 5 s.
+	regainWithin = 2 * time.Second
 	// leaseMax bounds the life that a caller may ask for.
 	leaseMax = 24 * time.Hour
 )
@@ -20,7 +22,7 @@ const (
 // Renewal is every lease that a worker's process holds.
 type Renewal struct {
 	Cluster store.Cluster
-	Leases  []stacyvm.Lease
+	lease.Renewed
 }
 
 // takeOver gives the worker's sandboxes to its registered process, each with a new epoch.
@@ -47,8 +49,8 @@ func (s *Service) registered(ctx context.Context, tx store.Tx, id stacyvm.Worker
 }
 
 // RenewLeases extends the sandboxes' leases of a worker's registered process in one statement, and takes those again that had
-// run out: they get a new epoch. With handover they live until the next process has started. CodeConflict: another process is
-// registered; CodeNotFound: none is.
+// run out: they get a new epoch. While some are left the worker asks once more, at once. With handover they live until the next
+// process has started. CodeConflict: another process is registered; CodeNotFound: none is.
 func (s *Service) RenewLeases(ctx context.Context, id stacyvm.WorkerID, session string, handover bool) (renewal Renewal, err error) {
 	if err := asWorker(ctx, id, auth.ScopeLease); err != nil {
 		return renewal, err
@@ -60,13 +62,9 @@ func (s *Service) RenewLeases(ctx context.Context, id stacyvm.WorkerID, session 
 	if renewal.Cluster, err = s.store.Cluster(ctx); err != nil {
 		return renewal, err
 	}
-	err = s.store.Update(ctx, func(tx store.Tx) (err error) {
-		if err := s.registered(ctx, tx, id, session); err != nil {
-			return err
-		}
-		renewal.Leases, err = lease.Holder{Worker: id, Session: session}.Renew(ctx, tx, ttl)
-		return err
-	})
+	renewal.Renewed, err = lease.Holder{Worker: id, Session: session}.Renew(ctx, s.store, func(ctx context.Context, tx store.Tx) error {
+		return s.registered(ctx, tx, id, session)
+	}, ttl, regainWithin)
 	return renewal, err
 }
 

@@ -79,7 +79,7 @@ func (p plane) Renew(ctx context.Context, session string, handover bool) (member
 	if err != nil {
 		return member.Renewal{}, planeError(err)
 	}
-	renewal := member.Renewal{Cluster: answer.Cluster, Fences: make(map[stacyvm.SandboxID]stacyvm.Fence, len(answer.Leases))}
+	renewal := member.Renewal{Cluster: answer.Cluster, Lapsed: answer.Lapsed, Fences: make(map[stacyvm.SandboxID]stacyvm.Fence, len(answer.Leases))}
 	for _, lease := range answer.Leases {
 		renewal.Fences[stacyvm.SandboxID(lease.ResourceID)] = stacyvm.Fence{Incarnation: answer.Incarnation, Epoch: lease.Epoch}
 	}

@@ -4,14 +4,19 @@ package lease
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 	"github.com/stacyvm/stacyvm/internal/store"
 )
 
-// TypeSandbox is the type of sandboxes' leases.
-const TypeSandbox = "sandbox"
+const (
+	// TypeSandbox is the type of sandboxes' leases.
+	TypeSandbox = "sandbox"
+	// batch is how many leases one transaction takes.
+	batch = 200
+)
 
 // Holder is a worker's registered process.
 type Holder struct {
@@ -19,52 +24,108 @@ type Holder struct {
 	Session string
 }
 
+// Registered fails when a process is no longer its worker's; else it is until the end of the transaction. It is asked in each
+// transaction that writes leases, and its error ends what was under way.
+type Registered func(context.Context, store.Tx) error
+
 // Acquire takes a sandbox's lease for ttl as the successor of the worker's earlier processes; the row's fence rises with it.
 // CodeConflict: another worker has it, or the sandbox is gone.
 func (h Holder) Acquire(ctx context.Context, tx store.Tx, id stacyvm.SandboxID, ttl time.Duration) (stacyvm.Lease, error) {
-	return tx.Leases().Acquire(ctx, store.LeaseRequest{
-		Resource: string(id), Type: TypeSandbox, Holder: h.Worker, Session: h.Session, TTL: ttl, Grace: stacyvm.LeaseGrace, Successor: true,
-	})
+	return tx.Leases().Acquire(ctx, h.request(id, ttl, true))
 }
 
-// Renew extends the process's leases in one statement, and takes those again that ran out meanwhile: they get a new epoch. It gives
-// what the process holds now.
-func (h Holder) Renew(ctx context.Context, tx store.Tx, ttl time.Duration) ([]stacyvm.Lease, error) {
-	leases, err := tx.Leases().List(ctx, h.Worker, store.Page{})
+func (h Holder) request(id stacyvm.SandboxID, ttl time.Duration, successor bool) store.LeaseRequest {
+	return store.LeaseRequest{
+		Resource: string(id), Type: TypeSandbox, Holder: h.Worker, Session: h.Session, TTL: ttl, Grace: stacyvm.LeaseGrace, Successor: successor,
+	}
+}
+
+// Renewed is what a renewal came to.
+type Renewed struct {
+	Leases []stacyvm.Lease // that the process holds now
+	Lapsed int             // leases that ran out and are still to be taken again
+}
+
+// Renew extends the process's leases in one statement, and takes those again that ran out meanwhile: they get a new epoch. After an
+// outage these may be all. So they are taken in batches, each in a transaction of its own, for as long as within says: what is taken
+// counts at once, and stays taken when a later batch fails. While Lapsed is not 0 the caller is to renew again at once.
+func (h Holder) Renew(ctx context.Context, s store.Store, registered Registered, ttl, within time.Duration) (Renewed, error) {
+	renewed, lapsed, err := h.extend(ctx, s, registered, ttl)
 	if err != nil {
-		return nil, err
+		return Renewed{}, err
 	}
-	var held []store.Held
-	for _, l := range leases {
-		if l.Type == TypeSandbox && l.Session == h.Session {
-			held = append(held, store.Held{Resource: l.Resource, Epoch: l.Epoch})
+	began := time.Now()
+	for len(lapsed) > 0 && time.Since(began) < within {
+		ids := lapsed[:min(batch, len(lapsed))]
+		again, _, err := h.acquireBatch(ctx, s, registered, ids, ttl, false) // a later process of the worker may have them
+		if err != nil {
+			return Renewed{renewed, len(lapsed)}, err
 		}
+		renewed, lapsed = append(renewed, again...), lapsed[len(ids):]
 	}
-	renewed, err := tx.Leases().Renew(ctx, h.Worker, h.Session, held, ttl)
-	if err != nil || len(renewed) == len(held) {
-		return renewed, err
-	}
-	return h.recover(ctx, tx, held, renewed, ttl)
+	return Renewed{renewed, len(lapsed)}, nil
 }
 
-// recover takes those of held again that were not renewed.
-func (h Holder) recover(ctx context.Context, tx store.Tx, held []store.Held, renewed []stacyvm.Lease, ttl time.Duration) ([]stacyvm.Lease, error) {
-	alive := make(map[string]bool, len(renewed))
-	for _, l := range renewed {
-		alive[l.Resource] = true
-	}
-	for _, one := range held {
-		if alive[one.Resource] {
-			continue
+// extend renews what has not run out, and lists what has.
+func (h Holder) extend(ctx context.Context, s store.Store, registered Registered, ttl time.Duration) (renewed []stacyvm.Lease, lapsed []stacyvm.SandboxID, err error) {
+	err = s.Update(ctx, func(tx store.Tx) error {
+		if err := registered(ctx, tx); err != nil {
+			return err
 		}
-		again, err := h.Acquire(ctx, tx, stacyvm.SandboxID(one.Resource), ttl)
-		switch stacyvm.CodeOf(err) {
-		case "":
-			renewed = append(renewed, again)
-		case stacyvm.CodeConflict: // somebody else's, or gone
-		default:
-			return nil, err
+		leases, err := tx.Leases().List(ctx, h.Worker, store.Page{})
+		if err != nil {
+			return err
 		}
+		var held []store.Held
+		for _, l := range leases {
+			if l.Type == TypeSandbox && l.Session == h.Session {
+				held = append(held, store.Held{Resource: l.Resource, Epoch: l.Epoch})
+			}
+		}
+		if renewed, err = tx.Leases().Renew(ctx, h.Worker, h.Session, held, ttl); err != nil {
+			return err
+		}
+		alive := make(map[string]bool, len(renewed))
+		for _, l := range renewed {
+			alive[l.Resource] = true
+		}
+		lapsed = nil // it may run again
+		for _, one := range held {
+			if !alive[one.Resource] {
+				lapsed = append(lapsed, stacyvm.SandboxID(one.Resource))
+			}
+		}
+		return nil
+	})
+	return renewed, lapsed, err
+}
+
+// acquireBatch takes several leases in one transaction, as a successor also from the worker's earlier processes. refused are those
+// that another has, or whose sandbox has ended.
+func (h Holder) acquireBatch(ctx context.Context, s store.Store, registered Registered, ids []stacyvm.SandboxID, ttl time.Duration, successor bool) (
+	taken []stacyvm.Lease, refused []stacyvm.SandboxID, err error,
+) {
+	ids = slices.Sorted(slices.Values(ids)) // in one order, so that two who take the same do not wait for each other crosswise
+	err = s.Update(ctx, func(tx store.Tx) error {
+		taken, refused = nil, nil // it may run again
+		if err := registered(ctx, tx); err != nil {
+			return err
+		}
+		for _, id := range ids {
+			lease, err := tx.Leases().Acquire(ctx, h.request(id, ttl, successor))
+			switch stacyvm.CodeOf(err) {
+			case "":
+				taken = append(taken, lease)
+			case stacyvm.CodeConflict:
+				refused = append(refused, id)
+			default:
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, nil, err
 	}
-	return renewed, nil
+	return taken, refused, nil
 }

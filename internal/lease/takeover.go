@@ -8,42 +8,31 @@ import (
 	"github.com/stacyvm/stacyvm/internal/store"
 )
 
-// batch is how many leases one transaction takes over.
-const batch = 200
-
 // TakeOver gives the process what it does not hold of its worker's sandboxes: what an earlier process of the same worker had, and what
-// was placed while the one followed the other. Each gets a new epoch, so that the earlier process can no longer write. still is asked in
-// each transaction whether the process is the registered one, and keeps it so until the end; its error ends the takeover. refused are
-// those that another worker has, or that have ended meanwhile.
-func (h Holder) TakeOver(ctx context.Context, s store.Store, still func(context.Context, store.Tx) error) (taken, refused []stacyvm.Sandbox, err error) {
+// was placed while the one followed the other. Each gets a new epoch, so that the earlier process can no longer write. They are taken
+// in batches; an error ends the takeover, and what was taken stays taken. refused are those that another worker has, or that have
+// ended meanwhile.
+func (h Holder) TakeOver(ctx context.Context, s store.Store, registered Registered) (taken, refused []stacyvm.Sandbox, err error) {
 	inherited, err := h.inherited(ctx, s)
 	if err != nil {
 		return nil, nil, err
 	}
 	for rows := range slices.Chunk(inherited, batch) {
-		var here, gone []stacyvm.Sandbox
-		err := s.Update(ctx, func(tx store.Tx) error {
-			here, gone = nil, nil // it may run again
-			if err := still(ctx, tx); err != nil {
-				return err
-			}
-			for _, row := range rows {
-				_, err := h.Acquire(ctx, tx, row.ID, stacyvm.LeaseTTL)
-				switch stacyvm.CodeOf(err) {
-				case "":
-					here = append(here, row)
-				case stacyvm.CodeConflict:
-					gone = append(gone, row)
-				default:
-					return err
-				}
-			}
-			return nil
-		})
+		ids := make([]stacyvm.SandboxID, len(rows))
+		for i, row := range rows {
+			ids[i] = row.ID
+		}
+		_, gone, err := h.acquireBatch(ctx, s, registered, ids, stacyvm.LeaseTTL, true)
 		if err != nil {
 			return taken, refused, err
 		}
-		taken, refused = append(taken, here...), append(refused, gone...)
+		for _, row := range rows {
+			if slices.Contains(gone, row.ID) {
+				refused = append(refused, row)
+			} else {
+				taken = append(taken, row)
+			}
+		}
 	}
 	return taken, refused, nil
 }

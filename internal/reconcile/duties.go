@@ -71,7 +71,7 @@ func (d *duties) run(ctx context.Context, started func()) {
 		return
 	}
 	started()
-	loops.Go(func() { d.loop(ctx, "duties", stacyvm.LeaseRenewEvery, renewWithin, d.Keep) })
+	loops.Go(func() { d.keepUp(ctx, "duties", renewWithin, d.Keep) })
 	loops.Go(func() {
 		d.loop(ctx, "reap", reapEvery, stepWithin, func(ctx context.Context) error { return d.reap(ctx, work.Go) })
 	})

@@ -28,12 +28,14 @@ const (
 	heartbeatEvery = 30 * time.Second
 	purgeEvery     = time.Hour
 	startAgain     = time.Second
+	renewAgain     = 2 * time.Second // after a renewal that failed
 )
 
 // The bounds of one step, and of one worker call in it.
 const (
 	stepWithin      = 2 * time.Minute
 	renewWithin     = 5 * time.Second
+	regainWithin    = 2 * time.Second // of renewWithin, for leases that ran out
 	destroyWithin   = 30 * time.Second
 	inventoryWithin = time.Minute
 )
@@ -142,6 +144,27 @@ func (p process) until(ctx context.Context, name string, within time.Duration, s
 func (p process) loop(ctx context.Context, name string, every, within time.Duration, step func(context.Context) error) {
 	for wait(ctx, jittered(every)) {
 		_ = p.attempt(ctx, name, within, step) // logged; the next round tries again
+	}
+}
+
+// keepUp repeats a step that renews leases until ctx ends. After a failure it tries again soon, because leases run out, and tells of
+// the first failure alone.
+func (p process) keepUp(ctx context.Context, name string, within time.Duration, step func(context.Context) error) {
+	failing, pause := false, stacyvm.LeaseRenewEvery
+	for wait(ctx, jittered(pause)) {
+		bounded, cancel := context.WithTimeout(ctx, within)
+		err := step(bounded)
+		cancel()
+		switch {
+		case err != nil && ctx.Err() == nil && !failing:
+			p.log.Warn("reconcile step failed; trying again", "step", name, "error", err)
+		case err == nil && failing:
+			p.log.Info("reconcile step succeeds again", "step", name)
+		}
+		failing, pause = err != nil, stacyvm.LeaseRenewEvery
+		if failing {
+			pause = renewAgain
+		}
 	}
 }
 

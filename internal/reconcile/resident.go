@@ -36,7 +36,7 @@ func (r *resident) run(ctx context.Context, started func()) {
 	started()
 	var loops sync.WaitGroup
 	defer loops.Wait()
-	loops.Go(func() { r.loop(ctx, "renew", stacyvm.LeaseRenewEvery, renewWithin, r.Renew) })
+	loops.Go(func() { r.keepUp(ctx, "renew", stepWithin, r.Renew) })
 	loops.Go(func() { r.loop(ctx, "reap", reapEvery, stepWithin, r.Reap) })
 	loops.Go(func() { r.loop(ctx, "heartbeat", heartbeatEvery, stepWithin, r.Heartbeat) })
 	_ = r.attempt(ctx, "recover", stepWithin, r.Recover) // logged; the loop tries again
@@ -101,10 +101,15 @@ func (r *resident) register(ctx context.Context, keep bool) error {
 	})
 }
 
-// Renew extends the leases of this session in one statement, and takes those again that ran out meanwhile.
+// Renew extends the leases of this session in one statement, and takes those again that ran out meanwhile, until it has all.
 func (r *resident) Renew(ctx context.Context) error {
-	return r.store.Update(ctx, func(tx store.Tx) error {
-		_, err := lease.Holder{Worker: r.self, Session: r.session}.Renew(ctx, tx, stacyvm.LeaseTTL)
-		return err
-	})
+	holder := lease.Holder{Worker: r.self, Session: r.session}
+	for {
+		round, cancel := context.WithTimeout(ctx, renewWithin)
+		renewed, err := holder.Renew(round, r.store, func(context.Context, store.Tx) error { return nil }, stacyvm.LeaseTTL, regainWithin)
+		cancel()
+		if err != nil || renewed.Lapsed == 0 {
+			return err
+		}
+	}
 }

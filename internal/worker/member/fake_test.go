@@ -20,6 +20,7 @@ type cluster struct {
 	fences   map[stacyvm.SandboxID]stacyvm.Fence
 	expires  time.Duration // of all leases, which are renewed together
 	renewals []time.Duration
+	lapsed   int // leases that renewals still have to take again, one each
 	handed   bool
 	beats    []Heartbeat
 	asked    int // questions after one lease
@@ -171,7 +172,8 @@ func (p *plane) Renew(ctx context.Context, session string, handover bool) (answe
 		if handover {
 			p.expires = p.now() + 120*time.Second
 		}
-		answer = Renewal{Cluster: "ours", Fences: maps.Clone(p.fences)}
+		answer = Renewal{Cluster: "ours", Fences: maps.Clone(p.fences), Lapsed: p.lapsed}
+		p.lapsed = max(p.lapsed-1, 0)
 		return nil
 	})
 	return answer, err

@@ -24,6 +24,8 @@ const (
 	StopAfter = 25 * time.Second
 	// TryWithin bounds one call to one control plane.
 	TryWithin = 5 * time.Second
+	// regainAfter is the pause after a renewal that left some to be taken again.
+	regainAfter = 100 * time.Millisecond
 	// retryAfter is the pause after no control plane answered.
 	retryAfter = 2 * time.Second
 	// HeartbeatEvery is the pause between heartbeats when nothing else is configured.
@@ -74,6 +76,7 @@ type Heartbeat struct {
 type Renewal struct {
 	Cluster string // the cluster's id
 	Fences  map[stacyvm.SandboxID]stacyvm.Fence
+	Lapsed  int // how many had run out and are still to be taken again, by the next renewal
 }
 
 // Config is what a Member is made from.

@@ -13,7 +13,7 @@ func (m *Member) renewLoop(ctx context.Context) error {
 	said := slog.LevelDebug // of the failure that goes on
 	for {
 		began := m.clock.now()
-		err := m.renew(ctx)
+		lapsed, err := m.renew(ctx)
 		pause := max(jitter(stacyvm.LeaseRenewEvery)-(m.clock.now()-began), 0)
 		switch {
 		case ctx.Err() != nil:
@@ -26,6 +26,10 @@ func (m *Member) renewLoop(ctx context.Context) error {
 		case said > slog.LevelDebug:
 			m.log.Info("leases are renewed again")
 			said = slog.LevelDebug
+		}
+		if err == nil && lapsed > 0 {
+			m.log.Info("leases that had run out are taken again", "left", lapsed)
+			pause = regainAfter
 		}
 		if !m.clock.wait(ctx, pause) {
 			return nil
@@ -48,36 +52,36 @@ func (m *Member) complain(ctx context.Context, err error, said slog.Level) slog.
 }
 
 // renew extends all leases. The gate opens from when the call was sent: when it was answered says nothing about when the
-// database counted from.
-func (m *Member) renew(ctx context.Context) error {
-	err := m.renewOnce(ctx)
+// database counted from. lapsed are left for the next renewal.
+func (m *Member) renew(ctx context.Context) (lapsed int, err error) {
+	lapsed, err = m.renewOnce(ctx)
 	if stacyvm.CodeOf(err) != stacyvm.CodeNotFound {
-		return err
+		return lapsed, err
 	}
 	if err := m.beat(ctx, false); err != nil {
-		return err
+		return 0, err
 	}
 	return m.renewOnce(ctx)
 }
 
-func (m *Member) renewOnce(ctx context.Context) error {
+func (m *Member) renewOnce(ctx context.Context) (lapsed int, err error) {
 	var sent time.Duration
 	var answer Renewal
 	round := m.fences.begin()
-	err := m.ask(ctx, func(ctx context.Context, plane ControlPlane) (err error) {
+	err = m.ask(ctx, func(ctx context.Context, plane ControlPlane) (err error) {
 		sent = m.clock.now()
 		answer, err = plane.Renew(ctx, m.config.Session, false)
 		return err
 	})
 	if err != nil {
-		return err
+		return 0, err
 	}
 	m.fences.learn(round, answer.Fences)
 	m.gate.extend(sent)
 	if !m.acts() {
 		close(m.leased)
 	}
-	return nil
+	return answer.Lapsed, nil
 }
 
 // ask tries the control planes until one answers, beginning with the one that did so last. A refusal is told rather than
