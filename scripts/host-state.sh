@@ -16,6 +16,6 @@ done | sort | uniq -c
 # Of whatever program: the tests mount small file systems in temporary directories.
 awk -v tmp="$tmp/" '/stacyvm|runsc/ || index($5, tmp) == 1 { print "mount", $5 }' /proc/self/mountinfo | sort
 ls /run/netns 2>/dev/null | sed 's/^/netns /'
-# stacyvm-HASH-ID: directly below the root with cgroup v2, below each controller with v1.
-find /sys/fs/cgroup -maxdepth 2 -type d -name 'stacyvm-*' 2>/dev/null | sed 's/^/cgroup /' | sort
+# stacyvm-HASH-ID, below the group that a launcher was started in, or its scope.
+find /sys/fs/cgroup -type d -name 'stacyvm-*' 2>/dev/null | sed 's/^/cgroup /' | sort
 find "$tmp" -maxdepth 1 -name 'stacyvm*' 2>/dev/null | sed 's/^/file /' | sort

@@ -19,7 +19,7 @@ fi
 
 # The launcher links gVisor, whose packages take minutes to build with the race detector and are not ours to test: it is
 # exercised as a real process by the engine's tests, and compiled and vetted here.
-packages=$(go list ./... | grep -v -e /cmd/stacyvm-sentry -e /test/)
+packages=$(go list ./... | grep -v -e "/cmd/stacyvm-sentry$" -e /test/)
 status=0
 CGO_ENABLED=0 go vet -trimpath ./... || status=$? # with the flags of the build, so that gVisor is not compiled twice
 # shellcheck disable=SC2086 # lists of words

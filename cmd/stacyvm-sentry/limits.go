@@ -17,11 +17,11 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/stacyvm/stacyvm/cmd/stacyvm-sentry/cgroup"
 	"github.com/stacyvm/stacyvm/internal/engine/gvisor/wire"
 )
 
 const (
-	groupRoot = "/sys/fs/cgroup"
 	// overhead is what sentry and gofer themselves need, on top of what the guest may use.
 	overhead = 64 << 20
 	period   = 100_000 // microseconds, of the CPU quota
@@ -33,9 +33,10 @@ const (
 	oomScore = "500"
 )
 
-// groups makes control groups for sandboxes. With version 2 each sandbox has one directory, with version 1 one below every
-// controller.
+// groups makes control groups for sandboxes, below those that were delegated to this process and nowhere else. With version 2
+// each sandbox has one directory, with version 1 one in every controller's hierarchy.
 type groups struct {
+	delegated   cgroup.Delegated
 	unified     bool
 	prefix      string // of directory names, different for every engine directory
 	controllers []string
@@ -48,25 +49,21 @@ type limits struct {
 	CPUs        int      `json:"cpus,omitempty"`
 }
 
-// findGroups finds out, by trying, which controllers this machine lets us use.
-func findGroups(dir string) groups {
+// findGroups enters groups that this process may divide and finds out, by trying, which controllers can be used there.
+func findGroups(dir string) (groups, error) {
 	sum := sha256.Sum256([]byte(dir))
-	g := groups{prefix: "stacyvm-" + hex.EncodeToString(sum[:4]) + "-"}
-	var stat unix.Statfs_t
-	if err := unix.Statfs(groupRoot, &stat); err != nil {
-		return g
+	name := "stacyvm-" + hex.EncodeToString(sum[:4])
+	delegated, err := cgroup.Enter(name+".scope", "stacyvm sandboxes in "+dir)
+	if err != nil {
+		return groups{}, err
 	}
-	g.unified = stat.Type == unix.CGROUP2_SUPER_MAGIC
-	for _, controller := range []string{"memory", "cpu", "pids"} {
-		if g.unified {
-			// Refused where it is on already for good, or where we may not: the attempt below decides.
-			_ = os.WriteFile(filepath.Join(groupRoot, "cgroup.subtree_control"), []byte("+"+controller), 0)
-		}
-		if g.usable(controller) {
+	g := groups{delegated: delegated, unified: delegated.Unified, prefix: name + "-"}
+	for _, controller := range cgroup.Controllers {
+		if delegated.Dirs[controller] != "" && g.usable(controller) {
 			g.controllers = append(g.controllers, controller)
 		}
 	}
-	return g
+	return g, nil
 }
 
 // usable makes and removes a group of one controller.
@@ -94,10 +91,7 @@ func (g *groups) files(controller string) []string {
 }
 
 func (g *groups) path(controller, id string) string {
-	if g.unified {
-		return filepath.Join(groupRoot, g.prefix+id)
-	}
-	return filepath.Join(groupRoot, controller, g.prefix+id)
+	return filepath.Join(g.delegated.Dirs[controller], g.prefix+id)
 }
 
 func (g *groups) limits() []string { return slices.Clone(g.controllers) }
@@ -173,8 +167,7 @@ func (g *groups) forbidSwap(id string, memory int64) {
 // in a group belongs to the sandbox and is killed.
 func (g *groups) remove(id string) error {
 	deadline := time.Now().Add(killTime)
-	for _, controller := range g.controllers {
-		dir := g.path(controller, id)
+	for _, dir := range g.dirs(id) {
 		for wait := time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
 			err := unix.Rmdir(dir)
 			if err == nil || errors.Is(err, unix.ENOENT) {
@@ -188,6 +181,24 @@ func (g *groups) remove(id string) error {
 		}
 	}
 	return nil
+}
+
+// dirs gives the directories of a sandbox's groups: those that it was made with, which are others where an earlier launcher was
+// started in another group, and those that a launcher here would make.
+func (g *groups) dirs(id string) []string {
+	var dirs []string
+	var made limits
+	if text, err := os.ReadFile(filepath.Join(home(id), limitsFile)); err == nil && json.Unmarshal(text, &made) == nil {
+		for _, procs := range made.Procs {
+			dirs = append(dirs, filepath.Dir(procs))
+		}
+	}
+	for _, controller := range g.controllers {
+		if dir := g.path(controller, id); !slices.Contains(dirs, dir) {
+			dirs = append(dirs, dir)
+		}
+	}
+	return dirs
 }
 
 func killMembers(dir string) {

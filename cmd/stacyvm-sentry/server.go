@@ -41,7 +41,11 @@ func newServer(dir, build string) (*server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make a network namespace: %w", err)
 	}
-	return &server{dir: dir, build: build, net: network, groups: findGroups(dir), since: time.Now()}, nil
+	groups, err := findGroups(dir)
+	if err != nil {
+		return nil, err
+	}
+	return &server{dir: dir, build: build, net: network, groups: groups, since: time.Now()}, nil
 }
 
 // serve runs until the launcher is not needed. The process then ends; every sandbox stays.

@@ -20,7 +20,8 @@ var rules = []struct {
 }{
 	{"cmd/stacyvm", []string{"internal/cli"}},
 	{"cmd/stacyvm-guest", []string{"internal/guest", "internal/guest/agent"}},
-	{"cmd/stacyvm-sentry", []string{"internal/engine/gvisor/wire"}},
+	{"cmd/stacyvm-sentry", []string{"cmd/stacyvm-sentry/cgroup", "internal/engine/gvisor/wire"}},
+	{"cmd/stacyvm-sentry/cgroup", nil},
 	{"client/...", nil},
 	{"proto/...", []string{"proto/..."}},
 	{"scripts/...", []string{"internal/bundle"}},

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -91,13 +92,13 @@ func (p *Program) controlGroups() []string {
 		return nil // no engine directory, no group
 	}
 	sum := sha256.Sum256([]byte(dir))
-	name := "stacyvm-" + hex.EncodeToString(sum[:4]) + "-*"
+	prefix := "stacyvm-" + hex.EncodeToString(sum[:4]) + "-"
 	var found []string
-	for _, pattern := range []string{"/sys/fs/cgroup/" + name, "/sys/fs/cgroup/*/" + name} {
-		groups, _ := filepath.Glob(pattern) // the pattern is well formed
-		for _, group := range groups {
-			found = append(found, "control group "+group)
+	_ = filepath.WalkDir("/sys/fs/cgroup", func(path string, entry fs.DirEntry, err error) error { // groups come and go meanwhile
+		if err == nil && entry.IsDir() && strings.HasPrefix(entry.Name(), prefix) {
+			found = append(found, "control group "+path)
 		}
-	}
+		return nil
+	})
 	return found
 }

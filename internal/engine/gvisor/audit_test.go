@@ -3,6 +3,7 @@ package gvisor_test
 import (
 	"crypto/sha256"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -38,11 +39,13 @@ func leftovers(dir string) []string {
 	}
 	// A launcher's groups carry a hash of its directory: other servers of this machine have theirs.
 	sum := sha256.Sum256([]byte(dir))
-	prefix := fmt.Sprintf("stacyvm-%x-*", sum[:4])
-	for _, pattern := range []string{"/sys/fs/cgroup/", "/sys/fs/cgroup/*/"} {
-		groups, _ := filepath.Glob(pattern + prefix)
-		left = append(left, groups...)
-	}
+	prefix := fmt.Sprintf("stacyvm-%x-", sum[:4])
+	_ = filepath.WalkDir("/sys/fs/cgroup", func(path string, entry fs.DirEntry, err error) error { // groups come and go meanwhile
+		if err == nil && entry.IsDir() && strings.HasPrefix(entry.Name(), prefix) {
+			left = append(left, path)
+		}
+		return nil
+	})
 	files, _ := filepath.Glob(filepath.Join(dir, "sandboxes", "*"))
 	return append(left, files...)
 }

@@ -43,7 +43,7 @@ func (e *Engine) Probe(ctx context.Context) (engine.Capabilities, error) {
 	if weaker := missing(found.Enforces); len(weaker) > 0 {
 		found.Problems = append(found.Problems, engine.Problem{
 			What: fmt.Sprintf("these limits cannot be held: %v", weaker),
-			Fix:  "make the control groups at /sys/fs/cgroup writable, with the controllers memory, cpu and pids",
+			Fix:  "let the control group that stacyvm is started in be writable, with the controllers memory, cpu and pids",
 		})
 	}
 	return found, nil
