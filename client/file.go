@@ -26,7 +26,7 @@ func (f FileInfo) Permissions() (mode uint32, ok bool) {
 	return uint32(parsed), err == nil
 }
 
-// UploadOptions of a file; the zero value keeps the mode of a file that exists and makes others 0644, owned by root.
+// UploadOptions of a file; the zero value keeps the mode of a file that exists and makes others 0644, owned by the image's user.
 type UploadOptions struct {
 	Mode uint32 // permission bits
 	User string

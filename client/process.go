@@ -14,8 +14,8 @@ type ExecRequest struct {
 	Args     []string          `json:"args,omitempty"`
 	Mode     string            `json:"mode,omitempty"`
 	Env      map[string]string `json:"env,omitempty"`
-	Workdir  string            `json:"workdir,omitempty"` // empty: /workspace
-	User     string            `json:"user,omitempty"`    // name, uid or uid:gid; empty: root
+	Workdir  string            `json:"workdir,omitempty"` // empty: the image's, or /workspace
+	User     string            `json:"user,omitempty"`    // name or uid, alone or with :group or :gid; empty: the image's, or root
 	Timeout  string            `json:"timeout,omitempty"` // duration; empty: the server's default
 	Terminal *Terminal         `json:"pty,omitempty"`
 	Stdin    bool              `json:"stdin,omitempty"`    // keep standard input open for Input

@@ -17,8 +17,8 @@ type Launch struct {
 	Args     []string          `json:"args,omitempty" doc:"Mode shell: appended, each quoted. Mode argv: passed untouched."`
 	Mode     string            `json:"mode,omitempty" doc:"shell (default) or argv."`
 	Env      map[string]string `json:"env,omitempty"`
-	Workdir  string            `json:"workdir,omitempty" doc:"Absolute; /workspace when empty."`
-	User     string            `json:"user,omitempty" doc:"Name, uid or uid:gid; root when empty."`
+	Workdir  string            `json:"workdir,omitempty" doc:"Absolute; the image's when empty, or /workspace."`
+	User     string            `json:"user,omitempty" doc:"Name or uid, alone or with :group or :gid; the image's when empty, or root."`
 	Timeout  string            `json:"timeout,omitempty" doc:"Duration; at its end the whole process group is killed." example:"30s"`
 	Terminal *Terminal         `json:"pty,omitempty" doc:"Run on a terminal of this size; everything comes over stdout then."`
 	Stdin    bool              `json:"stdin,omitempty" doc:"Keep standard input open."`

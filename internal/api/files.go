@@ -59,14 +59,14 @@ type writeInput struct {
 		Content       *string `json:"content,omitempty" doc:"As text."`
 		ContentBase64 *string `json:"content_base64,omitempty" doc:"In place of content, for bytes."`
 		Mode          string  `json:"mode,omitempty" doc:"Octal; 0644, or what the file had." example:"0644"`
-		User          string  `json:"user,omitempty" doc:"Owner of a new file; root when empty."`
+		User          string  `json:"user,omitempty" doc:"Owner of a new file; the image's user when empty."`
 	}
 }
 
 type uploadInput struct {
 	FilePath
 	Mode string `query:"mode" doc:"Octal; 0644, or what the file had."`
-	User string `query:"user" doc:"Owner of a new file; root when empty."`
+	User string `query:"user" doc:"Owner of a new file; the image's user when empty."`
 
 	content io.Reader
 }

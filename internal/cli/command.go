@@ -26,8 +26,8 @@ type commandFlags struct {
 
 func (f *commandFlags) add(flags *pflag.FlagSet) {
 	flags.StringArrayVarP(&f.env, "env", "e", nil, "set `NAME=VALUE`; NAME alone takes the value from here (repeat)")
-	flags.StringVarP(&f.workdir, "workdir", "w", "", "`directory` inside the sandbox (default /workspace)")
-	flags.StringVarP(&f.user, "user", "u", "", "`user` inside the sandbox: name, uid or uid:gid (default root)")
+	flags.StringVarP(&f.workdir, "workdir", "w", "", "`directory` inside the sandbox (default: the image's, or /workspace)")
+	flags.StringVarP(&f.user, "user", "u", "", "`user` inside the sandbox: name or uid, alone or with :group (default: the image's, or root)")
 	flags.DurationVar(&f.timeout, "timeout", 0, "end the command after a `duration` such as 90s (default: the server's)")
 	flags.BoolVarP(&f.tty, "tty", "t", false, "give the command a terminal")
 	flags.BoolVar(&f.shell, "shell", false, "run the words as one shell command")

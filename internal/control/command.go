@@ -14,7 +14,7 @@ import (
 const (
 	maxArgs         = 4096
 	maxCommandBytes = 1 << 20
-	maxUser         = 64
+	maxUser         = 128
 )
 
 var processID = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
@@ -136,7 +136,7 @@ func checkWorkdir(dir string) error {
 
 func checkUser(user string) error {
 	if utf8.RuneCountInString(user) > maxUser || !plainWord(user) {
-		return stacyvm.Invalid("user", "must be a name, uid or uid:gid of at most %d characters", maxUser)
+		return stacyvm.Invalid("user", "must be a name or uid, alone or with :group, of at most %d characters", maxUser)
 	}
 	return nil
 }

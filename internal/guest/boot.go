@@ -15,6 +15,10 @@ type Boot struct {
 	SpillBytes uint64 // file per output stream (64 MiB)
 	// Env is given to every process, below what a start request says.
 	Env map[string]string
+	// User and Workdir are what the image asks for. They count where a request names none; empty: root and /workspace. User
+	// is "name", "uid" or either with ":group" or ":gid", and is looked up inside the sandbox.
+	User    string
+	Workdir string
 }
 
 // bootWire is Boot on the wire; Secret does not marshal itself.
@@ -23,6 +27,8 @@ type bootWire struct {
 	RingBytes  uint64            `json:"ring_bytes,omitempty"`
 	SpillBytes uint64            `json:"spill_bytes,omitempty"`
 	Env        map[string]string `json:"env,omitempty"`
+	User       string            `json:"user,omitempty"`
+	Workdir    string            `json:"workdir,omitempty"`
 }
 
 const maxBoot = 1 << 20
@@ -33,7 +39,7 @@ const bootAck = "stacyvm-guest/1\n"
 // SendBoot hands boot over on the guest's first connection and waits for its answer. Afterwards the same connection
 // carries HTTP/2. Bound it with the connection's deadline.
 func SendBoot(rw io.ReadWriter, boot Boot) error {
-	body, err := json.Marshal(bootWire{string(boot.Secret), boot.RingBytes, boot.SpillBytes, boot.Env})
+	body, err := json.Marshal(bootWire{string(boot.Secret), boot.RingBytes, boot.SpillBytes, boot.Env, boot.User, boot.Workdir})
 	if err != nil {
 		return fmt.Errorf("encode boot message: %w", err)
 	}
@@ -76,5 +82,5 @@ func ReceiveBoot(rw io.ReadWriter) (boot Boot, ack func() error, err error) {
 		_, err := io.WriteString(rw, bootAck)
 		return err
 	}
-	return Boot{Secret(wire.Secret), wire.RingBytes, wire.SpillBytes, wire.Env}, ack, nil
+	return Boot{Secret(wire.Secret), wire.RingBytes, wire.SpillBytes, wire.Env, wire.User, wire.Workdir}, ack, nil
 }

@@ -187,7 +187,7 @@ func (r *reader) Close() error {
 }
 
 // WriteFile puts a file in place, whole or not at all, and makes its parents. mode 0 keeps the mode of a file that is
-// there and is 0644 otherwise; user owns a new file, empty is root. CodeInvalid: something else than a file is there, or
+// there and is 0644 otherwise; user owns a new file, empty is the image's. CodeInvalid: something else than a file is there, or
 // body failed; CodeStorageFull. An error of body that is a *stacyvm.Error is returned as it is.
 func (c *Client) WriteFile(ctx context.Context, path string, mode uint32, user string, body io.Reader) (stacyvm.FileInfo, error) {
 	ctx, cancel := context.WithCancel(ctx)

@@ -18,7 +18,7 @@ import (
 )
 
 // hostVersion changes whenever the built-in image is made differently, so that roots of older builds are not used again.
-const hostVersion = 1
+const hostVersion = 2
 
 // hostSource is the machine that the built-in image is a view of.
 type hostSource struct {

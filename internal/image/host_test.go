@@ -190,6 +190,22 @@ func TestHostHasWhatProgramsNeed(t *testing.T) {
 	if passwd := read(t, root, "etc/passwd"); !strings.Contains(passwd, "user:x:1000:1000:user:/home/user:/bin/bash\n") {
 		t.Errorf("passwd: %s", passwd)
 	}
+	groups, users := read(t, root, "etc/group"), read(t, root, "etc/passwd")
+	for _, line := range []string{"adm:x:4:", "tty:x:5:", "disk:x:6:", "sudo:x:27:", "www-data:x:33:", "shadow:x:42:", "staff:x:50:", "users:x:100:", "nogroup:x:65534:", "user:x:1000:"} {
+		if !strings.Contains("\n"+groups, "\n"+line+"\n") {
+			t.Errorf("no group %s in %s", line, groups)
+		}
+	}
+	for _, line := range []string{"daemon:x:1:1:", "www-data:x:33:33:", "_apt:x:42:65534:", "nobody:x:65534:65534:"} {
+		if !strings.Contains("\n"+users, "\n"+line) {
+			t.Errorf("no user %s in %s", line, users)
+		}
+	}
+	for table, of := range map[string]string{"etc/shadow": users, "etc/gshadow": groups} {
+		if got := read(t, root, table); strings.Count(got, "\n") != strings.Count(of, "\n") || strings.Count(got, ":*:") != strings.Count(got, "\n") {
+			t.Errorf("%s: %s", table, got)
+		}
+	}
 	for name, want := range map[string]fs.FileMode{
 		"root": 0o700, "tmp": 0o777 | fs.ModeSticky, "var/tmp": 0o777 | fs.ModeSticky, "home/user": 0o755, "workspace": 0o755, "usr/local/bin": 0o755,
 		"proc": 0o755, "sys": 0o755, "dev": 0o755, "run": 0o755, "mnt": 0o755, "opt": 0o755, "srv": 0o755, "etc": 0o755,

@@ -19,15 +19,50 @@ func (h hostSource) accounts(t *tree) {
 	t.writeAccounts(shell)
 }
 
+// systemUsers are those that programs expect to find, with the ids that distributions agree on; nobody logs in as one.
+var systemUsers = []struct {
+	name     string
+	uid, gid int
+	home     string
+}{
+	{"daemon", 1, 1, "/usr/sbin"}, {"bin", 2, 2, "/bin"}, {"sys", 3, 3, "/dev"}, {"games", 5, 60, "/usr/games"}, {"man", 6, 12, "/var/cache/man"},
+	{"lp", 7, 7, "/var/spool/lpd"}, {"mail", 8, 8, "/var/mail"}, {"news", 9, 9, "/var/spool/news"}, {"uucp", 10, 10, "/var/spool/uucp"},
+	{"proxy", 13, 13, "/bin"}, {"www-data", 33, 33, "/var/www"}, {"backup", 34, 34, "/var/backups"}, {"list", 38, 38, "/var/list"},
+	{"irc", 39, 39, "/run/ircd"}, {"_apt", 42, 65534, "/nonexistent"}, {"nobody", 65534, 65534, "/nonexistent"},
+}
+
+// systemGroups are the usual ones, without members.
+var systemGroups = []struct {
+	name string
+	gid  int
+}{
+	{"root", 0}, {"daemon", 1}, {"bin", 2}, {"sys", 3}, {"adm", 4}, {"tty", 5}, {"disk", 6}, {"lp", 7}, {"mail", 8}, {"news", 9}, {"uucp", 10},
+	{"man", 12}, {"proxy", 13}, {"kmem", 15}, {"dialout", 20}, {"fax", 21}, {"voice", 22}, {"cdrom", 24}, {"floppy", 25}, {"tape", 26},
+	{"sudo", 27}, {"audio", 29}, {"dip", 30}, {"www-data", 33}, {"backup", 34}, {"operator", 37}, {"list", 38}, {"irc", 39}, {"src", 40},
+	{"shadow", 42}, {"utmp", 43}, {"video", 44}, {"sasl", 45}, {"plugdev", 46}, {"staff", 50}, {"games", 60}, {"users", 100},
+	{"user", userID}, {"nogroup", 65534},
+}
+
 // writeAccounts writes passwd and what belongs to it.
 func (t *tree) writeAccounts(shell string) {
-	t.file("etc/passwd", 0o644, fmt.Appendf(nil, `root:x:0:0:root:/root:%[1]s
-nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin
-user:x:%[2]d:%[2]d:user:/home/user:%[1]s
-`, shell, userID))
-	t.file("etc/group", 0o644, fmt.Appendf(nil, "root:x:0:\ntty:x:5:\nuser:x:%d:\nnogroup:x:65534:\n", userID))
-	t.file("etc/shadow", 0o600, []byte("root:*:19000:0:99999:7:::\nnobody:*:19000:0:99999:7:::\nuser:*:19000:0:99999:7:::\n"))
-	t.file("etc/gshadow", 0o600, []byte("root:*::\ntty:*::\nuser:*::\nnogroup:*::\n"))
+	const locked = ":*:19000:0:99999:7:::\n"
+	passwd := fmt.Appendf(nil, "root:x:0:0:root:/root:%s\n", shell)
+	shadow := []byte("root" + locked)
+	for _, u := range systemUsers {
+		passwd = fmt.Appendf(passwd, "%[1]s:x:%[2]d:%[3]d:%[1]s:%[4]s:/usr/sbin/nologin\n", u.name, u.uid, u.gid, u.home)
+		shadow = append(shadow, u.name+locked...)
+	}
+	passwd = fmt.Appendf(passwd, "user:x:%[2]d:%[2]d:user:/home/user:%[1]s\n", shell, userID)
+	shadow = append(shadow, "user"+locked...)
+	var group, gshadow []byte
+	for _, g := range systemGroups {
+		group = fmt.Appendf(group, "%s:x:%d:\n", g.name, g.gid)
+		gshadow = append(gshadow, g.name+":*::\n"...)
+	}
+	t.file("etc/passwd", 0o644, passwd)
+	t.file("etc/group", 0o644, group)
+	t.file("etc/shadow", 0o600, shadow)
+	t.file("etc/gshadow", 0o600, gshadow)
 }
 
 // settings are the files of /etc that hold the same on every machine.
@@ -35,8 +70,6 @@ var settings = map[string]string{
 	"etc/environment":   "",
 	"etc/fstab":         "",
 	"etc/host.conf":     "multi on\n",
-	"etc/hostname":      "sandbox\n",
-	"etc/hosts":         "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n",
 	"etc/ld.so.conf":    "include /etc/ld.so.conf.d/*.conf\n",
 	"etc/pam.d/other":   "auth required pam_deny.so\naccount required pam_deny.so\npassword required pam_deny.so\nsession required pam_deny.so\n",
 	"etc/pam.d/runuser": rootMay,

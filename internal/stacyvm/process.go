@@ -19,7 +19,7 @@ type Command struct {
 	Label     string // shown in lists and logs in place of Argv
 	Env       map[string]string
 	Workdir   string
-	User      string        // name, uid or uid:gid; empty: root
+	User      string        // name or uid, alone or with :group or :gid; empty: the image's
 	Timeout   time.Duration // 0: none
 	Terminal  *Terminal
 	Stdin     bool // keep standard input open

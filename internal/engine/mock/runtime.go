@@ -66,6 +66,7 @@ func (r *runtime) start(boot guest.Boot) error {
 		return stacyvm.Errorf(stacyvm.CodeConflict, "the sandbox was destroyed meanwhile")
 	}
 	boot.Env = maps.Clone(boot.Env)
+	boot.User = "" // an account of the image's root file system, which is not here
 	r.boot, r.ended = boot, ""
 	return nil
 }

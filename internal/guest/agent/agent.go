@@ -43,6 +43,8 @@ type Config struct {
 type Agent struct {
 	config     Config
 	env        map[string]string
+	user       string // whom requests mean that name nobody
+	workdir    string // where processes start that name no directory
 	ringBytes  uint64
 	spillBytes uint64
 	bootID     string
@@ -74,7 +76,7 @@ func New(config Config, boot guest.Boot) (*Agent, error) {
 	}
 	a := &Agent{
 		config: config, env: maps.Clone(boot.Env), bootID: rand.Text(), began: time.Now(),
-		ringBytes: defaultRing, spillBytes: defaultSpill, table: newTable(), stop: make(chan struct{}),
+		user: imageUser(boot.User), workdir: imageWorkdir(boot.Workdir), ringBytes: defaultRing, spillBytes: defaultSpill, table: newTable(), stop: make(chan struct{}),
 	}
 	if boot.RingBytes > 0 {
 		a.ringBytes = boot.RingBytes
@@ -94,6 +96,9 @@ func New(config Config, boot guest.Boot) (*Agent, error) {
 	}
 	a.null = null
 	a.ctx, a.cancel = context.WithCancel(context.Background())
+	if config.Init {
+		a.prepare()
+	}
 	a.handler = a.newHandler()
 	a.server = a.newServer()
 	a.reaper = newReaper(config.Init)

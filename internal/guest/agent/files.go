@@ -31,13 +31,13 @@ type fileService struct {
 	root string
 	// most bounds one listing or glob, in entries.
 	most int
-	// owner finds the user and group that a new file belongs to.
+	// owner finds the user and group that a new file belongs to; an empty user is the image's.
 	owner func(user string) (uid, gid int, err error)
 }
 
-// newFileService serves the files below root.
-func newFileService(root string) guestv1connect.FileServiceHandler {
-	return &fileService{root: root, most: mostListed, owner: ownerIn(root)}
+// newFileService serves the files below root. user owns what is made for a request that names nobody.
+func newFileService(root, user string) guestv1connect.FileServiceHandler {
+	return &fileService{root: root, most: mostListed, owner: ownerIn(root, user)}
 }
 
 // tree is what the service needs of a file system. Names are those that fileService.name makes. *os.Root is one.
@@ -142,10 +142,14 @@ func (s *fileService) Mkdir(_ context.Context, request *connect.Request[guestv1.
 	err := checkMode(mode)
 	if err == nil {
 		err = s.on(request.Msg.GetPath(), func(t tree, _, name string) error {
-			if err := makeDirs(t, path.Dir(name), -1, -1); err != nil {
+			uid, gid, err := s.owner("")
+			if err != nil {
+				return wrong("%w", err)
+			}
+			if err := makeDirs(t, path.Dir(name), uid, gid); err != nil {
 				return err
 			}
-			return makeDir(t, name, mode, -1, -1)
+			return makeDir(t, name, mode, uid, gid)
 		})
 	}
 	if err != nil {
@@ -166,7 +170,11 @@ func (s *fileService) Move(_ context.Context, request *connect.Request[guestv1.M
 				return err // before anything is made
 			}
 			target := s.name(to)
-			if err := makeDirs(t, path.Dir(target), -1, -1); err != nil {
+			uid, gid, err := s.owner("")
+			if err != nil {
+				return wrong("%w", err)
+			}
+			if err := makeDirs(t, path.Dir(target), uid, gid); err != nil {
 				return fileFailure(to, err)
 			}
 			return t.Rename(name, target)

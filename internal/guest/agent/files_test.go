@@ -27,8 +27,14 @@ import (
 // serveServices serves files below root, and ports, and gives a client for each scope and the address.
 func serveServices(t *testing.T, root string) (files, exec *guest.Client, conn guest.Conn) {
 	t.Helper()
+	return serveFiles(t, newFileService(root, "root"))
+}
+
+// serveFiles is serveServices for another file service.
+func serveFiles(t *testing.T, service guestv1connect.FileServiceHandler) (files, exec *guest.Client, conn guest.Conn) {
+	t.Helper()
 	mux := http.NewServeMux()
-	mux.Handle(guestv1connect.NewFileServiceHandler(newFileService(root)))
+	mux.Handle(guestv1connect.NewFileServiceHandler(service))
 	mux.Handle(guestv1connect.NewPortServiceHandler(newPortService()))
 	protocols := new(http.Protocols)
 	protocols.SetUnencryptedHTTP2(true)

@@ -157,9 +157,10 @@ func (w *writing) finish(file *os.File) error {
 	return file.Close()
 }
 
-// ownerIn finds users in the tree's own tables. A private directory of an agent that is not root holds the agent's files.
-func ownerIn(dir string) func(user string) (uid, gid int, err error) {
-	tables := &Agent{config: Config{Root: dir}}
+// ownerIn finds users in the tree's own tables, with user for an empty name. A private directory of an agent that is not
+// root holds the agent's files.
+func ownerIn(dir, user string) func(user string) (uid, gid int, err error) {
+	tables := &Agent{config: Config{Root: dir}, user: user}
 	return func(name string) (int, int, error) {
 		u, err := tables.lookupUser(name)
 		if err != nil || u.uid == root.uid && os.Geteuid() != 0 {

@@ -35,7 +35,7 @@ func (a *Agent) newHandler() http.Handler {
 	}
 	mux := http.NewServeMux()
 	mux.Handle(guestv1connect.NewProcessServiceHandler(processService{a}, options...))
-	mux.Handle(guestv1connect.NewFileServiceHandler(newFileService(a.config.Root), options...))
+	mux.Handle(guestv1connect.NewFileServiceHandler(newFileService(a.config.Root, a.user), options...))
 	mux.Handle(guestv1connect.NewPortServiceHandler(newPortService(), options...))
 	mux.Handle(guestv1connect.NewSystemServiceHandler(systemService{a}, options...))
 	mux.Handle(guestv1connect.NewLogServiceHandler(logService{a}, options...))

@@ -41,7 +41,7 @@ func (a *Agent) launch(p *process, req *guestv1.StartRequest) *failure {
 		return refused("%w", err)
 	}
 	p.about.user = who.name
-	workdir, fail := a.workdir(req.Workdir, who)
+	workdir, fail := a.chooseWorkdir(req.Workdir, who)
 	p.about.workdir = workdir
 	if fail != nil {
 		return fail
@@ -114,12 +114,20 @@ func (a *Agent) path(name string) string {
 	return filepath.Join(a.config.Root, filepath.Join("/", name))
 }
 
-// workdir chooses the working directory, and makes it when it is under /workspace.
-func (a *Agent) workdir(asked string, who user) (string, *failure) {
+// imageWorkdir completes what an image says of its working directory: a relative one starts at the root.
+func imageWorkdir(dir string) string {
+	if dir == "" {
+		return workspace
+	}
+	return filepath.Join("/", dir)
+}
+
+// chooseWorkdir chooses the working directory, and makes it when it is under /workspace or the image asks for it.
+func (a *Agent) chooseWorkdir(asked string, who user) (string, *failure) {
 	dir := asked
 	switch {
 	case asked == "":
-		dir = workspace
+		dir = a.workdir
 	case !filepath.IsAbs(asked):
 		dir = filepath.Join(workspace, asked)
 	}
@@ -128,11 +136,11 @@ func (a *Agent) workdir(asked string, who user) (string, *failure) {
 	switch {
 	case err == nil && info.IsDir():
 		return dir, nil
-	case asked == "":
+	case dir == workspace && asked == "":
 		return "/", nil
 	case err == nil:
 		return dir, refused("workdir %s is not a directory", dir)
-	case errors.Is(err, os.ErrNotExist) && strings.HasPrefix(dir+"/", workspace+"/"):
+	case errors.Is(err, os.ErrNotExist) && (asked == "" || strings.HasPrefix(dir+"/", workspace+"/")):
 		return dir, a.makeWorkdir(dir, who)
 	default:
 		return dir, refused("workdir: %w", err)

@@ -29,30 +29,70 @@ type user struct {
 
 var root = user{name: "root", home: "/root"}
 
-// lookupUser finds a user by name, uid or uid:gid. A number without an entry is its own group and lives in /.
+// imageUser completes what an image says of its user: container runtimes take ":group" for root's and "name:" for the name.
+func imageUser(text string) string {
+	name, group, _ := strings.Cut(text, ":")
+	if name == "" {
+		name = root.name
+	}
+	if group == "" {
+		return name
+	}
+	return name + ":" + group
+}
+
+// lookupUser finds a user by name or uid, alone or with a group's name or gid; an empty text is the image's user. A uid
+// without an entry is its own group and lives in /. With a group the user is in no other.
 func (a *Agent) lookupUser(text string) (user, error) {
-	if text == "" || text == "root" || text == "0" || text == "0:0" {
-		return root, nil
+	if text == "" {
+		text = a.user
 	}
 	name, group, hasGroup := strings.Cut(text, ":")
-	u, found := a.findUser(name)
-	if !found {
-		id, err := parseID(name)
-		if err != nil {
-			return user{}, fmt.Errorf("no user %q in the sandbox", name)
-		}
-		u = user{name: name, home: "/", uid: id, gid: id}
+	u, err := a.account(name)
+	if err != nil {
+		return user{}, err
 	}
-	if hasGroup {
-		id, err := parseID(group)
-		if err != nil {
-			return user{}, fmt.Errorf("group %q is not a number", group)
-		}
-		u.gid, u.groups = id, nil
+	switch {
+	case hasGroup:
+		u.gid, err = a.groupID(group)
+	case u.name != root.name:
+		u.groups = a.findGroups(u)
+	}
+	return u, err
+}
+
+// account finds a user by name or uid. root is known without a table.
+func (a *Agent) account(name string) (user, error) {
+	if name == root.name || name == "0" {
+		return root, nil
+	}
+	if u, found := a.findUser(name); found {
 		return u, nil
 	}
-	u.groups = a.findGroups(u)
-	return u, nil
+	id, err := parseID(name)
+	if err != nil {
+		return user{}, fmt.Errorf("no user %q in the sandbox", name)
+	}
+	return user{name: name, home: "/", uid: id, gid: id}, nil
+}
+
+// groupID finds a group by name, or takes its number.
+func (a *Agent) groupID(group string) (id uint32, err error) {
+	found := false
+	a.readTable("/etc/group", func(fields []string) bool {
+		if len(fields) > 2 && fields[0] == group && group != "" {
+			id, err = parseID(fields[2])
+			found = err == nil
+		}
+		return !found
+	})
+	if found {
+		return id, nil
+	}
+	if id, err = parseID(group); err != nil {
+		return 0, fmt.Errorf("no group %q in the sandbox", group)
+	}
+	return id, nil
 }
 
 // parseID refuses the number that means "unchanged" to the kernel.

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/stacyvm/stacyvm/internal/guest"
 	"github.com/stacyvm/stacyvm/internal/testneed"
 	guestv1 "github.com/stacyvm/stacyvm/proto/guest/v1"
 )
@@ -84,14 +85,7 @@ func TestHostileUsers(t *testing.T) {
 func TestRunAsUser(t *testing.T) {
 	testneed.Root(t, "become another user")
 	h := newHost(t)
-	for dir := h.root; dir != "/"; dir = filepath.Dir(dir) { // the test's directories are private
-		if info, err := os.Stat(dir); err != nil || info.Mode()&0o001 != 0 {
-			continue
-		}
-		if err := os.Chmod(dir, 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
+	open(t, h.root)
 	h.etc(t, "user:x:1000:1001::/home/user:/bin/sh\n", "staff:x:50:user\n")
 	r := h.run(t, &guestv1.StartRequest{Argv: shell("id -u; id -g; id -G; echo $USER $HOME; touch made; ls -n made"), User: "user", Workdir: "/workspace/mine"})
 	lines := strings.Split(string(r.stdout), "\n")
@@ -107,5 +101,91 @@ func TestRunAsUser(t *testing.T) {
 	}
 	if err := h.signal(t, h.begin(t, &guestv1.StartRequest{Argv: []string{"sleep", "1000"}, User: "1000"}).Id, 15); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestImageUser: what an image asks for counts where a request names nobody.
+func TestImageUser(t *testing.T) {
+	h := newHost(t)
+	h.etc(t, "root:x:0:0::/root:/bin/sh\napp:x:1001:1002::/home/app:/bin/sh\n", "root:x:0:\napp:x:1002:\nextra:x:1500:app\nbad:x:nan:\n7:x:70:\n")
+	app := user{name: "app", home: "/home/app", uid: 1001, gid: 1002}
+	in := func(u user, gid uint32, groups ...uint32) user { u.gid, u.groups = gid, groups; return u }
+	for text, want := range map[string]user{
+		"":           root,
+		"root":       root,
+		"0:0":        root,
+		"root:root":  root,
+		"0:extra":    in(root, 1500),
+		":extra":     in(root, 1500),
+		"app":        in(app, 1002, 1500),
+		"app:":       in(app, 1002, 1500),
+		"1001":       in(app, 1002, 1500),
+		"1001:1002":  app,
+		"app:app":    app,
+		"app:extra":  in(app, 1500),
+		"1001:extra": in(app, 1500),
+		"app:7":      in(app, 70), // a name before a number
+		"4321:4321":  {name: "4321", home: "/", uid: 4321, gid: 4321},
+		"4321:extra": {name: "4321", home: "/", uid: 4321, gid: 1500},
+	} {
+		h.user = imageUser(text)
+		got, err := h.lookupUser("")
+		if err != nil || fmt.Sprint(got) != fmt.Sprint(want) {
+			t.Errorf("%q: got %v, %v, want %v", text, got, err, want)
+		}
+		if got, err := h.lookupUser("root"); err != nil || fmt.Sprint(got) != fmt.Sprint(root) {
+			t.Errorf("%q, and a request for root: %v, %v", text, got, err)
+		}
+	}
+	for _, text := range []string{"nobody-here", "app:none", "app:bad"} {
+		h.user = imageUser(text)
+		if got, err := h.lookupUser(""); err == nil {
+			t.Errorf("%q: got %v", text, got)
+		}
+	}
+}
+
+// TestImageThatIsNotRoot: processes, and what the file service makes, belong to the image's user.
+func TestImageThatIsNotRoot(t *testing.T) {
+	testneed.Root(t, "become another user")
+	h := newHost(t, func(_ *Config, boot *guest.Boot) { boot.User, boot.Workdir = "app", "srv/app" })
+	open(t, h.root)
+	h.etc(t, "app:x:1001:1002::/home/app:/bin/sh\n", "extra:x:1500:app\n")
+	for _, dir := range []string{"workspace", "tmp"} {
+		if err := os.Mkdir(filepath.Join(h.root, dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h.giveWorkspace()
+	r := h.run(t, &guestv1.StartRequest{Argv: shell("id -u; id -G; pwd; touch made && stat -c %u:%g made .")})
+	if want := "1001\n1002 1500\n" + h.root + "/srv/app\n1001:1002\n1001:1002\n"; string(r.stdout) != want {
+		t.Errorf("got %q, %q, want %q", r.stdout, r.stderr, want)
+	}
+	if r := h.run(t, &guestv1.StartRequest{Argv: shell("id -u; pwd"), User: "root", Workdir: "/workspace"}); string(r.stdout) != "0\n"+h.root+"/workspace\n" {
+		t.Errorf("a request for root in /workspace: %q", r.stdout)
+	}
+	files, _, _ := serveFiles(t, newFileService(h.root, h.user))
+	put(t, files, "/new/file", 0, "x")
+	must(t, files.MakeDir(t.Context(), "/made/too", 0))
+	must(t, files.MoveFile(t.Context(), "/new/file", "/moved/there"))
+	if _, err := files.WriteFile(t.Context(), "/tmp/roots", 0, "root", strings.NewReader("x")); err != nil {
+		t.Error(err)
+	}
+	for name, want := range map[string]uint32{"workspace": 1001, "new": 1001, "made": 1001, "made/too": 1001, "moved": 1001, "moved/there": 1001, "tmp": 0, "tmp/roots": 0} {
+		var stat unix.Stat_t
+		if err := unix.Lstat(filepath.Join(h.root, name), &stat); err != nil || stat.Uid != want {
+			t.Errorf("%s belongs to %d, %v", name, stat.Uid, err)
+		}
+	}
+}
+
+// open lets every user into the test's private directories.
+func open(t *testing.T, dir string) {
+	t.Helper()
+	for ; dir != "/"; dir = filepath.Dir(dir) {
+		if info, err := os.Stat(dir); err != nil || info.Mode()&0o001 != 0 {
+			continue
+		}
+		must(t, os.Chmod(dir, 0o755))
 	}
 }

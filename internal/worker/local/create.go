@@ -250,7 +250,7 @@ func (w *Worker) spec(b *box, r record, root image.Root) engine.Spec {
 		CPUs:        float64(r.Request.Spec.VCPUs),
 		Pids:        maxPids,
 		Hostname:    string(b.id),
-		Boot:        guest.Boot{Secret: guest.Secret(r.Secret), Env: env},
+		Boot:        guest.Boot{Secret: guest.Secret(r.Secret), Env: env, User: root.User, Workdir: root.Workdir},
 	}
 }
 

@@ -140,8 +140,8 @@ type StartRequest struct {
 	// argv[0] and its arguments; never empty. A shell command is ["/bin/sh", "-c", text].
 	Argv      []string          `protobuf:"bytes,2,rep,name=argv,proto3" json:"argv,omitempty"`
 	Env       map[string]string `protobuf:"bytes,3,rep,name=env,proto3" json:"env,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // on top of the guest's defaults (PATH, HOME, USER, LANG; TERM with a terminal)
-	Workdir   string            `protobuf:"bytes,4,opt,name=workdir,proto3" json:"workdir,omitempty"`                                                                   // empty: /workspace, or / when that is missing. Made when it is under /workspace.
-	User      string            `protobuf:"bytes,5,opt,name=user,proto3" json:"user,omitempty"`                                                                         // name, uid or uid:gid; empty: root
+	Workdir   string            `protobuf:"bytes,4,opt,name=workdir,proto3" json:"workdir,omitempty"`                                                                   // empty: the image's or /workspace, or / when that is missing. Made when it is the image's or under /workspace.
+	User      string            `protobuf:"bytes,5,opt,name=user,proto3" json:"user,omitempty"`                                                                         // name or uid, alone or with :group or :gid; empty: the image's or root
 	TimeoutMs int64             `protobuf:"varint,6,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"`                                             // 0: none. At the end the whole group is killed.
 	Terminal  *Terminal         `protobuf:"bytes,7,opt,name=terminal,proto3" json:"terminal,omitempty"`                                                                 // unset: pipes
 	Stdin     bool              `protobuf:"varint,8,opt,name=stdin,proto3" json:"stdin,omitempty"`                                                                      // keep standard input open for Input; otherwise it is /dev/null
@@ -1755,7 +1755,7 @@ type WriteHeader struct {
 	Path          string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
 	Mode          uint32                 `protobuf:"varint,2,opt,name=mode,proto3" json:"mode,omitempty"`                            // 0: 0644, or what the file had
 	NoParents     bool                   `protobuf:"varint,3,opt,name=no_parents,json=noParents,proto3" json:"no_parents,omitempty"` // do not make missing parents
-	User          string                 `protobuf:"bytes,4,opt,name=user,proto3" json:"user,omitempty"`                             // owner of a new file; empty: root
+	User          string                 `protobuf:"bytes,4,opt,name=user,proto3" json:"user,omitempty"`                             // owner of a new file; empty: the image's user
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
