@@ -82,7 +82,7 @@ func (s *server) start(id string, request *wire.Create, guest *os.File) error {
 	if err != nil {
 		return fail(wire.FailureInvalid, err)
 	}
-	box, err := container.New(conf, container.Args{
+	box, err := s.newContainer(conf, container.Args{
 		ID:        boxName,
 		Spec:      spec,
 		BundleDir: s.bundle(id),
@@ -98,6 +98,16 @@ func (s *server) start(id string, request *wire.Create, guest *os.File) error {
 		reapOnExit(pid)
 	}
 	return nil
+}
+
+// newContainer lets gVisor make the sandbox's processes. They inherit their oom_score_adj.
+func (s *server) newContainer(conf *config.Config, args container.Args) (*container.Container, error) {
+	lower, err := s.score.raise()
+	if err != nil {
+		return nil, err
+	}
+	defer lower()
+	return container.New(conf, args)
 }
 
 // writeSpec stores the spec where gVisor's processes read it, with the shared offline network in it.

@@ -29,8 +29,6 @@ const (
 	// threads, and every guest process takes some. A sandbox that reaches it dies; that is for fork bombs.
 	minTasks    = 2048
 	tasksPerPid = 4
-	// oomScore makes the machine, when it is out of memory as a whole, look for a victim among sandboxes first.
-	oomScore = "500"
 )
 
 // groups makes control groups for sandboxes, below those that were delegated to this process and nowhere else. With version 2
@@ -258,9 +256,6 @@ func enter(bundle string, command int) error {
 		if err := os.WriteFile(procs, []byte("0"), 0); err != nil {
 			return err
 		}
-	}
-	if err := os.WriteFile("/proc/self/oom_score_adj", []byte(oomScore), 0); err != nil {
-		return err
 	}
 	if os.Args[command] == "boot" {
 		os.Args = guestLimits(os.Args, command, own)

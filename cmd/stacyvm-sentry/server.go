@@ -27,6 +27,7 @@ type server struct {
 	net    *os.File // network namespace with only lo, held open
 	groups groups
 	locks  keyed
+	score  oomScore
 
 	mu      sync.Mutex
 	clients int
