@@ -60,17 +60,23 @@ func (s *Service) build(ctx context.Context, sandbox stacyvm.Sandbox, cluster st
 	defer cancel()
 	for try := 1; ; try++ {
 		created, err := s.makeRuntime(making, sandbox, cluster)
-		switch {
-		case err == nil:
-			return s.confirm(ctx, sandbox, created, key)
-		case stacyvm.CodeOf(err) != stacyvm.CodeStaleEpoch || try == staleTries:
+		if err == nil {
+			var running stacyvm.Sandbox
+			if running, err = s.confirm(ctx, sandbox, created, key); stacyvm.CodeOf(err) != stacyvm.CodeStaleEpoch {
+				return running, err
+			}
+		}
+		if stacyvm.CodeOf(err) != stacyvm.CodeStaleEpoch || try == staleTries {
 			return sandbox, s.undo(ctx, sandbox, key, err)
 		}
 		now, failed := s.read(ctx, sandbox.ID)
-		if failed != nil || now.Fence == sandbox.Fence || now.State != stacyvm.StateCreating {
+		switch {
+		case failed == nil && now.State == stacyvm.StateRunning: // reconciliation was faster
+			return s.confirm(ctx, now, created, key)
+		case failed != nil || now.Fence == sandbox.Fence || now.State != stacyvm.StateCreating:
 			return sandbox, s.undo(ctx, sandbox, key, err)
 		}
-		sandbox = now // its worker started anew meanwhile
+		sandbox = now // its worker started anew meanwhile: it finds what it has made, under the new fence
 	}
 }
 
@@ -85,8 +91,8 @@ func (s *Service) makeRuntime(ctx context.Context, sandbox stacyvm.Sandbox, clus
 	})
 }
 
-// confirm makes the sandbox running and stores the key's answer. Reconciliation may have done the first already; a
-// destroy may have come in between.
+// confirm makes the sandbox running and stores the key's answer. Reconciliation may have done the first already, under a newer
+// fence too; a destroy may have come in between. CodeStaleEpoch: the sandbox has a newer fence and is not running yet.
 func (s *Service) confirm(ctx context.Context, sandbox stacyvm.Sandbox, created worker.Created, key Idempotency) (stacyvm.Sandbox, error) {
 	var running stacyvm.Sandbox
 	unwanted := false
@@ -104,7 +110,7 @@ func (s *Service) confirm(ctx context.Context, sandbox stacyvm.Sandbox, created 
 			if unwanted {
 				return nil
 			}
-			if current.State == stacyvm.StateRunning && current.Fence == sandbox.Fence {
+			if current.State == stacyvm.StateRunning {
 				running, err = current, nil
 			}
 		}
@@ -136,8 +142,21 @@ func (s *Service) undo(ctx context.Context, sandbox stacyvm.Sandbox, key Idempot
 	if !silent(cause) { // it would not hear of that either
 		left = s.removeRuntime(ctx, sandbox)
 	}
-	err := s.store.Update(ctx, func(tx store.Tx) error {
-		if err := abandon(ctx, tx, key); err != nil {
+	err := s.writeFailure(ctx, sandbox, key, cause, left == nil, false)
+	if stacyvm.CodeOf(err) == stacyvm.CodeStaleEpoch {
+		err = s.writeFailure(ctx, sandbox, key, cause, false, true)
+	}
+	if err != nil || left != nil {
+		s.log.Warn("create is not undone yet", "sandbox", sandbox.ID, "runtime", left, "row", err)
+	}
+	return createError(cause)
+}
+
+// writeFailure writes how a create ended. With gone nothing is left of it. With moved the sandbox has a newer owner, who is left
+// the wish to destroy it: its caller never learns that it is there.
+func (s *Service) writeFailure(ctx context.Context, sandbox stacyvm.Sandbox, key Idempotency, cause error, gone, moved bool) error {
+	return s.store.Update(ctx, func(tx store.Tx) error {
+		if err := abandon(ctx, tx, key, sandbox.ID); err != nil {
 			return err
 		}
 		if err := auditIn(ctx, tx, operation(ctx, "sandbox.spawn", sandbox, sandbox.Image, cause)); err != nil {
@@ -146,19 +165,15 @@ func (s *Service) undo(ctx context.Context, sandbox stacyvm.Sandbox, key Idempot
 		if err := tx.Events().Append(ctx, providerFailed(sandbox, cause)); err != nil {
 			return err
 		}
-		if left == nil {
+		if gone {
 			return bury(ctx, tx, sandbox, reasonCreateFailed)
 		}
-		if _, err := tx.Sandboxes().Want(ctx, sandbox.ID, store.Wish{Desired: stacyvm.DesiredDestroyed}); err != nil {
+		if _, err := tx.Sandboxes().Want(ctx, sandbox.ID, store.Wish{Desired: stacyvm.DesiredDestroyed}); err != nil || moved {
 			return err
 		}
 		_, err := tx.Sandboxes().Apply(ctx, sandbox.ID, sandbox.Fence, store.Change{State: stacyvm.StateError, Reason: new(reasonCreateFailed)})
 		return err
 	})
-	if err != nil || left != nil {
-		s.log.Warn("create is not undone yet", "sandbox", sandbox.ID, "runtime", left, "row", err)
-	}
-	return createError(cause)
 }
 
 // createError is what a caller learns of a worker's failure.

@@ -75,6 +75,97 @@ func TestCreateFollowsItsWorker(t *testing.T) {
 	}
 }
 
+// TestFenceRisesBeforeTheConfirmation: a worker that starts anew after it has answered does not take the sandbox from its caller,
+// whether reconciliation has found it by then or not.
+func TestFenceRisesBeforeTheConfirmation(t *testing.T) {
+	for name, adopted := range map[string]bool{"still creating": false, "adopted": true} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, nil)
+			r.worker.AfterCreate = func(ctx context.Context, ref stacyvm.Ref) error {
+				r.worker.AfterCreate = nil
+				if _, err := r.Heartbeat(asWorker(ctx, self, auth.ScopeHeartbeat), beat("session-2", true)); err != nil {
+					t.Error(err)
+				}
+				if adopted {
+					row := controltest.Row(t, r.store, ref.ID)
+					controltest.Update(t, r.store, func(tx store.Tx) error {
+						_, err := tx.Sandboxes().Apply(ctx, ref.ID, row.Fence, store.Change{State: stacyvm.StateRunning})
+						return err
+					})
+				}
+				return nil
+			}
+			key := control.Idempotency{Key: "k", BodyHash: "h"}
+			made, _, err := r.Create(r.ctx, control.CreateRequest{}, key)
+			if err != nil || made.State != stacyvm.StateRunning || made.Fence.Epoch != 2 {
+				t.Fatalf("the caller got %+v, %v", made, err)
+			}
+			if again, replayed, err := r.Create(r.ctx, control.CreateRequest{}, key); err != nil || !replayed || again.ID != made.ID {
+				t.Errorf("the key gives %s, %v, %v", again.ID, replayed, err)
+			}
+			if creates, destroys, present := r.worker.Counts(); creates != 1 || destroys != 0 || present != 1 {
+				t.Errorf("%d made, %d destroyed, %d there", creates, destroys, present)
+			}
+		})
+	}
+}
+
+// TestCreateThatLosesItsOwner: the fence rises again and again; the caller gets an error, and no sandbox that it does not know of
+// comes to life.
+func TestCreateThatLosesItsOwner(t *testing.T) {
+	r := newRig(t, nil)
+	session := "session-1"
+	var id stacyvm.SandboxID
+	r.worker.AfterCreate = func(ctx context.Context, ref stacyvm.Ref) error {
+		id = ref.ID
+		session += "'"
+		_, err := r.Heartbeat(asWorker(ctx, self, auth.ScopeHeartbeat), beat(session, true))
+		return err
+	}
+	_, _, err := r.Create(r.ctx, control.CreateRequest{}, control.Idempotency{})
+	wantCode(t, err, stacyvm.CodeStaleEpoch)
+	if row := controltest.Row(t, r.store, id); row.Desired != stacyvm.DesiredDestroyed {
+		t.Errorf("the row is %s, wanted %s", row.State, row.Desired)
+	}
+}
+
+// TestAnothersClaimIsLeftAlone: a create that ends late neither answers nor frees a key that another sandbox has taken meanwhile.
+func TestAnothersClaimIsLeftAlone(t *testing.T) {
+	for name, failure := range map[string]error{"finish": nil, "abandon": errors.New("broke")} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, nil)
+			key := control.Idempotency{Key: "k", BodyHash: "h"}
+			claim := store.IdempotencyRecord{Scope: `"" "ann" ""`, Key: "k", BodyHash: "h", Sandbox: stacyvm.NewSandboxID()}
+			r.worker.AfterCreate = func(ctx context.Context, ref stacyvm.Ref) error {
+				mine := claim
+				mine.Sandbox = ref.ID
+				controltest.Update(t, r.store, func(tx store.Tx) error {
+					if err := tx.Idempotency().Abandon(ctx, mine); err != nil {
+						return err
+					}
+					known, err := tx.Idempotency().Begin(ctx, claim)
+					if known != nil {
+						t.Errorf("the claim was not where this test looked: %+v", known)
+					}
+					return err
+				})
+				return failure
+			}
+			made, _, err := r.Create(r.ctx, control.CreateRequest{}, key)
+			if failure == nil && (err != nil || made.State != stacyvm.StateRunning) {
+				t.Errorf("state %s, %v", made.State, err)
+			}
+			controltest.Update(t, r.store, func(tx store.Tx) error {
+				known, err := tx.Idempotency().Begin(r.ctx, store.IdempotencyRecord{Scope: claim.Scope, Key: "k", BodyHash: "other"})
+				if known == nil || known.Done || known.Sandbox != claim.Sandbox {
+					t.Errorf("the other's claim is %+v", known)
+				}
+				return err
+			})
+		})
+	}
+}
+
 func TestFailedCreateWithALostAnswerIsUndone(t *testing.T) {
 	r := newRig(t, nil)
 	r.worker.AfterCreate = func(context.Context, stacyvm.Ref) error {

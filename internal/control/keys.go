@@ -32,7 +32,7 @@ func claim(ctx context.Context, tx store.Tx, key Idempotency, id stacyvm.Sandbox
 	if key.Key == "" {
 		return nil, nil
 	}
-	mine := store.IdempotencyRecord{Scope: key.scope(auth.From(ctx)), Key: key.Key, BodyHash: key.BodyHash, Sandbox: id}
+	mine := key.record(ctx, id)
 	known, err := tx.Idempotency().Begin(ctx, mine)
 	switch {
 	case err != nil || known == nil:
@@ -52,7 +52,7 @@ func claim(ctx context.Context, tx store.Tx, key Idempotency, id stacyvm.Sandbox
 	case err != nil && stacyvm.CodeOf(err) != stacyvm.CodeNotFound:
 		return nil, err
 	case err != nil || first.State == stacyvm.StateError || first.State == stacyvm.StateDestroyed:
-		if err := tx.Idempotency().Abandon(ctx, mine.Scope, mine.Key); err != nil {
+		if err := tx.Idempotency().Abandon(ctx, *known); err != nil {
 			return nil, err
 		}
 		_, err := tx.Idempotency().Begin(ctx, mine)
@@ -63,7 +63,12 @@ func claim(ctx context.Context, tx store.Tx, key Idempotency, id stacyvm.Sandbox
 	return &first, finish(ctx, tx, key, first)
 }
 
-// finish stores the answer to a key.
+// record is the claim of a sandbox's create.
+func (k Idempotency) record(ctx context.Context, id stacyvm.SandboxID) store.IdempotencyRecord {
+	return store.IdempotencyRecord{Scope: k.scope(auth.From(ctx)), Key: k.Key, BodyHash: k.BodyHash, Sandbox: id}
+}
+
+// finish stores the answer to a key, if the key is still claimed for this sandbox. The sandbox runs in any case.
 func finish(ctx context.Context, tx store.Tx, key Idempotency, sandbox stacyvm.Sandbox) error {
 	if key.Key == "" {
 		return nil
@@ -72,12 +77,18 @@ func finish(ctx context.Context, tx store.Tx, key Idempotency, sandbox stacyvm.S
 	if err != nil {
 		return err
 	}
-	return tx.Idempotency().Finish(ctx, key.scope(auth.From(ctx)), key.Key, statusCreated, body)
+	answer := key.record(ctx, sandbox.ID)
+	answer.Status, answer.Body = statusCreated, body
+	if err := tx.Idempotency().Finish(ctx, answer); stacyvm.CodeOf(err) != stacyvm.CodeNotFound {
+		return err
+	}
+	return nil
 }
 
-func abandon(ctx context.Context, tx store.Tx, key Idempotency) error {
+// abandon frees the key that is claimed for a sandbox's create; another sandbox's claim stays.
+func abandon(ctx context.Context, tx store.Tx, key Idempotency, id stacyvm.SandboxID) error {
 	if key.Key == "" {
 		return nil
 	}
-	return tx.Idempotency().Abandon(ctx, key.scope(auth.From(ctx)), key.Key)
+	return tx.Idempotency().Abandon(ctx, key.record(ctx, id))
 }

@@ -247,7 +247,8 @@ func TestPurge(t *testing.T) {
 			return record
 		}
 		known()
-		r.update(func(ctx context.Context, tx store.Tx) error { return tx.Idempotency().Finish(ctx, "s", "k", 201, nil) })
+		claim.Status = 201
+		r.update(func(ctx context.Context, tx store.Tx) error { return tx.Idempotency().Finish(ctx, claim) })
 		time.Sleep(store.KeyLife - time.Second)
 		r.must(r.Purge(r.Context()))
 		if known() == nil {

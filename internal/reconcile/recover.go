@@ -166,6 +166,10 @@ func (m *machine) carryOut(ctx context.Context, t task) error {
 		return nil
 	}
 	if err := m.act(ctx, t); err != nil {
+		if code := stacyvm.CodeOf(err); (code == stacyvm.CodeConflict || code == stacyvm.CodeStaleEpoch) && m.changed(ctx, t) {
+			m.log.Debug("a sandbox changed before recovery came to it", "sandbox", t.id, "action", string(t.action), "error", err)
+			return nil
+		}
 		return err
 	}
 	tenant := ""
@@ -178,6 +182,26 @@ func (m *machine) carryOut(ctx context.Context, t task) error {
 	return m.store.Update(ctx, func(tx store.Tx) error {
 		return tx.Events().Append(ctx, []stacyvm.Notice{acted(t.id, tenant, string(t.action))})
 	})
+}
+
+// changed reports whether the sandbox's row is no longer the one that the decision was made for: its create was confirmed, or
+// somebody destroyed it.
+func (m *machine) changed(ctx context.Context, t task) bool {
+	var current *stacyvm.Sandbox
+	err := m.store.View(ctx, func(tx store.Tx) error {
+		row, err := tx.Sandboxes().Get(ctx, t.id)
+		if err == nil {
+			current = &row
+		}
+		return err
+	})
+	switch {
+	case err != nil && stacyvm.CodeOf(err) != stacyvm.CodeNotFound:
+		return false
+	case current == nil || t.row == nil:
+		return (current == nil) != (t.row == nil)
+	}
+	return current.State != t.row.State || current.Desired != t.row.Desired || current.Fence != t.row.Fence
 }
 
 // acted tells of something that was done without being asked for. The states that it led to tell of themselves.

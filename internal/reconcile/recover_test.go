@@ -2,7 +2,9 @@ package reconcile
 
 import (
 	"context"
+	"log/slog"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -268,4 +270,45 @@ func TestWarnTouchesNothing(t *testing.T) {
 			return nil
 		}))
 	})
+}
+
+// TestRecoverMeetsAChange: a row that changed between the comparison and the action is nothing to warn of, and nothing was done
+// that could be told.
+func TestRecoverMeetsAChange(t *testing.T) {
+	for name, change := range map[string]struct {
+		before, after stacyvm.State
+		runtime       func(*worker.Runtime)
+	}{
+		"a create that was just confirmed":  {stacyvm.StateCreating, stacyvm.StateRunning, nil},
+		"a lost one that was just buried":   {stacyvm.StateRunning, stacyvm.StateDestroyed, func(r *worker.Runtime) { r.Healthy, r.Reason = false, "dead" }},
+		"a failed one that was just buried": {stacyvm.StateUnhealthy, stacyvm.StateDestroyed, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(r *rig) {
+				var log strings.Builder
+				r.Reconciler = New(Config{
+					Store: r.store, Worker: r.machine, Self: self, Session: "now", Hostname: "host",
+					Logger: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelWarn})),
+				})
+				row := r.sandbox(in(change.before))
+				r.runtime(row, change.runtime)
+				r.machine.BeforeInventory = func(context.Context) error {
+					r.update(func(ctx context.Context, tx store.Tx) error {
+						_, err := tx.Sandboxes().Apply(ctx, row.ID, row.Fence, store.Change{State: change.after})
+						return err
+					})
+					return nil
+				}
+				r.recover()
+				if log.Len() > 0 {
+					t.Errorf("it warns: %s", log.String())
+				}
+				for _, told := range r.told(row.ID) {
+					if strings.HasPrefix(told, string(stacyvm.KindReconcile)) {
+						t.Errorf("it tells of %q", told)
+					}
+				}
+			})
+		})
+	}
 }

@@ -7,12 +7,8 @@ import (
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
 
-const (
-	// KeyLife is how long an answer is kept for repeats of its request.
-	KeyLife = 24 * time.Hour
-	// ClaimTTL is how long a claim without an answer holds its key: longer than any create and the undoing of it.
-	ClaimTTL = 5 * time.Minute
-)
+// KeyLife is how long an answer is kept for repeats of its request.
+const KeyLife = 24 * time.Hour
 
 // idempotency implements Idempotency.
 type idempotency struct{ *tx }
@@ -29,8 +25,8 @@ func (t idempotency) Begin(ctx context.Context, claim IdempotencyRecord) (*Idemp
 		INSERT INTO idempotency_keys AS k (`+keyFields+`, created_us) VALUES ($1, $2, $3, $4, FALSE, 0, NULL, $5)
 		ON CONFLICT (scope, request_key) DO UPDATE SET body_hash = excluded.body_hash, sandbox_id = excluded.sandbox_id,
 			done = FALSE, status = 0, body = NULL, created_us = excluded.created_us
-		WHERE k.created_us <= $6 OR (NOT k.done AND k.created_us <= $7)`,
-		claim.Scope, claim.Key, claim.BodyHash, string(claim.Sandbox), now, now-KeyLife.Microseconds(), now-ClaimTTL.Microseconds())
+		WHERE k.created_us <= $6`,
+		claim.Scope, claim.Key, claim.BodyHash, string(claim.Sandbox), now, now-KeyLife.Microseconds())
 	if err != nil || changed > 0 {
 		return nil, err
 	}
@@ -48,9 +44,11 @@ func (t idempotency) Begin(ctx context.Context, claim IdempotencyRecord) (*Idemp
 }
 
 // Finish implements Idempotency.
-func (t idempotency) Finish(ctx context.Context, scope, key string, status int, body []byte) error {
-	changed, err := t.exec(ctx, `UPDATE idempotency_keys SET done = TRUE, status = $3, body = $4 WHERE scope = $1 AND request_key = $2`,
-		scope, key, int64(status), body)
+func (t idempotency) Finish(ctx context.Context, claim IdempotencyRecord) error {
+	changed, err := t.exec(ctx, `
+		UPDATE idempotency_keys SET done = TRUE, status = $4, body = $5
+		WHERE scope = $1 AND request_key = $2 AND sandbox_id = $3`,
+		claim.Scope, claim.Key, string(claim.Sandbox), int64(claim.Status), claim.Body)
 	if err == nil && changed == 0 {
 		return stacyvm.Errorf(stacyvm.CodeNotFound, "the key is not claimed")
 	}
@@ -58,8 +56,9 @@ func (t idempotency) Finish(ctx context.Context, scope, key string, status int, 
 }
 
 // Abandon implements Idempotency.
-func (t idempotency) Abandon(ctx context.Context, scope, key string) error {
-	_, err := t.exec(ctx, `DELETE FROM idempotency_keys WHERE scope = $1 AND request_key = $2 AND NOT done`, scope, key)
+func (t idempotency) Abandon(ctx context.Context, claim IdempotencyRecord) error {
+	_, err := t.exec(ctx, `DELETE FROM idempotency_keys WHERE scope = $1 AND request_key = $2 AND sandbox_id = $3 AND NOT done`,
+		claim.Scope, claim.Key, string(claim.Sandbox))
 	return err
 }
 
