@@ -2,16 +2,11 @@ package api
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
-	"fmt"
 	"net/http"
 	"reflect"
-	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
 
-	"github.com/stacyvm/stacyvm/internal/auth"
 	"github.com/stacyvm/stacyvm/internal/control"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
@@ -30,7 +25,10 @@ type written struct {
 	Body func(huma.Context)
 }
 
-const tagExec = "exec"
+const (
+	tagExec   = "exec"
+	execRoute = "POST /sandboxes/{id}/exec"
+)
 
 func (a *api) execRoutes() {
 	a.execSchema, a.messageSchema = a.schema(reflect.TypeFor[Exec]()), a.schema(reflect.TypeFor[Message]())
@@ -62,12 +60,11 @@ func (a *api) exec(ctx context.Context, in *execInput) (*written, error) {
 	if err != nil {
 		return nil, err
 	}
-	replayed, err := a.nameByKey(ctx, in, &request)
-	if err != nil {
-		return nil, err
+	if in.Key != "" {
+		request.Key = control.Idempotency{Key: in.Key, Route: execRoute, BodyHash: hashOf(in.Body.Launch)}
 	}
 	if in.Body.Stream {
-		return a.execStream(ctx, in.sandbox(), request, binary, replayed)
+		return a.execStream(ctx, in.sandbox(), request, binary)
 	}
 	result, err := a.Service.Exec(ctx, in.sandbox(), request)
 	if err != nil {
@@ -77,7 +74,7 @@ func (a *api) exec(ctx context.Context, in *execInput) (*written, error) {
 		return nil, a.timedOut(ctx, in.ID, result)
 	}
 	return &written{func(c huma.Context) {
-		setProcess(c.SetHeader, result.Process.ID, replayed)
+		setProcess(c.SetHeader, result.Process.ID, result.Process.Replayed)
 		c.SetHeader("Content-Type", "application/json")
 		c.SetStatus(http.StatusOK)
 		_ = jsonFormat.Marshal(c.BodyWriter(), resultOf(result, binary)) // a client that left is not told
@@ -98,40 +95,9 @@ func (a *api) timedOut(ctx context.Context, sandbox string, result control.ExecR
 	return e
 }
 
-// nameByKey makes the process's name from the idempotency key and the body, so that the guest finds the first process
-// instead of starting another. It reports whether that one was there.
-func (a *api) nameByKey(ctx context.Context, in *execInput, request *control.ExecRequest) (replayed bool, err error) {
-	if in.Key == "" {
-		return false, nil
-	}
-	if len(in.Key) > 255 || strings.ContainsFunc(in.Key, func(r rune) bool { return r < '!' || r > '~' }) {
-		return false, stacyvm.Invalid("Idempotency-Key", "must be 1 to 255 visible ASCII characters")
-	}
-	if request.ProcessID != "" {
-		return false, stacyvm.Invalid("Idempotency-Key", "cannot go together with id, which does the same")
-	}
-	caller := auth.From(ctx)
-	sum := sha256.Sum256(fmt.Appendf(nil, "%q %q %q", caller.Tenant, caller.Subject, in.Key))
-	prefix := "k-" + hex.EncodeToString(sum[:16]) + "-"
-	request.ProcessID = prefix + hashOf(in.Body.Launch)[:16]
-	processes, err := a.Service.Processes(ctx, in.sandbox())
-	if err != nil {
-		return false, err
-	}
-	for _, process := range processes {
-		switch {
-		case process.ID == request.ProcessID:
-			return true, nil
-		case strings.HasPrefix(process.ID, prefix):
-			return false, stacyvm.Errorf(stacyvm.CodeKeyReused, "Idempotency-Key: it came before with another body")
-		}
-	}
-	return false, nil
-}
-
 // execStream starts the command and answers with its output. The first event comes before the answer begins, so that a
 // start that fails is an ordinary error answer.
-func (a *api) execStream(ctx context.Context, id stacyvm.SandboxID, request control.ExecRequest, binary, replayed bool) (*written, error) {
+func (a *api) execStream(ctx context.Context, id stacyvm.SandboxID, request control.ExecRequest, binary bool) (*written, error) {
 	output, err := a.Service.Run(ctx, id, request)
 	if err != nil {
 		return nil, err
@@ -144,7 +110,7 @@ func (a *api) execStream(ctx context.Context, id stacyvm.SandboxID, request cont
 	return &written{func(c huma.Context) {
 		defer output.Close()
 		if first.Started != nil {
-			setProcess(c.SetHeader, first.Started.ID, replayed)
+			setProcess(c.SetHeader, first.Started.ID, first.Started.Replayed)
 		}
 		s := a.newLines(c, newFramer(binary, false))
 		s.timeout = "exec timeout: " + string(id)

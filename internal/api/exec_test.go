@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/stacyvm/stacyvm/internal/api"
@@ -101,6 +102,42 @@ func TestExecRunsOnceUnderOneKey(t *testing.T) {
 	refused := f.do("POST", "/api/v1/sandboxes/"+id+"/exec", `{"command":"echo other"}`, "Idempotency-Key", "key-1", "X-User-ID", "ada")
 	if code, _ := refused.refusal(t); refused.StatusCode != http.StatusUnprocessableEntity || code != "KEY_REUSED" {
 		t.Errorf("other body: %d %s", refused.StatusCode, refused.text)
+	}
+}
+
+// TestExecsRaceForOneKey: of requests with one key that come at once, one body's command runs, once. Its requests get its output, one
+// of them as the first, and the others are refused.
+func TestExecsRaceForOneKey(t *testing.T) {
+	f := start(t, nil, nil)
+	id := f.spawn().ID
+	for round := range 10 {
+		key := fmt.Sprint("key-", round)
+		answers := make([]response, 8)
+		var asking sync.WaitGroup
+		for i := range answers {
+			asking.Go(func() {
+				body := fmt.Sprintf(`{"command":"echo %d >> ran-%d; cat ran-%d","stream":%v}`, i%2, round, round, i%4 > 1)
+				answers[i] = f.do("POST", "/api/v1/sandboxes/"+id+"/exec", body, "Idempotency-Key", key)
+			})
+		}
+		asking.Wait()
+		firsts, refused, bodies := 0, 0, map[int]bool{}
+		for i, r := range answers {
+			switch {
+			case r.StatusCode == http.StatusUnprocessableEntity:
+				refused++
+				continue
+			case r.StatusCode != http.StatusOK:
+				t.Fatalf("%d %s", r.StatusCode, r.text)
+			case r.Header.Get("Idempotent-Replayed") == "":
+				firsts++
+			}
+			bodies[i%2] = true
+		}
+		result, _ := f.exec(id, map[string]any{"command": fmt.Sprintf("cat ran-%d", round)})
+		if firsts != 1 || len(bodies) != 1 || refused != 4 || len(result.Stdout) != 2 {
+			t.Errorf("%d were the first, %d refused, %d commands were answered; it ran as %q", firsts, refused, len(bodies), result.Stdout)
+		}
 	}
 }
 

@@ -34,6 +34,7 @@ func (s *Service) command(request ExecRequest) (stacyvm.Command, error) {
 		ProcessID: or(request.ProcessID, "p-"+strings.ToLower(rand.Text())),
 		Argv:      argv,
 		Label:     label,
+		Tag:       request.Key.tag(),
 		Env:       request.Env,
 		Workdir:   request.Workdir,
 		User:      request.User,

@@ -97,7 +97,15 @@ func (s *Service) run(ctx context.Context, id stacyvm.SandboxID, request ExecReq
 		if err != nil {
 			return nil, err
 		}
-		return opened(client.Run(ctx, command)) // the same id again finds the first process
+		stream, err := client.Run(ctx, command) // the same id again finds the first process
+		if err != nil {
+			return nil, err
+		}
+		if err := identify(stream.Started(), command); err != nil {
+			_ = stream.Close() // the error before is the one to tell
+			return nil, err
+		}
+		return stream, nil
 	}
 	if len(request.Input) > 0 {
 		f.feed = func(ctx context.Context) { s.feed(ctx, id, command.ProcessID, request.Input) }
@@ -126,6 +134,9 @@ func (s *Service) run(ctx context.Context, id stacyvm.SandboxID, request ExecReq
 func (s *Service) admitExec(ctx context.Context, id stacyvm.SandboxID, request ExecRequest) (stacyvm.Command, stacyvm.Sandbox, error) {
 	unknown := stacyvm.Sandbox{ID: id}
 	if err := authorise(ctx, scopeExec); err != nil {
+		return stacyvm.Command{}, unknown, err
+	}
+	if err := request.nameByKey(ctx); err != nil {
 		return stacyvm.Command{}, unknown, err
 	}
 	command, err := s.command(request)
@@ -190,8 +201,10 @@ func (s *Service) Start(ctx context.Context, id stacyvm.SandboxID, request ExecR
 	}
 	began := time.Now()
 	_, err = s.ask(ctx, id, guest.ScopeExec, func(client *guest.Client) error {
-		process, err = client.Start(ctx, command)
-		return err
+		if process, err = client.Start(ctx, command); err != nil {
+			return err
+		}
+		return identify(&process, command)
 	})
 	if err := s.audited(ctx, "exec", sandbox, shown(command), err); err != nil {
 		return process, err

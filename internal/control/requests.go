@@ -24,7 +24,7 @@ type CreateRequest struct {
 	Selector    map[string]string // labels that the worker must have
 }
 
-// Idempotency makes a create repeatable. The zero value turns it off.
+// Idempotency makes a create or an exec repeatable. The zero value turns it off.
 type Idempotency struct {
 	Key      string // 1-255 visible ASCII characters
 	Route    string
@@ -35,16 +35,18 @@ type Idempotency struct {
 // Command with Args untouched.
 type ExecRequest struct {
 	ProcessID string
-	Command   string
-	Args      []string
-	Mode      string
-	Env       map[string]string
-	Workdir   string
-	User      string
-	Timeout   *time.Duration // nil: the default
-	Terminal  *stacyvm.Terminal
-	Stdin     bool
-	Lossless  bool
+	// Key makes a repeat find the first request's process instead of running the command twice. It excludes ProcessID.
+	Key      Idempotency
+	Command  string
+	Args     []string
+	Mode     string
+	Env      map[string]string
+	Workdir  string
+	User     string
+	Timeout  *time.Duration // nil: the default
+	Terminal *stacyvm.Terminal
+	Stdin    bool
+	Lossless bool
 	// Input is given to the command and then closed. It excludes Stdin.
 	Input []byte
 }

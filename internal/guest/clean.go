@@ -13,6 +13,7 @@ import (
 
 const (
 	maxName = 64       // bytes of an id or a user
+	maxTag  = 128      // bytes of a tag
 	maxText = 4096     // bytes of a path, an argument or a label
 	maxArgv = 64 << 10 // bytes of all arguments that are shown
 )
@@ -76,6 +77,7 @@ func process(p *guestv1.Process, id string) stacyvm.Process {
 		PID:       max(p.GetPid(), 0),
 		Argv:      arguments(p.GetArgv()),
 		Label:     text(p.GetLabel(), maxText),
+		Tag:       text(p.GetTag(), maxTag),
 		Workdir:   text(p.GetWorkdir(), maxText),
 		User:      text(p.GetUser(), maxName),
 		Terminal:  p.GetTerminal(),

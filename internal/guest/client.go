@@ -138,7 +138,7 @@ func startRequest(command stacyvm.Command) *guestv1.StartRequest {
 	return &guestv1.StartRequest{
 		Id: command.ProcessID, Argv: command.Argv, Env: command.Env, Workdir: command.Workdir, User: command.User,
 		TimeoutMs: wholeMilliseconds(command.Timeout), Terminal: window(command.Terminal), Stdin: command.Stdin,
-		Lossless: command.Lossless, Label: command.Label,
+		Lossless: command.Lossless, Label: command.Label, Tag: command.Tag,
 	}
 }
 

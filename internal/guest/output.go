@@ -87,6 +87,14 @@ func (o *Output) pump(ctx context.Context, stream *receiver, at place, follow bo
 	}
 }
 
+// Started is the process as the first event described it; nil when another event came first, or Next has been called.
+func (o *Output) Started() *stacyvm.Process {
+	if o.first == nil {
+		return nil
+	}
+	return o.first.Started
+}
+
 // Next gives the next event; its Data is good until the next call. io.EOF comes after the exit event, or at the end of
 // what is there when the caller did not want to follow. When ctx ends first, the event that comes next is not lost.
 // CodeUnavailable: the connection broke, or the guest broke the protocol; attach again.

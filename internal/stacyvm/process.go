@@ -17,6 +17,7 @@ type Command struct {
 	ProcessID string // chosen by the caller to make a retry idempotent; empty: the guest chooses
 	Argv      []string
 	Label     string // shown in lists and logs in place of Argv
+	Tag       string // kept with the process: see Process.Tag
 	Env       map[string]string
 	Workdir   string
 	User      string        // name or uid, alone or with :group or :gid; empty: the image's
@@ -35,6 +36,8 @@ type Process struct {
 	PID       int64 // inside the sandbox; 0: it could not be started
 	Argv      []string
 	Label     string
+	Tag       string // of the command that started it: a repeat with the same ProcessID finds the first one's
+	Replayed  bool   // an earlier request with the same key had started it
 	Workdir   string
 	User      string
 	Terminal  bool

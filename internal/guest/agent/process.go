@@ -60,7 +60,7 @@ type process struct {
 // about is what lists show, cut to a bounded size.
 type about struct {
 	argv          []string
-	label         string
+	label, tag    string
 	workdir, user string
 }
 
@@ -157,7 +157,7 @@ func (p *process) report() *guestv1.Exit {
 // describe gives the process as it is now.
 func (p *process) describe() *guestv1.Process {
 	description := &guestv1.Process{
-		Id: p.id, Argv: p.about.argv, Label: p.about.label, Workdir: p.about.workdir, User: p.about.user,
+		Id: p.id, Argv: p.about.argv, Label: p.about.label, Tag: p.about.tag, Workdir: p.about.workdir, User: p.about.user,
 		Terminal: p.terminal != nil, Lossless: p.lossless, StartedUs: p.started.UnixMicro(),
 		Exit: p.report(), Stdout: p.stdout.ring.state(), Stderr: p.stderr.ring.state(),
 	}

@@ -18,6 +18,7 @@ const (
 	// mostShown bounds what lists say of a command.
 	mostShown = 1 << 10
 	mostInput = 1 << 20
+	mostTag   = 128
 	// lastSignal is the kernel's highest number.
 	lastSignal = 64
 )
@@ -143,6 +144,9 @@ func check(req *guestv1.StartRequest) error {
 	if req.Id != "" && !validID.MatchString(req.Id) {
 		return invalid("id: must be 1 to 64 letters, digits, _ or -")
 	}
+	if len(req.Tag) > mostTag {
+		return invalid("tag: more than 128 bytes")
+	}
 	if len(req.Argv) == 0 {
 		return invalid("argv: must not be empty")
 	}
@@ -170,7 +174,7 @@ func (a *Agent) newProcess(id string, req *guestv1.StartRequest) *process {
 	dead := make(chan struct{})
 	p := &process{
 		id: id, started: time.Now(), lossless: req.Lossless, input: newInput(dead),
-		about: about{argv: shown(req.Argv), label: cut(req.Label, mostShown), workdir: cut(req.Workdir, mostShown), user: cut(req.User, mostShown)},
+		about: about{argv: shown(req.Argv), label: cut(req.Label, mostShown), tag: req.Tag, workdir: cut(req.Workdir, mostShown), user: cut(req.User, mostShown)},
 		ready: make(chan struct{}), dead: dead, exited: make(chan struct{}),
 	}
 	limits := ringLimits{memory: a.ringBytes, spill: a.spillBytes, dir: a.config.SpillDir}

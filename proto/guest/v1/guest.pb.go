@@ -151,7 +151,9 @@ type StartRequest struct {
 	RingBytes  uint64 `protobuf:"varint,10,opt,name=ring_bytes,json=ringBytes,proto3" json:"ring_bytes,omitempty"`    // memory per stream; 0: the guest's default (1 MiB)
 	SpillBytes uint64 `protobuf:"varint,11,opt,name=spill_bytes,json=spillBytes,proto3" json:"spill_bytes,omitempty"` // file per stream; 0: the guest's default
 	// Shown in lists in place of argv (for a shell command its text).
-	Label         string `protobuf:"bytes,12,opt,name=label,proto3" json:"label,omitempty"`
+	Label string `protobuf:"bytes,12,opt,name=label,proto3" json:"label,omitempty"`
+	// Kept with the process and given back, at most 128 bytes: who started it knows it by this.
+	Tag           string `protobuf:"bytes,13,opt,name=tag,proto3" json:"tag,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -270,6 +272,13 @@ func (x *StartRequest) GetLabel() string {
 	return ""
 }
 
+func (x *StartRequest) GetTag() string {
+	if x != nil {
+		return x.Tag
+	}
+	return ""
+}
+
 type StartResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Process       *Process               `protobuf:"bytes,1,opt,name=process,proto3" json:"process,omitempty"`
@@ -330,6 +339,7 @@ type Process struct {
 	Stdout        *StreamState           `protobuf:"bytes,12,opt,name=stdout,proto3" json:"stdout,omitempty"`
 	Stderr        *StreamState           `protobuf:"bytes,13,opt,name=stderr,proto3" json:"stderr,omitempty"`
 	Exit          *Exit                  `protobuf:"bytes,14,opt,name=exit,proto3" json:"exit,omitempty"` // unset while it runs
+	Tag           string                 `protobuf:"bytes,15,opt,name=tag,proto3" json:"tag,omitempty"`   // of the request that started it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -460,6 +470,13 @@ func (x *Process) GetExit() *Exit {
 		return x.Exit
 	}
 	return nil
+}
+
+func (x *Process) GetTag() string {
+	if x != nil {
+		return x.Tag
+	}
+	return ""
 }
 
 type StreamState struct {
@@ -2989,7 +3006,7 @@ const file_guest_v1_guest_proto_rawDesc = "" +
 	"\x14guest/v1/guest.proto\x12\x10stacyvm.guest.v1\"2\n" +
 	"\bTerminal\x12\x12\n" +
 	"\x04rows\x18\x01 \x01(\rR\x04rows\x12\x12\n" +
-	"\x04cols\x18\x02 \x01(\rR\x04cols\"\xb2\x03\n" +
+	"\x04cols\x18\x02 \x01(\rR\x04cols\"\xc4\x03\n" +
 	"\fStartRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04argv\x18\x02 \x03(\tR\x04argv\x129\n" +
@@ -3006,12 +3023,13 @@ const file_guest_v1_guest_proto_rawDesc = "" +
 	" \x01(\x04R\tringBytes\x12\x1f\n" +
 	"\vspill_bytes\x18\v \x01(\x04R\n" +
 	"spillBytes\x12\x14\n" +
-	"\x05label\x18\f \x01(\tR\x05label\x1a6\n" +
+	"\x05label\x18\f \x01(\tR\x05label\x12\x10\n" +
+	"\x03tag\x18\r \x01(\tR\x03tag\x1a6\n" +
 	"\bEnvEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"D\n" +
 	"\rStartResponse\x123\n" +
-	"\aprocess\x18\x01 \x01(\v2\x19.stacyvm.guest.v1.ProcessR\aprocess\"\xae\x03\n" +
+	"\aprocess\x18\x01 \x01(\v2\x19.stacyvm.guest.v1.ProcessR\aprocess\"\xc0\x03\n" +
 	"\aProcess\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x10\n" +
 	"\x03pid\x18\x02 \x01(\x03R\x03pid\x12\x12\n" +
@@ -3029,7 +3047,8 @@ const file_guest_v1_guest_proto_rawDesc = "" +
 	"\bended_us\x18\v \x01(\x03R\aendedUs\x125\n" +
 	"\x06stdout\x18\f \x01(\v2\x1d.stacyvm.guest.v1.StreamStateR\x06stdout\x125\n" +
 	"\x06stderr\x18\r \x01(\v2\x1d.stacyvm.guest.v1.StreamStateR\x06stderr\x12*\n" +
-	"\x04exit\x18\x0e \x01(\v2\x16.stacyvm.guest.v1.ExitR\x04exit\"9\n" +
+	"\x04exit\x18\x0e \x01(\v2\x16.stacyvm.guest.v1.ExitR\x04exit\x12\x10\n" +
+	"\x03tag\x18\x0f \x01(\tR\x03tag\"9\n" +
 	"\vStreamState\x12\x14\n" +
 	"\x05bytes\x18\x01 \x01(\x04R\x05bytes\x12\x14\n" +
 	"\x05first\x18\x02 \x01(\x04R\x05first\"\xb9\x02\n" +
