@@ -115,7 +115,7 @@ func (c *Client) process(ctx context.Context, sandbox, process string, query url
 	return answer, err
 }
 
-// Signal sends a signal such as "TERM" to the process's whole group.
+// Signal sends a signal such as "TERM" to the process's whole group. "KILL" ends everything that the process started.
 func (c *Client) Signal(ctx context.Context, sandbox, process, signal string) error {
 	return c.call(ctx, request{method: http.MethodPost, path: pathOf("sandboxes", sandbox, "processes", process, "signal"),
 		body: map[string]string{"signal": signal}, patient: true}, nil)

@@ -46,6 +46,9 @@ func run() error {
 	unix.Umask(0o022)
 	saveMemory()
 	keepRunning()
+	if err := withholdCapabilities(); err != nil {
+		return err
+	}
 	host, err := connection(hostDescriptor)
 	if err != nil {
 		return err

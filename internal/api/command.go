@@ -19,7 +19,7 @@ type Launch struct {
 	Env      map[string]string `json:"env,omitempty"`
 	Workdir  string            `json:"workdir,omitempty" doc:"Absolute; the image's when empty, or /workspace."`
 	User     string            `json:"user,omitempty" doc:"Name or uid, alone or with :group or :gid; the image's when empty, or root."`
-	Timeout  string            `json:"timeout,omitempty" doc:"Duration; at its end the whole process group is killed." example:"30s"`
+	Timeout  string            `json:"timeout,omitempty" doc:"Duration; at its end the command is killed, with everything that it started." example:"30s"`
 	Terminal *Terminal         `json:"pty,omitempty" doc:"Run on a terminal of this size; everything comes over stdout then."`
 	Stdin    bool              `json:"stdin,omitempty" doc:"Keep standard input open."`
 	Lossless *bool             `json:"lossless,omitempty" doc:"Unread output blocks the process instead of being dropped. Default: true where this request reads the output, false where the process is left alone."`

@@ -126,7 +126,7 @@ func (a *api) processRoutes() {
 	register(a, route{method: http.MethodPost, path: one + "/input", id: "input", tag: tagProcesses, maxBody: maxInputBody,
 		summary: "Write to standard input and wait until the process's pipe took it", errors: []int{404, 409, 413}}, a.input)
 	register(a, route{method: http.MethodPost, path: one + "/signal", id: "signal", tag: tagProcesses,
-		summary: "Send a signal to the process's whole group", errors: []int{404, 409}}, a.signal)
+		summary: "Send a signal to the process's whole group, or end with KILL everything that it started", errors: []int{404, 409}}, a.signal)
 	register(a, route{method: http.MethodPost, path: one + "/resize", id: "resize", tag: tagProcesses,
 		summary: "Change the window of a process that has a terminal", errors: []int{404, 409}}, a.resize)
 }

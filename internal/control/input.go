@@ -52,7 +52,7 @@ func (s *Service) feed(ctx context.Context, id stacyvm.SandboxID, process string
 	}
 }
 
-// Signal sends a signal to a process's whole group. CodeInvalid: no such signal; CodeConflict: it has ended.
+// Signal sends a signal to a process's whole group; KILL ends everything that the process started. CodeInvalid: no such signal; CodeConflict: it has ended.
 func (s *Service) Signal(ctx context.Context, id stacyvm.SandboxID, process string, signal int) error {
 	sandbox := stacyvm.Sandbox{ID: id}
 	err := s.admitProcess(ctx, id, process, scopeExec)

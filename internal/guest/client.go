@@ -122,7 +122,7 @@ func (c *Client) Input(ctx context.Context, process string, data []byte, offset 
 	return answer.GetReceived(), err
 }
 
-// Signal signals a process's whole group. CodeConflict: it has ended; CodeNotFound: no such process.
+// Signal signals a process's whole group; SIGKILL ends everything that the process started. CodeConflict: it has ended; CodeNotFound: no such process.
 func (c *Client) Signal(ctx context.Context, process string, signal int) error {
 	_, err := ask(ctx, c.processes.Signal, &guestv1.SignalRequest{Id: process, Signal: int32(signal)}) // 1-64
 	return err

@@ -102,3 +102,27 @@ func TestGuestKillsItsFirstProcess(t *testing.T) {
 		return err == nil && result.Stdout == "alive\n"
 	})
 }
+
+// TestKillReachesDaemons: a time limit ends what lost its parents and dropped its environment, a command that ended leaves what it left
+// on purpose, and no command gets what the guest program tells them by.
+func TestKillReachesDaemons(t *testing.T) {
+	s := start(t)
+	sandbox := s.spawn(client.SpawnRequest{})
+	const daemon = `(env -i setsid sh -c 'exec 0<&- 1>&- 2>&-; sleep 1001 & exit' &); (setsid timeout 1000 sleep 1001 &); sleep 1000`
+	for _, user := range []string{"root", "nobody"} {
+		s.shell(sandbox.ID, "nohup sleep 1002 >/dev/null 2>&1 &")
+		_, err := s.Exec(t.Context(), sandbox.ID, client.ExecRequest{Command: daemon, User: user, Timeout: "1s"})
+		if code := client.CodeOf(err); code != client.CodeTimeout {
+			t.Errorf("as %s: %v", user, err)
+		}
+		if left := s.shell(sandbox.ID, "pgrep -c -f '[s]leep 1001' || true"); left != "0\n" {
+			t.Errorf("as %s: left %s", user, left)
+		}
+	}
+	if left := s.shell(sandbox.ID, "pgrep -c -f '[s]leep 1002'; ps -eo stat | grep -c ^Z || true"); left != "2\n0\n" {
+		t.Errorf("left on purpose, and dead: %q", left)
+	}
+	if held := s.shell(sandbox.ID, "unshare --uts true 2>/dev/null || echo refused"); held != "refused\n" {
+		t.Errorf("a command may make namespaces: %q", held)
+	}
+}

@@ -31,6 +31,10 @@ var capabilities = []string{
 	"CAP_SYS_CHROOT",
 }
 
+// guestCapabilities are what process 1 begins with besides. It gives each command a UTS namespace, by which it finds the command's
+// descendants, and takes both from its bounding set first, so that no command inherits them.
+var guestCapabilities = append([]string{"CAP_SYS_ADMIN", "CAP_SETPCAP"}, capabilities...)
+
 // request translates a spec for the launcher.
 func (e *Engine) request(spec engine.Spec) (*wire.Create, error) {
 	if err := check(spec.Root); err != nil {
@@ -71,7 +75,7 @@ func (e *Engine) oci(spec engine.Spec) *specs.Spec {
 			Env:             []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"},
 			NoNewPrivileges: true,
 			Capabilities: &specs.LinuxCapabilities{
-				Bounding: capabilities, Effective: capabilities, Permitted: capabilities,
+				Bounding: guestCapabilities, Effective: guestCapabilities, Permitted: guestCapabilities,
 			},
 			Rlimits: []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Hard: openFiles, Soft: openFiles}},
 		},

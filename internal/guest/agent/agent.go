@@ -49,6 +49,7 @@ type Agent struct {
 	spillBytes uint64
 	bootID     string
 	began      time.Time
+	ownMark    string // see descendants
 
 	secret  atomic.Pointer[digest]
 	handler http.Handler
@@ -75,8 +76,9 @@ func New(config Config, boot guest.Boot) (*Agent, error) {
 		return nil, err
 	}
 	a := &Agent{
-		config: config, env: maps.Clone(boot.Env), bootID: rand.Text(), began: time.Now(),
-		user: imageUser(boot.User), workdir: imageWorkdir(boot.Workdir), ringBytes: defaultRing, spillBytes: defaultSpill, table: newTable(), stop: make(chan struct{}),
+		config: config, env: maps.Clone(boot.Env), bootID: rand.Text(), began: time.Now(), ownMark: ownMark(),
+		user: imageUser(boot.User), workdir: imageWorkdir(boot.Workdir),
+		ringBytes: defaultRing, spillBytes: defaultSpill, table: newTable(), stop: make(chan struct{}),
 	}
 	if boot.RingBytes > 0 {
 		a.ringBytes = boot.RingBytes
@@ -108,8 +110,8 @@ func New(config Config, boot guest.Boot) (*Agent, error) {
 // Handler serves all services; every request must carry `authorization: Bearer <secret>`.
 func (a *Agent) Handler() http.Handler { return a.handler }
 
-// Close ends the requests, kills all process groups, waits for them and removes the spill directory. A process that left
-// its group, and cannot be told from others therefore, goes on without its output being read.
+// Close ends the requests, kills all processes with their descendants, waits for them and removes the spill directory. What an ended
+// process left behind outside its group, and cannot be told from others therefore, goes on without its output being read.
 func (a *Agent) Close() error {
 	a.mu.Lock()
 	if a.closed {
@@ -121,10 +123,12 @@ func (a *Agent) Close() error {
 	a.cancel()
 	processes := a.table.close()
 	var problems []error
+	var killing sync.WaitGroup
 	for _, p := range processes {
 		<-p.ready
-		p.kill()
+		killing.Go(p.killLeft)
 	}
+	killing.Wait()
 	problems = append(problems, waitDead(processes))
 	close(a.stop)
 	for _, p := range processes {

@@ -37,6 +37,7 @@ type process struct {
 	stderr   *stream // ends at once when there is a terminal
 	input    *input
 	terminal *os.File    // our side; nil: pipes
+	ownMark  string      // see descendants
 	timer    *time.Timer // ends it; nil: no timeout
 	bell     bell        // rung when there is something new for readers
 
@@ -45,6 +46,8 @@ type process struct {
 	exited chan struct{} // closed when its exit is known
 
 	memory, disk int64 // what its output takes, as the table knows
+
+	kills sync.WaitGroup // those that go on; none begins once collected is set
 
 	mu        sync.Mutex
 	pid       int
@@ -80,6 +83,7 @@ func (p *process) collect() {
 // holds them.
 func (p *process) finish(stop <-chan struct{}) {
 	<-p.dead
+	p.kills.Wait()
 	if p.timer != nil {
 		p.timer.Stop()
 	}
@@ -172,56 +176,65 @@ func (p *process) describe() *guestv1.Process {
 	return description
 }
 
-// signal goes to the process's group. On a terminal it also goes to the foreground group, as a key would.
+var errEnded = connect.NewError(connect.CodeFailedPrecondition, errors.New("the process has ended"))
+
+// signal goes to the process's group. On a terminal it also goes to the foreground group, as a key would. SIGKILL ends everything
+// that the process started, and signal returns when it has.
 func (p *process) signal(number syscall.Signal) error {
+	if number == unix.SIGKILL {
+		return p.kill(func() {})
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.pid == 0 || p.collected {
-		return connect.NewError(connect.CodeFailedPrecondition, errors.New("the process has ended"))
+		return errEnded
 	}
-	var others []int
+	foreground := 0
 	if p.terminal != nil {
-		others = p.terminalGroups(number)
+		foreground = p.foregroundGroup()
 	}
 	if err := unix.Kill(-p.pid, number); err != nil {
 		return connect.NewError(connect.CodeFailedPrecondition, fmt.Errorf("signal the process: %w", err))
 	}
-	for _, group := range others { // after a shell, so that it does not see its jobs end
-		_ = unix.Kill(-group, number)
+	if foreground != 0 { // after a shell, so that it does not see its job end
+		_ = unix.Kill(-foreground, number)
 	}
 	return nil
 }
 
-// kill ends the whole group. It also reaches what an ended process left behind in its group.
-func (p *process) kill() {
-	if p.signal(unix.SIGKILL) == nil {
+// kill ends the process with all its descendants. The exit is reported after that.
+func (p *process) kill(begin func()) error {
+	p.mu.Lock()
+	if p.pid == 0 || p.collected {
+		p.mu.Unlock()
+		return errEnded
+	}
+	begin()
+	p.kills.Add(1)
+	defer p.kills.Done()
+	all := newDescendants(p.pid, false, p.ownMark)
+	p.mu.Unlock() // collecting the process waits for nobody
+	all.kill()
+	return nil
+}
+
+// killLeft also ends what an ended process left behind in its group and its session.
+func (p *process) killLeft() {
+	if p.kill(func() {}) == nil {
 		return
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	// As long as the group lives its number is no process's: otherwise it is a stranger's.
-	if p.pid == 0 || !errors.Is(unix.Kill(p.pid, 0), unix.ESRCH) {
+	if p.pid == 0 || !p.left && p.terminal == nil || !errors.Is(unix.Kill(p.pid, 0), unix.ESRCH) {
 		return
 	}
-	if p.left {
-		_ = unix.Kill(-p.pid, unix.SIGKILL)
-	}
-	if p.terminal != nil {
-		for _, group := range sessionGroups(p.pid) {
-			_ = unix.Kill(-group, unix.SIGKILL)
-		}
-	}
+	newDescendants(p.pid, true, p.ownMark).kill()
 }
 
 // expire ends the process at its timeout.
 func (p *process) expire() {
-	p.mu.Lock()
-	late := p.collected
-	p.timedOut = !late
-	p.mu.Unlock()
-	if !late {
-		p.kill()
-	}
+	_ = p.kill(func() { p.timedOut = true }) // fails when it was faster
 }
 
 // hasExited tells whether the exit is known.

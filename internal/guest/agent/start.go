@@ -60,6 +60,9 @@ func (a *Agent) launch(p *process, req *guestv1.StartRequest) *failure {
 		Credential: who.credential(), Setpgid: p.terminal == nil,
 		Setsid: p.terminal != nil, Setctty: p.terminal != nil,
 	}}
+	if p.ownMark != "" {
+		attr.Sys.Cloneflags = marked
+	}
 	if err := a.reaper.start(program, req.Argv, attr, p.running, p.collect); err != nil {
 		files.closeOurs()
 		return startFailure(req.Argv[0], err)

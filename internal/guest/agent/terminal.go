@@ -5,7 +5,6 @@ import (
 	"math"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -78,33 +77,18 @@ func control(file *os.File, act func(fd int) error) error {
 	return result
 }
 
-// terminalGroups gives the process groups on the terminal besides the process's own that a signal is for: the foreground
-// one, and for a kill all of the session. A shell gives each of its jobs a group.
-func (p *process) terminalGroups(number unix.Signal) []int {
-	if number == unix.SIGKILL {
-		return sessionGroups(p.pid)
-	}
+// foregroundGroup gives the terminal's foreground process group when it is not the process's own; otherwise 0. A shell gives each of
+// its jobs a group.
+func (p *process) foregroundGroup() int {
 	foreground := 0
 	_ = control(p.terminal, func(fd int) (err error) {
 		foreground, err = unix.IoctlGetInt(fd, unix.TIOCGPGRP)
 		return err
 	})
 	if foreground <= 1 || foreground == p.pid {
-		return nil
+		return 0
 	}
-	return []int{foreground}
-}
-
-// sessionGroups searches for the other groups of the session that process leads.
-func sessionGroups(leader int) []int {
-	var groups []int
-	for _, pid := range processes() {
-		stat, ok := readStat(pid)
-		if ok && stat.session == leader && stat.group != leader && stat.group > 1 && !slices.Contains(groups, stat.group) {
-			groups = append(groups, stat.group)
-		}
-	}
-	return groups
+	return foreground
 }
 
 // processes gives the numbers of all processes that /proc shows.
@@ -126,20 +110,27 @@ func processes() []int {
 
 // procStat is what we use of /proc/pid/stat.
 type procStat struct {
-	group, session int
-	ticks          uint64 // of processor time, with that of its collected children
+	state                  byte
+	parent, group, session int
+	ticks                  uint64    // of processor time, with that of its collected children
+	start                  startTime // in ticks since the machine's start
 }
+
+// alive tells whether the process is more than its status.
+func (s procStat) alive() bool { return s.state != 'Z' && s.state != 'X' }
 
 func readStat(pid int) (procStat, bool) {
 	text, err := readBounded(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
 	_, rest, found := cutLast(text, ") ") // the program's name may hold anything
 	fields := strings.Fields(rest)
-	if err != nil || !found || len(fields) < 15 {
+	if err != nil || !found || len(fields) < 20 {
 		return procStat{}, false
 	}
-	var stat procStat
+	stat := procStat{state: fields[0][0]}
+	stat.parent, _ = strconv.Atoi(fields[1])
 	stat.group, _ = strconv.Atoi(fields[2])
 	stat.session, _ = strconv.Atoi(fields[3])
+	stat.start, _ = strconv.ParseUint(fields[19], 10, 64)
 	for _, field := range fields[11:15] {
 		ticks, _ := strconv.ParseUint(field, 10, 64)
 		stat.ticks += ticks

@@ -142,7 +142,7 @@ type StartRequest struct {
 	Env       map[string]string `protobuf:"bytes,3,rep,name=env,proto3" json:"env,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // on top of the guest's defaults (PATH, HOME, USER, LANG; TERM with a terminal)
 	Workdir   string            `protobuf:"bytes,4,opt,name=workdir,proto3" json:"workdir,omitempty"`                                                                   // empty: the image's or /workspace, or / when that is missing. Made when it is the image's or under /workspace.
 	User      string            `protobuf:"bytes,5,opt,name=user,proto3" json:"user,omitempty"`                                                                         // name or uid, alone or with :group or :gid; empty: the image's or root
-	TimeoutMs int64             `protobuf:"varint,6,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"`                                             // 0: none. At the end the whole group is killed.
+	TimeoutMs int64             `protobuf:"varint,6,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"`                                             // 0: none. At the end it is killed, with everything that it started.
 	Terminal  *Terminal         `protobuf:"bytes,7,opt,name=terminal,proto3" json:"terminal,omitempty"`                                                                 // unset: pipes
 	Stdin     bool              `protobuf:"varint,8,opt,name=stdin,proto3" json:"stdin,omitempty"`                                                                      // keep standard input open for Input; otherwise it is /dev/null
 	// Unread output blocks the process instead of being dropped. Output that was read stays for replay as far as the

@@ -112,7 +112,8 @@ type ProcessServiceClient interface {
 	// Input writes to standard input and returns when the process's pipe took the bytes. With an offset it is idempotent:
 	// bytes that came already are dropped. failed_precondition: input is closed or was never open.
 	Input(context.Context, *connect.Request[v1.InputRequest]) (*connect.Response[v1.InputResponse], error)
-	// Signal goes to the whole process group. Signalling an ended process is failed_precondition.
+	// Signal goes to the whole process group. SIGKILL ends everything that the process started, wherever it is, and returns when it has
+	// ended. Signalling an ended process is failed_precondition.
 	Signal(context.Context, *connect.Request[v1.SignalRequest]) (*connect.Response[v1.SignalResponse], error)
 	// Resize changes the window of a process that has a terminal; failed_precondition without one.
 	Resize(context.Context, *connect.Request[v1.ResizeRequest]) (*connect.Response[v1.ResizeResponse], error)
@@ -249,7 +250,8 @@ type ProcessServiceHandler interface {
 	// Input writes to standard input and returns when the process's pipe took the bytes. With an offset it is idempotent:
 	// bytes that came already are dropped. failed_precondition: input is closed or was never open.
 	Input(context.Context, *connect.Request[v1.InputRequest]) (*connect.Response[v1.InputResponse], error)
-	// Signal goes to the whole process group. Signalling an ended process is failed_precondition.
+	// Signal goes to the whole process group. SIGKILL ends everything that the process started, wherever it is, and returns when it has
+	// ended. Signalling an ended process is failed_precondition.
 	Signal(context.Context, *connect.Request[v1.SignalRequest]) (*connect.Response[v1.SignalResponse], error)
 	// Resize changes the window of a process that has a terminal; failed_precondition without one.
 	Resize(context.Context, *connect.Request[v1.ResizeRequest]) (*connect.Response[v1.ResizeResponse], error)
