@@ -50,8 +50,9 @@ func (a *app) imageImportCommand() *cobra.Command {
 layout (a directory or an archive of it), or the output of "docker save". SOURCE "-" is an archive on
 standard input. Everything is copied: the source is not needed afterwards.
 
-Device nodes, pipes, sockets, extended attributes and set-user-id bits are left out. An image needs no
-shell; without one, run its programs directly.`,
+Device nodes, pipes, sockets, hard links to them and volume labels are left out; how many, and the first
+of them, is printed. So are extended attributes and set-user-id bits. An image needs no shell; without one,
+run its programs directly.`,
 		Example: `  docker export $(docker create python:3.13-slim) | stacyvm image import python -
   stacyvm image import tools ./rootfs.tar.gz`,
 		Args: arguments(2, 2),
@@ -68,10 +69,22 @@ shell; without one, run its programs directly.`,
 			if err != nil {
 				return importError(args[1], err)
 			}
-			_, err = fmt.Fprintf(a.stdout, "Image %s imported (%s)\n", made.Name, byteSize(made.Bytes))
+			_, err = fmt.Fprintf(a.stdout, "Image %s imported (%s)%s\n", made.Name, byteSize(made.Bytes), leftOut(made.LeftOut))
 			return err
 		},
 	}
+}
+
+// leftOut tells of what an import did not bring; empty when that is nothing.
+func leftOut(left image.LeftOut) string {
+	if left.Count == 0 {
+		return ""
+	}
+	text := fmt.Sprintf("; left out %d: %s", left.Count, printable(strings.Join(left.Names, ", ")))
+	if left.Count > len(left.Names) {
+		text += ", …"
+	}
+	return text
 }
 
 func (a *app) importImage(ctx context.Context, store *image.Store, name, source string) (image.Image, error) {

@@ -9,10 +9,12 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -70,10 +72,18 @@ func archiveFile(t *testing.T) *os.File {
 func TestImages(t *testing.T) {
 	t.Setenv("STACYVM_DATA_DIR", t.TempDir())
 	source := archiveFile(t)
+	odd := t.TempDir()
+	for i := range 12 {
+		if err := unix.Mkfifo(filepath.Join(odd, strconv.Itoa(i)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
 	for _, line := range []struct{ args, out, problem string }{
 		{"image import from/file " + source.Name(), "Image from/file imported (4 B)\n", ""},
 		{"image import from/stdin -", "Image from/stdin imported (4 B)\n", ""},
 		{"image import from/file " + source.Name(), "", `there is an image "from/file" already`},
+		{"image import odd " + odd, "Image odd imported (0 B); left out 12: 0 (pipe), 1 (pipe), 10 (pipe), 11 (pipe), 2 (pipe), 3 (pipe), 4 (pipe), 5 (pipe), 6 (pipe), 7 (pipe), …\n", ""},
+		{"image rm odd", "Image odd removed\n", ""},
 		{"image import host " + source.Name(), "", `name: "host" is built in`},
 		{"image import x /no/such/file", "", "/no/such/file: there is no such file or directory"},
 		{"image import x /etc/hostname", "", "/etc/hostname: it is not a tar archive"},

@@ -34,7 +34,8 @@ func (u *unpacker) addTree(source *os.Root, skip fs.FileInfo) error {
 			return err
 		}
 		if info.IsDir() && deviceOf(info) != deviceOf(top) {
-			return fs.SkipDir // its mount point stays
+			u.meter.left.add(name, "another file system") // its mount point stays
+			return fs.SkipDir
 		}
 		return nil
 	})
@@ -66,8 +67,12 @@ func (u *unpacker) addFrom(source *os.Root, name string, info fs.FileInfo) error
 			return treeError(fs.ErrNotExist)
 		}
 		return u.add(header, u.meter.source(file))
+	case fs.ModeNamedPipe:
+		header.Typeflag = tar.TypeFifo
+	case fs.ModeSocket:
+		header.Typeflag = typeSocket
 	default:
-		return nil // devices, pipes and sockets
+		header.Typeflag = tar.TypeChar
 	}
 	return u.add(header, nil)
 }

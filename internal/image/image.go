@@ -53,7 +53,14 @@ type Image struct {
 	Bytes     int64     // content of its files
 	CreatedAt time.Time // when it was imported; zero for a built-in image that was never used
 	BuiltIn   bool
-	InUse     int // holders
+	InUse     int     // holders
+	LeftOut   LeftOut // by the import that made it; it is not kept
+}
+
+// LeftOut tells what an import did not bring because no image can hold it.
+type LeftOut struct {
+	Count int
+	Names []string // the first ones as the source has them, each with the reason
 }
 
 // Limits bound what one import may unpack.

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
 
@@ -94,7 +96,9 @@ func (s *Store) importing(ctx context.Context, name string, progress func(int64)
 	} else if err != nil {
 		return Image{}, err
 	}
-	return job.record.image(0), nil
+	made := job.record.image(0)
+	made.LeftOut = job.meter.left
+	return made, nil
 }
 
 // make builds the finished directory.
@@ -161,7 +165,7 @@ func (j *job) archive(archive io.Reader) error {
 	if err := os.Rename(target, j.path(archiveDir)); err != nil { // root goes with it
 		return err
 	}
-	j.meter.content, j.meter.entries = 0, 0
+	j.meter.content, j.meter.entries, j.meter.left = 0, 0, LeftOut{}
 	return j.layers(image)
 }
 
@@ -177,13 +181,31 @@ func (j *job) layers(image *layered) error {
 	if err != nil {
 		return err
 	}
-	config := image.config.Config
-	j.record.Digest, j.record.User, j.record.Workdir = image.digest, config.User, config.WorkingDir
-	j.record.Env = map[string]string{}
+	j.record.Digest = image.digest
+	return j.configure(image.config.Config)
+}
+
+// maxConfig bounds what an image's configuration tells every process, in bytes: a sandbox is told at its start.
+const maxConfig = 256 << 10
+
+// configure takes over what the image asks for.
+func (j *job) configure(config v1.Config) error {
+	j.record.User, j.record.Workdir, j.record.Env = config.User, config.WorkingDir, map[string]string{}
+	size := len(config.User) + len(config.WorkingDir)
+	if strings.ContainsRune(config.User+config.WorkingDir, 0) {
+		return stacyvm.Invalid("source", "the image's configuration has a zero byte in its user or working directory")
+	}
 	for _, setting := range config.Env {
-		if name, value, ok := strings.Cut(setting, "="); ok && name != "" {
+		size += len(setting)
+		switch name, value, ok := strings.Cut(setting, "="); {
+		case strings.ContainsRune(setting, 0):
+			j.meter.left.add(name, "variable with a zero byte")
+		case ok && name != "":
 			j.record.Env[name] = value
 		}
+	}
+	if size > maxConfig {
+		return stacyvm.Errorf(stacyvm.CodeTooLarge, "the image's environment, user and working directory are over %d KiB", maxConfig>>10)
 	}
 	return nil
 }

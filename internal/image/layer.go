@@ -125,7 +125,8 @@ func (u *unpacker) erase(name string) error {
 	if err != nil {
 		return err
 	}
-	dir, err := u.resolve(path.Dir(clean), false)
+	dir, _ := split(clean)
+	dir, err = u.resolve(dir, false)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	} else if err != nil {

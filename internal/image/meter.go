@@ -31,6 +31,7 @@ type meter struct {
 	stream   int64 // bytes that came out of decompression
 	content  int64 // bytes of files, holes included
 	entries  int
+	left     LeftOut
 	err      error
 }
 
@@ -96,6 +97,17 @@ func (m *meter) output(r io.Reader) io.Reader {
 		}
 		return n, err
 	})
+}
+
+const (
+	// mostNamed is how many entries that were left out are named; the others are counted.
+	mostNamed = 10
+)
+
+func (l *LeftOut) add(name, why string) {
+	if l.Count++; len(l.Names) < mostNamed {
+		l.Names = append(l.Names, shown(name)+" ("+why+")")
+	}
 }
 
 type readerFunc func(buffer []byte) (int, error)

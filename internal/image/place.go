@@ -13,7 +13,8 @@ import (
 // place opens the directory of an entry, made when missing, and gives the entry's name in it. The directory of the last
 // entry stays open, because archives come directory by directory.
 func (u *unpacker) place(name string) (*os.Root, string, error) {
-	dir, err := u.resolve(path.Dir(name), true)
+	dir, base := split(name)
+	dir, err := u.resolve(dir, true)
 	if err != nil {
 		return nil, "", err
 	}
@@ -25,7 +26,7 @@ func (u *unpacker) place(name string) (*os.Root, string, error) {
 		u.forget()
 		u.parent, u.handle = dir, handle
 	}
-	return u.handle, path.Base(name), nil
+	return u.handle, base, nil
 }
 
 func (u *unpacker) forget() {
@@ -59,7 +60,7 @@ func (u *unpacker) resolve(dir string, make bool) (string, error) {
 		info, err := u.root.Lstat(next)
 		switch {
 		case make && errors.Is(err, fs.ErrNotExist):
-			err = u.root.Mkdir(next, 0o755)
+			err = errors.Join(u.meter.entry(), u.root.Mkdir(next, 0o755))
 			done = next
 		case err == nil && info.Mode().Type() == fs.ModeSymlink:
 			if links++; links > maxLinks {

@@ -23,7 +23,7 @@ const (
 	maxComponent = 255
 	maxDepth     = 256
 	maxLinks     = 40       // symbolic links on the way to one entry
-	lateBudget   = 16 << 20 // bytes of names kept to set the times of directories at the end
+	lateBudget   = 16 << 20 // bytes of names kept: of directories, to set their times at the end, and of what was left out
 	copyBlock    = 64 << 10
 )
 
@@ -31,8 +31,9 @@ const (
 // see them: an absolute link starts at the root. os.Root keeps everything inside, whatever they say.
 //
 // Kept: content, permissions, the sticky bit, owners (when this process is root), times of files and directories, hard and
-// symbolic links. Dropped: set-user-id and set-group-id bits of files (nothing in a sandbox honours them), device nodes,
-// pipes, sockets, extended attributes. Of two entries with one name the last one counts.
+// symbolic links. Dropped: set-user-id and set-group-id bits of files (nothing in a sandbox honours them) and extended
+// attributes. Left out, and counted in meter.left: device nodes, pipes, sockets, hard links to these, volume labels, entries of
+// unknown kinds. Of two entries with one name the last one counts.
 type unpacker struct {
 	root  *os.Root
 	meter *meter
@@ -41,7 +42,8 @@ type unpacker struct {
 	handle *os.Root
 	buffer []byte
 	late   []lateTime
-	budget int
+	budget int             // bytes of names that late and gone may still take
+	gone   map[string]bool // entries that were left out, for the hard links to them
 }
 
 type lateTime struct {
@@ -57,7 +59,7 @@ func newUnpacker(dir string, meter *meter) (*unpacker, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &unpacker{root: root, meter: meter, buffer: make([]byte, copyBlock), budget: lateBudget}, nil
+	return &unpacker{root: root, meter: meter, buffer: make([]byte, copyBlock), budget: lateBudget, gone: map[string]bool{}}, nil
 }
 
 // close ends the work. The times of directories come last, because each entry changes its directory's.
@@ -74,14 +76,25 @@ func (u *unpacker) add(header *tar.Header, body io.Reader) error {
 	if err := u.meter.entry(); err != nil {
 		return err
 	}
-	name, err := cleanName(header.Name)
+	switch header.Typeflag {
+	case tar.TypeXGlobalHeader:
+		return nil
+	case typeVolumeLabel:
+		u.meter.left.add(header.Name, "volume label")
+		return nil
+	case typeContinued:
+		return invalidEntry(header.Name, "its beginning is in another volume")
+	case typeDumpDir:
+		header.Typeflag = tar.TypeDir // its content lists what was there: nothing that an image needs
+	}
+	name, err := u.nameOf(header)
 	if err != nil {
 		return err
 	}
 	if !validOwner(header.Uid) || !validOwner(header.Gid) {
 		return invalidEntry(header.Name, "its owner is not a valid id")
 	}
-	if name == "." && header.Typeflag != tar.TypeXGlobalHeader {
+	if name == "." {
 		return u.addTop(header)
 	}
 	switch header.Typeflag {
@@ -93,12 +106,65 @@ func (u *unpacker) add(header *tar.Header, body io.Reader) error {
 		err = u.addSymlink(name, header)
 	case tar.TypeLink:
 		err = u.addLink(name, header)
-	case tar.TypeXGlobalHeader, tar.TypeChar, tar.TypeBlock, tar.TypeFifo:
 	default:
-		return invalidEntry(header.Name, "it is of an unknown kind")
+		err = u.leaveOut(name, header)
 	}
 	return entryError(header.Name, err)
 }
+
+// Kinds of entries that GNU tar writes and archive/tar does not know.
+const (
+	typeDumpDir     = 'D' // a directory of an incremental archive
+	typeContinued   = 'M' // the rest of a file that began in another volume
+	typeVolumeLabel = 'V'
+)
+
+// nameOf gives the path of an entry below the root. Only the name of a directory may end in "..".
+func (u *unpacker) nameOf(header *tar.Header) (string, error) {
+	name, err := cleanName(header.Name)
+	if err != nil {
+		return "", err
+	}
+	if _, base := split(name); base != ".." {
+		return name, nil
+	}
+	if header.Typeflag != tar.TypeDir {
+		return "", invalidEntry(header.Name, "its name is not a file name")
+	}
+	name, err = u.resolve(name, true)
+	return name, entryError(header.Name, err)
+}
+
+// leaveOut takes an entry that an image cannot have for the last one of its name.
+func (u *unpacker) leaveOut(name string, header *tar.Header) error {
+	u.meter.left.add(header.Name, kindOf(header.Typeflag))
+	parent, base, err := u.place(name)
+	if err != nil {
+		return err
+	}
+	if full := path.Join(u.parent, base); len(full) <= u.budget {
+		u.budget -= len(full)
+		u.gone[full] = true
+	}
+	return u.clear(parent, base)
+}
+
+func kindOf(flag byte) string {
+	switch flag {
+	case tar.TypeChar, tar.TypeBlock:
+		return "device"
+	case tar.TypeFifo:
+		return "pipe"
+	case tar.TypeLink:
+		return "hard link to what was left out"
+	case typeSocket:
+		return "socket"
+	}
+	return "unknown kind"
+}
+
+// typeSocket is what addTree calls a socket; archives hold none.
+const typeSocket = 's'
 
 func validOwner(id int) bool { return id >= 0 && int64(id) < math.MaxUint32 }
 
@@ -221,12 +287,15 @@ func (u *unpacker) addLink(name string, header *tar.Header) error {
 	if err != nil {
 		return err
 	}
-	dir, err := u.resolve(path.Dir(target), false)
-	if err != nil {
+	dir, base := split(target)
+	if dir, err = u.resolve(dir, false); err != nil {
 		return err
 	}
-	target = path.Join(dir, path.Base(target))
+	target = path.Join(dir, base)
 	info, err := u.root.Lstat(target)
+	if errors.Is(err, fs.ErrNotExist) && u.gone[target] {
+		return u.leaveOut(name, header)
+	}
 	if err != nil {
 		return err
 	}
@@ -278,27 +347,45 @@ func chown(parent *os.Root, base string, header *tar.Header) error {
 	return parent.Lchown(base, header.Uid, header.Gid)
 }
 
-// cleanName turns an entry's name into a path below the root. An absolute name starts at the root.
+// cleanName turns an entry's name into a path below the root. An absolute name starts at the root. ".." stays in it, because
+// only the file system knows what is above a symbolic link.
 func cleanName(name string) (string, error) {
 	if len(name) > maxPath {
 		return "", invalidEntry(name, "its name is too long")
 	}
 	var parts []string
+	depth := 0
 	for part := range strings.SplitSeq(name, "/") {
 		switch {
 		case part == "" || part == ".":
 			continue
 		case part == "..":
-			return "", invalidEntry(name, "its name leads out of the image")
+			if depth--; depth < 0 {
+				return "", invalidEntry(name, "its name leads out of the image")
+			}
+			parts = append(parts, part)
+			continue
 		case len(part) > maxComponent || strings.ContainsRune(part, 0):
 			return "", invalidEntry(name, "its name is not a file name")
 		}
 		parts = append(parts, part)
+		depth++
 	}
 	if len(parts) > maxDepth {
 		return "", invalidEntry(name, "it lies too deep")
 	}
-	return path.Join(".", path.Join(parts...)), nil
+	if len(parts) == 0 {
+		return ".", nil
+	}
+	return strings.Join(parts, "/"), nil
+}
+
+// split cuts a clean name into its directory and what it is called there. Unlike path.Split it leaves ".." alone.
+func split(name string) (dir, base string) {
+	if i := strings.LastIndexByte(name, '/'); i >= 0 {
+		return name[:i], name[i+1:]
+	}
+	return ".", name
 }
 
 func invalidEntry(name, why string) error {

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -92,7 +93,13 @@ func TestMaliciousArchives(t *testing.T) {
 		"owner -1":                  {stacyvm.CodeInvalid, []entry{file("a", "b").with(func(h *tar.Header) { h.Uid = 1<<32 - 1 })}},
 		"group -1":                  {stacyvm.CodeInvalid, []entry{file("a", "b").with(func(h *tar.Header) { h.Gid = 1<<32 - 1 })}},
 		"owner of 33 bits":          {stacyvm.CodeInvalid, []entry{file("a", "b").with(func(h *tar.Header) { h.Uid = 1 << 32 })}},
-		"unknown kind":              {stacyvm.CodeInvalid, []entry{{name: "a", kind: 'Z'}}},
+		"rest of a file":            {stacyvm.CodeInvalid, []entry{{name: "a", kind: 'M'}}},
+		"parent after a link":       {"", []entry{symlink("a", canaries+"/sub"), file("a/../passwd", "pwned"), file("x/a/../../passwd", "pwned")}},
+		"parent as a file":          {stacyvm.CodeInvalid, []entry{dir("a"), file("a/..", "pwned")}},
+		"parent as a link":          {stacyvm.CodeInvalid, []entry{dir("a"), symlink("a/..", canaries)}},
+		"parent of a link":          {"", []entry{symlink("a", canaries), dir("a/.."), file("passwd", "mine")}},
+		"hard link to a parent":     {stacyvm.CodeInvalid, []entry{symlink("a", canaries+"/sub"), hardlink("b", "a/../passwd"), file("b", "pwned")}},
+		"pipe in a link's place":    {"", []entry{symlink("a", canaries), {name: "a", kind: tar.TypeFifo}, {name: "a/passwd", kind: tar.TypeChar}}},
 		"mount point is a link out": {"", []entry{symlink("proc", canaries), symlink("tmp", canaries), symlink("dev", up+canaries)}},
 		"etc is a link out":         {"", []entry{symlink("etc", canaries), symlink("home", canaries)}},
 		"users are links out":       {"", []entry{dir("etc"), symlink("etc/group", canaries+"/victim"), symlink("etc/shadow", up+canaries+"/victim")}},
@@ -180,6 +187,47 @@ func TestUnpackedAsTold(t *testing.T) {
 	}
 	if stat := info.Sys().(*syscall.Stat_t); os.Geteuid() == 0 && (stat.Uid != 1<<32-2 || stat.Gid != 123456) {
 		t.Errorf("owner: %d:%d", stat.Uid, stat.Gid)
+	}
+}
+
+// TestLeftOut: an entry that no image can hold costs the archive nothing, and the import tells of it.
+func TestLeftOut(t *testing.T) {
+	store := open(t, t.TempDir())
+	made, err := store.ImportArchive(t.Context(), "a", bytes.NewReader(archive(t,
+		entry{name: "backup of tuesday", kind: 'V'},
+		entry{name: "./", kind: 'D'}, entry{name: "./inc", kind: 'D'}, file("inc/x", "incremental"),
+		file("was", "a file"), entry{name: "was", kind: tar.TypeChar}, entry{name: "w0", kind: tar.TypeChar},
+		hardlink("w1", "w0"), hardlink("w2", "w1"), entry{name: "dir/p", kind: tar.TypeFifo}, hardlink("p2", "/dir/./p"),
+		entry{name: "odd", kind: 'Z'},
+		file("a/../b", "above"), dir("c/d/.."), file("c/../c/f", "in c"), symlink("up", "c/d"), file("up/../g", "beside d"),
+		file("end", "of it"),
+	)), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"backup of tuesday (volume label)", "was (device)", "w0 (device)", "w1 (hard link to what was left out)", "w2 (hard link to what was left out)",
+		"dir/p (pipe)", "p2 (hard link to what was left out)", "odd (unknown kind)"}
+	if made.LeftOut.Count != len(want) || !slices.Equal(made.LeftOut.Names, want) {
+		t.Errorf("left out: %d, %q", made.LeftOut.Count, made.LeftOut.Names)
+	}
+	root := resolve(t, store, "a")
+	for name, want := range map[string]string{"inc/x": "incremental", "b": "above", "c/f": "in c", "c/g": "beside d", "end": "of it"} {
+		if got := read(t, root, name); got != want {
+			t.Errorf("%s holds %q", name, got)
+		}
+	}
+	for name, there := range map[string]bool{"a": true, "c/d": true, "was": false, "w0": false, "w1": false, "p2": false, "odd": false, "backup of tuesday": false} {
+		if _, err := os.Lstat(filepath.Join(root.Dir, name)); (err == nil) != there {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	// Many are counted, and the first ones named.
+	var many []entry
+	for i := range 50 {
+		many = append(many, entry{name: fmt.Sprint(i), kind: tar.TypeFifo})
+	}
+	if made, err = store.ImportArchive(t.Context(), "many", bytes.NewReader(archive(t, many...)), nil); err != nil || made.LeftOut.Count != 50 || len(made.LeftOut.Names) != mostNamed {
+		t.Errorf("%+v, %v", made.LeftOut, err)
 	}
 }
 
