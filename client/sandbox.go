@@ -28,6 +28,9 @@ type Sandbox struct {
 	ExpiresAt     time.Time         `json:"expires_at"`
 	Metadata      map[string]string `json:"metadata,omitempty"`
 	PreviewDomain string            `json:"preview_domain,omitempty"`
+	// QueuePlace is its place in line while it waits for its worker to start it (reason queued), 1 for the next one. The server
+	// that the spawn went to knows it.
+	QueuePlace int `json:"queue_place,omitempty"`
 }
 
 // SpawnRequest asks for a sandbox; the server fills in what is empty.

@@ -12,13 +12,15 @@ import (
 
 // WorkerCapacity is what a worker offers; 0 is no limit.
 type WorkerCapacity struct {
-	MaxSandboxes  int               `json:"max_sandboxes,omitempty"`
-	MemoryMB      int               `json:"memory_mb,omitempty"` // MiB that may be promised to sandboxes
-	VCPUs         int               `json:"vcpus,omitempty"`     // likewise
-	RPCURL        string            `json:"rpc_url,omitempty"`   // where control planes call it
-	PreviewDomain string            `json:"preview_domain,omitempty"`
-	Labels        map[string]string `json:"labels,omitempty"`
-	Drained       bool              `json:"drained,omitempty"` // by an operator; what a worker says here does not count
+	MaxSandboxes int `json:"max_sandboxes,omitempty"`
+	MemoryMB     int `json:"memory_mb,omitempty"` // MiB that may be promised to sandboxes
+	VCPUs        int `json:"vcpus,omitempty"`     // likewise
+	// ParallelCreates is how many sandboxes it starts at a time; 0: any number.
+	ParallelCreates int               `json:"parallel_creates,omitempty"`
+	RPCURL          string            `json:"rpc_url,omitempty"` // where control planes call it
+	PreviewDomain   string            `json:"preview_domain,omitempty"`
+	Labels          map[string]string `json:"labels,omitempty"`
+	Drained         bool              `json:"drained,omitempty"` // by an operator; what a worker says here does not count
 }
 
 // WorkerHeartbeat is what a worker tells of itself.

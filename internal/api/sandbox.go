@@ -68,7 +68,8 @@ func hashOf(value any) string {
 type Sandbox struct {
 	ID            string            `json:"id"`
 	State         string            `json:"state" enum:"creating,running,paused,unhealthy,expired,error,destroyed"`
-	Reason        string            `json:"reason,omitempty" doc:"Why, for error and unhealthy."`
+	Reason        string            `json:"reason,omitempty" doc:"Why, for error and unhealthy; queued while it waits for its worker to start it."`
+	QueuePlace    int               `json:"queue_place,omitempty" doc:"Its place in that line, 1 for the next one, as far as this server knows it."`
 	Provider      string            `json:"provider"`
 	Image         string            `json:"image"`
 	MemoryMB      int               `json:"memory_mb"`
@@ -88,7 +89,7 @@ type Sandbox struct {
 
 func (a *api) sandboxOf(s stacyvm.Sandbox) Sandbox {
 	return Sandbox{
-		ID: string(s.ID), State: string(s.State), Reason: s.Reason, Provider: s.Provider, Image: s.Image,
+		ID: string(s.ID), State: string(s.State), Reason: s.Reason, QueuePlace: s.QueuePlace, Provider: s.Provider, Image: s.Image,
 		MemoryMB: s.Spec.MemoryMB, VCPUs: s.Spec.VCPUs, DiskMB: s.Spec.DiskMB,
 		OwnerID: s.OwnerID, TenantID: s.TenantID, VMID: s.RuntimeID, WorkerID: string(s.WorkerID),
 		Recovered: s.Recovered, Unenforced: s.Unenforced,

@@ -13,14 +13,16 @@ import (
 
 // Capacity is what a worker offers. What else a worker says is not kept.
 type Capacity struct {
-	_             struct{}          `additionalProperties:"true"`
-	MaxSandboxes  int               `json:"max_sandboxes,omitempty" minimum:"0" doc:"0: no limit."`
-	MemoryMB      int               `json:"memory_mb,omitempty" minimum:"0" doc:"MiB that may be promised to sandboxes; 0: no limit."`
-	VCPUs         int               `json:"vcpus,omitempty" minimum:"0" doc:"Likewise."`
-	RPCURL        string            `json:"rpc_url,omitempty" maxLength:"1024" doc:"Where control planes call it; without one none can."`
-	PreviewDomain string            `json:"preview_domain,omitempty" maxLength:"253"`
-	Labels        map[string]string `json:"labels,omitempty" maxProperties:"64" doc:"What sandboxes may ask for."`
-	Drained       bool              `json:"drained,omitempty" doc:"By an operator; what a worker says here does not count."`
+	_            struct{} `additionalProperties:"true"`
+	MaxSandboxes int      `json:"max_sandboxes,omitempty" minimum:"0" doc:"0: no limit."`
+	MemoryMB     int      `json:"memory_mb,omitempty" minimum:"0" doc:"MiB that may be promised to sandboxes; 0: no limit."`
+	VCPUs        int      `json:"vcpus,omitempty" minimum:"0" doc:"Likewise."`
+	// Additive: a worker of an earlier version does not say it.
+	ParallelCreates int               `json:"parallel_creates,omitempty" minimum:"0" doc:"How many sandboxes it starts at a time; 0: any number."`
+	RPCURL          string            `json:"rpc_url,omitempty" maxLength:"1024" doc:"Where control planes call it; without one none can."`
+	PreviewDomain   string            `json:"preview_domain,omitempty" maxLength:"253"`
+	Labels          map[string]string `json:"labels,omitempty" maxProperties:"64" doc:"What sandboxes may ask for."`
+	Drained         bool              `json:"drained,omitempty" doc:"By an operator; what a worker says here does not count."`
 }
 
 // Worker is one machine that runs sandboxes.
@@ -43,7 +45,8 @@ func workerOf(w control.WorkerStatus) Worker {
 	return Worker{
 		ID: string(w.ID), Hostname: w.Hostname, Status: w.Status, Stale: w.Stale, Providers: each(w.Providers, same), Capabilities: each(w.Capabilities, same),
 		Capacity: Capacity{
-			MaxSandboxes: c.MaxSandboxes, MemoryMB: c.MemoryMB, VCPUs: c.VCPUs, RPCURL: c.RPCURL, PreviewDomain: c.PreviewDomain, Labels: c.Labels, Drained: c.Drained,
+			MaxSandboxes: c.MaxSandboxes, MemoryMB: c.MemoryMB, VCPUs: c.VCPUs, ParallelCreates: c.ParallelCreates, RPCURL: c.RPCURL,
+			PreviewDomain: c.PreviewDomain, Labels: c.Labels, Drained: c.Drained,
 		},
 		LastHeartbeat: w.LastHeartbeat.UTC(), CreatedAt: w.CreatedAt.UTC(), UpdatedAt: w.UpdatedAt.UTC(),
 	}
@@ -130,7 +133,8 @@ func (a *api) heartbeat(ctx context.Context, in *heartbeatInput) (*body[Worker],
 		ID: in.id(), Hostname: b.Hostname, Status: b.Status, Session: b.Session,
 		Providers: slices.Concat([]string{}, b.Providers), Capabilities: slices.Concat([]string{}, b.Capabilities),
 		Capacity: stacyvm.Capacity{
-			MaxSandboxes: c.MaxSandboxes, MemoryMB: c.MemoryMB, VCPUs: c.VCPUs, RPCURL: c.RPCURL, PreviewDomain: c.PreviewDomain, Labels: c.Labels,
+			MaxSandboxes: c.MaxSandboxes, MemoryMB: c.MemoryMB, VCPUs: c.VCPUs, ParallelCreates: c.ParallelCreates, RPCURL: c.RPCURL,
+			PreviewDomain: c.PreviewDomain, Labels: c.Labels,
 		},
 	}})
 	return answered(workerOf(w), err)

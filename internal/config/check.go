@@ -103,6 +103,7 @@ func (c *Config) checkNumbers() error {
 		{"worker.max_sandboxes", c.Worker.MaxSandboxes, 0},
 		{"worker.memory_mb", c.Worker.MemoryMB, 0},
 		{"worker.vcpus", c.Worker.VCPUs, 0},
+		{"worker.parallel_creates", c.Worker.ParallelCreates, 0},
 		{"database.max_open_conns", c.Database.MaxOpenConns, 0},
 		{"database.max_idle_conns", c.Database.MaxIdleConns, 0},
 	}

@@ -100,8 +100,8 @@ func TestLintReadsWhatServeRefuses(t *testing.T) {
 	}
 }
 
-// TestLintHas47Checks: every name that Lint can use, once a configuration gives it the occasion.
-func TestLintHas47Checks(t *testing.T) {
+// TestLintHas48Checks: every name that Lint can use, once a configuration gives it the occasion.
+func TestLintHas48Checks(t *testing.T) {
 	names := map[string]bool{}
 	add := func(change func(*Config)) {
 		l := fit()
@@ -118,7 +118,7 @@ func TestLintHas47Checks(t *testing.T) {
 	add(func(c *Config) { c.Auth.WorkerTokens = map[string]string{"w": strong} })
 	add(func(c *Config) { c.Database.Driver = "sqlite" })
 	add(func(c *Config) { *c = Default() })
-	if len(names) != 47 {
+	if len(names) != 48 {
 		t.Errorf("%d checks", len(names))
 	}
 }

@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"path/filepath"
+	"runtime"
 	"slices"
 )
 
@@ -41,6 +42,9 @@ func (l *linter) database() {
 		l.c.DatabasePath(), "the path is relative to the directory that the server starts in", "set database.path to an absolute path, or leave it empty for data_dir")
 }
 
+// muchParallel is how many starts for each processor are too many.
+const muchParallel = 8
+
 func (l *linter) defaults() {
 	d := l.c.Defaults
 	l.demand(d.MaxSandboxes > 0 && d.MaxSandboxesPerOwner > 0, "defaults.sandbox_caps",
@@ -48,6 +52,10 @@ func (l *linter) defaults() {
 		"the number of sandboxes, or that of one owner, has no limit", "set defaults.max_sandboxes and defaults.max_sandboxes_per_owner")
 	l.demand(d.MaxSpawnQueue > 0, "defaults.max_spawn_queue",
 		fmt.Sprintf("at most %d creates wait", d.MaxSpawnQueue), "the queue of creates has no limit", "set defaults.max_spawn_queue")
+	l.advise(l.c.Worker.ParallelCreates <= muchParallel*runtime.NumCPU(), "worker.parallel_creates",
+		"no more sandboxes are started at a time than end in time",
+		fmt.Sprintf("%d sandboxes at a time are many for %d processors: they slow each other down", l.c.Worker.ParallelCreates, runtime.NumCPU()),
+		"set worker.parallel_creates to 0")
 	l.demand(d.DefaultExecTimeout > 0 && d.MaxExecTimeout > 0, "defaults.exec_timeouts",
 		fmt.Sprintf("commands end after %s, at most %s", d.DefaultExecTimeout, d.MaxExecTimeout),
 		"commands, or those that ask for it, have no time limit", "set defaults.default_exec_timeout and defaults.max_exec_timeout")

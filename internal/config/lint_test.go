@@ -106,6 +106,7 @@ func TestLintFindings(t *testing.T) {
 		{"defaults.sandbox_caps", "H", "no cap", func(c *Config) { c.Defaults.MaxSandboxes = 0 }},
 		{"defaults.sandbox_caps", "H", "no cap for an owner", func(c *Config) { c.Defaults.MaxSandboxesPerOwner = 0 }},
 		{"defaults.max_spawn_queue", "H", "none", func(c *Config) { c.Defaults.MaxSpawnQueue = 0 }},
+		{"worker.parallel_creates", "W", "many", func(c *Config) { c.Worker.ParallelCreates = 1000 }},
 		{"defaults.exec_timeouts", "H", "no default", func(c *Config) { c.Defaults.DefaultExecTimeout = 0 }},
 		{"defaults.exec_timeouts", "H", "no maximum", func(c *Config) { c.Defaults.MaxExecTimeout = 0 }},
 		{"defaults.max_ttl", "H", "none", func(c *Config) { c.Defaults.MaxTTL = 0 }},

@@ -21,6 +21,9 @@ type Worker struct {
 	MaxSandboxes int `yaml:"max_sandboxes"`
 	MemoryMB     int `yaml:"memory_mb"`
 	VCPUs        int `yaml:"vcpus"`
+	// ParallelCreates is how many sandboxes are started here at a time; the others wait in line. 0: twice as many as there are
+	// processors.
+	ParallelCreates int `yaml:"parallel_creates"`
 	// Labels are what sandboxes may ask for in a worker.
 	Labels map[string]string `yaml:"labels"`
 	RPCTLS RPCTLS            `yaml:"rpc_tls"`

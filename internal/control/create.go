@@ -19,9 +19,10 @@ const (
 	reasonCreateFailed = "create_failed"
 )
 
-// Create makes a sandbox and returns when its guest answers; replayed means that the key was answered before. Where creates
-// wait for room, a caller whose context ends leaves the line. From the row on it goes on when the caller's context ends: the
-// sandbox is then in the lists, or gone when it could not be made. A create that fails
+// Create makes a sandbox and returns when its guest answers; replayed means that the key was answered before. A worker starts a
+// few at a time, the others wait in their order. A caller whose context ends while it waits, for room or for its turn, leaves
+// the line. From its turn on a create goes on when the caller's context ends: the sandbox is then in the lists, or gone when it
+// could not be made; its time counts from there too. A create that fails
 // leaves a tombstone with the reason create_failed, or a sandbox in state error while leftovers are being removed.
 //
 // CodeInvalid names the field; CodeNotFound: no such provider, template or image; CodeLimit; CodeKeyReused and
@@ -34,9 +35,14 @@ func (s *Service) Create(ctx context.Context, request CreateRequest, key Idempot
 	if r.first != nil {
 		return *r.first, true, nil
 	}
+	turn := s.starts.enter(r.made, r.limit)
+	defer s.starts.end(turn)
+	if sandbox, err = s.awaitTurn(ctx, turn, r.made); err != nil {
+		return sandbox, false, s.undo(ctx, sandbox, key, false, err)
+	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stacyvm.CreateWithin+storeWithin)
 	defer cancel()
-	sandbox, err = s.build(ctx, r.made, r.cluster, key)
+	sandbox, err = s.build(ctx, sandbox, r.cluster, key)
 	return sandbox, false, err
 }
 
@@ -67,14 +73,14 @@ func (s *Service) build(ctx context.Context, sandbox stacyvm.Sandbox, cluster st
 			}
 		}
 		if stacyvm.CodeOf(err) != stacyvm.CodeStaleEpoch || try == staleTries {
-			return sandbox, s.undo(ctx, sandbox, key, err)
+			return sandbox, s.undo(ctx, sandbox, key, true, err)
 		}
 		now, failed := s.read(ctx, sandbox.ID)
 		switch {
 		case failed == nil && now.State == stacyvm.StateRunning: // reconciliation was faster
 			return s.confirm(ctx, now, created, key)
 		case failed != nil || now.Fence == sandbox.Fence || now.State != stacyvm.StateCreating:
-			return sandbox, s.undo(ctx, sandbox, key, err)
+			return sandbox, s.undo(ctx, sandbox, key, true, err)
 		}
 		sandbox = now // its worker started anew meanwhile: it finds what it has made, under the new fence
 	}
@@ -122,8 +128,7 @@ func (s *Service) confirm(ctx context.Context, sandbox stacyvm.Sandbox, created 
 	s.rows.drop(sandbox.ID)
 	switch {
 	case unwanted && err == nil:
-		gone := stacyvm.Errorf(stacyvm.CodeConflict, "the sandbox was destroyed while it was being created")
-		return sandbox, s.undo(ctx, sandbox, key, gone)
+		return sandbox, s.undo(ctx, sandbox, key, true, errDestroyedEarly)
 	case err != nil:
 		// The runtime is there: reconciliation finds it and finishes what could not be written.
 		return sandbox, err
@@ -132,14 +137,17 @@ func (s *Service) confirm(ctx context.Context, sandbox stacyvm.Sandbox, created 
 }
 
 // undo removes what a failed create left, writes how it ended and gives the error for the caller. Reconciliation repeats
-// what fails here.
-func (s *Service) undo(ctx context.Context, sandbox stacyvm.Sandbox, key Idempotency, cause error) error {
+// what fails here. asked says that the worker has heard of it.
+func (s *Service) undo(ctx context.Context, sandbox stacyvm.Sandbox, key Idempotency, asked bool, cause error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoWithin)
 	defer cancel()
 	defer s.rows.drop(sandbox.ID)
 	s.log.Warn("create failed", "sandbox", sandbox.ID, "worker", sandbox.WorkerID, "error", cause)
 	left := cause
-	if !silent(cause) { // it would not hear of that either
+	switch {
+	case !asked:
+		left = nil
+	case !silent(cause): // it would not hear of that either
 		left = s.removeRuntime(ctx, sandbox)
 	}
 	err := s.writeFailure(ctx, sandbox, key, cause, left == nil, false)

@@ -24,6 +24,7 @@ func (s *Service) Destroy(ctx context.Context, id stacyvm.SandboxID) error {
 	if err != nil {
 		return s.audited(ctx, "sandbox.destroy", stacyvm.Sandbox{ID: id}, "", err)
 	}
+	s.starts.refuse(id, errDestroyedEarly)
 	for range staleTries {
 		if err = s.remove(ctx, sandbox); stacyvm.CodeOf(err) != stacyvm.CodeStaleEpoch {
 			break

@@ -49,6 +49,7 @@ type placement struct {
 	takes   stacyvm.Usage
 	most    int    // sandboxes that the worker may have for this to be a good place
 	session string // of the worker, once it was looked at itself
+	starts  int    // creates that the worker starts at a time; likewise
 }
 
 func newFleet(s store.Store, self stacyvm.WorkerID) *fleet {

@@ -22,7 +22,7 @@ func (s *Service) Sandbox(ctx context.Context, id stacyvm.SandboxID) (sandbox st
 		sandbox, err = visible(ctx, tx, id)
 		return err
 	})
-	return sandbox, err
+	return s.placed(sandbox)[0], err
 }
 
 // Sandboxes gives the sandboxes that the caller may see, newest first, without destroyed ones: those behind cursor, from the
@@ -47,7 +47,7 @@ func (s *Service) Sandboxes(ctx context.Context, cursor string, limit int) (sand
 		sandboxes = sandboxes[:limit]
 		next = cursorText(sandboxes[limit-1])
 	}
-	return sandboxes, next, err
+	return s.placed(sandboxes...), next, err
 }
 
 // cursorText names the place behind a row. It is packed so that nobody makes one up: what it is made of may change.

@@ -83,7 +83,7 @@ func (s *Service) inspect(ctx context.Context, tx store.Tx, spec stacyvm.Spec, p
 		return err
 	}
 	seen := s.fleet.candidate(w, used, now)
-	p.session = w.Session
+	p.session, p.starts = w.Session, w.Capacity.ParallelCreates
 	s.fleet.learn(p, seen)
 	if !schedule.Eligible(spec, seen) || seen.Used.Sandboxes > p.most {
 		return errElsewhere

@@ -18,6 +18,7 @@ type reservation struct {
 	draft   stacyvm.Sandbox
 
 	made  stacyvm.Sandbox
+	limit int              // how many creates its worker starts at a time; 0: any number
 	first *stacyvm.Sandbox // that an earlier request with the same key made
 	err   error
 }
@@ -80,6 +81,7 @@ func (s *Service) try(ctx context.Context, r *reservation, began time.Time, last
 			}
 			r.cluster, r.made.Fence.Incarnation = cluster.ID, cluster.Incarnation
 			r.made, err = s.insert(ctx, tx, r.made, b.place)
+			r.limit = b.place.starts
 			return err
 		})
 		return err == nil && r.first == nil, err
@@ -139,7 +141,7 @@ func (s *Service) wait(ctx context.Context, w *waiter) error {
 	}
 }
 
-var errStopping = stacyvm.Errorf(stacyvm.CodeUnavailable, "the server is stopping: creates do not wait for room any more")
+var errStopping = stacyvm.Errorf(stacyvm.CodeUnavailable, "the server is stopping: creates do not wait any more")
 
 // turnedAway is the error of a create that found no place in the line.
 func (s *Service) turnedAway(w *waiter) error {
@@ -170,5 +172,9 @@ func (s *Service) tellQueue(kind stacyvm.Kind, r *reservation, waited time.Durat
 	s.journal.add(line{notice: n})
 }
 
-// Drain sends those who wait for room away with CodeUnavailable and lets nobody wait any more: for a server that stops.
-func (s *Service) Drain() { s.queue.close() }
+// Drain sends those who wait for room or for their turn away with CodeUnavailable and lets nobody wait any more: for a server
+// that stops.
+func (s *Service) Drain() {
+	s.queue.close()
+	s.starts.close()
+}

@@ -75,6 +75,7 @@ type Service struct {
 	elsewhere engines
 	fleet     *fleet
 	queue     *queue
+	starts    *starts
 }
 
 // New makes a service; Background must run for as long as it is used.
@@ -101,6 +102,7 @@ func New(config Config) *Service {
 		ends:      newEnds(),
 		fleet:     newFleet(config.Store, config.Self),
 		queue:     newQueue(config.Defaults, config.Store.Watch),
+		starts:    newStarts(),
 	}
 }
 
@@ -110,6 +112,7 @@ func New(config Config) *Service {
 func (s *Service) Background(ctx context.Context) error {
 	var lines sync.WaitGroup
 	lines.Go(func() { s.queue.run(ctx) })
+	lines.Go(func() { s.touchStarts(ctx) })
 	err := s.journal.run(ctx)
 	lines.Wait()
 	s.ends.close()

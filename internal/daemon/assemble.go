@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"time"
 
@@ -114,15 +115,22 @@ func (m *parts) openWorker(c config.Config, p place, log *slog.Logger) (err erro
 		return err
 	}
 	m.worker, err = local.Open(local.Config{
-		ID: stacyvm.WorkerID(cmp.Or(c.Worker.ID, "local")), Dir: p.worker, Engines: m.engines, Default: c.Providers.Default, Images: images, Logger: log,
+		ID: stacyvm.WorkerID(cmp.Or(c.Worker.ID, "local")), Dir: p.worker, Engines: m.engines, Default: c.Providers.Default, Images: images,
+		ParallelCreates: parallelCreates(c), Logger: log,
 	})
 	return err
+}
+
+// parallelCreates is how many sandboxes this machine starts at a time. A start is work for somewhat more than one processor:
+// with fewer at a time processors idle, with more none ends sooner and all end later.
+func parallelCreates(c config.Config) int {
+	return cmp.Or(c.Worker.ParallelCreates, 2*runtime.NumCPU())
 }
 
 // capacityOf is what the worker in a server offers: what the configuration says, and else as much as is asked for.
 func capacityOf(c config.Config) stacyvm.Capacity {
 	return stacyvm.Capacity{
-		MaxSandboxes: c.Worker.MaxSandboxes, MemoryMB: c.Worker.MemoryMB, VCPUs: c.Worker.VCPUs,
+		MaxSandboxes: c.Worker.MaxSandboxes, MemoryMB: c.Worker.MemoryMB, VCPUs: c.Worker.VCPUs, ParallelCreates: parallelCreates(c),
 		PreviewDomain: cmp.Or(c.Worker.PreviewDomain, c.Server.PreviewDomain), Labels: c.Worker.Labels,
 	}
 }

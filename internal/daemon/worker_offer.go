@@ -104,7 +104,8 @@ func (w *work) offer(ctx context.Context) (member.Offer, error) {
 	return member.Offer{
 		Hostname: host, Providers: working(providers), Capabilities: workCapabilities,
 		Capacity: stacyvm.Capacity{
-			MaxSandboxes: c.MaxSandboxes, MemoryMB: cmp.Or(c.MemoryMB, memory), VCPUs: cmp.Or(c.VCPUs, runtime.NumCPU()), RPCURL: w.rpcURL,
+			MaxSandboxes: c.MaxSandboxes, MemoryMB: cmp.Or(c.MemoryMB, memory), VCPUs: cmp.Or(c.VCPUs, runtime.NumCPU()),
+			ParallelCreates: parallelCreates(w.config), RPCURL: w.rpcURL,
 			PreviewDomain: cmp.Or(c.PreviewDomain, w.config.Server.PreviewDomain), Labels: c.Labels,
 		},
 	}, nil

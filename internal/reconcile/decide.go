@@ -104,7 +104,7 @@ func decideOrphan(v view) action {
 }
 
 func decideCreating(v view) action {
-	late := v.now.Sub(v.row.CreatedAt) > stacyvm.CreateAbandonedAfter
+	late := v.now.Sub(v.row.UpdatedAt) > stacyvm.CreateAbandonedAfter
 	switch {
 	case v.earlier() && v.runtime.Healthy:
 		return adopt // the row is from a backup; the create ended well long ago

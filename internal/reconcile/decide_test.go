@@ -18,7 +18,7 @@ var (
 // aRow is a healthy running row of worker "me"; aRuntime what fits to it.
 func aRow(change func(*stacyvm.Sandbox)) *stacyvm.Sandbox {
 	row := &stacyvm.Sandbox{
-		State: stacyvm.StateRunning, Desired: stacyvm.DesiredRunning, WorkerID: "me", Fence: present, CreatedAt: noon.Add(-10 * time.Second),
+		State: stacyvm.StateRunning, Desired: stacyvm.DesiredRunning, WorkerID: "me", Fence: present, CreatedAt: noon.Add(-10 * time.Second), UpdatedAt: noon.Add(-10 * time.Second),
 	}
 	if change != nil {
 		change(row)
@@ -49,7 +49,7 @@ func made(ago time.Duration, fence stacyvm.Fence) func(*worker.Runtime) {
 // TestDecide is the recovery table, row by row.
 func TestDecide(t *testing.T) {
 	late := func(row *stacyvm.Sandbox) {
-		row.State, row.CreatedAt = stacyvm.StateCreating, noon.Add(-stacyvm.CreateAbandonedAfter-time.Second)
+		row.State, row.UpdatedAt = stacyvm.StateCreating, noon.Add(-stacyvm.CreateAbandonedAfter-time.Second)
 	}
 	unwanted := func(state stacyvm.State) func(*stacyvm.Sandbox) {
 		return func(row *stacyvm.Sandbox) { row.State, row.Desired = state, stacyvm.DesiredDestroyed }

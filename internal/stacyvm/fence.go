@@ -86,13 +86,15 @@ func (s Spec) Usage() Usage { return Usage{Sandboxes: 1, MemoryMB: s.MemoryMB, V
 
 // Capacity is what a worker offers. Zero means no limit.
 type Capacity struct {
-	MaxSandboxes  int               `json:"max_sandboxes,omitempty"`
-	MemoryMB      int               `json:"memory_mb,omitempty"` // MiB, summed over what its sandboxes were promised
-	VCPUs         int               `json:"vcpus,omitempty"`     // likewise
-	RPCURL        string            `json:"rpc_url,omitempty"`   // where control planes call it
-	PreviewDomain string            `json:"preview_domain,omitempty"`
-	Labels        map[string]string `json:"labels,omitempty"`
-	Drained       bool              `json:"drained,omitempty"` // an operator wants nothing new on it; the worker has no say in it
+	MaxSandboxes int `json:"max_sandboxes,omitempty"`
+	MemoryMB     int `json:"memory_mb,omitempty"` // MiB, summed over what its sandboxes were promised
+	VCPUs        int `json:"vcpus,omitempty"`     // likewise
+	// ParallelCreates is how many sandboxes it starts at a time.
+	ParallelCreates int               `json:"parallel_creates,omitempty"`
+	RPCURL          string            `json:"rpc_url,omitempty"` // where control planes call it
+	PreviewDomain   string            `json:"preview_domain,omitempty"`
+	Labels          map[string]string `json:"labels,omitempty"`
+	Drained         bool              `json:"drained,omitempty"` // an operator wants nothing new on it; the worker has no say in it
 }
 
 // Limited reports whether there is a limit in any measure.

@@ -23,6 +23,7 @@ type Kind string
 // What happens to sandboxes is told with the change itself; what passes through them (exec, file) up to 100 ms later.
 const (
 	KindSandboxCreated   Kind = "sandbox.created" // its row exists, its runtime is being made
+	KindSandboxQueued    Kind = "sandbox.queued"  // it waits for its worker to start it
 	KindSandboxRunning   Kind = "sandbox.running"
 	KindSandboxPaused    Kind = "sandbox.paused"
 	KindSandboxUnhealthy Kind = "sandbox.unhealthy"

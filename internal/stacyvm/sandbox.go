@@ -34,7 +34,7 @@ func (id WorkerID) Valid() bool { return workerID.MatchString(string(id)) }
 type Sandbox struct {
 	ID        SandboxID
 	State     State
-	Reason    string // why, for error and unhealthy: one word such as "lost", "worker_stale", "create_failed"
+	Reason    string // why, for error and unhealthy: one word such as "lost", "worker_stale", "create_failed"; "queued"
 	Desired   Desired
 	Provider  string // engine name
 	Image     string
@@ -48,6 +48,9 @@ type Sandbox struct {
 	// Unenforced names the limits ("memory", "cpu", "disk", "pids") that this machine cannot enforce for this sandbox.
 	Unenforced []string
 	Metadata   map[string]string
+	// QueuePlace is the place in line of a create that waits for its worker to start it, 1 for the next one; 0: it does not wait,
+	// or through another server. It is not stored.
+	QueuePlace int
 	CreatedAt  time.Time
 	UpdatedAt  time.Time
 	ExpiresAt  time.Time

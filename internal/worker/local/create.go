@@ -150,6 +150,11 @@ func (w *Worker) make(b *box, j *job, request worker.CreateRequest) (made *live,
 	if err != nil {
 		return nil, created, err
 	}
+	// A control plane has those wait that it knows of; this holds for all of them together, and in their order.
+	if err = w.starts.Acquire(j.ctx, 1); err != nil {
+		return nil, created, err
+	}
+	defer w.starts.Release(1)
 	instance, err := e.Create(j.ctx, w.spec(b, r, root))
 	if stacyvm.CodeOf(err) == stacyvm.CodeConflict {
 		undo = undo[:1] // there is one without a record: it stays, and so does its image

@@ -9,8 +9,10 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"math"
 	"sync"
 
+	"golang.org/x/sync/semaphore"
 	"golang.org/x/sync/singleflight"
 
 	"github.com/stacyvm/stacyvm/internal/engine"
@@ -39,7 +41,9 @@ type Config struct {
 	// Default names the engine of a spec that names none; empty: the first.
 	Default string
 	Images  Images
-	Logger  *slog.Logger // nil: none
+	// ParallelCreates is how many runtimes are made at a time, whoever asks; 0: any number.
+	ParallelCreates int
+	Logger          *slog.Logger // nil: none
 }
 
 // Worker implements worker.Worker.
@@ -51,6 +55,7 @@ type Worker struct {
 	log      *slog.Logger
 	journal  *journal
 	upkeep   upkeep
+	starts   *semaphore.Weighted // held while a runtime is made
 
 	life context.Context // ends with Close
 	end  context.CancelFunc
@@ -79,12 +84,16 @@ func Open(config Config) (*Worker, error) {
 	if config.Logger == nil {
 		config.Logger = slog.New(slog.DiscardHandler)
 	}
+	if config.ParallelCreates == 0 {
+		config.ParallelCreates = math.MaxInt
+	}
 	files, err := openJournal(config.Dir)
 	if err != nil {
 		return nil, err
 	}
 	w := &Worker{
 		id: config.ID, engines: config.Engines, fallback: config.Default, images: config.Images, log: config.Logger,
+		starts:  semaphore.NewWeighted(int64(config.ParallelCreates)),
 		journal: files, boxes: map[stacyvm.SandboxID]*box{}, probes: map[string]worker.Provider{},
 	}
 	if w.engine(config.Default) == nil {

@@ -1,0 +1,247 @@
+package control
+
+import (
+	"context"
+	"slices"
+	"sync"
+
+	"github.com/stacyvm/stacyvm/internal/stacyvm"
+	"github.com/stacyvm/stacyvm/internal/store"
+)
+
+const (
+	// startTouchEvery is how often the rows of those that wait are touched, so that nobody takes their creates for abandoned.
+	startTouchEvery = stacyvm.CreateAbandonedAfter / 3
+	// startTouched is how many rows one transaction touches.
+	startTouched = 100
+
+	reasonQueued = "queued"
+)
+
+// starts is the lines of creates that wait until their worker starts them, one line for each worker. They have their rows and
+// their places; a machine that starts all at once starts none in time. Each control plane has lines of its own.
+type starts struct {
+	mu     sync.Mutex
+	closed bool // nobody may wait any more
+	lines  map[stacyvm.WorkerID]*startLine
+	byID   map[stacyvm.SandboxID]*start // those that wait
+}
+
+// startLine is what one worker starts, and what waits for that, first come first.
+type startLine struct {
+	limit   int // how many are started at a time
+	running int
+	waiting []*start
+}
+
+// start is one create, from its row to its end.
+type start struct {
+	line    *startLine
+	id      stacyvm.SandboxID
+	turn    chan struct{} // closed when it may start
+	refused chan struct{} // closed when it may not any more; why says the reason
+	why     error
+}
+
+func newStarts() *starts {
+	return &starts{lines: map[stacyvm.WorkerID]*startLine{}, byID: map[stacyvm.SandboxID]*start{}}
+}
+
+// enter puts a create at the end of its worker's line, or lets it start at once. limit 0: the worker starts any number.
+func (s *starts) enter(sandbox stacyvm.Sandbox, limit int) *start {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	line := s.lines[sandbox.WorkerID]
+	if line == nil {
+		line = &startLine{}
+		s.lines[sandbox.WorkerID] = line
+	}
+	line.limit = limit
+	c := &start{line: line, id: sandbox.ID, turn: make(chan struct{}), refused: make(chan struct{})}
+	line.waiting = append(line.waiting, c)
+	s.byID[c.id] = c
+	s.advance(line)
+	if s.closed {
+		s.turnAway(c, errStopping)
+	}
+	return c
+}
+
+// advance gives turns; s.mu is held.
+func (s *starts) advance(line *startLine) {
+	for len(line.waiting) > 0 && (line.limit == 0 || line.running < line.limit) {
+		next := line.waiting[0]
+		line.waiting = line.waiting[1:]
+		line.running++
+		delete(s.byID, next.id)
+		close(next.turn)
+	}
+}
+
+// end takes a create out of its line, whether it waits or was started, and lets the next one start. It may be called once.
+func (s *starts) end(c *start) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if at := slices.Index(c.line.waiting, c); at >= 0 {
+		c.line.waiting = slices.Delete(c.line.waiting, at, at+1)
+		delete(s.byID, c.id)
+		return
+	}
+	select {
+	case <-c.turn:
+		c.line.running--
+		s.advance(c.line)
+	default: // it was refused
+	}
+}
+
+// refuse ends the waiting of a create; one that does not wait is left alone.
+func (s *starts) refuse(id stacyvm.SandboxID, why error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c := s.byID[id]; c != nil {
+		s.turnAway(c, why)
+	}
+}
+
+// turnAway ends the waiting of a create, if it waits; s.mu is held.
+func (s *starts) turnAway(c *start, why error) {
+	if at := slices.Index(c.line.waiting, c); at >= 0 {
+		c.line.waiting = slices.Delete(c.line.waiting, at, at+1)
+		delete(s.byID, c.id)
+		c.why = why
+		close(c.refused)
+	}
+}
+
+// close turns away those who wait, and lets nobody wait any more.
+func (s *starts) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+	for _, c := range s.byID {
+		s.turnAway(c, errStopping)
+	}
+}
+
+// waiting lists the creates that wait.
+func (s *starts) waiting() []stacyvm.SandboxID {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	ids := make([]stacyvm.SandboxID, 0, len(s.byID))
+	for id := range s.byID {
+		ids = append(ids, id)
+	}
+	return ids
+}
+
+// places gives the place in line of every create that waits; the next one has 1.
+func (s *starts) places() map[stacyvm.SandboxID]int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	places := make(map[stacyvm.SandboxID]int, len(s.byID))
+	for _, line := range s.lines {
+		for i, c := range line.waiting {
+			places[c.id] = i + 1
+		}
+	}
+	return places
+}
+
+// placed fills in the places in line of sandboxes that are still being created.
+func (s *Service) placed(sandboxes ...stacyvm.Sandbox) []stacyvm.Sandbox {
+	if !slices.ContainsFunc(sandboxes, func(s stacyvm.Sandbox) bool { return s.State == stacyvm.StateCreating }) {
+		return sandboxes
+	}
+	places := s.starts.places()
+	for i := range sandboxes {
+		sandboxes[i].QueuePlace = places[sandboxes[i].ID]
+	}
+	return sandboxes
+}
+
+// awaitTurn returns when the worker may start a create, with the row as it is by then. It gives up with its caller, and when the
+// sandbox is destroyed or the server stops. The row says that it waits.
+func (s *Service) awaitTurn(ctx context.Context, c *start, sandbox stacyvm.Sandbox) (stacyvm.Sandbox, error) {
+	select {
+	case <-c.turn:
+		return sandbox, nil
+	default:
+	}
+	if err := s.tellStart(ctx, sandbox); err != nil {
+		return sandbox, err
+	}
+	select {
+	case <-c.turn:
+	case <-c.refused:
+		return sandbox, c.why
+	case <-ctx.Done():
+		return sandbox, stacyvm.Wrap(stacyvm.CodeUnavailable, ctx.Err(), "the caller stopped waiting for the sandbox's turn")
+	}
+	return s.takeTurn(context.WithoutCancel(ctx), sandbox)
+}
+
+// tellStart writes that a create waits for its turn, and tells of it.
+func (s *Service) tellStart(ctx context.Context, sandbox stacyvm.Sandbox) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeWithin)
+	defer cancel()
+	queued := sandbox.Notice()
+	queued.Kind = stacyvm.KindSandboxQueued
+	place := s.starts.places()[sandbox.ID]
+	if place == 0 {
+		return nil // not any more
+	}
+	queued.Data["place"] = place
+	return s.store.Update(ctx, func(tx store.Tx) error {
+		_, err := tx.Sandboxes().Apply(ctx, sandbox.ID, sandbox.Fence, store.Change{Wanted: stacyvm.DesiredRunning, Reason: new(reasonQueued)})
+		if code := stacyvm.CodeOf(err); code == stacyvm.CodeStaleEpoch || code == stacyvm.CodeConflict {
+			return nil // its turn will find out what became of it
+		}
+		if err != nil {
+			return err
+		}
+		return tx.Events().Append(ctx, []stacyvm.Notice{queued})
+	})
+}
+
+// takeTurn writes that a create waits no longer. Its time counts from here on. CodeConflict: it was destroyed.
+func (s *Service) takeTurn(ctx context.Context, sandbox stacyvm.Sandbox) (stacyvm.Sandbox, error) {
+	ctx, cancel := context.WithTimeout(ctx, storeWithin)
+	defer cancel()
+	current := sandbox
+	err := s.store.Update(ctx, func(tx store.Tx) (err error) {
+		if current, err = tx.Sandboxes().Get(ctx, sandbox.ID); err != nil {
+			return err
+		}
+		if current.State != stacyvm.StateCreating || current.Desired != stacyvm.DesiredRunning {
+			return errDestroyedEarly
+		}
+		current, err = tx.Sandboxes().Apply(ctx, sandbox.ID, current.Fence, store.Change{Wanted: stacyvm.DesiredRunning, Reason: new("")})
+		return err
+	})
+	if err != nil {
+		return sandbox, err
+	}
+	return current, nil
+}
+
+var errDestroyedEarly = stacyvm.Errorf(stacyvm.CodeConflict, "the sandbox was destroyed while it was being created")
+
+// touchStarts keeps the rows of those that wait young until ctx ends.
+func (s *Service) touchStarts(ctx context.Context) {
+	for sleep(ctx, startTouchEvery) == nil {
+		for ids := range slices.Chunk(s.starts.waiting(), startTouched) {
+			err := s.store.Update(ctx, func(tx store.Tx) error {
+				for _, id := range ids {
+					if _, err := tx.Sandboxes().Want(ctx, id, store.Wish{}); err != nil && stacyvm.CodeOf(err) != stacyvm.CodeNotFound {
+						return err
+					}
+				}
+				return nil
+			})
+			if err != nil && ctx.Err() == nil {
+				s.log.Warn("creates that wait cannot be marked as alive", "creates", len(ids), "error", err)
+			}
+		}
+	}
+}
