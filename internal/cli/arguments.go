@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -21,6 +22,18 @@ func arguments(least, most int) cobra.PositionalArgs {
 		}
 		return nil
 	}
+}
+
+// checkAll gives the arguments without doubles, when check refuses none of them.
+func checkAll(args []string, check func(string) error) (once []string, err error) {
+	var failures []error
+	for _, arg := range args {
+		if !slices.Contains(once, arg) {
+			once = append(once, arg)
+			failures = append(failures, check(arg))
+		}
+	}
+	return once, errors.Join(failures...)
 }
 
 // argumentError names the argument at position i as the usage line does.

@@ -74,7 +74,7 @@ type copier struct {
 
 // about names the file of an error, unless it is the server's, which does so itself.
 func about(name string, err error) error {
-	if client.CodeOf(err) != "" {
+	if err == nil || client.CodeOf(err) != "" {
 		return err
 	}
 	return fmt.Errorf("%s: %w", printable(name), err)

@@ -20,7 +20,7 @@ is a file in the data directory. docs/operations.md tells when to do what.`,
 		Args: onlySubcommands,
 		RunE: showHelp,
 	}
-	cmd.AddCommand(a.dbBackupCommand(), a.dbRestoreCommand(), a.dbMigrateCommand(), a.dbRaiseCommand(), a.dbDumpCommand(), a.dbRehearseCommand())
+	cmd.AddCommand(a.dbBackupCommand(), destroys(a.dbRestoreCommand()), a.dbMigrateCommand(), destroys(a.dbRaiseCommand()), a.dbDumpCommand(), a.dbRehearseCommand())
 	return cmd
 }
 

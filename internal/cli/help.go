@@ -68,6 +68,23 @@ func completionCommand(root *cobra.Command) *cobra.Command {
 // showHelp is what a command that only has others does by itself.
 func showHelp(cmd *cobra.Command, _ []string) error { return cmd.Help() }
 
+// destructive marks commands that end or delete what cannot be brought back.
+const destructive = "destructive"
+
+func destroys(cmd *cobra.Command) *cobra.Command {
+	cmd.Annotations = map[string]string{destructive: "yes"}
+	return cmd
+}
+
+// harmless leaves out names of destructive commands: who mistyped another one and takes a suggestion must lose nothing.
+func harmless(parent *cobra.Command, names []string) []string {
+	return slices.DeleteFunc(names, func(name string) bool {
+		return slices.ContainsFunc(parent.Commands(), func(cmd *cobra.Command) bool {
+			return cmd.Name() == name && cmd.Annotations[destructive] != ""
+		})
+	})
+}
+
 // onlySubcommands refuses what is none of a command's own.
 func onlySubcommands(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
@@ -75,7 +92,7 @@ func onlySubcommands(cmd *cobra.Command, args []string) error {
 	}
 	cmd.SuggestionsMinimumDistance = 2
 	hint := "see `" + cmd.CommandPath() + " --help`"
-	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+	if near := harmless(cmd, cmd.SuggestionsFor(args[0])); len(near) > 0 {
 		hint = "did you mean " + strings.Join(near, " or ") + "?"
 	}
 	return fmt.Errorf("`%s` has no command %q: %s", cmd.CommandPath(), args[0], hint)

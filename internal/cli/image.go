@@ -162,7 +162,7 @@ func (a *app) printImages(images []image.Image) error {
 }
 
 func (a *app) imageRemoveCommand() *cobra.Command {
-	return &cobra.Command{
+	return destroys(&cobra.Command{
 		Use:     "rm NAME...",
 		Aliases: []string{"remove"},
 		Short:   "Delete images that no sandbox uses",
@@ -173,8 +173,12 @@ func (a *app) imageRemoveCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			names, err := checkAll(args, func(name string) error { return plainError(store.CheckRemove(name)) })
+			if err != nil {
+				return fmt.Errorf("%w\nNothing was removed", err)
+			}
 			var failures []error
-			for _, name := range args {
+			for _, name := range names {
 				done := progress(a.stderr, "removing "+printable(name))
 				err := plainError(store.Remove(cmd.Context(), name))
 				done()
@@ -185,7 +189,7 @@ func (a *app) imageRemoveCommand() *cobra.Command {
 			}
 			return errors.Join(failures...)
 		},
-	}
+	})
 }
 
 // plainError leaves out the code, and the cause where the message is enough: this is the user's own machine.

@@ -1,19 +1,22 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
 
 	"github.com/stacyvm/stacyvm/client"
+	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
 
 func (a *app) killCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:               "kill SANDBOX...",
-		Short:             "Destroy sandboxes",
-		Long:              "Destroy sandboxes with everything in them: processes, files, memory.",
+	return destroys(&cobra.Command{
+		Use:   "kill SANDBOX...",
+		Short: "Destroy sandboxes",
+		Long: `Destroy sandboxes with everything in them: processes, files, memory. When one of them does not exist, none is
+destroyed. One process of a sandbox is ended by ` + "`" + `stacyvm exec SANDBOX -- kill PID` + "`" + `; ` + "`" + `stacyvm ps SANDBOX` + "`" + ` lists them.`,
 		Example:           "  stacyvm kill sb-0123456789abcdef01234567",
 		Args:              arguments(1, -1),
 		ValidArgsFunction: a.sandboxThen(true, nil),
@@ -24,8 +27,12 @@ func (a *app) killCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			ids, err := checkAll(args, func(id string) error { return checkSandbox(ctx, server, id) })
+			if err != nil {
+				return fmt.Errorf("%w\nNothing was destroyed", err)
+			}
 			var failures []error
-			for _, id := range args {
+			for _, id := range ids {
 				done := progress(a.stderr, "destroying "+printable(id))
 				err := server.Destroy(ctx, id)
 				done()
@@ -40,5 +47,15 @@ func (a *app) killCommand() *cobra.Command {
 			}
 			return errors.Join(failures...)
 		},
+	})
+}
+
+// checkSandbox refuses what is no sandbox.
+func checkSandbox(ctx context.Context, server *client.Client, id string) error {
+	if !stacyvm.SandboxID(id).Valid() {
+		return fmt.Errorf("%q is no sandbox's id, such as sb-0123456789abcdef01234567; "+
+			"one process is ended by `stacyvm exec SANDBOX -- kill PID` (see `stacyvm ps SANDBOX`)", id)
 	}
+	_, err := server.Sandbox(ctx, id)
+	return about(id, err)
 }

@@ -23,7 +23,7 @@ ca-bundle.pem, and nothing else. Files that are replaced take effect without a r
 		Args: onlySubcommands,
 		RunE: showHelp,
 	}
-	cmd.AddCommand(a.pkiInitCommand(), a.pkiIssueCommand(), a.pkiRotateCommand())
+	cmd.AddCommand(a.pkiInitCommand(), a.pkiIssueCommand(), destroys(a.pkiRotateCommand()))
 	return cmd
 }
 

@@ -74,7 +74,7 @@ a certificate is a join token: see docs/cluster.md. The commands below are for w
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.runWorker(cmd, &f) },
 	}
 	f.add(cmd.Flags())
-	cmd.AddCommand(a.workerTokenCommand(), a.joinTokenCommand(), a.workerListCommand(), a.workerDrainCommand(), a.workerResumeCommand(), a.workerForgetCommand())
+	cmd.AddCommand(a.workerTokenCommand(), a.joinTokenCommand(), a.workerListCommand(), a.workerDrainCommand(), a.workerResumeCommand(), destroys(a.workerForgetCommand()))
 	return cmd
 }
 

@@ -177,6 +177,6 @@ read, and the fingerprint, by which the worker knows this server.`,
 	}))
 	cmd.Flags().StringVar(&worker, "worker", "*", "whose `id` may join with it, or a pattern such as 'rack1-*'")
 	cmd.Flags().DurationVar(&ttl, "ttl", time.Hour, "`duration` of its life, at most 168h")
-	cmd.AddCommand(a.joinTokenListCommand(), a.joinTokenRemoveCommand())
+	cmd.AddCommand(a.joinTokenListCommand(), destroys(a.joinTokenRemoveCommand()))
 	return cmd
 }

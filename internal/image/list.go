@@ -39,32 +39,45 @@ func (s *Store) List(ctx context.Context) ([]Image, error) {
 // Remove deletes an image. CodeNotFound: no such image. CodeConflict: somebody uses it, or it is built in; nothing was
 // changed.
 func (s *Store) Remove(ctx context.Context, name string) error {
-	if name == Host {
-		return stacyvm.Errorf(stacyvm.CodeConflict, "the image %q is built in and cannot be removed", Host)
-	}
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	dir := directoryOf(name)
 	var gone *temporary
 	err := s.locked(unix.LOCK_EX, func() error {
-		if _, err := os.Lstat(s.path(dir)); errors.Is(err, fs.ErrNotExist) {
-			return notFound(name)
+		dir, err := s.removable(name)
+		if err == nil {
+			gone, err = s.retire(dir)
 		}
-		uses, err := s.uses()
-		if err != nil {
-			return err
-		}
-		if uses[dir] > 0 {
-			return stacyvm.Errorf(stacyvm.CodeConflict, "the image %q is used by %d of the sandboxes: destroy them first", name, uses[dir])
-		}
-		gone, err = s.retire(dir)
 		return err
 	})
 	if err != nil {
 		return err
 	}
 	return ioError(gone.discard(), "the image cannot be removed completely")
+}
+
+// CheckRemove says whether Remove would refuse, with the same codes, and changes nothing.
+func (s *Store) CheckRemove(name string) error {
+	return s.locked(unix.LOCK_SH, func() error {
+		_, err := s.removable(name)
+		return err
+	})
+}
+
+// removable gives the directory of an image that may go; the lock is held.
+func (s *Store) removable(name string) (dir string, err error) {
+	if name == Host {
+		return "", stacyvm.Errorf(stacyvm.CodeConflict, "the image %q is built in and cannot be removed", Host)
+	}
+	dir = directoryOf(name)
+	if _, err := os.Lstat(s.path(dir)); errors.Is(err, fs.ErrNotExist) {
+		return "", notFound(name)
+	}
+	uses, err := s.uses()
+	if err == nil && uses[dir] > 0 {
+		err = stacyvm.Errorf(stacyvm.CodeConflict, "the image %q is used by %d of the sandboxes: destroy them first", name, uses[dir])
+	}
+	return dir, err
 }
 
 // hostImage describes the built-in image.
