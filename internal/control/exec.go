@@ -88,15 +88,16 @@ func (s *Service) run(ctx context.Context, id stacyvm.SandboxID, request ExecReq
 		return nil, 0, s.audited(ctx, "exec", sandbox, request.Command, err)
 	}
 	f := s.follow(ctx, id, command.ProcessID, AttachRequest{})
-	attach := f.open
+	attach, asked := f.open, false
 	f.open = func(ctx context.Context, started bool, from AttachRequest) (Output, error) {
 		if started {
 			return attach(ctx, started, from)
 		}
-		client, _, err := s.connect(ctx, id, guest.ScopeExec)
+		client, _, err := s.connectAgain(ctx, id, guest.ScopeExec)
 		if err != nil {
 			return nil, err
 		}
+		asked = true
 		stream, err := client.Run(ctx, command) // the same id again finds the first process
 		if err != nil {
 			return nil, err
@@ -119,8 +120,8 @@ func (s *Service) run(ctx context.Context, id stacyvm.SandboxID, request ExecReq
 		s.logExec(sandbox, command, began, exit)
 	}
 	f.stream, err = f.open(f.ctx, false, f.from)
-	if broken(err) && !silent(err) {
-		err = nil // Next tries again
+	if asked && broken(err) && !silent(err) {
+		err = nil // the guest may have been asked: Next tries again
 	}
 	if err = s.audited(ctx, "exec", sandbox, shown(command), err); err != nil {
 		f.cancel()

@@ -14,6 +14,8 @@ import (
 const (
 	// reconnectWithin is how long a reader waits for a guest whose connection broke.
 	reconnectWithin = 15 * time.Second
+	// startWithin is how long, when it broke before the command was seen to start.
+	startWithin = 3 * time.Second
 	// reconnectFirst and reconnectMost bound the pause between tries, which doubles.
 	reconnectFirst = 50 * time.Millisecond
 	reconnectMost  = time.Second
@@ -65,8 +67,16 @@ func (f *follower) Next(ctx context.Context) (stacyvm.Event, error) {
 		now := time.Now()
 		if giveUp.IsZero() {
 			giveUp = now.Add(reconnectWithin)
+			if !f.started {
+				giveUp = now.Add(startWithin)
+			}
 		}
-		if now.After(giveUp) {
+		switch own, coded := errors.AsType[*stacyvm.Error](err); {
+		case now.After(giveUp) && !f.started && coded:
+			return stacyvm.Event{}, own
+		case now.After(giveUp) && !f.started:
+			return stacyvm.Event{}, stacyvm.Wrap(stacyvm.CodeUnavailable, err, "the connection to the sandbox broke before the command began to answer")
+		case now.After(giveUp):
 			return stacyvm.Event{}, stacyvm.Wrap(stacyvm.CodeUnavailable, err, "the sandbox does not answer; its output can be attached to later")
 		}
 		f.drop()

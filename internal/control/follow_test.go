@@ -127,19 +127,22 @@ func TestFollowerGivesEveryByteOnce(t *testing.T) {
 }
 
 func TestFollowerGivesUp(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		p := &flaky{failure: io.EOF, refuse: 1 << 30}
-		f := following(p)
-		defer f.Close()
-		began := time.Now()
-		_, err := f.Next(t.Context())
-		if stacyvm.CodeOf(err) != stacyvm.CodeUnavailable || errors.Is(err, io.EOF) {
-			t.Errorf("gave up with %v", err)
-		}
-		if took := time.Since(began); took < reconnectWithin || took > reconnectWithin+2*reconnectMost {
-			t.Errorf("gave up after %s", took)
-		}
-	})
+	for started, within := range map[bool]time.Duration{true: reconnectWithin, false: startWithin} {
+		synctest.Test(t, func(t *testing.T) {
+			p := &flaky{failure: io.EOF, refuse: 1 << 30}
+			f := following(p)
+			f.started = started
+			defer f.Close()
+			began := time.Now()
+			_, err := f.Next(t.Context())
+			if stacyvm.CodeOf(err) != stacyvm.CodeUnavailable || errors.Is(err, io.EOF) {
+				t.Errorf("gave up with %v", err)
+			}
+			if took := time.Since(began); took < within || took > within+2*reconnectMost {
+				t.Errorf("started %v: gave up after %s", started, took)
+			}
+		})
+	}
 }
 
 // TestFollowerOfASilentWorker: each try takes seconds. Who waits for a command that runs goes on trying; one that has not begun is

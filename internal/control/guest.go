@@ -2,10 +2,27 @@ package control
 
 import (
 	"context"
+	"io"
+	"net/http"
+	"sync/atomic"
+	"time"
 
 	"github.com/stacyvm/stacyvm/internal/guest"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
+	"github.com/stacyvm/stacyvm/internal/worker"
 )
+
+const (
+	// reachWithin bounds finding a sandbox's worker and guest for one call.
+	reachWithin = 4500 * time.Millisecond
+	// doubtAfter is how long a call waits for its guest's answer before it asks for a sign of life, and signWithin how long the
+	// guest may take for that. Together they stay under reachWithin.
+	doubtAfter = 1500 * time.Millisecond
+	signWithin = 2500 * time.Millisecond
+)
+
+// errMute is the error of a call to a guest that gives no sign of life. As for a silent worker, asking again soon would not help.
+var errMute = stacyvm.Wrap(stacyvm.CodeUnavailable, worker.ErrSilent, "the sandbox does not answer")
 
 // connect opens a client of the sandbox's guest program, for one scope. CodeNotFound: no such sandbox; CodeConflict: its
 // state does not allow it; CodeUnavailable: its worker or its guest does not answer.
@@ -22,9 +39,11 @@ func (s *Service) connect(ctx context.Context, id stacyvm.SandboxID, scope guest
 		if err != nil {
 			return nil, r.Sandbox, err
 		}
-		conn, err := w.Guest(ctx, stacyvm.Ref{ID: id, Fence: r.Fence}, scope)
+		ref := stacyvm.Ref{ID: id, Fence: r.Fence}
+		conn, err := reachGuest(ctx, w, ref, scope)
 		switch stacyvm.CodeOf(err) {
 		case "":
+			conn.HTTP = watched{conn.HTTP, func(ctx context.Context) { signOfLife(ctx, w, ref) }}
 			return guest.NewClient(conn), r.Sandbox, nil
 		case stacyvm.CodeStaleEpoch:
 			s.rows.drop(id)
@@ -38,6 +57,82 @@ func (s *Service) connect(ctx context.Context, id stacyvm.SandboxID, scope guest
 		}
 		return nil, r.Sandbox, err
 	}
+}
+
+// connectAgain connects, and once more when that fails: the row may have been old, or the worker was started anew. Nothing has been
+// asked of the guest when it gives an error.
+func (s *Service) connectAgain(ctx context.Context, id stacyvm.SandboxID, scope guest.Scope) (*guest.Client, stacyvm.Sandbox, error) {
+	client, sandbox, err := s.connect(ctx, id, scope)
+	if !broken(err) || silent(err) || ctx.Err() != nil {
+		return client, sandbox, err
+	}
+	s.rows.drop(id)
+	return s.connect(ctx, id, scope)
+}
+
+// reachGuest asks a worker for a guest's connection, and waits no longer than a caller of a sandbox that is gone should.
+func reachGuest(ctx context.Context, w worker.Worker, ref stacyvm.Ref, scope guest.Scope) (guest.Conn, error) {
+	bounded, cancel := context.WithTimeoutCause(ctx, reachWithin, errMute)
+	defer cancel()
+	conn, err := w.Guest(bounded, ref, scope)
+	if err != nil && bounded.Err() != nil && ctx.Err() == nil {
+		err = errMute
+	}
+	return conn, err
+}
+
+// signOfLife returns when a guest answers, whatever it says, or with ctx.
+func signOfLife(ctx context.Context, w worker.Worker, ref stacyvm.Ref) {
+	if conn, err := w.Guest(ctx, ref, guest.ScopeExec); err == nil {
+		_, _ = guest.NewClient(conn).Ping(ctx) // a refusal is a sign, too; what the call itself meets it is told itself
+	}
+}
+
+// watched sends requests to a guest. One whose answer does not begin is given up, with errMute, when the guest gives no sign of life
+// either: a guest that is only slow, or waits for a program, is waited for. It asks once; later, the connection itself is watched.
+type watched struct {
+	guest.Doer
+	sign func(context.Context) // returns when there is one, or with the context
+}
+
+// Do implements guest.Doer.
+func (w watched) Do(request *http.Request) (*http.Response, error) {
+	ctx, cancel := context.WithCancelCause(request.Context())
+	var over atomic.Bool // the answer has begun, or the call is given up
+	doubt := time.AfterFunc(doubtAfter, func() {
+		asking, done := context.WithTimeout(ctx, signWithin)
+		defer done()
+		w.sign(asking)
+		if asking.Err() != nil && ctx.Err() == nil && over.CompareAndSwap(false, true) {
+			cancel(errMute)
+		}
+	})
+	response, err := w.Doer.Do(request.WithContext(ctx))
+	doubt.Stop()
+	if !over.CompareAndSwap(false, true) && request.Context().Err() == nil {
+		if err == nil {
+			_ = response.Body.Close() // its context has ended
+		}
+		return nil, errMute
+	}
+	if err != nil {
+		cancel(nil)
+		return nil, err
+	}
+	response.Body = &watchedBody{response.Body, cancel}
+	return response, nil
+}
+
+// watchedBody ends its request's context when it is closed.
+type watchedBody struct {
+	io.ReadCloser
+	end context.CancelCauseFunc
+}
+
+// Close implements io.Closer.
+func (b *watchedBody) Close() error {
+	defer b.end(nil)
+	return b.ReadCloser.Close()
 }
 
 // once connects and does what must not be repeated.

@@ -60,6 +60,14 @@ func (s *Service) Wait(ctx context.Context, id stacyvm.SandboxID, process string
 	if err := s.admitProcess(ctx, id, process, scopeRead); err != nil {
 		return ended, err
 	}
+	// A sandbox that cannot be reached is refused at once; waitFor mends a connection that breaks later.
+	_, err = s.ask(ctx, id, guest.ScopeExec, func(client *guest.Client) error {
+		_, err := client.Ping(ctx)
+		return err
+	})
+	if err != nil {
+		return ended, err
+	}
 	return s.waitFor(ctx, id, process)
 }
 

@@ -119,11 +119,13 @@ func (s *Service) resolve(ctx context.Context, id stacyvm.SandboxID) (row, error
 	return found, nil
 }
 
-// usable refuses a sandbox that cannot run commands now, and says why.
+// usable refuses a sandbox that cannot run commands now, and says why. CodeUnavailable: nobody reaches it now, which may pass.
 func (r row) usable() error {
 	switch {
 	case r.Desired == stacyvm.DesiredDestroyed:
 		return stacyvm.Errorf(stacyvm.CodeConflict, "sandbox %s is being destroyed", r.ID)
+	case r.State == stacyvm.StateUnhealthy:
+		return stacyvm.Errorf(stacyvm.CodeUnavailable, "sandbox %s is %s (%s)", r.ID, r.State, r.Reason)
 	case r.State != stacyvm.StateRunning && r.Reason != "":
 		return stacyvm.Errorf(stacyvm.CodeConflict, "sandbox %s is %s (%s)", r.ID, r.State, r.Reason)
 	case r.State != stacyvm.StateRunning:

@@ -30,6 +30,7 @@ func Doctor(ctx context.Context, c config.Config, production bool) []config.Chec
 	checks = append(checks, checkRuns(c.DataDir))
 	checks = append(checks, doctorDatabase(ctx, c, production)...)
 	checks = append(checks, doctorTrust(c, time.Now())...)
+	checks = append(checks, checkOwnWorker(c)...)
 	if !c.Server.Worker {
 		return append(checks, config.Passed("engines", "none is needed: a server here is a control plane alone (server.worker)"))
 	}

@@ -13,6 +13,20 @@ import (
 // renewBefore is how long before its end a certificate should be renewed.
 const renewBefore = 14 * 24 * time.Hour
 
+// What holds for a server on PostgreSQL that runs sandboxes in its own process.
+const (
+	ownWorkerAlone = "other servers on this database do not reach the sandboxes of this server's own worker (server.worker): they answer 503 for them"
+	ownWorkerFix   = "with more than one server set server.worker to false and run `stacyvm worker` on each machine (docs/cluster.md)"
+)
+
+// checkOwnWorker warns of sandboxes that one of several servers alone can reach.
+func checkOwnWorker(c config.Config) []config.Check {
+	if !c.Postgres() || !c.Server.Worker {
+		return nil
+	}
+	return []config.Check{config.Warned("server.worker", ownWorkerAlone, ownWorkerFix)}
+}
+
 // doctorTrust looks at what this machine proves itself with in a cluster. A worker's own certificate is left to the worker.
 func doctorTrust(c config.Config, now time.Time) []config.Check {
 	if workers, err := filepath.Glob(filepath.Join(c.PKI.Dir, "worker-*.pem")); c.PKI.Dir != "" && err == nil && len(workers) > 0 {

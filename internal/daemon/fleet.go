@@ -57,6 +57,7 @@ type berth struct {
 	url    string     // of client
 	good   time.Time  // until when the address is good; monotonic
 	rests  time.Time  // until when it is not looked at again, whatever happens
+	away   error      // of the last look, when the store did not answer and there is no client
 }
 
 // worker finds one by its id. CodeUnavailable: it is not registered, has no address, or must not be called under it.
@@ -73,6 +74,10 @@ func (f *fleet) worker(id stacyvm.WorkerID) (worker.Worker, error) {
 	if now := time.Now(); b.client != nil && (now.Before(b.rests) || now.Before(b.good) && !b.suspect.Load()) {
 		return watched{b.client, b}, nil
 	}
+	if b.away != nil && time.Now().Before(b.rests) {
+		return nil, b.away // who waited in line for a look that took its whole time does not make another
+	}
+	b.away = nil
 	if err := f.look(b); err != nil {
 		return nil, err
 	}
@@ -105,10 +110,12 @@ func (f *fleet) look(b *berth) error {
 		b.rests = time.Now().Add(askAgain) // the last known address will do for a moment
 		return nil
 	case err != nil:
-		return stacyvm.Wrap(stacyvm.CodeUnavailable, err, "the worker's address is not known now")
+		b.rests = time.Now().Add(askAgain)
+		b.away = stacyvm.Wrap(stacyvm.CodeUnavailable, err, "the worker's address is not known now")
+		return b.away
 	case row.Capacity.RPCURL == "":
 		b.drop()
-		return stacyvm.Errorf(stacyvm.CodeUnavailable, "worker %s is served by another process, and has no RPC address", b.id)
+		return stacyvm.Errorf(stacyvm.CodeUnavailable, "worker %s is inside another server, which alone reaches its sandboxes: it has no RPC address", b.id)
 	}
 	b.rests, b.good = time.Now().Add(askAgain), time.Now().Add(addressLife)
 	b.suspect.Store(false)

@@ -79,6 +79,9 @@ func Serve(ctx context.Context, options Options) error {
 	s := newServer(options, made, keysOf(c), t)
 	if c.Postgres() {
 		s.notice = noticeTime
+		if c.Server.Worker {
+			options.Logger.Warn(ownWorkerAlone + "; " + ownWorkerFix)
+		}
 	}
 	loops := []func(context.Context) error{made.fleet.run, func(ctx context.Context) error { return sweepLoop(ctx, c, options.Logger) }}
 	return errors.Join(s.run(ctx, netutil.LimitListener(listener, maxConnections), loops...), made.close())

@@ -18,8 +18,9 @@ const (
 	// idleWithin is how long the server waits for the next statement of a transaction. A process that was stopped in the
 	// middle of one lets go of its rows before a lease's grace is over.
 	idleWithin = 5 * time.Second
-	// endWithin bounds a commit or rollback.
-	endWithin = 10 * time.Second
+	// endWithin bounds a rollback, and commitWithin a commit: its caller waits, and learns nothing better by waiting longer.
+	endWithin    = 10 * time.Second
+	commitWithin = 5 * time.Second
 	// answerWithin is how much longer than the server this side waits, so that the server's answer comes first.
 	answerWithin = 2 * time.Second
 )
@@ -95,7 +96,7 @@ var errUndone = errors.New("the transaction was rolled back")
 
 // commit runs what was put off and ends the transaction; known is whether its outcome is certain when it fails.
 func (c pgConn) commit(ctx context.Context, t *tx) (known bool, err error) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), t.limit+endWithin)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), commitWithin)
 	defer cancel()
 	if c.dead() {
 		return true, driver.ErrBadConn

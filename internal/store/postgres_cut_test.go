@@ -5,11 +5,13 @@ import (
 	"context"
 	"crypto/sha256"
 	"fmt"
+	"io"
 	"net"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
 
@@ -28,6 +30,7 @@ type cutter struct {
 type cut struct {
 	word string
 	pass bool // the server gets the message and answers; only the answer is lost
+	hold bool // the connection stays open, and nothing comes any more
 }
 
 // newCutter gives a DSN that leads to the same place through a cutter.
@@ -76,6 +79,9 @@ func (c *cutter) serve(client net.Conn) {
 			return true
 		}
 		losing.Store(true)
+		if now.hold {
+			_, _ = io.Copy(io.Discard, client) // until it gives up
+		}
 		if now.pass {
 			_, _ = server.Write(message)
 			<-lost
@@ -123,12 +129,12 @@ func lostConnections(t *testing.T, mode string, sent func(text string) string) {
 		runs int
 		kept bool
 	}{
-		"begin is not sent":       {cut{sent(begin), false}, "", 1, true},
-		"begin gets no answer":    {cut{sent(begin), true}, "", 1, true},
-		"statement is not sent":   {cut{"sb-", false}, "", 2, true},
-		"statement has no answer": {cut{"sb-", true}, "", 2, true},
-		"commit is not sent":      {cut{sent(commit) + "\x00", false}, stacyvm.CodeUnavailable, 1, false},
-		"commit has no answer":    {cut{sent(commit) + "\x00", true}, stacyvm.CodeUnavailable, 1, true},
+		"begin is not sent":       {cut{word: sent(begin)}, "", 1, true},
+		"begin gets no answer":    {cut{word: sent(begin), pass: true}, "", 1, true},
+		"statement is not sent":   {cut{word: "sb-"}, "", 2, true},
+		"statement has no answer": {cut{word: "sb-", pass: true}, "", 2, true},
+		"commit is not sent":      {cut{word: sent(commit) + "\x00"}, stacyvm.CodeUnavailable, 1, false},
+		"commit has no answer":    {cut{word: sent(commit) + "\x00", pass: true}, stacyvm.CodeUnavailable, 1, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			err := s.Update(t.Context(), func(tx Tx) error { // a connection that is good, and has prepared all that is sent
@@ -159,6 +165,27 @@ func lostConnections(t *testing.T, mode string, sent func(text string) string) {
 				t.Error("nothing was cut")
 			}
 		})
+	}
+}
+
+// TestSilentCommit: a server that gives no answer to a commit is waited for as long as a caller should, and no longer.
+func TestSilentCommit(t *testing.T) {
+	c, dsn := newCutter(t, postgrestest.Schema(t))
+	s, err := Open(t.Context(), Config{Driver: "postgres", DSN: dsn, ExecMode: "exec"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	c.next.Store(&cut{word: "COMMIT\x00", hold: true})
+	began := time.Now()
+	err = s.Update(t.Context(), func(tx Tx) error {
+		_, err := tx.Sandboxes().Insert(t.Context(), stacyvm.Sandbox{ID: stacyvm.NewSandboxID(), State: stacyvm.StateRunning})
+		return err
+	})
+	took := time.Since(began)
+	t.Logf("it was given up after %s", took.Round(time.Millisecond))
+	if stacyvm.CodeOf(err) != stacyvm.CodeUnavailable || took < commitWithin || took > 2*commitWithin {
+		t.Errorf("after %s: %v", took, err)
 	}
 }
 

@@ -15,8 +15,9 @@ import (
 const (
 	// doubtAfter is how long a call waits for its worker before it asks for a sign of life, and the pause before it asks again.
 	doubtAfter = 2 * time.Second
-	// aliveWithin is how long a worker may take for the sign. One that gives none is waited for no longer.
-	aliveWithin = 3 * time.Second
+	// aliveWithin is how long a worker may take for the sign. One that gives none is waited for no longer: a control plane waits 4.5 s
+	// for a sandbox, and is to hear that the worker is silent.
+	aliveWithin = 2 * time.Second
 )
 
 // heed gives the context of a call, which ends when the worker gives no sign of life before heard is called. A worker that is slow is

@@ -1,0 +1,147 @@
+package control_test
+
+import (
+	"context"
+	"net/http"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stacyvm/stacyvm/internal/control"
+	"github.com/stacyvm/stacyvm/internal/control/controltest"
+	"github.com/stacyvm/stacyvm/internal/guest"
+	"github.com/stacyvm/stacyvm/internal/stacyvm"
+	"github.com/stacyvm/stacyvm/internal/store"
+	"github.com/stacyvm/stacyvm/internal/worker"
+)
+
+// faulty is a worker whose way to guests has a fault.
+type faulty struct {
+	*controltest.Worker
+	guest   func(context.Context) (guest.Conn, error)
+	destroy error
+}
+
+func (f *faulty) Guest(ctx context.Context, _ stacyvm.Ref, _ guest.Scope) (guest.Conn, error) {
+	return f.guest(ctx)
+}
+
+func (f *faulty) Destroy(ctx context.Context, ref stacyvm.Ref) error {
+	if f.destroy != nil {
+		return f.destroy
+	}
+	return f.Worker.Destroy(ctx, ref)
+}
+
+// doer is a connection to a guest.
+type doer func(*http.Request) (*http.Response, error)
+
+func (d doer) Do(r *http.Request) (*http.Response, error) { return d(r) }
+
+func connected(d doer) func(context.Context) (guest.Conn, error) {
+	return func(context.Context) (guest.Conn, error) { return guest.Conn{HTTP: d, URL: "http://guest"}, nil }
+}
+
+// calls are those that need a sandbox's guest.
+func (r *rig) calls(id stacyvm.SandboxID) map[string]func() error {
+	const process = "p-1"
+	return map[string]func() error{
+		"exec": func() error { _, err := r.Exec(r.ctx, id, control.ExecRequest{Command: "true"}); return err },
+		"exec stream": func() error {
+			output, err := r.Run(r.ctx, id, control.ExecRequest{Command: "true"})
+			if err == nil {
+				defer output.Close()
+				_, err = output.Next(r.ctx)
+			}
+			return err
+		},
+		"start":  func() error { _, err := r.Start(r.ctx, id, control.ExecRequest{Command: "true"}); return err },
+		"attach": func() error { _, err := r.Attach(r.ctx, id, process, control.AttachRequest{}); return err },
+		"input": func() error {
+			_, err := r.Input(r.ctx, id, process, control.InputRequest{Data: []byte("x")})
+			return err
+		},
+		"signal":    func() error { return r.Signal(r.ctx, id, process, 15) },
+		"resize":    func() error { return r.Resize(r.ctx, id, process, stacyvm.Terminal{Rows: 1, Cols: 1}) },
+		"processes": func() error { _, err := r.Processes(r.ctx, id); return err },
+		"process":   func() error { _, err := r.Process(r.ctx, id, process); return err },
+		"wait":      func() error { _, err := r.Wait(r.ctx, id, process); return err },
+		"read":      func() error { _, err := r.ReadFile(r.ctx, id, "/x"); return err },
+		"list":      func() error { _, err := r.ListFiles(r.ctx, id, "/x"); return err },
+		"mkdir":     func() error { return r.MakeDir(r.ctx, id, "/x", 0) },
+		"remove":    func() error { return r.RemoveFile(r.ctx, id, "/x", false) },
+		"logs":      func() error { _, err := r.Logs(r.ctx, id, 10); return err },
+		"stats":     func() error { _, err := r.Stats(r.ctx, id); return err },
+	}
+}
+
+// TestUnreachableIsRefusedAtOnce: each call for a sandbox that cannot be reached is refused within 5 s, and without any wait where that
+// is known at once. What needs the records alone goes on.
+func TestUnreachableIsRefusedAtOnce(t *testing.T) {
+	const soon = 5 * time.Second
+	broken := stacyvm.Errorf(stacyvm.CodeUnavailable, "the connection to the sandbox broke")
+	for name, kind := range map[string]struct {
+		found   error // no worker is found
+		guest   func(context.Context) (guest.Conn, error)
+		state   stacyvm.State
+		destroy error
+		within  time.Duration
+	}{
+		"no address": {found: stacyvm.Errorf(stacyvm.CodeUnavailable, "worker here has no RPC address")},
+		"worker dead": {
+			guest: func(context.Context) (guest.Conn, error) {
+				return guest.Conn{}, stacyvm.Errorf(stacyvm.CodeUnavailable, "connection refused")
+			},
+			destroy: stacyvm.Errorf(stacyvm.CodeUnavailable, "connection refused"),
+		},
+		"worker cut off": {
+			guest:   func(context.Context) (guest.Conn, error) { time.Sleep(4 * time.Second); return guest.Conn{}, errSilent },
+			destroy: errSilent, within: soon,
+		},
+		"worker hangs": {
+			guest:  func(ctx context.Context) (guest.Conn, error) { <-ctx.Done(); return guest.Conn{}, ctx.Err() },
+			within: soon,
+		},
+		"runtime gone": {guest: func(context.Context) (guest.Conn, error) {
+			return guest.Conn{}, stacyvm.Errorf(stacyvm.CodeNotFound, "gone")
+		}},
+		"guest mute": {guest: connected(func(r *http.Request) (*http.Response, error) { <-r.Context().Done(); return nil, r.Context().Err() }), within: soon},
+		"guest gone": {guest: connected(func(*http.Request) (*http.Response, error) { return nil, broken }), within: soon},
+		"unhealthy":  {state: stacyvm.StateUnhealthy},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := &faulty{Worker: controltest.NewWorker(), guest: kind.guest, destroy: kind.destroy}
+				var found error
+				r := newRig(t, func(c *control.Config) { c.Workers = func(stacyvm.WorkerID) (worker.Worker, error) { return w, found } })
+				sandbox := r.create(t)
+				if kind.state != "" {
+					controltest.Update(t, r.store, func(tx store.Tx) error {
+						reason := "worker_unreachable"
+						_, err := tx.Sandboxes().Apply(t.Context(), sandbox.ID, sandbox.Fence, store.Change{State: kind.state, Reason: &reason})
+						return err
+					})
+				}
+				found = kind.found
+				for what, call := range r.calls(sandbox.ID) {
+					began := time.Now()
+					err := call()
+					if took := time.Since(began); stacyvm.CodeOf(err) != stacyvm.CodeUnavailable || took > kind.within {
+						t.Errorf("%s: after %s %v", what, took, err)
+					}
+				}
+				began := time.Now()
+				if _, err := r.Extend(r.ctx, sandbox.ID, time.Hour); err != nil || time.Since(began) > 0 {
+					t.Errorf("extend: after %s %v", time.Since(began), err)
+				}
+				want := stacyvm.Code("")
+				if kind.found != nil || kind.destroy != nil {
+					want = stacyvm.CodeUnavailable
+				}
+				if err := r.Destroy(r.ctx, sandbox.ID); stacyvm.CodeOf(err) != want || time.Since(began) > kind.within {
+					t.Errorf("kill: after %s %v", time.Since(began), err)
+				}
+			})
+		})
+	}
+}
