@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"net/http"
+	"net/url"
 	"time"
 )
 
@@ -82,9 +83,14 @@ func (c *Client) setWorker(ctx context.Context, id, verb string) (Worker, error)
 	return worker, err
 }
 
-// DeleteWorker forgets a worker; one that lives registers anew.
-func (c *Client) DeleteWorker(ctx context.Context, id string) error {
-	return c.call(ctx, request{method: http.MethodDelete, path: pathOf("admin", "workers", id)}, nil)
+// DeleteWorker forgets a worker that is gone for good. With force also one that is online or has sandboxes: these end as lost.
+// CodeConflict: it is or has, and force is not set.
+func (c *Client) DeleteWorker(ctx context.Context, id string, force bool) error {
+	r := request{method: http.MethodDelete, path: pathOf("admin", "workers", id)}
+	if force {
+		r.query = url.Values{"force": {"true"}}
+	}
+	return c.call(ctx, r, nil)
 }
 
 // IssueWorkerToken signs a token for a worker.

@@ -69,7 +69,7 @@ func (a *api) workerRoutes() {
 	}
 	const one = "/admin/workers/{worker}"
 	register(a, route{method: http.MethodDelete, path: one, id: "delete-worker", tag: tagWorkers,
-		summary: "Forget a worker; one that lives registers anew", errors: []int{404}}, a.deleteWorker)
+		summary: "Forget a worker that is gone for good", errors: []int{404, 409}}, a.deleteWorker)
 	register(a, route{method: http.MethodPost, path: one + "/drain", id: "drain-worker", tag: tagWorkers,
 		summary: "Place nothing new on a worker", errors: []int{404}}, a.drainWorker)
 	register(a, route{method: http.MethodPost, path: one + "/resume", id: "resume-worker", tag: tagWorkers,
@@ -99,8 +99,13 @@ func (a *api) worker(ctx context.Context, in *WorkerPath) (*body[Worker], error)
 	return answered(workerOf(w), err)
 }
 
-func (a *api) deleteWorker(ctx context.Context, in *WorkerPath) (*body[Status], error) {
-	return done("deleted", a.Service.DeleteWorker(ctx, in.id()))
+type forgetInput struct {
+	WorkerPath
+	Force bool `query:"force" doc:"Also one that is online or has sandboxes, which end as lost."`
+}
+
+func (a *api) deleteWorker(ctx context.Context, in *forgetInput) (*body[Status], error) {
+	return done("deleted", a.Service.DeleteWorker(ctx, in.id(), in.Force))
 }
 
 func (a *api) drainWorker(ctx context.Context, in *WorkerPath) (*body[Worker], error) {

@@ -119,23 +119,27 @@ func (a *app) workerVerb(use, short, long string, do func(*client.Client, contex
 }
 
 func (a *app) workerForgetCommand() *cobra.Command {
-	return asksServer(&cobra.Command{
-		Use:     "rm WORKER",
-		Short:   "Forget a worker that is gone for good",
-		Long:    "Forget a worker. One that lives registers anew; the sandboxes of one that does not are lost.",
-		Example: "  stacyvm worker rm worker-a",
+	force := false
+	cmd := asksServer(&cobra.Command{
+		Use:   "rm WORKER",
+		Short: "Forget a worker that is gone for good",
+		Long: `Forget a worker. One that is online, or has sandboxes, is forgotten with --force alone: its sandboxes end then, as lost,
+and count against no limit any more. A worker that lives all the same registers anew, without them.`,
+		Example: "  stacyvm worker rm worker-a\n  stacyvm worker rm worker-a --force",
 		Args:    arguments(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			server, err := a.client()
 			if err != nil {
 				return err
 			}
-			if err := server.DeleteWorker(cmd.Context(), args[0]); err != nil {
+			if err := server.DeleteWorker(cmd.Context(), args[0], force); err != nil {
 				return adminError(about(args[0], err))
 			}
 			return a.say("worker %s is forgotten", printable(args[0]))
 		},
 	})
+	cmd.Flags().BoolVar(&force, "force", false, "also one that is online or has sandboxes, which end as lost")
+	return cmd
 }
 
 func (a *app) joinTokenCommand() *cobra.Command {

@@ -57,11 +57,18 @@ func (s *Service) condemn(ctx context.Context, id stacyvm.SandboxID) (sandbox st
 
 // remove has the worker remove the runtime and buries the row. CodeStaleEpoch: the sandbox has a new owner.
 func (s *Service) remove(ctx context.Context, sandbox stacyvm.Sandbox) error {
-	if err := s.removeRuntime(ctx, sandbox); err != nil {
+	err := s.removeRuntime(ctx, sandbox)
+	lost := stacyvm.CodeOf(err) == stacyvm.CodeUnavailable && s.forgotten(ctx, sandbox.WorkerID)
+	if err != nil && !lost {
 		return err
 	}
 	defer s.rows.drop(sandbox.ID)
-	return s.store.Update(ctx, func(tx store.Tx) error { return bury(ctx, tx, sandbox, "") })
+	return s.store.Update(ctx, func(tx store.Tx) error {
+		if lost {
+			return buryLost(ctx, tx, sandbox)
+		}
+		return bury(ctx, tx, sandbox, "")
+	})
 }
 
 // removeRuntime asks the sandbox's worker; a runtime that is not there is a success.

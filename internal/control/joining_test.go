@@ -105,7 +105,7 @@ func TestJoinAsAWorkerThatExists(t *testing.T) {
 	another := r.joinToken(t, "*")
 	_, err = r.Join(t.Context(), another, "there", "good")
 	wantCode(t, err, stacyvm.CodeForbidden)
-	wantCode(t, r.DeleteWorker(asAdmin(t.Context()), "there"), "")
+	wantCode(t, r.DeleteWorker(asAdmin(t.Context()), "there", true), "")
 	_, err = r.Join(t.Context(), another, "there", "good")
 	wantCode(t, err, "")
 }
@@ -118,7 +118,7 @@ func TestNobodyIsAControlPlanesOwn(t *testing.T) {
 		_, err := tx.Workers().Save(t.Context(), stacyvm.Worker{ID: "inside", Status: "online", Capabilities: []string{stacyvm.CapabilityResident}})
 		return err
 	})
-	wantCode(t, r.DeleteWorker(asAdmin(t.Context()), controltest.Self), "")
+	wantCode(t, r.DeleteWorker(asAdmin(t.Context()), controltest.Self, true), "")
 	for _, id := range []stacyvm.WorkerID{"inside", controltest.Self} {
 		for _, token := range []string{"*", string(id)} {
 			_, err := r.Join(t.Context(), r.joinToken(t, token), id, "good")
@@ -190,7 +190,7 @@ func TestWhoMayDoWhatWithWorkers(t *testing.T) {
 	for name, do := range map[string]func(ctx context.Context) error{
 		"drain":       func(ctx context.Context) error { _, err := r.DrainWorker(ctx, self); return err },
 		"resume":      func(ctx context.Context) error { _, err := r.ResumeWorker(ctx, self); return err },
-		"delete":      func(ctx context.Context) error { return r.DeleteWorker(ctx, self) },
+		"delete":      func(ctx context.Context) error { return r.DeleteWorker(ctx, self, true) },
 		"issue join":  func(ctx context.Context) error { _, err := r.IssueJoinToken(ctx, "w", 0); return err },
 		"list join":   func(ctx context.Context) error { _, err := r.JoinTokens(ctx); return err },
 		"delete join": func(ctx context.Context) error { return r.DeleteJoinToken(ctx, "x") },

@@ -155,7 +155,7 @@ func TestAnOperatorsDrainLasts(t *testing.T) {
 	if w, err := r.Heartbeat(ctx, claimed); err != nil || w.Capacity.Drained || w.Status != "online" {
 		t.Errorf("%+v, %v", w, err)
 	}
-	wantCode(t, r.DeleteWorker(admin, self), "")
+	wantCode(t, r.DeleteWorker(admin, self, true), "")
 	_, err := r.Heartbeat(ctx, beat("session-3", false))
 	wantCode(t, err, stacyvm.CodeNotFound) // so that it registers, and has its sandboxes again
 	_, err = r.RenewLeases(asWorker(t.Context(), self, auth.ScopeLease), self, "session-3", false)

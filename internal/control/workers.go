@@ -16,9 +16,10 @@ const scopeWorkers = "admin:workers"
 const (
 	statusOnline   = "online"
 	statusDraining = "draining"
+	statusStarting = "starting"
 )
 
-var statuses = []string{"starting", statusOnline, statusDraining, "offline", "unhealthy"}
+var statuses = []string{statusStarting, statusOnline, statusDraining, "offline", "unhealthy"}
 
 // WorkerStatus is a worker as callers see it.
 type WorkerStatus struct {
@@ -108,15 +109,6 @@ func (s *Service) setDrained(ctx context.Context, id stacyvm.WorkerID, action st
 		})
 	}
 	return found, s.audited(ctx, action, stacyvm.Sandbox{}, string(id), err)
-}
-
-// DeleteWorker forgets a worker; one that lives registers anew. CodeNotFound.
-func (s *Service) DeleteWorker(ctx context.Context, id stacyvm.WorkerID) error {
-	err := authorise(ctx, scopeWorkers)
-	if err == nil {
-		err = s.store.Update(ctx, func(tx store.Tx) error { return tx.Workers().Delete(ctx, id) })
-	}
-	return s.audited(ctx, "worker.delete", stacyvm.Sandbox{}, string(id), err)
 }
 
 // asWorker refuses who is neither that worker, with the scope, nor an administrator.

@@ -139,7 +139,7 @@ func TestOwners(t *testing.T) {
 		{"another status", func(c *cluster) { c.status = "unhealthy"; c.beat() }, stacyvm.StateUnhealthy, stacyvm.StateExpired, stale, stale, true},
 		{"missing", func(c *cluster) {
 			c.update(func(ctx context.Context, tx store.Tx) error { return tx.Workers().Delete(ctx, far) })
-		}, stacyvm.StateUnhealthy, stacyvm.StateExpired, stale, stale, true},
+		}, stacyvm.StateUnhealthy, stacyvm.StateDestroyed, stale, reasonLost, true},
 		{"out of reach", func(c *cluster) { c.beat(); c.cut.Store(true) }, stacyvm.StateUnhealthy, stacyvm.StateExpired, unreachable, "", true},
 	}
 	for _, tt := range tests {

@@ -198,6 +198,17 @@ func TestStale(t *testing.T) {
 		r.expect(offline, stacyvm.StateUnhealthy, reasonStale, false)
 		r.expect(fresh, stacyvm.StateRunning, "", false) // its own worker reaps it
 		r.expect(draining, stacyvm.StateRunning, "", false)
+		// Nobody is left for those of a worker that is not registered: they end when they are to, and count no more.
+		r.update(func(ctx context.Context, tx store.Tx) error {
+			if _, err := tx.Sandboxes().Want(ctx, unknown, store.Wish{Desired: stacyvm.DesiredDestroyed}); err != nil {
+				return err
+			}
+			return tx.Workers().Delete(ctx, "gone")
+		})
+		r.must(r.Stale(r.Context()))
+		r.expect(unknown, stacyvm.StateDestroyed, reasonLost, false)
+		r.expect(late, stacyvm.StateDestroyed, reasonLost, false)
+		r.expect(gone, stacyvm.StateUnhealthy, reasonStale, false)
 		if _, destroys, _ := r.machine.Counts(); destroys != 0 {
 			r.Errorf("%d were destroyed", destroys)
 		}

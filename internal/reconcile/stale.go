@@ -2,7 +2,6 @@ package reconcile
 
 import (
 	"context"
-	"maps"
 	"slices"
 	"time"
 
@@ -43,7 +42,7 @@ func (d *duties) Stale(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, id := range gone {
+	for id, registered := range gone {
 		rows, err := list(ctx, d.store, store.SandboxFilter{Worker: id, States: forsakable})
 		if err != nil {
 			return err
@@ -51,12 +50,30 @@ func (d *duties) Stale(ctx context.Context) error {
 		if err := held.forsake(ctx, id, rows, reasonStale); err != nil {
 			return err
 		}
+		if registered {
+			continue
+		}
+		if rows, err = list(ctx, d.store, store.SandboxFilter{Worker: id}); err != nil {
+			return err
+		}
+		held.endUnowned(ctx, rows)
 	}
 	return nil
 }
 
-// gone lists the workers that have sandboxes and do not act.
-func (d *duties) gone(ctx context.Context) (gone []stacyvm.WorkerID, err error) {
+// endUnowned ends sandboxes of a worker that is not registered any more, when their time is over or they are to be destroyed: nobody is left
+// who would do it, and they would count against limits for ever.
+func (p process) endUnowned(ctx context.Context, rows []stacyvm.Sandbox) {
+	each(ctx, p.log, rows, func(ctx context.Context, row stacyvm.Sandbox) error {
+		if row.State != stacyvm.StateExpired && row.Desired != stacyvm.DesiredDestroyed {
+			return nil
+		}
+		return p.store.Update(ctx, func(tx store.Tx) error { return bury(ctx, tx, row, reasonLost, "") })
+	})
+}
+
+// gone gives the workers that have sandboxes and do not act, and whether they are registered.
+func (d *duties) gone(ctx context.Context) (gone map[stacyvm.WorkerID]bool, err error) {
 	err = d.store.View(ctx, func(tx store.Tx) error {
 		now, err := tx.Now(ctx)
 		if err != nil {
@@ -66,14 +83,20 @@ func (d *duties) gone(ctx context.Context) (gone []stacyvm.WorkerID, err error) 
 		if err != nil {
 			return err
 		}
+		delete(loads, d.own) // whatever its row says
+		gone = map[stacyvm.WorkerID]bool{}
+		for id := range loads {
+			gone[id] = false
+		}
 		workers, err := tx.Workers().List(ctx, store.Page{})
 		for _, w := range workers {
+			if _, has := gone[w.ID]; has {
+				gone[w.ID] = true
+			}
 			if acting(w, now) {
-				delete(loads, w.ID)
+				delete(gone, w.ID)
 			}
 		}
-		delete(loads, d.own) // whatever its row says
-		gone = slices.Sorted(maps.Keys(loads))
 		return err
 	})
 	return gone, err

@@ -1,0 +1,142 @@
+package control
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/stacyvm/stacyvm/internal/stacyvm"
+	"github.com/stacyvm/stacyvm/internal/store"
+)
+
+const (
+	// reasonLost is of a sandbox whose runtime, or whose worker with it, is gone.
+	reasonLost = "lost"
+	// forgetBatch is how many sandboxes of a worker one transaction ends.
+	forgetBatch = 100
+)
+
+// DeleteWorker forgets a worker. With force its sandboxes end first, as lost: nobody could remove them any more, and they would count
+// against limits for ever. A worker that lives all the same registers anew, and removes what is left of them. CodeNotFound;
+// CodeConflict: without force, it is online or has sandboxes.
+func (s *Service) DeleteWorker(ctx context.Context, id stacyvm.WorkerID, force bool) error {
+	ended, err := 0, authorise(ctx, scopeWorkers)
+	if err == nil {
+		ended, err = s.forget(ctx, id, force)
+	}
+	detail := string(id)
+	if ended > 0 {
+		detail = fmt.Sprintf("%s, with %d sandboxes", id, ended)
+	}
+	return s.audited(ctx, "worker.delete", stacyvm.Sandbox{}, detail, err)
+}
+
+func (s *Service) forget(ctx context.Context, id stacyvm.WorkerID, force bool) (ended int, err error) {
+	err = s.store.Update(ctx, func(tx store.Tx) error {
+		w, err := tx.Workers().Hold(ctx, id)
+		if err != nil {
+			return err
+		}
+		if !force {
+			return s.needless(ctx, tx, w)
+		}
+		w.Capacity.Drained = true // nothing new comes while its sandboxes end
+		_, err = tx.Workers().Mark(ctx, w)
+		return err
+	})
+	if err != nil {
+		return 0, err
+	}
+	for force {
+		n, err := s.endLost(ctx, id)
+		if ended += n; err != nil {
+			return ended, err
+		}
+		if n == 0 {
+			break
+		}
+	}
+	return ended, s.store.Update(ctx, func(tx store.Tx) error {
+		w, err := tx.Workers().Hold(ctx, id)
+		if err == nil && !force {
+			err = s.needless(ctx, tx, w) // a create may have come in between
+		}
+		if err != nil {
+			return err
+		}
+		return tx.Workers().Delete(ctx, id)
+	})
+}
+
+// needless refuses to forget a worker that is in use. It reads the row's own heartbeat: a worker that is stale acts for nobody.
+func (s *Service) needless(ctx context.Context, tx store.Tx, w stacyvm.Worker) error {
+	list, err := judged(ctx, tx, w)
+	if err != nil {
+		return err
+	}
+	rows, err := tx.Sandboxes().Count(ctx, store.SandboxFilter{Worker: w.ID})
+	if err != nil {
+		return err
+	}
+	lives := !list[0].Stale && slices.Contains([]string{statusStarting, statusOnline, statusDraining}, w.Status)
+	switch {
+	case rows > 0 && lives:
+		return stacyvm.Errorf(stacyvm.CodeConflict, "worker %.64s is %s and has %d sandboxes: drain it and stop it when they have ended, or remove it with force, which ends them", string(w.ID), w.Status, rows)
+	case rows > 0:
+		return stacyvm.Errorf(stacyvm.CodeConflict, "worker %.64s has %d sandboxes: start it again, or remove it with force, which ends them as lost", string(w.ID), rows)
+	case lives:
+		return stacyvm.Errorf(stacyvm.CodeConflict, "worker %.64s is %s and would register anew: stop it first, or remove it with force", string(w.ID), w.Status)
+	}
+	return nil
+}
+
+// endLost ends some of a worker's sandboxes and tells how many.
+func (s *Service) endLost(ctx context.Context, id stacyvm.WorkerID) (ended int, err error) {
+	var rows []stacyvm.Sandbox
+	err = s.store.View(ctx, func(tx store.Tx) (err error) {
+		rows, err = tx.Sandboxes().List(ctx, store.SandboxFilter{Worker: id, Page: store.Page{Limit: forgetBatch}})
+		return err
+	})
+	if err != nil || len(rows) == 0 {
+		return 0, err
+	}
+	err = s.store.Update(ctx, func(tx store.Tx) error {
+		for _, row := range rows {
+			current, err := tx.Sandboxes().Get(ctx, row.ID)
+			if err != nil {
+				return err
+			}
+			if err := buryLost(ctx, tx, current); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	for _, row := range rows {
+		s.rows.drop(row.ID)
+	}
+	return len(rows), err
+}
+
+// buryLost makes a sandbox without a worker a tombstone. One that was there for its user is told to be lost first.
+func buryLost(ctx context.Context, tx store.Tx, sandbox stacyvm.Sandbox) error {
+	if sandbox.State.Active() && sandbox.State.CanBecome(stacyvm.StateUnhealthy) {
+		_, err := tx.Sandboxes().Apply(ctx, sandbox.ID, sandbox.Fence, store.Change{State: stacyvm.StateUnhealthy, Reason: new(reasonLost)})
+		if err != nil {
+			return err
+		}
+	}
+	return bury(ctx, tx, sandbox, reasonLost)
+}
+
+// forgotten reports whether a worker is neither this process's own nor registered: nobody will ever act for its sandboxes.
+func (s *Service) forgotten(ctx context.Context, id stacyvm.WorkerID) bool {
+	if id == s.self {
+		return false
+	}
+	err := s.store.View(ctx, func(tx store.Tx) error {
+		_, err := tx.Workers().Get(ctx, id)
+		return err
+	})
+	return stacyvm.CodeOf(err) == stacyvm.CodeNotFound
+}
