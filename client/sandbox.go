@@ -94,9 +94,21 @@ func (c *Client) Admit(ctx context.Context, spawn SpawnRequest) (Admission, erro
 // Sandboxes lists all that are not destroyed, newest first.
 func (c *Client) Sandboxes(ctx context.Context) ([]Sandbox, error) {
 	var sandboxes []Sandbox
-	err := c.call(ctx, request{method: http.MethodGet, path: "/sandboxes", repeat: true}, &sandboxes)
-	return sandboxes, err
+	for cursor := ""; ; {
+		page, next, err := c.SandboxPage(ctx, cursor, maxPage)
+		if err != nil {
+			return nil, err
+		}
+		sandboxes = append(sandboxes, page...)
+		if next == "" {
+			return sandboxes, nil
+		}
+		cursor = next
+	}
 }
+
+// maxPage is the most that a page may hold.
+const maxPage = 1000
 
 // SandboxPage lists a part of what Sandboxes lists: at most limit (1 to 1000), behind cursor. The first page has the cursor "",
 // each further one the next that came with the page before; an empty next says that there is no further one. One that stands

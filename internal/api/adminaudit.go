@@ -67,16 +67,10 @@ func (a *api) adminAudit(ctx context.Context, in *adminAuditInput) (*written, er
 	if err != nil {
 		return nil, err
 	}
-	lines := each(calls, adminCallOf)
-	return &written{func(c huma.Context) {
-		if in.Format == "csv" {
-			writeAuditCSV(c, lines)
-			return
-		}
-		c.SetHeader("Content-Type", "application/json")
-		c.SetStatus(http.StatusOK)
-		_ = jsonFormat.Marshal(c.BodyWriter(), lines) // a client that left is not told
-	}}, nil
+	if in.Format != "csv" {
+		return listed(calls, nil, adminCallOf)
+	}
+	return &written{func(c huma.Context) { writeAuditCSV(c, each(calls, adminCallOf)) }}, nil
 }
 
 func writeAuditCSV(c huma.Context, lines []AdminCall) {

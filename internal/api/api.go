@@ -18,6 +18,7 @@ import (
 
 	"github.com/stacyvm/stacyvm/internal/api/middleware"
 	"github.com/stacyvm/stacyvm/internal/auth"
+	"github.com/stacyvm/stacyvm/internal/budget"
 	"github.com/stacyvm/stacyvm/internal/control"
 )
 
@@ -43,7 +44,9 @@ type Config struct {
 	// Draining reports that the server is about to stop: it takes nothing new. nil: never.
 	Draining  func() bool
 	RateLimit RateLimit
-	Logger    *slog.Logger // nil: no log
+	// Memory bounds what all requests together hold in memory; nil: 64 MiB.
+	Memory *budget.Budget
+	Logger *slog.Logger // nil: no log
 }
 
 // RateLimit bounds each caller's requests.
@@ -73,6 +76,7 @@ func New(config Config) http.Handler {
 		middleware.Origin(a.AllowedOrigins, a.fail),
 		middleware.Identify(a.Keys),
 		middleware.IdentifyWorker(a.WorkerVerifier, ofWorkers),
+		middleware.Hold(a.Memory, streamed),
 	}
 	if a.RateLimit.Enabled {
 		chain = append(chain, middleware.Limit(a.RateLimit.PerMinute, a.RateLimit.Burst, unlimited, a.fail))
@@ -91,6 +95,9 @@ func build(config Config) *api {
 	}
 	if config.Logger == nil {
 		config.Logger = slog.New(slog.DiscardHandler)
+	}
+	if config.Memory == nil {
+		config.Memory = budget.New(defaultMemory)
 	}
 	a := &api{Config: config, mux: http.NewServeMux()}
 	a.huma = humago.NewWithPrefix(a.mux, Prefix, humaConfig(config.Version))
@@ -111,6 +118,14 @@ func build(config Config) *api {
 // publicPaths need no credential.
 var publicPaths = map[string]bool{
 	Prefix + "/health": true, Prefix + "/live": true, Prefix + "/ready": true, Prefix + "/openapi.json": true,
+}
+
+// defaultMemory is the memory budget of a server that is given none, in bytes.
+const defaultMemory = 64 << 20
+
+// streamed reports whether a request's route takes the body as it comes, and counts itself what it keeps of it.
+func streamed(r *http.Request) bool {
+	return strings.HasPrefix(r.URL.Path, Prefix+"/sandboxes/") && strings.HasSuffix(r.URL.Path, "/files")
 }
 
 // ofWorkers reports whether a request is for the routes on which workers show credentials of their own.

@@ -1,7 +1,6 @@
 package api
 
 import (
-	"encoding/base64"
 	"encoding/hex"
 	"strings"
 	"time"
@@ -67,32 +66,6 @@ func encodingOf(name string) (binary bool, err error) {
 		return true, nil
 	}
 	return false, stacyvm.Invalid("encoding", "%.20q is neither text nor base64", name)
-}
-
-// ExecResult is a finished command. A non-zero exit code is a result, not an error.
-type ExecResult struct {
-	ExitCode     int    `json:"exit_code" doc:"128+n when signal n ended it; 126 or 127 when it could not be started."`
-	Stdout       string `json:"stdout"`
-	Stderr       string `json:"stderr"`
-	Duration     string `json:"duration" example:"4.2ms"`
-	Signal       int    `json:"signal,omitempty" doc:"That ended it."`
-	Error        string `json:"error,omitempty" doc:"Why it could not be started."`
-	Truncated    bool   `json:"truncated,omitempty" doc:"A stream was longer than 16 MiB, or than what was still kept of it."`
-	StdoutBase64 string `json:"stdout_base64,omitempty" doc:"In place of stdout, with encoding base64."`
-	StderrBase64 string `json:"stderr_base64,omitempty" doc:"In place of stderr, with encoding base64."`
-}
-
-func resultOf(r control.ExecResult, binary bool) ExecResult {
-	result := ExecResult{
-		ExitCode: r.Exit.Code, Duration: elapsed(r.Exit.Duration), Signal: r.Exit.Signal, Error: r.Exit.Error, Truncated: r.Truncated,
-	}
-	if binary {
-		result.StdoutBase64 = base64.StdEncoding.EncodeToString(r.Stdout)
-		result.StderrBase64 = base64.StdEncoding.EncodeToString(r.Stderr)
-	} else {
-		result.Stdout, result.Stderr = printable(r.Stdout), printable(r.Stderr)
-	}
-	return result
 }
 
 func elapsed(d time.Duration) string { return d.Round(10 * time.Microsecond).String() }

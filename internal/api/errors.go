@@ -147,11 +147,15 @@ func humaError(status int, message string, errs ...error) huma.StatusError {
 		code, message = stacyvm.CodeTimeout, "body: nothing came for too long"
 	case http.StatusBadRequest, http.StatusUnprocessableEntity, http.StatusUnsupportedMediaType:
 		message = faults(message, errs)
-	case http.StatusInternalServerError: // the only one: a body that broke off
+	case http.StatusInternalServerError: // the only one: a body that was not read to its end
 		message = "body: could not be read to its end"
+		var known *stacyvm.Error
+		if errors.As(errors.Join(errs...), &known) {
+			code, message = known.Code, known.Message
+		}
 	}
 	as := answers[code]
-	return &Error{status: as.status, Code: as.code, Message: message}
+	return &Error{status: as.status, retry: as.retry, Code: as.code, Message: message}
 }
 
 const maxFaults = 3 // told at once

@@ -73,12 +73,7 @@ func (a *api) exec(ctx context.Context, in *execInput) (*written, error) {
 	if result.Exit.TimedOut {
 		return nil, a.timedOut(ctx, in.ID, result)
 	}
-	return &written{func(c huma.Context) {
-		setProcess(c.SetHeader, result.Process.ID, result.Process.Replayed)
-		c.SetHeader("Content-Type", "application/json")
-		c.SetStatus(http.StatusOK)
-		_ = jsonFormat.Marshal(c.BodyWriter(), resultOf(result, binary)) // a client that left is not told
-	}}, nil
+	return a.execAnswer(ctx, in.sandbox(), result, binary)
 }
 
 func setProcess(set func(name, value string), process string, replayed bool) {

@@ -3,13 +3,15 @@ package api
 import (
 	"context"
 	"io"
+	"mime"
 	"net/http"
+	"reflect"
 	"strconv"
-	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
+	"github.com/stacyvm/stacyvm/internal/budget"
 	"github.com/stacyvm/stacyvm/internal/control"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
@@ -54,13 +56,15 @@ type removeInput struct {
 
 type writeInput struct {
 	SandboxPath
-	Body struct {
-		Path          string  `json:"path" minLength:"1"`
-		Content       *string `json:"content,omitempty" doc:"As text."`
-		ContentBase64 *string `json:"content_base64,omitempty" doc:"In place of content, for bytes."`
-		Mode          string  `json:"mode,omitempty" doc:"Octal; 0644, or what the file had." example:"0644"`
-		User          string  `json:"user,omitempty" doc:"Owner of a new file; the image's user when empty."`
-	}
+	ContentType string `header:"Content-Type" hidden:"true"`
+
+	body io.Reader
+}
+
+// Resolve implements huma.Resolver: the body is decoded as it comes.
+func (in *writeInput) Resolve(c huma.Context) []error {
+	in.body = c.BodyReader()
+	return nil
 }
 
 type uploadInput struct {
@@ -108,19 +112,24 @@ func (a *api) fileRoutes() {
 	binary := map[string]*huma.MediaType{"application/octet-stream": {Schema: &huma.Schema{Type: "string", Format: "binary"}}}
 	register(a, route{method: http.MethodGet, path: files, id: "download", tag: tagFiles, summary: "Read a file", errors: []int{404, 409},
 		responses: map[string]*huma.Response{"200": {Description: "The file's bytes.", Content: binary}}}, a.download)
-	register(a, route{method: http.MethodPost, path: files, id: "write-file", tag: tagFiles, maxBody: maxFileBody,
+	register(a, route{method: http.MethodPost, path: files, id: "write-file", tag: tagFiles,
 		summary: "Write a small file; its parents are made", errors: []int{404, 409, 413, 507}}, a.writeFile)
+	a.huma.OpenAPI().Paths[files].Post.RequestBody = &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{
+		"application/json": {Schema: a.schema(reflect.TypeFor[WriteFile]())},
+	}}
 	register(a, route{method: http.MethodPut, path: files, id: "upload", tag: tagFiles,
 		summary: "Put a file of any size in place, whole or not at all; the body is the content", errors: []int{404, 409, 507}}, a.upload)
 	a.huma.OpenAPI().Paths[files].Put.RequestBody = &huma.RequestBody{Required: true, Content: binary}
 	register(a, route{method: http.MethodDelete, path: files, id: "remove-file", tag: tagFiles,
 		summary: "Delete a file or directory", errors: []int{404, 409}}, a.removeFile)
 	register(a, route{method: http.MethodGet, path: files + "/list", id: "list-files", tag: tagFiles,
-		summary: "List a directory, sorted by name", errors: []int{404, 409}}, a.listFiles)
+		summary: "List a directory, sorted by name", errors: []int{404, 409, 413},
+		responses: a.listOf("The files.", reflect.TypeFor[[]FileInfo]())}, a.listFiles)
 	register(a, route{method: http.MethodGet, path: files + "/stat", id: "stat-file", tag: tagFiles,
 		summary: "Tell of one file; a symbolic link itself", errors: []int{404, 409}}, a.statFile)
 	register(a, route{method: http.MethodGet, path: files + "/glob", id: "glob", tag: tagFiles,
-		summary: "List the absolute paths that match", errors: []int{404, 409}}, a.glob)
+		summary: "List the absolute paths that match", errors: []int{404, 409, 413},
+		responses: a.listOf("The paths.", reflect.TypeFor[[]string]())}, a.glob)
 	register(a, route{method: http.MethodPost, path: files + "/move", id: "move-file", tag: tagFiles,
 		summary: "Rename a file or directory; the target's parents are made", errors: []int{404, 409, 507}}, a.moveFile)
 	register(a, route{method: http.MethodPost, path: files + "/chmod", id: "chmod-file", tag: tagFiles,
@@ -160,19 +169,18 @@ func (a *api) download(ctx context.Context, in *FilePath) (*written, error) {
 }
 
 func (a *api) writeFile(ctx context.Context, in *writeInput) (*body[Status], error) {
-	b := in.Body
-	content, err := bytesOf("content", b.Content, b.ContentBase64)
+	if kind, _, err := mime.ParseMediaType(in.ContentType); in.ContentType != "" && (err != nil || kind != "application/json") {
+		return nil, stacyvm.Invalid("Content-Type", "must be application/json")
+	}
+	b, err := readWriteFile(in.body, maxFileBody, budget.From(ctx))
 	if err != nil {
 		return nil, err
 	}
-	if b.Content == nil && b.ContentBase64 == nil {
-		return nil, stacyvm.Invalid("content", "is required; an empty file has an empty one")
-	}
-	bits, err := modeOf(b.Mode)
+	bits, err := modeOf(b.mode)
 	if err != nil {
 		return nil, err
 	}
-	_, err = a.Service.WriteFile(ctx, in.sandbox(), control.WriteRequest{Path: b.Path, Mode: bits, User: b.User, Body: strings.NewReader(string(content))})
+	_, err = a.Service.WriteFile(ctx, in.sandbox(), control.WriteRequest{Path: b.path, Mode: bits, User: b.user, Body: b.content.Reader()})
 	return done("written", err)
 }
 
@@ -189,9 +197,9 @@ func (a *api) removeFile(ctx context.Context, in *removeInput) (*body[Status], e
 	return done("deleted", a.Service.RemoveFile(ctx, in.sandbox(), in.Path, in.Recursive))
 }
 
-func (a *api) listFiles(ctx context.Context, in *listFilesInput) (*body[[]FileInfo], error) {
+func (a *api) listFiles(ctx context.Context, in *listFilesInput) (*written, error) {
 	infos, err := a.Service.ListFiles(ctx, in.sandbox(), in.Path)
-	return answered(each(infos, fileInfoOf), err)
+	return listed(infos, err, fileInfoOf)
 }
 
 func (a *api) statFile(ctx context.Context, in *FilePath) (*body[FileInfo], error) {
@@ -199,9 +207,9 @@ func (a *api) statFile(ctx context.Context, in *FilePath) (*body[FileInfo], erro
 	return answered(fileInfoOf(info), err)
 }
 
-func (a *api) glob(ctx context.Context, in *globInput) (*body[[]string], error) {
+func (a *api) glob(ctx context.Context, in *globInput) (*written, error) {
 	paths, err := a.Service.GlobFiles(ctx, in.sandbox(), in.Pattern)
-	return answered(each(paths, func(path string) string { return path }), err)
+	return listed(paths, err, same)
 }
 
 func (a *api) moveFile(ctx context.Context, in *moveInput) (*body[Status], error) {

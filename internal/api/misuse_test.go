@@ -286,7 +286,7 @@ func TestBodiesAreBounded(t *testing.T) {
 		"gzip":             {"/api/v1/sandboxes", "{}", []string{"Content-Encoding", "gzip"}, 400, "BAD_REQUEST", "Content-Encoding"},
 		"form":             {"/api/v1/sandboxes", "a=b", []string{"Content-Type", "application/x-www-form-urlencoded"}, 400, "BAD_REQUEST", "Content-Type"},
 		"plain text":       {"/api/v1/sandboxes", "{}", []string{"Content-Type", "text/plain"}, 400, "BAD_REQUEST", "Content-Type"},
-		"no UTF-8":         {files, "{\"path\":\"a\",\"content\":\"\xff\"}", nil, 400, "BAD_REQUEST", "body"},
+		"no UTF-8":         {files, "{\"path\":\"a\",\"content\":\"\xff\"}", nil, 400, "BAD_REQUEST", "content"},
 	} {
 		r := f.do("POST", c.path, c.body, c.headers...)
 		if code, message := r.refusal(t); r.StatusCode != c.status || code != c.code || !strings.HasPrefix(message, c.field+": ") {

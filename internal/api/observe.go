@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"net/http"
+	"reflect"
 	"sync"
 	"time"
 
@@ -27,14 +28,15 @@ type Stats struct {
 
 func (a *api) observeRoutes() {
 	register(a, route{method: http.MethodGet, path: "/sandboxes/{id}/logs", id: "logs", tag: tagSandboxes,
-		summary: "The last lines that the sandbox's processes printed", errors: []int{404, 409}}, a.logs)
+		summary: "The last lines that the sandbox's processes printed", errors: []int{404, 409},
+		responses: a.listOf("The lines.", reflect.TypeFor[[]string]())}, a.logs)
 	register(a, route{method: http.MethodGet, path: "/sandboxes/{id}/stats", id: "stats", tag: tagSandboxes,
 		summary: "A sandbox's use of resources", errors: []int{404, 409}}, a.stats)
 }
 
-func (a *api) logs(ctx context.Context, in *logsInput) (*body[[]string], error) {
+func (a *api) logs(ctx context.Context, in *logsInput) (*written, error) {
 	lines, err := a.Service.Logs(ctx, in.sandbox(), in.Lines)
-	return answered(each(lines, func(line string) string { return line }), err)
+	return listed(lines, err, same)
 }
 
 func (a *api) stats(ctx context.Context, in *SandboxPath) (*body[Stats], error) {

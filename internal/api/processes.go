@@ -114,7 +114,8 @@ func (a *api) processRoutes() {
 	register(a, route{method: http.MethodPost, path: all, id: "start", tag: tagProcesses, status: http.StatusCreated,
 		summary: "Start a process and leave it alone; its output is kept", errors: []int{404, 409, 429}}, a.start)
 	register(a, route{method: http.MethodGet, path: all, id: "list-processes", tag: tagProcesses,
-		summary: "List processes, oldest first, ended ones too while they are kept", errors: []int{404, 409}}, a.processes)
+		summary: "List processes, oldest first, ended ones too while they are kept", errors: []int{404, 409},
+		responses: a.listOf("The processes.", reflect.TypeFor[[]Process]())}, a.processes)
 	register(a, route{method: http.MethodGet, path: one, id: "process", tag: tagProcesses,
 		summary: "Look a process up, or wait for its end", errors: []int{404, 409}}, a.process)
 	register(a, route{method: http.MethodGet, path: one + "/output", id: "output", tag: tagProcesses,
@@ -140,9 +141,9 @@ func (a *api) start(ctx context.Context, in *startInput) (*body[Process], error)
 	return answered(processOf(process), err)
 }
 
-func (a *api) processes(ctx context.Context, in *SandboxPath) (*body[[]Process], error) {
+func (a *api) processes(ctx context.Context, in *SandboxPath) (*written, error) {
 	processes, err := a.Service.Processes(ctx, in.sandbox())
-	return answered(each(processes, processOf), err)
+	return listed(processes, err, processOf)
 }
 
 func (a *api) process(ctx context.Context, in *waitInput) (*body[Process], error) {

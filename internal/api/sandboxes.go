@@ -1,8 +1,12 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"net/http"
+	"reflect"
+
+	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/stacyvm/stacyvm/internal/control"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
@@ -20,13 +24,8 @@ type spawnOutput struct {
 }
 
 type listInput struct {
-	Limit  int    `query:"limit" minimum:"1" maximum:"1000" doc:"At most this many; without it all."`
+	Limit  int    `query:"limit" minimum:"1" maximum:"1000" doc:"At most this many; 10,000 without it."`
 	Cursor string `query:"cursor" maxLength:"200" doc:"X-Next-Cursor of the page before: those behind it. Without one, from the newest on."`
-}
-
-type listOutput struct {
-	Next string `header:"X-Next-Cursor" doc:"Asks for the next page; there is none without it."`
-	Body []Sandbox
 }
 
 type admissionInput struct {
@@ -53,7 +52,12 @@ func (a *api) sandboxRoutes() {
 	register(a, route{method: http.MethodPost, path: "/sandboxes", id: "spawn", tag: tagSandboxes, status: http.StatusCreated,
 		summary: "Create a sandbox and wait until it runs", errors: []int{404, 409, 422, 429, 507}}, a.spawn)
 	register(a, route{method: http.MethodGet, path: "/sandboxes", id: "list-sandboxes", tag: tagSandboxes,
-		summary: "List sandboxes, newest first, without destroyed ones"}, a.list)
+		summary: "List sandboxes, newest first, without destroyed ones",
+		responses: map[string]*huma.Response{"200": {
+			Description: "The sandboxes.",
+			Headers:     map[string]*huma.Param{nextHeader: {Schema: &huma.Schema{Type: "string"}, Description: "Asks for the next page; there is none without it."}},
+			Content:     map[string]*huma.MediaType{"application/json": {Schema: a.schema(reflect.TypeFor[[]Sandbox]())}},
+		}}}, a.list)
 	register(a, route{method: http.MethodDelete, path: "/sandboxes", id: "prune", tag: tagSandboxes,
 		summary: "Destroy every expired sandbox"}, a.prune)
 	register(a, route{method: http.MethodPost, path: "/sandboxes/admission", id: "admission", tag: tagSandboxes,
@@ -83,12 +87,45 @@ func (a *api) spawn(ctx context.Context, in *spawnInput) (*spawnOutput, error) {
 	return output, nil
 }
 
-func (a *api) list(ctx context.Context, in *listInput) (*listOutput, error) {
-	sandboxes, next, err := a.Service.Sandboxes(ctx, in.Cursor, in.Limit)
+// nextHeader carries the cursor of the next page.
+const nextHeader = "X-Next-Cursor"
+
+const (
+	// maxList is what a list without a limit holds.
+	maxList = 10_000
+	// listPage is how many sandboxes of a list are in memory at once.
+	listPage = 200
+)
+
+// list reads the list page by page while it writes it, so that a long one takes no more memory than a short one.
+func (a *api) list(ctx context.Context, in *listInput) (*written, error) {
+	limit := cmp.Or(in.Limit, maxList)
+	first, next, err := a.Service.Sandboxes(ctx, control.SandboxPage{After: in.Cursor, Limit: min(limit, listPage)})
 	if err != nil {
 		return nil, err
 	}
-	return &listOutput{Next: next, Body: each(sandboxes, a.sandboxOf)}, nil
+	end := next // of the whole answer
+	if next != "" && limit > listPage {
+		if end, err = a.Service.SandboxCursor(ctx, in.Cursor, limit); err != nil {
+			return nil, err
+		}
+	}
+	return &written{func(c huma.Context) {
+		if end != "" {
+			c.SetHeader(nextHeader, end)
+		}
+		rows := newRows(c)
+		writeRows(rows, first, a.sandboxOf)
+		for next != "" && next != end && !rows.head {
+			var page []stacyvm.Sandbox
+			page, next, err = a.Service.Sandboxes(ctx, control.SandboxPage{After: next, Until: end, Limit: listPage})
+			if err != nil {
+				panic(http.ErrAbortHandler) // so that nobody takes it for whole
+			}
+			writeRows(rows, page, a.sandboxOf)
+		}
+		rows.end()
+	}}, nil
 }
 
 // each translates a list; an empty one is [] in JSON.

@@ -14,6 +14,7 @@ import (
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
 	"github.com/stacyvm/stacyvm/internal/api/middleware"
+	"github.com/stacyvm/stacyvm/internal/budget"
 	"github.com/stacyvm/stacyvm/internal/control"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
@@ -89,10 +90,11 @@ func (s *socket) serve(ctx context.Context) {
 func (s *socket) first(ctx context.Context) (request control.ExecRequest, binary bool, err error) {
 	limit, cancel := context.WithTimeout(ctx, firstWithin)
 	defer cancel()
-	_, text, err := s.conn.Read(limit)
+	text, err := s.read(limit)
 	if err != nil {
 		return request, false, err
 	}
+	defer budget.From(ctx).Give()
 	exec, err := validated[Exec](s.api, s.api.execSchema, text)
 	if err != nil {
 		return request, false, err
@@ -102,6 +104,15 @@ func (s *socket) first(ctx context.Context) (request control.ExecRequest, binary
 	}
 	request, err = exec.request(true)
 	return request, binary, err
+}
+
+// read gives the next message. It counts against the memory budget until that is given back.
+func (s *socket) read(ctx context.Context) ([]byte, error) {
+	_, message, err := s.conn.Reader(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return io.ReadAll(budget.NewReader(message, budget.From(ctx), middleware.BodyCopies))
 }
 
 // refuse tells why a command cannot start.
@@ -169,7 +180,7 @@ type Message struct {
 func (s *socket) receive(ctx context.Context, left context.CancelFunc) {
 	defer left()
 	for {
-		_, text, err := s.conn.Read(ctx)
+		text, err := s.read(ctx)
 		if err != nil {
 			return
 		}
@@ -177,6 +188,7 @@ func (s *socket) receive(ctx context.Context, left context.CancelFunc) {
 		if err == nil {
 			err = s.obey(ctx, message)
 		}
+		budget.From(ctx).Give()
 		if err != nil {
 			e := s.api.wire(ctx, err)
 			if s.send(ctx, Frame{Type: "error", Error: e.Message, Code: e.Code}) != nil {

@@ -40,10 +40,9 @@ type Worker struct {
 }
 
 func workerOf(w control.WorkerStatus) Worker {
-	same := func(text string) string { return text }
 	c := w.Capacity
 	return Worker{
-		ID: string(w.ID), Hostname: w.Hostname, Status: w.Status, Stale: w.Stale, Providers: each(w.Providers, same), Capabilities: each(w.Capabilities, same),
+		ID: string(w.ID), Hostname: w.Hostname, Status: w.Status, Stale: w.Stale, Providers: each(w.Providers, same[string]), Capabilities: each(w.Capabilities, same[string]),
 		Capacity: Capacity{
 			MaxSandboxes: c.MaxSandboxes, MemoryMB: c.MemoryMB, VCPUs: c.VCPUs, ParallelCreates: c.ParallelCreates, RPCURL: c.RPCURL,
 			PreviewDomain: c.PreviewDomain, Labels: c.Labels, Drained: c.Drained,

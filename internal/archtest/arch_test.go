@@ -37,12 +37,13 @@ var rules = []struct {
 	{"internal/pki", []string{"internal/stacyvm"}},
 	{"internal/auth", []string{"internal/pki", "internal/stacyvm"}},
 	{"internal/telemetry", nil},
+	{"internal/budget", []string{"internal/stacyvm"}},
 	{"internal/config", []string{"internal/auth", "internal/stacyvm"}},
 	{"internal/schedule", []string{"internal/stacyvm"}},
 	{"internal/lease", []string{"internal/store", "internal/stacyvm"}},
 	{"internal/image", []string{"internal/stacyvm"}},
 	{"internal/guest/agent/...", []string{"internal/guest", "internal/guest/agent/...", "proto/..."}},
-	{"internal/guest", []string{"internal/stacyvm", "proto/..."}},
+	{"internal/guest", []string{"internal/budget", "internal/stacyvm", "proto/..."}},
 
 	{"internal/store/postgrestest", []string{"internal/testneed"}},
 	{"internal/store/...", []string{"internal/stacyvm", "internal/store/..."}},
@@ -60,9 +61,9 @@ var rules = []struct {
 	{"internal/worker", []string{"internal/engine", "internal/guest", "internal/stacyvm"}},
 
 	{"internal/control/controltest", []string{"internal/control", "internal/store", "internal/worker", "internal/guest", "internal/auth", "internal/stacyvm"}},
-	{"internal/control", []string{"internal/store", "internal/lease", "internal/worker", "internal/schedule", "internal/guest", "internal/auth", "internal/stacyvm"}},
+	{"internal/control", []string{"internal/budget", "internal/store", "internal/lease", "internal/worker", "internal/schedule", "internal/guest", "internal/auth", "internal/stacyvm"}},
 	{"internal/reconcile", []string{"internal/store", "internal/lease", "internal/worker", "internal/schedule", "internal/guest", "internal/auth", "internal/stacyvm"}},
-	{"internal/api/...", []string{"internal/api/...", "internal/control", "internal/auth", "internal/telemetry", "internal/stacyvm"}},
+	{"internal/api/...", []string{"internal/api/...", "internal/budget", "internal/control", "internal/auth", "internal/telemetry", "internal/stacyvm"}},
 	{"internal/cli", []string{"client", "internal/telemetry", "internal/daemon", "internal/config", "internal/auth", "internal/pki", "internal/image", "internal/stacyvm"}},
 	{"internal/daemon", []string{"internal/...", "client"}},
 }

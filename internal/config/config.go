@@ -45,6 +45,8 @@ type Server struct {
 	AllowedHosts []string `yaml:"allowed_hosts"`
 	// ShutdownTimeout is how long requests under way may take after SIGTERM.
 	ShutdownTimeout time.Duration `yaml:"shutdown_timeout"`
+	// RequestMemoryMB is what all requests together may hold in memory, in MiB: answers, lists and bodies that are read whole.
+	RequestMemoryMB int `yaml:"request_memory_mb"`
 	// URL is where clients and workers of other machines reach this server; empty: they were told otherwise.
 	URL string `yaml:"url"`
 	// Worker runs sandboxes on this machine too. Without, the server is a control plane alone and needs no engine.

@@ -10,7 +10,7 @@ import (
 func Default() Config {
 	return Config{
 		DataDir: defaultDataDir(),
-		Server:  Server{Host: "127.0.0.1", Port: 7423, ShutdownTimeout: 30 * time.Second, Worker: true},
+		Server:  Server{Host: "127.0.0.1", Port: 7423, ShutdownTimeout: 30 * time.Second, RequestMemoryMB: 64, Worker: true},
 		Worker: Worker{
 			ControlPlaneURL:   "http://localhost:7423",
 			HeartbeatInterval: 30 * time.Second, ShutdownTimeout: 10 * time.Second,

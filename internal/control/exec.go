@@ -7,13 +7,15 @@ import (
 	"strings"
 	"time"
 
+	"github.com/stacyvm/stacyvm/internal/budget"
 	"github.com/stacyvm/stacyvm/internal/guest"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
 
+// MaxKept is what the answer to a command holds of each of its streams, in bytes.
+const MaxKept = 16 << 20
+
 const (
-	// maxKept is what Exec keeps of a stream.
-	maxKept = 16 << 20
 	// timeoutSlack is how much longer than a command's timeout its guest may take to say so.
 	timeoutSlack = 15 * time.Second
 	// exitUnknown stands in the exec log for a command whose end was not seen: the server stopped before, or its guest was lost.
@@ -36,7 +38,8 @@ func (s *Service) Exec(ctx context.Context, id stacyvm.SandboxID, request ExecRe
 			stacyvm.Errorf(stacyvm.CodeTimeout, "the command did not end %s after its timeout", timeoutSlack))
 		defer cancel()
 	}
-	var result ExecResult
+	account := budget.From(ctx)
+	result := ExecResult{Stdout: budget.NewBuffer(account), Stderr: budget.NewBuffer(account)}
 	for {
 		event, err := output.Next(ctx)
 		switch {
@@ -47,12 +50,16 @@ func (s *Service) Exec(ctx context.Context, id stacyvm.SandboxID, request ExecRe
 		case err != nil:
 			return result, err
 		}
-		result.add(event)
+		if !result.add(event) {
+			// The command goes on and is read on, so that it does not wait for anybody; its guest keeps what it printed.
+			result.Stdout, result.Stderr, result.Elsewhere = budget.Buffer{}, budget.Buffer{}, true
+			account.Give()
+		}
 	}
 }
 
-// add collects one event.
-func (r *ExecResult) add(event stacyvm.Event) {
+// add collects one event. It reports whether there was room for it.
+func (r *ExecResult) add(event stacyvm.Event) bool {
 	switch {
 	case event.Started != nil:
 		r.Process = *event.Started
@@ -60,15 +67,17 @@ func (r *ExecResult) add(event stacyvm.Event) {
 		r.Exit = *event.Exit
 	case event.Gap > 0:
 		r.Truncated = true
-	case len(event.Data) > 0:
+	case len(event.Data) > 0 && !r.Elsewhere:
 		kept := &r.Stdout
 		if event.Stream == stacyvm.Stderr {
 			kept = &r.Stderr
 		}
-		room := min(maxKept-len(*kept), len(event.Data))
-		*kept = append(*kept, event.Data[:room]...)
+		room := min(MaxKept-kept.Len(), len(event.Data))
 		r.Truncated = r.Truncated || room < len(event.Data)
+		_, err := kept.Write(event.Data[:room])
+		return err == nil
 	}
+	return true
 }
 
 // Run starts a command and gives its output as it comes, the started event first. The process outlives its reader.

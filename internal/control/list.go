@@ -25,29 +25,57 @@ func (s *Service) Sandbox(ctx context.Context, id stacyvm.SandboxID) (sandbox st
 	return s.placed(sandbox)[0], err
 }
 
-// Sandboxes gives the sandboxes that the caller may see, newest first, without destroyed ones: those behind cursor, from the
-// newest on when it is empty, and at most limit, 0 for all. next is the cursor for those behind these; empty: there are none.
-// CodeInvalid: a cursor that was not given out here.
-func (s *Service) Sandboxes(ctx context.Context, cursor string, limit int) (sandboxes []stacyvm.Sandbox, next string, err error) {
+// SandboxPage says which part of the list is wanted. The cursors are of those that were given out here.
+type SandboxPage struct {
+	After string // behind this one; empty: from the newest on
+	Until string // up to this one; empty: to the oldest
+	Limit int    // at least 1
+}
+
+// Sandboxes gives the sandboxes of a page that the caller may see, newest first, without destroyed ones. next is the cursor for
+// those behind these; empty: there are none. CodeInvalid: a cursor that was not given out here.
+func (s *Service) Sandboxes(ctx context.Context, p SandboxPage) (sandboxes []stacyvm.Sandbox, next string, err error) {
 	if err := authorise(ctx, scopeRead); err != nil {
 		return nil, "", err
 	}
-	page := store.Page{}
-	if page.After, err = cursorOf(cursor); err != nil {
+	page := store.Page{Limit: p.Limit + 1} // the one too many says that there is more
+	if page.After, err = cursorOf(p.After); err != nil {
 		return nil, "", err
 	}
-	if limit > 0 {
-		page.Limit = limit + 1 // the one too many says that there is more
+	if page.Until, err = cursorOf(p.Until); err != nil {
+		return nil, "", err
 	}
+	sandboxes, err = s.page(ctx, page)
+	if len(sandboxes) > p.Limit {
+		sandboxes = sandboxes[:p.Limit]
+		next = cursorText(sandboxes[p.Limit-1])
+	}
+	return s.placed(sandboxes...), next, err
+}
+
+// SandboxCursor gives the cursor behind the first n sandboxes after a cursor; empty: there are none behind these. Codes as for
+// Sandboxes.
+func (s *Service) SandboxCursor(ctx context.Context, after string, n int) (next string, err error) {
+	if err := authorise(ctx, scopeRead); err != nil {
+		return "", err
+	}
+	page := store.Page{Limit: 2, Skip: n - 1}
+	if page.After, err = cursorOf(after); err != nil {
+		return "", err
+	}
+	sandboxes, err := s.page(ctx, page)
+	if len(sandboxes) == 2 {
+		next = cursorText(sandboxes[0])
+	}
+	return next, err
+}
+
+func (s *Service) page(ctx context.Context, page store.Page) (sandboxes []stacyvm.Sandbox, err error) {
 	err = s.store.View(ctx, func(tx store.Tx) error {
 		sandboxes, err = tx.Sandboxes().List(ctx, store.SandboxFilter{Tenant: auth.From(ctx).Tenant, Page: page})
 		return err
 	})
-	if limit > 0 && len(sandboxes) > limit {
-		sandboxes = sandboxes[:limit]
-		next = cursorText(sandboxes[limit-1])
-	}
-	return s.placed(sandboxes...), next, err
+	return sandboxes, err
 }
 
 // cursorText names the place behind a row. It is packed so that nobody makes one up: what it is made of may change.

@@ -5,6 +5,7 @@ import (
 	"io"
 	"time"
 
+	"github.com/stacyvm/stacyvm/internal/budget"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
 
@@ -51,13 +52,15 @@ type ExecRequest struct {
 	Input []byte
 }
 
-// ExecResult is a finished command with its output, each stream kept to 16 MiB.
+// ExecResult is a finished command with its output, each stream kept to MaxKept bytes.
 type ExecResult struct {
 	Process   stacyvm.Process
 	Exit      stacyvm.Exit
-	Stdout    []byte
-	Stderr    []byte
+	Stdout    budget.Buffer
+	Stderr    budget.Buffer
 	Truncated bool
+	// Elsewhere: the request's budget has no room for the output. The guest still keeps it: attach to the process.
+	Elsewhere bool
 }
 
 // Output is a process's output as it comes. Close it; the process goes on.

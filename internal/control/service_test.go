@@ -192,7 +192,7 @@ func tenantsDoNotSeeEachOther(t *testing.T) {
 		}
 		wantCode(t, call(auth.With(t.Context(), stacyvm.Principal{Tenant: "acme"}), sandbox.ID), stacyvm.CodeForbidden)
 	}
-	if list, _, err := r.Sandboxes(theirs, "", 0); err != nil || len(list) != 0 {
+	if list, _, err := r.Sandboxes(theirs, control.SandboxPage{Limit: 10}); err != nil || len(list) != 0 {
 		t.Errorf("the other tenant lists %d sandboxes, %v", len(list), err)
 	}
 }
@@ -293,7 +293,7 @@ func extend(t *testing.T) {
 	if pruned, err := r.Prune(r.ctx); pruned != 1 || err != nil {
 		t.Errorf("pruned %d, %v", pruned, err)
 	}
-	if list, _, _ := r.Sandboxes(r.ctx, "", 0); len(list) != 1 || list[0].ID != sandbox.ID {
+	if list, _, _ := r.Sandboxes(r.ctx, control.SandboxPage{Limit: 10}); len(list) != 1 || list[0].ID != sandbox.ID {
 		t.Errorf("%d sandboxes are left", len(list))
 	}
 }
@@ -353,7 +353,7 @@ func TestParallelClients(t *testing.T) {
 	if creates != 200 || destroys != 200 || present != 0 {
 		t.Errorf("%d made, %d destroyed, %d left", creates, destroys, present)
 	}
-	if list, _, err := r.Sandboxes(r.ctx, "", 0); err != nil || len(list) != 0 {
+	if list, _, err := r.Sandboxes(r.ctx, control.SandboxPage{Limit: 10}); err != nil || len(list) != 0 {
 		t.Errorf("%d sandboxes listed, %v", len(list), err)
 	}
 }

@@ -83,7 +83,7 @@ func (r *startRig) join(t *testing.T) creating {
 
 func (r *startRig) ids(t *testing.T) (ids []stacyvm.SandboxID) {
 	t.Helper()
-	list, _, err := r.Sandboxes(r.ctx, "", 0)
+	list, _, err := r.Sandboxes(r.ctx, control.SandboxPage{Limit: 1000})
 	if err != nil {
 		t.Fatal(err)
 	}

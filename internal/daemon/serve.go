@@ -20,6 +20,7 @@ import (
 
 	"github.com/stacyvm/stacyvm/internal/api"
 	"github.com/stacyvm/stacyvm/internal/auth"
+	"github.com/stacyvm/stacyvm/internal/budget"
 	"github.com/stacyvm/stacyvm/internal/config"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
@@ -119,6 +120,7 @@ func newServer(options Options, made *parts, keys auth.Keys, t *trust) *server {
 		Leaving:        s.leaving.Load,
 		Draining:       s.draining.Load,
 		RateLimit:      api.RateLimit{Enabled: c.RateLimit.Enabled, PerMinute: c.RateLimit.RequestsPerMinute, Burst: c.RateLimit.Burst},
+		Memory:         budget.New(int64(c.Server.RequestMemoryMB) << 20),
 		Logger:         options.Logger,
 	})
 	base, cancel := context.WithCancel(context.Background())

@@ -7,6 +7,7 @@ import (
 
 	"connectrpc.com/connect"
 
+	"github.com/stacyvm/stacyvm/internal/budget"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 	guestv1 "github.com/stacyvm/stacyvm/proto/guest/v1"
 )
@@ -17,13 +18,15 @@ const (
 	maxListing = 16 << 20
 	// entryCost is what an entry counts beside its strings.
 	entryCost = 64
+	// entryMemory is what an entry takes in memory beside its strings.
+	entryMemory = 160
 )
 
 // ListFiles lists a directory, sorted by name. CodeNotFound; CodeInvalid: not a directory; CodeTooLarge: over 100,000
-// entries or 16 MiB.
+// entries or 16 MiB; CodeUnavailable: the request's budget has no room for them.
 func (c *Client) ListFiles(ctx context.Context, path string) ([]stacyvm.FileInfo, error) {
 	files := []stacyvm.FileInfo{}
-	var size budget
+	size := listing{account: budget.From(ctx)}
 	err := collect(ctx, c.files.List, &guestv1.ListFilesRequest{Path: path}, func(answer *guestv1.ListFilesResponse) error {
 		for _, f := range answer.GetFiles() {
 			info := file(f)
@@ -44,7 +47,7 @@ func (c *Client) ListFiles(ctx context.Context, path string) ([]stacyvm.FileInfo
 // CodeTooLarge as for ListFiles.
 func (c *Client) GlobFiles(ctx context.Context, pattern string) ([]string, error) {
 	paths := []string{}
-	var size budget
+	size := listing{account: budget.From(ctx)}
 	err := collect(ctx, c.files.Glob, &guestv1.GlobRequest{Pattern: pattern}, func(answer *guestv1.GlobResponse) error {
 		for _, path := range answer.GetPaths() {
 			path = text(path, maxText)
@@ -61,13 +64,19 @@ func (c *Client) GlobFiles(ctx context.Context, pattern string) ([]string, error
 	return paths, nil
 }
 
-// budget bounds a listing.
-type budget struct{ entries, bytes int }
+// listing bounds what a list may hold, by itself and together with other requests.
+type listing struct {
+	account        *budget.Account
+	entries, bytes int
+}
 
-func (b *budget) spend(bytes int) error {
-	b.entries++
-	b.bytes += bytes + entryCost
-	if b.entries > maxEntries || b.bytes > maxListing {
+func (l *listing) spend(bytes int) error {
+	l.entries++
+	l.bytes += bytes + entryCost
+	if !l.account.Take(bytes + entryMemory) {
+		return budget.Refused()
+	}
+	if l.entries > maxEntries || l.bytes > maxListing {
 		return stacyvm.Errorf(stacyvm.CodeTooLarge, "there are over %d entries or %d MiB of them", maxEntries, maxListing>>20)
 	}
 	return nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"math"
 
+	"github.com/stacyvm/stacyvm/internal/budget"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 	guestv1 "github.com/stacyvm/stacyvm/proto/guest/v1"
 )
@@ -43,7 +44,8 @@ const (
 	maxLine      = 64 << 10 // bytes
 )
 
-// Tail gives the last lines that the sandbox's processes printed; 0 lines are 100, at most 10,000.
+// Tail gives the last lines that the sandbox's processes printed; 0 lines are 100, at most 10,000. CodeUnavailable:
+// the request's budget has no room for them, too.
 func (c *Client) Tail(ctx context.Context, lines int) ([]string, error) {
 	if lines <= 0 {
 		lines = defaultLines
@@ -55,8 +57,12 @@ func (c *Client) Tail(ctx context.Context, lines int) ([]string, error) {
 	}
 	tail := answer.GetLines()
 	tail = tail[max(len(tail)-lines, 0):]
+	account := budget.From(ctx)
 	for i := range tail {
 		tail[i] = text(tail[i], maxLine)
+		if !account.Take(len(tail[i])) {
+			return nil, budget.Refused()
+		}
 	}
 	return tail, nil
 }

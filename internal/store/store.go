@@ -102,6 +102,9 @@ type SandboxFilter struct {
 type Page struct {
 	Limit int    // at most this many rows; 0: 1,000,000
 	After Cursor // continue behind this row; the zero value: from the beginning
+	// Until and Skip are for lists by time of creation alone.
+	Until Cursor // end with this row; the zero value: with the last one
+	Skip  int    // leave out this many rows first
 }
 
 // Cursor is a place in a list: the last row that was seen. A list that goes by name or number looks at ID alone.

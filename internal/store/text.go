@@ -51,7 +51,14 @@ func (c *clause) newest(page Page) string {
 	if page.After != (Cursor{}) {
 		c.add(`(created_us, id) < (%s, %s)`, toUS(page.After.CreatedAt), page.After.ID)
 	}
-	return c.where() + ` ORDER BY created_us DESC, id DESC LIMIT ` + c.arg(limited(page.Limit, everything))
+	if page.Until != (Cursor{}) {
+		c.add(`(created_us, id) >= (%s, %s)`, toUS(page.Until.CreatedAt), page.Until.ID)
+	}
+	text := c.where() + ` ORDER BY created_us DESC, id DESC LIMIT ` + c.arg(limited(page.Limit, everything))
+	if page.Skip > 0 {
+		text += ` OFFSET ` + c.arg(page.Skip)
+	}
+	return text
 }
 
 // byKey ends the text of a list that goes by a unique column.
