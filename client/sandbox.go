@@ -11,8 +11,10 @@ import (
 // Sandbox is one disposable computer.
 type Sandbox struct {
 	ID            string            `json:"id"`
-	State         string            `json:"state"` // creating, running, paused, unhealthy, expired, error, destroyed
-	Reason        string            `json:"reason,omitempty"`
+	State         string            `json:"state"`            // creating, running, paused, unhealthy, expired, error, destroyed
+	Reason        string            `json:"reason,omitempty"` // why it is not well; the list is in docs/operations.md
+	Detail        string            `json:"detail,omitempty"`
+	Since         time.Time         `json:"since,omitzero"` // when it died or gave its last sign of life
 	Provider      string            `json:"provider"`
 	Image         string            `json:"image"`
 	MemoryMB      int               `json:"memory_mb"`

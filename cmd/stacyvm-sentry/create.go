@@ -46,7 +46,7 @@ func (s *server) create(id string, request *wire.Create) ([]wire.Runtime, *os.Fi
 
 // assemble does the steps of create; its caller undoes them all by removing the sandbox.
 func (s *server) assemble(id string, request *wire.Create) (runtime wire.Runtime, host *os.File, err error) {
-	about := about{Labels: request.Labels, Created: time.Now().UTC(), Unenforced: s.groups.unenforced(request)}
+	about := about{Labels: request.Labels, Created: time.Now().UTC(), Boot: bootID(), Unenforced: s.groups.unenforced(request)}
 	if err := writeJSON(id, aboutFile, about); err != nil {
 		return runtime, nil, err
 	}
@@ -94,10 +94,7 @@ func (s *server) start(id string, request *wire.Create, guest *os.File) error {
 	if err := box.Start(conf); err != nil {
 		return err
 	}
-	for _, pid := range []int{box.Sandbox.Getpid(), box.GoferPid.Load()} {
-		reapOnExit(pid)
-	}
-	return nil
+	return s.watch(id, box)
 }
 
 // newContainer lets gVisor make the sandbox's processes. They inherit their oom_score_adj.

@@ -136,27 +136,3 @@ func (h handle) wait(deadline time.Time) error {
 
 // reap collects pid if it is an ended child of ours.
 func reap(pid int) { _, _ = unix.Wait4(pid, nil, unix.WNOHANG, nil) }
-
-// reapOnExit collects a child when it ends by itself, so that no dead process stays in the machine's table until its
-// sandbox is destroyed. It parks on a process handle: no thread waits.
-func reapOnExit(pid int) {
-	fd, err := unix.PidfdOpen(pid, unix.PIDFD_NONBLOCK)
-	if err != nil {
-		reap(pid)
-		return
-	}
-	file := os.NewFile(uintptr(fd), "process")
-	raw, err := file.SyscallConn()
-	if err != nil {
-		file.Close()
-		return
-	}
-	go func() {
-		defer file.Close()
-		_ = raw.Read(func(fd uintptr) bool {
-			n, _ := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
-			return n > 0
-		})
-		reap(pid)
-	}()
-}

@@ -37,6 +37,7 @@ func (s *server) bundle(id string) string { return filepath.Join(s.dir, sandboxe
 type about struct {
 	Labels     map[string]string `json:"labels,omitempty"`
 	Created    time.Time         `json:"created"`
+	Boot       string            `json:"boot,omitempty"` // the machine's, in which it was made
 	Unenforced []string          `json:"unenforced,omitempty"`
 }
 
@@ -78,7 +79,9 @@ func (s *server) examine(id string) wire.Runtime {
 		return kept.runtime(id, false, "damaged record: "+err.Error())
 	}
 	if _, err := s.running(id); err != nil {
-		return kept.runtime(id, false, err.Error())
+		runtime := kept.runtime(id, false, err.Error())
+		runtime.End = s.end(id, kept)
+		return runtime
 	}
 	return kept.runtime(id, true, "")
 }
@@ -95,12 +98,15 @@ func (s *server) running(id string) (*container.Container, error) {
 	if box.Status != container.Running {
 		return nil, fail(wire.FailureDead, fmt.Errorf("never started: %v", box.Status))
 	}
-	for name, pid := range map[string]int{"sentry": box.Sandbox.Getpid(), "gofer": box.GoferPid.Load()} {
-		if !belongs(pid, s.bundle(id)) {
-			return nil, fail(wire.FailureDead, fmt.Errorf("its %s is gone", name))
-		}
+	if !s.alive(id, box) {
+		return nil, fail(wire.FailureDead, errors.New("its sentry or its gofer is gone"))
 	}
 	return box, nil
+}
+
+// alive tells whether both processes of a sandbox live.
+func (s *server) alive(id string, box *container.Container) bool {
+	return belongs(box.Sandbox.Getpid(), s.bundle(id)) && belongs(box.GoferPid.Load(), s.bundle(id))
 }
 
 // dial connects to a TCP port on the sandbox's loopback and gives the host's end.
@@ -181,6 +187,11 @@ func (s *server) recover() error {
 		id := entry.Name()
 		if box, err := load(id); err == nil && box.Status == container.Running {
 			exists[id] = true
+			if s.alive(id, box) {
+				if err := s.watch(id, box); err != nil {
+					return err
+				}
+			}
 			continue
 		}
 		log.Warningf("removing %s: its create was interrupted", id)

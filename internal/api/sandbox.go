@@ -68,7 +68,9 @@ func hashOf(value any) string {
 type Sandbox struct {
 	ID            string            `json:"id"`
 	State         string            `json:"state" enum:"creating,running,paused,unhealthy,expired,error,destroyed"`
-	Reason        string            `json:"reason,omitempty" doc:"Why, for error and unhealthy; queued while it waits for its worker to start it."`
+	Reason        string            `json:"reason,omitempty" enum:"queued,create_failed,runtime_died,oom,killed,machine_rebooted,launcher_gone,lost,no_answer,worker_stale,worker_unreachable" doc:"Why it is not well; queued while it waits for its worker to start it."`
+	Detail        string            `json:"detail,omitempty" doc:"More of the reason, in a sentence: an exit status, a signal."`
+	Since         *time.Time        `json:"since,omitempty" doc:"When it died or gave its last sign of life, as far as known."`
 	QueuePlace    int               `json:"queue_place,omitempty" doc:"Its place in that line, 1 for the next one, as far as this server knows it."`
 	Provider      string            `json:"provider"`
 	Image         string            `json:"image"`
@@ -89,12 +91,22 @@ type Sandbox struct {
 
 func (a *api) sandboxOf(s stacyvm.Sandbox) Sandbox {
 	return Sandbox{
-		ID: string(s.ID), State: string(s.State), Reason: s.Reason, QueuePlace: s.QueuePlace, Provider: s.Provider, Image: s.Image,
+		ID: string(s.ID), State: string(s.State), Reason: string(s.Reason), Detail: s.Detail, Since: moment(s.Since),
+		QueuePlace: s.QueuePlace, Provider: s.Provider, Image: s.Image,
 		MemoryMB: s.Spec.MemoryMB, VCPUs: s.Spec.VCPUs, DiskMB: s.Spec.DiskMB,
 		OwnerID: s.OwnerID, TenantID: s.TenantID, VMID: s.RuntimeID, WorkerID: string(s.WorkerID),
 		Recovered: s.Recovered, Unenforced: s.Unenforced,
 		CreatedAt: s.CreatedAt.UTC(), ExpiresAt: s.ExpiresAt.UTC(), Metadata: s.Metadata, PreviewDomain: a.PreviewDomain,
 	}
+}
+
+// moment is a time that may be missing.
+func moment(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	t = t.UTC()
+	return &t
 }
 
 // Admission says whether a spawn would be let in now. The last three fields appear with detail=placement only.

@@ -15,8 +15,6 @@ const (
 	// storeWithin bounds the store's part of a change, and undoWithin the removal of what a failed one left.
 	storeWithin = 15 * time.Second
 	undoWithin  = 20 * time.Second
-
-	reasonCreateFailed = "create_failed"
 )
 
 // Create makes a sandbox and returns when its guest answers; replayed means that the key was answered before. A worker starts a
@@ -163,6 +161,7 @@ func (s *Service) undo(ctx context.Context, sandbox stacyvm.Sandbox, key Idempot
 // writeFailure writes how a create ended. With gone nothing is left of it. With moved the sandbox has a newer owner, who is left
 // the wish to destroy it: its caller never learns that it is there.
 func (s *Service) writeFailure(ctx context.Context, sandbox stacyvm.Sandbox, key Idempotency, cause error, gone, moved bool) error {
+	why := stacyvm.Cause{Reason: stacyvm.ReasonCreateFailed, Detail: createError(cause).Message}
 	return s.store.Update(ctx, func(tx store.Tx) error {
 		if err := abandon(ctx, tx, key, sandbox.ID); err != nil {
 			return err
@@ -174,24 +173,24 @@ func (s *Service) writeFailure(ctx context.Context, sandbox stacyvm.Sandbox, key
 			return err
 		}
 		if gone {
-			return bury(ctx, tx, sandbox, reasonCreateFailed)
+			return bury(ctx, tx, sandbox, why)
 		}
 		if _, err := tx.Sandboxes().Want(ctx, sandbox.ID, store.Wish{Desired: stacyvm.DesiredDestroyed}); err != nil || moved {
 			return err
 		}
-		_, err := tx.Sandboxes().Apply(ctx, sandbox.ID, sandbox.Fence, store.Change{State: stacyvm.StateError, Reason: new(reasonCreateFailed)})
+		_, err := tx.Sandboxes().Apply(ctx, sandbox.ID, sandbox.Fence, store.Change{State: stacyvm.StateError, Cause: &why})
 		return err
 	})
 }
 
 // createError is what a caller learns of a worker's failure.
-func createError(cause error) error {
+func createError(cause error) *stacyvm.Error {
 	var known *stacyvm.Error
 	switch {
 	case errors.Is(cause, context.DeadlineExceeded):
 		return stacyvm.Wrap(stacyvm.CodeUnavailable, cause, fmt.Sprintf("the sandbox did not start within %s", stacyvm.CreateWithin))
 	case errors.As(cause, &known):
-		return cause
+		return known
 	}
 	return stacyvm.Wrap(stacyvm.CodeInternal, cause, "the sandbox could not be started")
 }

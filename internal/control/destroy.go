@@ -67,7 +67,7 @@ func (s *Service) remove(ctx context.Context, sandbox stacyvm.Sandbox) error {
 		if lost {
 			return buryLost(ctx, tx, sandbox)
 		}
-		return bury(ctx, tx, sandbox, "")
+		return bury(ctx, tx, sandbox, stacyvm.Cause{})
 	})
 }
 
@@ -81,14 +81,14 @@ func (s *Service) removeRuntime(ctx context.Context, sandbox stacyvm.Sandbox) er
 }
 
 // bury makes the row a tombstone and lets its lease go. A row that is one already stays as it is.
-func bury(ctx context.Context, tx store.Tx, sandbox stacyvm.Sandbox, reason string) error {
+func bury(ctx context.Context, tx store.Tx, sandbox stacyvm.Sandbox, cause stacyvm.Cause) error {
 	current, err := tx.Sandboxes().Get(ctx, sandbox.ID)
 	if err != nil || !current.State.Active() {
 		return err
 	}
 	change := store.Change{State: stacyvm.StateDestroyed}
-	if reason != "" {
-		change.Reason = &reason
+	if cause.Reason != "" {
+		change.Cause = &cause
 	}
 	if _, err := tx.Sandboxes().Apply(ctx, sandbox.ID, sandbox.Fence, change); err != nil {
 		return err

@@ -9,12 +9,11 @@ import (
 	"github.com/stacyvm/stacyvm/internal/store"
 )
 
-const (
-	// reasonLost is of a sandbox whose runtime, or whose worker with it, is gone.
-	reasonLost = "lost"
-	// forgetBatch is how many sandboxes of a worker one transaction ends.
-	forgetBatch = 100
-)
+// forgetBatch is how many sandboxes of a worker one transaction ends.
+const forgetBatch = 100
+
+// lost is the cause of a sandbox whose worker is gone.
+var lost = stacyvm.Cause{Reason: stacyvm.ReasonLost, Detail: "its worker is not registered any more"}
 
 // DeleteWorker forgets a worker. With force its sandboxes end first, as lost: nobody could remove them any more, and they would count
 // against limits for ever. A worker that lives all the same registers anew, and removes what is left of them. CodeNotFound;
@@ -121,12 +120,12 @@ func (s *Service) endLost(ctx context.Context, id stacyvm.WorkerID) (ended int, 
 // buryLost makes a sandbox without a worker a tombstone. One that was there for its user is told to be lost first.
 func buryLost(ctx context.Context, tx store.Tx, sandbox stacyvm.Sandbox) error {
 	if sandbox.State.Active() && sandbox.State.CanBecome(stacyvm.StateUnhealthy) {
-		_, err := tx.Sandboxes().Apply(ctx, sandbox.ID, sandbox.Fence, store.Change{State: stacyvm.StateUnhealthy, Reason: new(reasonLost)})
+		_, err := tx.Sandboxes().Apply(ctx, sandbox.ID, sandbox.Fence, store.Change{State: stacyvm.StateUnhealthy, Cause: &lost})
 		if err != nil {
 			return err
 		}
 	}
-	return bury(ctx, tx, sandbox, reasonLost)
+	return bury(ctx, tx, sandbox, lost)
 }
 
 // forgotten reports whether a worker is neither this process's own nor registered: nobody will ever act for its sandboxes.

@@ -14,8 +14,6 @@ const (
 	startTouchEvery = stacyvm.CreateAbandonedAfter / 3
 	// startTouched is how many rows one transaction touches.
 	startTouched = 100
-
-	reasonQueued = "queued"
 )
 
 // starts is the lines of creates that wait until their worker starts them, one line for each worker. They have their rows and
@@ -193,7 +191,7 @@ func (s *Service) tellStart(ctx context.Context, sandbox stacyvm.Sandbox) error 
 	}
 	queued.Data["place"] = place
 	return s.store.Update(ctx, func(tx store.Tx) error {
-		_, err := tx.Sandboxes().Apply(ctx, sandbox.ID, sandbox.Fence, store.Change{Wanted: stacyvm.DesiredRunning, Reason: new(reasonQueued)})
+		_, err := tx.Sandboxes().Apply(ctx, sandbox.ID, sandbox.Fence, store.Change{Wanted: stacyvm.DesiredRunning, Cause: &stacyvm.Cause{Reason: stacyvm.ReasonQueued}})
 		if code := stacyvm.CodeOf(err); code == stacyvm.CodeStaleEpoch || code == stacyvm.CodeConflict {
 			return nil // its turn will find out what became of it
 		}
@@ -216,7 +214,7 @@ func (s *Service) takeTurn(ctx context.Context, sandbox stacyvm.Sandbox) (stacyv
 		if current.State != stacyvm.StateCreating || current.Desired != stacyvm.DesiredRunning {
 			return errDestroyedEarly
 		}
-		current, err = tx.Sandboxes().Apply(ctx, sandbox.ID, current.Fence, store.Change{Wanted: stacyvm.DesiredRunning, Reason: new("")})
+		current, err = tx.Sandboxes().Apply(ctx, sandbox.ID, current.Fence, store.Change{Wanted: stacyvm.DesiredRunning, Cause: &stacyvm.Cause{}})
 		return err
 	})
 	if err != nil {

@@ -97,9 +97,9 @@ func (r *startRig) ids(t *testing.T) (ids []stacyvm.SandboxID) {
 func (r *startRig) waits(t *testing.T, id stacyvm.SandboxID, place int) {
 	t.Helper()
 	sandbox, err := r.Sandbox(r.ctx, id)
-	reason := ""
+	reason := stacyvm.Reason("")
 	if place > 0 {
-		reason = "queued"
+		reason = stacyvm.ReasonQueued
 	}
 	if err != nil || sandbox.State != stacyvm.StateCreating || sandbox.Reason != reason || sandbox.QueuePlace != place {
 		t.Errorf("%s is %s (%q), place %d, %v; want place %d", id, sandbox.State, sandbox.Reason, sandbox.QueuePlace, err, place)

@@ -117,8 +117,8 @@ func TestUnreachableIsRefusedAtOnce(t *testing.T) {
 				sandbox := r.create(t)
 				if kind.state != "" {
 					controltest.Update(t, r.store, func(tx store.Tx) error {
-						reason := "worker_unreachable"
-						_, err := tx.Sandboxes().Apply(t.Context(), sandbox.ID, sandbox.Fence, store.Change{State: kind.state, Reason: &reason})
+						reason := stacyvm.ReasonWorkerUnreachable
+						_, err := tx.Sandboxes().Apply(t.Context(), sandbox.ID, sandbox.Fence, store.Change{State: kind.state, Cause: &stacyvm.Cause{Reason: reason}})
 						return err
 					})
 				}

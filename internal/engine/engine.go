@@ -117,14 +117,16 @@ type Problem struct {
 type Runtime struct {
 	ID      stacyvm.SandboxID
 	Labels  map[string]string
-	Running bool   // the runtime's process lives; says nothing of the guest
-	Detail  string // for logs
+	Running bool          // the runtime's process lives; says nothing of the guest
+	Detail  string        // for logs
+	Cause   stacyvm.Cause // why it does not run, for users; as far as known
 	Created time.Time
 }
 
 // Status is what a runtime says of itself.
 type Status struct {
 	Running    bool
-	Detail     string // why not, for logs
+	Detail     string        // why not, for logs
+	Cause      stacyvm.Cause // why not, for users; as far as known
 	Unenforced []string
 }

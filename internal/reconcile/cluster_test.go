@@ -121,7 +121,7 @@ func (c *cluster) runtime(row stacyvm.Sandbox) {
 }
 
 // expect checks a row and whether its runtime is on the machine.
-func (c *cluster) expect(what string, id stacyvm.SandboxID, state stacyvm.State, reason string, runtime bool) stacyvm.Sandbox {
+func (c *cluster) expect(what string, id stacyvm.SandboxID, state stacyvm.State, reason stacyvm.Reason, runtime bool) stacyvm.Sandbox {
 	c.Helper()
 	row := controltest.Row(c.T, c.store, id)
 	if _, there := c.machine.Runtime(id); row.State != state || row.Reason != reason || there != runtime {

@@ -22,7 +22,7 @@ const (
 	lose    action = "lose"    // no runtime: unhealthy, lost
 	retell  action = "retell"  // its worker is back and has none: unhealthy for another reason, lost
 	mute    action = "mute"    // its guest does not answer: unhealthy, no_answer
-	die     action = "die"     // its runtime ended by itself: error, runtime_died
+	die     action = "die"     // its runtime ended by itself: error, with the reason
 	restore action = "restore" // the lost runtime is back: a new epoch, running
 	finish  action = "finish"  // destroy was asked for: do it
 	clean   action = "clean"   // what a failed sandbox left: remove the runtime, keep the row
@@ -121,7 +121,7 @@ func decideCreating(v view) action {
 }
 
 func decideUnhealthy(v view) action {
-	away := v.row.Reason == reasonStale || v.row.Reason == reasonUnreachable
+	away := v.row.Reason == stacyvm.ReasonWorkerStale || v.row.Reason == stacyvm.ReasonWorkerUnreachable
 	switch {
 	case v.runtime != nil && v.runtime.Healthy:
 		return restore

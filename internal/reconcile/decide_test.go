@@ -54,7 +54,7 @@ func TestDecide(t *testing.T) {
 	unwanted := func(state stacyvm.State) func(*stacyvm.Sandbox) {
 		return func(row *stacyvm.Sandbox) { row.State, row.Desired = state, stacyvm.DesiredDestroyed }
 	}
-	away := func(reason string) func(*stacyvm.Sandbox) {
+	away := func(reason stacyvm.Reason) func(*stacyvm.Sandbox) {
 		return func(row *stacyvm.Sandbox) { row.State, row.Reason = stacyvm.StateUnhealthy, reason }
 	}
 	elsewhere := func(row *stacyvm.Sandbox) { row.WorkerID = "other" }
@@ -95,10 +95,10 @@ func TestDecide(t *testing.T) {
 
 		{"lost, its runtime is back", aRow(in(stacyvm.StateUnhealthy)), aRuntime(nil), false, restore},
 		{"lost, still nothing", aRow(in(stacyvm.StateUnhealthy)), nil, false, leave},
-		{"its worker is back without it", aRow(away(reasonStale)), nil, false, retell},
-		{"its worker is back with what is left of it", aRow(away(reasonUnreachable)), aRuntime(sick("dead")), false, retell},
-		{"its worker is back and it does not answer yet", aRow(away(reasonStale)), aRuntime(sick("no_answer")), false, leave},
-		{"its worker is back with it", aRow(away(reasonStale)), aRuntime(nil), false, restore},
+		{"its worker is back without it", aRow(away(stacyvm.ReasonWorkerStale)), nil, false, retell},
+		{"its worker is back with what is left of it", aRow(away(stacyvm.ReasonWorkerUnreachable)), aRuntime(sick("dead")), false, retell},
+		{"its worker is back and it does not answer yet", aRow(away(stacyvm.ReasonWorkerStale)), aRuntime(sick("no_answer")), false, leave},
+		{"its worker is back with it", aRow(away(stacyvm.ReasonWorkerStale)), aRuntime(nil), false, restore},
 		{"unhealthy, still no answer", aRow(in(stacyvm.StateUnhealthy)), aRuntime(sick("no_answer")), false, leave},
 		{"paused", aRow(in(stacyvm.StatePaused)), aRuntime(nil), false, leave},
 		{"paused, on disk", aRow(in(stacyvm.StatePaused)), nil, false, leave},

@@ -50,7 +50,7 @@ func TestDutiesHaveOneHolder(t *testing.T) {
 		}
 		// a was stopped and goes on: it still believes that it holds them.
 		c.machine.Lose(row.ID)
-		if err := before.change(c.Context(), row, stacyvm.StateUnhealthy, "late"); stacyvm.CodeOf(err) != stacyvm.CodeStaleEpoch {
+		if err := before.change(c.Context(), row, stacyvm.StateUnhealthy, stacyvm.Cause{Reason: "late"}); stacyvm.CodeOf(err) != stacyvm.CodeStaleEpoch {
 			c.Errorf("the former holder wrote: %v", err)
 		}
 		c.must(before.visit(c.Context()))
@@ -64,7 +64,7 @@ func TestDutiesHaveOneHolder(t *testing.T) {
 			c.Error("the lost duty goes on")
 		}
 		c.work(b)
-		c.expect("after the holder's pass", row.ID, stacyvm.StateUnhealthy, reasonLost, false)
+		c.expect("after the holder's pass", row.ID, stacyvm.StateUnhealthy, stacyvm.ReasonLost, false)
 	})
 }
 
@@ -122,13 +122,13 @@ func TestSixteenControlPlanes(t *testing.T) {
 
 // TestOwners is what becomes of a worker's sandboxes by what is known of the worker, and how they come back.
 func TestOwners(t *testing.T) {
-	const stale, unreachable = reasonStale, reasonUnreachable
+	const stale, unreachable = stacyvm.ReasonWorkerStale, stacyvm.ReasonWorkerUnreachable
 	tests := []struct {
 		name string
 		turn func(*cluster) // makes the worker so
 		// of one whose time has not passed, and of one whose time has
 		state, expired stacyvm.State
-		reason, late   string
+		reason, late   stacyvm.Reason
 		runtime        bool // of the expired one
 	}{
 		{"online", func(c *cluster) { c.beat() }, stacyvm.StateRunning, stacyvm.StateDestroyed, "", "", false},
@@ -139,7 +139,7 @@ func TestOwners(t *testing.T) {
 		{"another status", func(c *cluster) { c.status = "unhealthy"; c.beat() }, stacyvm.StateUnhealthy, stacyvm.StateExpired, stale, stale, true},
 		{"missing", func(c *cluster) {
 			c.update(func(ctx context.Context, tx store.Tx) error { return tx.Workers().Delete(ctx, far) })
-		}, stacyvm.StateUnhealthy, stacyvm.StateDestroyed, stale, reasonLost, true},
+		}, stacyvm.StateUnhealthy, stacyvm.StateDestroyed, stale, stacyvm.ReasonLost, true},
 		{"out of reach", func(c *cluster) { c.beat(); c.cut.Store(true) }, stacyvm.StateUnhealthy, stacyvm.StateExpired, unreachable, "", true},
 	}
 	for _, tt := range tests {
@@ -218,7 +218,7 @@ func TestNotOursAnyMore(t *testing.T) {
 			}
 		}
 		c.expect("given away", given.ID, stacyvm.StateRunning, "", false)
-		c.expect("lost", making.ID, stacyvm.StateUnhealthy, reasonLost, false)
+		c.expect("lost", making.ID, stacyvm.StateUnhealthy, stacyvm.ReasonLost, false)
 	})
 }
 
@@ -250,7 +250,7 @@ func TestCreatesElsewhere(t *testing.T) {
 		c.advance(stacyvm.CreateAbandonedAfter + time.Second)
 		c.beat()
 		c.work(plane)
-		c.expect("abandoned", underWay.ID, stacyvm.StateDestroyed, reasonCreateFailed, false)
+		c.expect("abandoned", underWay.ID, stacyvm.StateDestroyed, stacyvm.ReasonCreateFailed, false)
 	})
 }
 
@@ -322,11 +322,11 @@ func TestLostWhileAway(t *testing.T) {
 		row := c.sandbox(time.Hour, stacyvm.StateRunning)
 		c.advance(stacyvm.WorkerStaleAfter + time.Second)
 		c.work(plane)
-		c.expect("away", row.ID, stacyvm.StateUnhealthy, reasonStale, true)
+		c.expect("away", row.ID, stacyvm.StateUnhealthy, stacyvm.ReasonWorkerStale, true)
 		c.machine.Lose(row.ID)
 		c.beat()
 		c.work(plane)
-		c.expect("back", row.ID, stacyvm.StateUnhealthy, reasonLost, false)
+		c.expect("back", row.ID, stacyvm.StateUnhealthy, stacyvm.ReasonLost, false)
 		c.runtime(row)
 		c.work(plane)
 		c.expect("found", row.ID, stacyvm.StateRunning, "", true)

@@ -124,7 +124,7 @@ func (d *duty) visit(ctx context.Context) error {
 	if failed != nil {
 		return failed
 	}
-	if failed := d.forsake(ctx, d.machine.id, rows, reasonUnreachable); failed != nil {
+	if failed := d.forsake(ctx, d.machine.id, rows, stacyvm.ReasonWorkerUnreachable); failed != nil {
 		return failed
 	}
 	return err

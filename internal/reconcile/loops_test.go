@@ -62,7 +62,7 @@ func TestReapOfASandboxThatIsBeingDestroyed(t *testing.T) {
 		time.Sleep(2 * time.Minute)
 		r.machine.BeforeDestroy = func(ctx context.Context, _ stacyvm.Ref) error { // somebody else is faster
 			r.machine.BeforeDestroy = nil
-			return r.store.Update(ctx, func(tx store.Tx) error { return bury(ctx, tx, row, "", "sandbox.destroy") })
+			return r.store.Update(ctx, func(tx store.Tx) error { return bury(ctx, tx, row, stacyvm.Cause{}, "sandbox.destroy") })
 		}
 		r.must(r.Reap(r.Context()))
 		r.expect(row.ID, stacyvm.StateDestroyed, "", false)
@@ -87,7 +87,7 @@ func TestStartSucceedsTheEarlierProcess(t *testing.T) {
 			r.Errorf("the fence went from %v to %v, the lease is %+v", row.Fence, after.Fence, lease)
 		}
 		// The earlier process is still there and notices: it can neither write nor renew nor take back.
-		if err := before.change(r.Context(), row, stacyvm.StateUnhealthy, "late"); stacyvm.CodeOf(err) != stacyvm.CodeStaleEpoch {
+		if err := before.change(r.Context(), row, stacyvm.StateUnhealthy, stacyvm.Cause{Reason: "late"}); stacyvm.CodeOf(err) != stacyvm.CodeStaleEpoch {
 			r.Errorf("the old session wrote: %v", err)
 		}
 		r.must(before.Renew(r.Context()))
@@ -190,12 +190,12 @@ func TestStale(t *testing.T) {
 		r.must(r.Keep(r.Context()))
 		r.must(r.Stale(r.Context()))
 		r.expect(mine, stacyvm.StateRunning, "", false)
-		r.expect(gone, stacyvm.StateUnhealthy, reasonStale, false)
+		r.expect(gone, stacyvm.StateUnhealthy, stacyvm.ReasonWorkerStale, false)
 		r.expect(paused, stacyvm.StatePaused, "", false) // a paused one cannot fall ill
-		r.expect(late, stacyvm.StateExpired, reasonStale, false)
+		r.expect(late, stacyvm.StateExpired, stacyvm.ReasonWorkerStale, false)
 		r.expect(creating, stacyvm.StateCreating, "", false)
-		r.expect(unknown, stacyvm.StateUnhealthy, reasonStale, false)
-		r.expect(offline, stacyvm.StateUnhealthy, reasonStale, false)
+		r.expect(unknown, stacyvm.StateUnhealthy, stacyvm.ReasonWorkerStale, false)
+		r.expect(offline, stacyvm.StateUnhealthy, stacyvm.ReasonWorkerStale, false)
 		r.expect(fresh, stacyvm.StateRunning, "", false) // its own worker reaps it
 		r.expect(draining, stacyvm.StateRunning, "", false)
 		// Nobody is left for those of a worker that is not registered: they end when they are to, and count no more.
@@ -206,9 +206,9 @@ func TestStale(t *testing.T) {
 			return tx.Workers().Delete(ctx, "gone")
 		})
 		r.must(r.Stale(r.Context()))
-		r.expect(unknown, stacyvm.StateDestroyed, reasonLost, false)
-		r.expect(late, stacyvm.StateDestroyed, reasonLost, false)
-		r.expect(gone, stacyvm.StateUnhealthy, reasonStale, false)
+		r.expect(unknown, stacyvm.StateDestroyed, stacyvm.ReasonLost, false)
+		r.expect(late, stacyvm.StateDestroyed, stacyvm.ReasonLost, false)
+		r.expect(gone, stacyvm.StateUnhealthy, stacyvm.ReasonWorkerStale, false)
 		if _, destroys, _ := r.machine.Counts(); destroys != 0 {
 			r.Errorf("%d were destroyed", destroys)
 		}

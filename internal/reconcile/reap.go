@@ -26,7 +26,7 @@ func (m *machine) reap(ctx context.Context, row stacyvm.Sandbox) error {
 	ended := m.destroy(ctx, row)
 	return m.store.Update(ctx, func(tx store.Tx) error {
 		if ended == nil {
-			return bury(ctx, tx, row, "", "sandbox.expire")
+			return bury(ctx, tx, row, stacyvm.Cause{}, "sandbox.expire")
 		}
 		current, err := tx.Sandboxes().Get(ctx, row.ID)
 		if err != nil {
@@ -58,14 +58,14 @@ func (m *machine) destroy(ctx context.Context, row stacyvm.Sandbox) error {
 
 // bury makes the row a tombstone, lets its lease go and audits it under action, if one is given. A row that is a tombstone
 // already stays as it is.
-func bury(ctx context.Context, tx store.Tx, row stacyvm.Sandbox, reason, action string) error {
+func bury(ctx context.Context, tx store.Tx, row stacyvm.Sandbox, cause stacyvm.Cause, action string) error {
 	current, err := tx.Sandboxes().Get(ctx, row.ID)
 	if err != nil || !current.State.Active() {
 		return err
 	}
 	change := store.Change{State: stacyvm.StateDestroyed}
-	if reason != "" {
-		change.Reason = &reason
+	if cause.Reason != "" {
+		change.Cause = &cause
 	}
 	if _, err := tx.Sandboxes().Apply(ctx, row.ID, row.Fence, change); err != nil {
 		return fmt.Errorf("bury %s: %w", row.ID, err)

@@ -4,19 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 	"github.com/stacyvm/stacyvm/internal/store"
 	"github.com/stacyvm/stacyvm/internal/worker"
-)
-
-// Reasons that clients see.
-const (
-	reasonLost         = "lost"
-	reasonNoAnswer     = "no_answer"
-	reasonDied         = "runtime_died"
-	reasonCreateFailed = "create_failed"
 )
 
 // recoveredTTL is what a recovered sandbox gets whose own expiry is not known or has passed: time for its owner to see it.
@@ -218,17 +211,17 @@ func (m *machine) act(ctx context.Context, t task) error {
 	case fail:
 		return m.fail(ctx, *t.row)
 	case lose:
-		return m.change(ctx, *t.row, stacyvm.StateUnhealthy, reasonLost)
+		return m.change(ctx, *t.row, stacyvm.StateUnhealthy, lost)
 	case retell:
-		return m.change(ctx, *t.row, "", reasonLost)
+		return m.change(ctx, *t.row, "", lost)
 	case mute:
-		return m.change(ctx, *t.row, stacyvm.StateUnhealthy, reasonNoAnswer)
+		return m.change(ctx, *t.row, stacyvm.StateUnhealthy, silent(*t.runtime))
 	case die:
-		return m.change(ctx, *t.row, stacyvm.StateError, reasonDied)
+		return m.change(ctx, *t.row, stacyvm.StateError, died(*t.runtime))
 	case restore:
 		return m.restore(ctx, *t.row, t.runtime.Created)
 	case finish:
-		return m.finish(ctx, *t.row, "")
+		return m.finish(ctx, *t.row, stacyvm.Cause{})
 	case clean:
 		return m.destroy(ctx, *t.row)
 	case kill:
@@ -240,13 +233,37 @@ func (m *machine) act(ctx context.Context, t task) error {
 	return nil
 }
 
+// Causes that do not depend on what the worker says.
+var (
+	lost        = stacyvm.Cause{Reason: stacyvm.ReasonLost, Detail: "its worker has no runtime for it"}
+	forgotten   = stacyvm.Cause{Reason: stacyvm.ReasonLost, Detail: "its worker is not registered any more"}
+	interrupted = stacyvm.Cause{Reason: stacyvm.ReasonCreateFailed, Detail: "its create was interrupted"}
+)
+
+// died is why a runtime ended, as far as its worker knows. A newer worker may have words that are none of ours.
+func died(r worker.Runtime) stacyvm.Cause {
+	cause := r.Cause
+	if !slices.Contains(stacyvm.Reasons, cause.Reason) {
+		cause.Reason = stacyvm.ReasonRuntimeDied
+	}
+	if cause.Detail == "" {
+		cause.Detail = "its exit status is not known"
+	}
+	return cause
+}
+
+// silent is the cause of a sandbox whose guest program does not answer: since its last answer, where one is known.
+func silent(r worker.Runtime) stacyvm.Cause {
+	return stacyvm.Cause{Reason: stacyvm.ReasonNoAnswer, Detail: "its guest program does not answer", Since: r.Cause.Since}
+}
+
 func (m *machine) confirm(ctx context.Context, row stacyvm.Sandbox, created worker.Created) error {
 	return m.store.Update(ctx, func(tx store.Tx) error { return running(ctx, tx, row.ID, row.Fence, created) })
 }
 
 func running(ctx context.Context, tx store.Tx, id stacyvm.SandboxID, fence stacyvm.Fence, created worker.Created) error {
 	_, err := tx.Sandboxes().Apply(ctx, id, fence, store.Change{
-		State: stacyvm.StateRunning, Reason: new(""), RuntimeID: created.RuntimeID, Unenforced: created.Unenforced,
+		State: stacyvm.StateRunning, Cause: &stacyvm.Cause{}, RuntimeID: created.RuntimeID, Unenforced: created.Unenforced,
 	})
 	return err
 }
@@ -271,7 +288,7 @@ func (m *machine) resend(ctx context.Context, t task) error {
 
 // fail ends a create that nobody finishes. When leftovers cannot be removed now the row is in error until they are.
 func (m *machine) fail(ctx context.Context, row stacyvm.Sandbox) error {
-	err := m.finish(ctx, row, reasonCreateFailed)
+	err := m.finish(ctx, row, interrupted)
 	if err == nil {
 		return nil
 	}
@@ -279,18 +296,18 @@ func (m *machine) fail(ctx context.Context, row stacyvm.Sandbox) error {
 		if _, err := tx.Sandboxes().Want(ctx, row.ID, store.Wish{Desired: stacyvm.DesiredDestroyed}); err != nil {
 			return err
 		}
-		_, err := tx.Sandboxes().Apply(ctx, row.ID, row.Fence, store.Change{State: stacyvm.StateError, Reason: new(reasonCreateFailed)})
+		_, err := tx.Sandboxes().Apply(ctx, row.ID, row.Fence, store.Change{State: stacyvm.StateError, Cause: &interrupted})
 		return err
 	})
 	return errors.Join(err, failed)
 }
 
 // finish destroys the runtime and buries the row.
-func (m *machine) finish(ctx context.Context, row stacyvm.Sandbox, reason string) error {
+func (m *machine) finish(ctx context.Context, row stacyvm.Sandbox, cause stacyvm.Cause) error {
 	if err := m.destroy(ctx, row); err != nil {
 		return err
 	}
-	return m.store.Update(ctx, func(tx store.Tx) error { return bury(ctx, tx, row, reason, "") })
+	return m.store.Update(ctx, func(tx store.Tx) error { return bury(ctx, tx, row, cause, "") })
 }
 
 // restore gives a runtime back to its sandbox, with a new epoch: whoever acted for it before is fenced.
@@ -338,9 +355,9 @@ func (m *machine) insert(ctx context.Context, t task) error {
 	switch {
 	case t.runtime.Healthy:
 	case t.runtime.Reason == "dead":
-		row.State, row.Reason = stacyvm.StateError, reasonDied
+		row.State, row.Cause = stacyvm.StateError, died(*t.runtime)
 	default:
-		row.State, row.Reason = stacyvm.StateUnhealthy, reasonNoAnswer
+		row.State, row.Cause = stacyvm.StateUnhealthy, silent(*t.runtime)
 	}
 	return m.store.Update(ctx, func(tx store.Tx) error {
 		if _, err := tx.Sandboxes().Insert(ctx, row); err != nil {

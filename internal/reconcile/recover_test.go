@@ -63,7 +63,7 @@ func TestFail(t *testing.T) {
 		r.runtime(row, sick("creating"))
 		time.Sleep(stacyvm.CreateAbandonedAfter + time.Second)
 		r.recover()
-		r.expect(row.ID, stacyvm.StateDestroyed, reasonCreateFailed, false)
+		r.expect(row.ID, stacyvm.StateDestroyed, stacyvm.ReasonCreateFailed, false)
 		if lease := r.lease(row.ID); lease.Holder != "" {
 			r.Errorf("its lease is held by %s", lease.Holder)
 		}
@@ -78,10 +78,10 @@ func TestFailWithLeftovers(t *testing.T) {
 		r.must(r.Start(r.Context()))
 		r.machine.BeforeDestroy = func(context.Context, stacyvm.Ref) error { return errBroken }
 		r.recover()
-		r.expect(row.ID, stacyvm.StateError, reasonCreateFailed, true)
+		r.expect(row.ID, stacyvm.StateError, stacyvm.ReasonCreateFailed, true)
 		r.machine.BeforeDestroy = nil
 		r.recover()
-		r.expect(row.ID, stacyvm.StateDestroyed, reasonCreateFailed, false)
+		r.expect(row.ID, stacyvm.StateDestroyed, stacyvm.ReasonCreateFailed, false)
 	})
 }
 
@@ -91,9 +91,9 @@ func TestLoseAndRestore(t *testing.T) {
 		r.runtime(row, nil)
 		lost := r.machine.Lose(row.ID)
 		r.recover()
-		r.expect(row.ID, stacyvm.StateUnhealthy, reasonLost, false)
+		r.expect(row.ID, stacyvm.StateUnhealthy, stacyvm.ReasonLost, false)
 		r.recover()
-		r.expect(row.ID, stacyvm.StateUnhealthy, reasonLost, false)
+		r.expect(row.ID, stacyvm.StateUnhealthy, stacyvm.ReasonLost, false)
 		r.machine.Put(lost)
 		r.must(r.Start(r.Context()))
 		raised := r.row(row.ID).Fence
@@ -117,7 +117,7 @@ func TestMuteNeedsTwoSightings(t *testing.T) {
 		r.recover()
 		r.expect(row.ID, stacyvm.StateRunning, "", true)
 		r.recover()
-		r.expect(row.ID, stacyvm.StateUnhealthy, reasonNoAnswer, true)
+		r.expect(row.ID, stacyvm.StateUnhealthy, stacyvm.ReasonNoAnswer, true)
 	})
 }
 
@@ -126,10 +126,10 @@ func TestDie(t *testing.T) {
 		row := r.sandbox(nil)
 		r.runtime(row, sick("dead"))
 		r.recover()
-		r.expect(row.ID, stacyvm.StateError, reasonDied, true)
+		r.expect(row.ID, stacyvm.StateError, stacyvm.ReasonRuntimeDied, true)
 		r.recover()
 		r.recover()
-		r.expect(row.ID, stacyvm.StateError, reasonDied, false)
+		r.expect(row.ID, stacyvm.StateError, stacyvm.ReasonRuntimeDied, false)
 	})
 }
 
@@ -239,8 +239,8 @@ func TestReadmit(t *testing.T) {
 		if row := r.expect(late, stacyvm.StateRunning, "", true); time.Until(row.ExpiresAt) != recoveredTTL {
 			r.Errorf("the late one expires in %s", time.Until(row.ExpiresAt))
 		}
-		r.expect(mute, stacyvm.StateUnhealthy, reasonNoAnswer, true)
-		r.expect(dead, stacyvm.StateError, reasonDied, true)
+		r.expect(mute, stacyvm.StateUnhealthy, stacyvm.ReasonNoAnswer, true)
+		r.expect(dead, stacyvm.StateError, stacyvm.ReasonRuntimeDied, true)
 		r.recover()
 		r.expect(well, stacyvm.StateRunning, "", true)
 	})

@@ -62,7 +62,7 @@ func TestRestored(t *testing.T) {
 				r.Errorf("%s: fence %v, the worker confirmed %v, recovered %v, lease %+v", row.ID, after.Fence, runtime.Fence, after.Recovered, r.lease(row.ID))
 			}
 		}
-		r.expect(s.gone.ID, stacyvm.StateUnhealthy, reasonLost, false)
+		r.expect(s.gone.ID, stacyvm.StateUnhealthy, stacyvm.ReasonLost, false)
 		if _, destroys, _ := r.machine.Counts(); destroys != 0 {
 			r.Errorf("%d runtimes were destroyed", destroys)
 		}
@@ -94,7 +94,7 @@ func TestRestoredAndCrashed(t *testing.T) {
 		r.must(r.Start(r.Context()))
 		lost := r.sandbox(nil)
 		r.recover() // acts at once
-		r.expect(lost.ID, stacyvm.StateUnhealthy, reasonLost, false)
+		r.expect(lost.ID, stacyvm.StateUnhealthy, stacyvm.ReasonLost, false)
 	})
 }
 

@@ -112,7 +112,7 @@ func (r *rig) row(id stacyvm.SandboxID) stacyvm.Sandbox {
 }
 
 // expect checks a row and whether its runtime is on the machine.
-func (r *rig) expect(id stacyvm.SandboxID, state stacyvm.State, reason string, runtime bool) stacyvm.Sandbox {
+func (r *rig) expect(id stacyvm.SandboxID, state stacyvm.State, reason stacyvm.Reason, runtime bool) stacyvm.Sandbox {
 	r.Helper()
 	row := r.row(id)
 	if _, there := r.machine.Runtime(id); row.State != state || row.Reason != reason || there != runtime {

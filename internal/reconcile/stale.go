@@ -2,17 +2,12 @@ package reconcile
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"time"
 
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 	"github.com/stacyvm/stacyvm/internal/store"
-)
-
-// Why a sandbox is unhealthy whose worker cannot act for it.
-const (
-	reasonStale       = "worker_stale"       // it sends no heartbeat, or is out of service
-	reasonUnreachable = "worker_unreachable" // it lives, and its RPC does not answer
 )
 
 // Statuses of a worker that acts for its sandboxes, or is about to; only an online one takes new ones. Every other is out of
@@ -47,7 +42,7 @@ func (d *duties) Stale(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if err := held.forsake(ctx, id, rows, reasonStale); err != nil {
+		if err := held.forsake(ctx, id, rows, stacyvm.ReasonWorkerStale); err != nil {
 			return err
 		}
 		if registered {
@@ -68,7 +63,7 @@ func (p process) endUnowned(ctx context.Context, rows []stacyvm.Sandbox) {
 		if row.State != stacyvm.StateExpired && row.Desired != stacyvm.DesiredDestroyed {
 			return nil
 		}
-		return p.store.Update(ctx, func(tx store.Tx) error { return bury(ctx, tx, row, reasonLost, "") })
+		return p.store.Update(ctx, func(tx store.Tx) error { return bury(ctx, tx, row, forgotten, "") })
 	})
 }
 
@@ -107,11 +102,15 @@ var forsakable = []stacyvm.State{stacyvm.StateRunning, stacyvm.StatePaused, stac
 
 // forsake tells the truth of sandboxes for which nobody acts: unhealthy, and when their time has passed expired, without an
 // owner. Nothing is destroyed; the worker gets them back when it returns.
-func (p process) forsake(ctx context.Context, id stacyvm.WorkerID, rows []stacyvm.Sandbox, reason string) error {
+func (p process) forsake(ctx context.Context, id stacyvm.WorkerID, rows []stacyvm.Sandbox, reason stacyvm.Reason) error {
 	var now time.Time
+	cause := stacyvm.Cause{Reason: reason}
 	leased := map[string]bool{}
 	err := p.store.View(ctx, func(tx store.Tx) (err error) {
 		if now, err = tx.Now(ctx); err != nil {
+			return err
+		}
+		if cause, err = lastSign(ctx, tx, id, reason); err != nil {
 			return err
 		}
 		leases, err := tx.Leases().List(ctx, id, store.Page{})
@@ -126,9 +125,9 @@ func (p process) forsake(ctx context.Context, id stacyvm.WorkerID, rows []stacyv
 	each(ctx, p.log, rows, func(ctx context.Context, row stacyvm.Sandbox) error {
 		switch late := !now.Before(row.ExpiresAt); {
 		case !late && row.State.CanBecome(stacyvm.StateUnhealthy):
-			return p.change(ctx, row, stacyvm.StateUnhealthy, reason)
+			return p.change(ctx, row, stacyvm.StateUnhealthy, cause)
 		case late && row.State.CanBecome(stacyvm.StateExpired), row.State == stacyvm.StateExpired && leased[string(row.ID)]:
-			return p.expire(ctx, row, reason)
+			return p.expire(ctx, row, cause)
 		}
 		return nil
 	})
@@ -136,10 +135,10 @@ func (p process) forsake(ctx context.Context, id stacyvm.WorkerID, rows []stacyv
 }
 
 // expire makes a sandbox expired, if it is not, and lets its lease go: only its end is left, whoever comes to bring it about.
-func (p process) expire(ctx context.Context, row stacyvm.Sandbox, reason string) error {
+func (p process) expire(ctx context.Context, row stacyvm.Sandbox, cause stacyvm.Cause) error {
 	return p.store.Update(ctx, func(tx store.Tx) error {
 		if row.State != stacyvm.StateExpired {
-			if _, err := tx.Sandboxes().Apply(ctx, row.ID, row.Fence, store.Change{State: stacyvm.StateExpired, Reason: &reason}); err != nil {
+			if _, err := tx.Sandboxes().Apply(ctx, row.ID, row.Fence, store.Change{State: stacyvm.StateExpired, Cause: &cause}); err != nil {
 				return err
 			}
 		}
@@ -156,10 +155,36 @@ func release(ctx context.Context, tx store.Tx, row stacyvm.Sandbox) error {
 	return err
 }
 
-// change writes what was found out about a sandbox; an empty state stays as it is.
-func (p process) change(ctx context.Context, row stacyvm.Sandbox, state stacyvm.State, reason string) error {
-	return p.store.Update(ctx, func(tx store.Tx) error {
-		_, err := tx.Sandboxes().Apply(ctx, row.ID, row.Fence, store.Change{State: state, Reason: &reason})
+// lastSign is the cause of sandboxes whose worker is away: since its last heartbeat, where one is known.
+func lastSign(ctx context.Context, tx store.Tx, id stacyvm.WorkerID, reason stacyvm.Reason) (stacyvm.Cause, error) {
+	w, err := tx.Workers().Get(ctx, id)
+	switch {
+	case stacyvm.CodeOf(err) == stacyvm.CodeNotFound:
+		return stacyvm.Cause{Reason: reason, Detail: fmt.Sprintf("worker %s is not registered any more", id)}, nil
+	case err != nil:
+		return stacyvm.Cause{}, err
+	}
+	detail := fmt.Sprintf("worker %s, status %s", id, w.Status)
+	if reason == stacyvm.ReasonWorkerStale {
+		return stacyvm.Cause{Reason: reason, Detail: detail, Since: w.LastHeartbeat}, nil
+	}
+	return stacyvm.Cause{Reason: reason, Detail: detail}, nil
+}
+
+// change writes and logs what was found out about a sandbox; an empty state stays as it is.
+func (p process) change(ctx context.Context, row stacyvm.Sandbox, state stacyvm.State, cause stacyvm.Cause) error {
+	var changed stacyvm.Sandbox
+	err := p.store.Update(ctx, func(tx store.Tx) (err error) {
+		changed, err = tx.Sandboxes().Apply(ctx, row.ID, row.Fence, store.Change{State: state, Cause: &cause})
 		return err
 	})
+	if err == nil {
+		p.warn(changed)
+	}
+	return err
+}
+
+// warn logs that a sandbox is not well any more.
+func (p process) warn(row stacyvm.Sandbox) {
+	p.log.Warn("a sandbox is not well", "sandbox", row.ID, "state", row.State, "reason", row.Reason, "detail", row.Detail, "since", row.Since)
 }

@@ -61,10 +61,15 @@ var stateKinds = map[State]Kind{
 // Notice tells that the sandbox entered its present state.
 func (s Sandbox) Notice() Notice {
 	data := map[string]any{"provider": s.Provider, "image": s.Image}
-	for key, value := range map[string]string{"reason": s.Reason, "owner_id": s.OwnerID, "worker_id": string(s.WorkerID)} {
+	for key, value := range map[string]string{
+		"reason": string(s.Reason), "detail": s.Detail, "owner_id": s.OwnerID, "worker_id": string(s.WorkerID),
+	} {
 		if value != "" {
 			data[key] = value
 		}
+	}
+	if !s.Since.IsZero() {
+		data["since"] = s.Since.UTC().Format(time.RFC3339Nano)
 	}
 	return Notice{Kind: stateKinds[s.State], SandboxID: s.ID, TenantID: s.TenantID, Data: data}
 }

@@ -34,7 +34,7 @@ func (id WorkerID) Valid() bool { return workerID.MatchString(string(id)) }
 type Sandbox struct {
 	ID        SandboxID
 	State     State
-	Reason    string // why, for error and unhealthy: one word such as "lost", "worker_stale", "create_failed"; "queued"
+	Cause     // why, for error, unhealthy, expired and destroyed; zero while all is well
 	Desired   Desired
 	Provider  string // engine name
 	Image     string

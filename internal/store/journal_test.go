@@ -71,7 +71,8 @@ func (d deed) leaves(s standing) standing {
 	case "extend":
 		row.ExpiresAt = at.Add(3 * deedTTL)
 	case "destroy":
-		row.State, row.Reason, row.Desired = stacyvm.StateDestroyed, "asked for", stacyvm.DesiredDestroyed
+		row.State, row.Desired = stacyvm.StateDestroyed, stacyvm.DesiredDestroyed
+		row.Cause = stacyvm.Cause{Reason: "asked for", Since: d.At}
 		lease.Holder, lease.Session, lease.Generation, lease.ExpiresAt = "", "", 3, at
 	}
 	row.UpdatedAt = at
@@ -103,7 +104,7 @@ func (d deed) write(ctx context.Context, tx store.Tx) (err error) {
 		if _, err = tx.Sandboxes().Want(ctx, id, store.Wish{Desired: stacyvm.DesiredDestroyed}); err != nil {
 			return err
 		}
-		if _, err = tx.Sandboxes().Apply(ctx, id, fence, store.Change{State: stacyvm.StateDestroyed, Reason: new("asked for")}); err == nil {
+		if _, err = tx.Sandboxes().Apply(ctx, id, fence, store.Change{State: stacyvm.StateDestroyed, Cause: &stacyvm.Cause{Reason: "asked for"}}); err == nil {
 			err = tx.Leases().Release(ctx, string(id), "w", 1)
 		}
 	}

@@ -12,7 +12,7 @@ import (
 // sandboxes implements Sandboxes.
 type sandboxes struct{ *tx }
 
-const sandboxColumns = `id, state, reason, desired, provider, image, spec, owner_id, tenant_id, worker_id,
+const sandboxColumns = `id, state, reason, detail, since_us, desired, provider, image, spec, owner_id, tenant_id, worker_id,
 	incarnation, fence, runtime_id, recovered, unenforced, metadata, created_us, updated_us, expires_us`
 
 // active must stand in a statement as it stands in the schema: the indexes hold only these rows.
@@ -20,13 +20,16 @@ const active = `state <> 'destroyed'`
 
 func readSandbox(row scanner) (s stacyvm.Sandbox, err error) {
 	var spec, unenforced, metadata string
-	var created, updated, expires int64
-	err = row.Scan(&s.ID, &s.State, &s.Reason, &s.Desired, &s.Provider, &s.Image, &spec, &s.OwnerID, &s.TenantID, &s.WorkerID,
-		&s.Fence.Incarnation, &s.Fence.Epoch, &s.RuntimeID, &s.Recovered, &unenforced, &metadata, &created, &updated, &expires)
+	var since, created, updated, expires int64
+	err = row.Scan(&s.ID, &s.State, &s.Reason, &s.Detail, &since, &s.Desired, &s.Provider, &s.Image, &spec, &s.OwnerID, &s.TenantID,
+		&s.WorkerID, &s.Fence.Incarnation, &s.Fence.Epoch, &s.RuntimeID, &s.Recovered, &unenforced, &metadata, &created, &updated, &expires)
 	if err != nil {
 		return s, err
 	}
 	s.CreatedAt, s.UpdatedAt, s.ExpiresAt = fromUS(created), fromUS(updated), fromUS(expires)
+	if since != 0 {
+		s.Since = fromUS(since)
+	}
 	return s, unpack(&spec, &s.Spec, &unenforced, &s.Unenforced, &metadata, &s.Metadata)
 }
 
@@ -70,10 +73,30 @@ func (t sandboxes) InsertHeld(ctx context.Context, s stacyvm.Sandbox, session st
 func insertion(s *stacyvm.Sandbox, now int64) (text string, args []any) {
 	expires := now + s.Spec.TTL.Microseconds()
 	s.CreatedAt, s.UpdatedAt, s.ExpiresAt = fromUS(now), fromUS(now), fromUS(expires)
+	s.Cause = dated(s.Cause, now)
 	var c clause
-	values := c.list(string(s.ID), string(s.State), s.Reason, string(s.Desired), s.Provider, s.Image, packed(s.Spec), s.OwnerID, s.TenantID,
+	values := c.list(string(s.ID), string(s.State), string(s.Reason), s.Detail, sinceUS(s.Cause), string(s.Desired), s.Provider, s.Image, packed(s.Spec), s.OwnerID, s.TenantID,
 		string(s.WorkerID), s.Fence.Incarnation, s.Fence.Epoch, s.RuntimeID, s.Recovered, packed(s.Unenforced), packed(s.Metadata), now, now, expires)
 	return `INSERT INTO sandboxes (` + sandboxColumns + `) VALUES ` + values, c.args
+}
+
+// dated gives a cause its time: now, unless it is known or there is no cause.
+func dated(cause stacyvm.Cause, now int64) stacyvm.Cause {
+	switch {
+	case !cause.Since.IsZero():
+		cause.Since = fromUS(cause.Since.UnixMicro())
+	case cause.Reason != "":
+		cause.Since = fromUS(now)
+	}
+	return cause
+}
+
+// sinceUS is a cause's time as the column holds it: 0 for none.
+func sinceUS(cause stacyvm.Cause) int64 {
+	if cause.Since.IsZero() {
+		return 0
+	}
+	return cause.Since.UnixMicro()
 }
 
 // tell tells of the state that a row has just entered. It stands here so that no change of state goes untold.
@@ -163,8 +186,11 @@ func (t sandboxes) Apply(ctx context.Context, id stacyvm.SandboxID, fence stacyv
 	if change.State != "" {
 		c.add(`state = %s`, string(change.State))
 	}
-	if change.Reason != nil {
-		c.add(`reason = %s`, *change.Reason)
+	if change.Cause != nil {
+		cause := dated(*change.Cause, now)
+		c.add(`reason = %s`, string(cause.Reason))
+		c.add(`detail = %s`, cause.Detail)
+		c.add(`since_us = %s`, sinceUS(cause))
 	}
 	if change.RuntimeID != "" {
 		c.add(`runtime_id = %s`, change.RuntimeID)

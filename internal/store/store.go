@@ -117,7 +117,7 @@ type Cursor struct {
 type Change struct {
 	Wanted     stacyvm.Desired // only while this is still wanted; CodeConflict otherwise
 	State      stacyvm.State
-	Reason     *string
+	Cause      *stacyvm.Cause // replaces the one before; a reason without a time is since now
 	RuntimeID  string
 	Recovered  bool
 	Unenforced []string

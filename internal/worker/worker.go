@@ -67,6 +67,7 @@ type Runtime struct {
 	// Healthy means that the guest answered. Otherwise Reason says why not: "creating", "dead", "no_answer".
 	Healthy   bool
 	Reason    string
+	Cause     stacyvm.Cause // of a dead one how it ended, of a silent one since when; as far as known
 	Request   CreateRequest // what it was made from, as far as known
 	Created   Created
 	CreatedAt time.Time

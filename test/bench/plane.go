@@ -171,7 +171,7 @@ func addRows(ctx runContext, database store.Config, n int) error {
 	err = s.Update(ctx, func(tx store.Tx) error {
 		for range n {
 			_, err := tx.Sandboxes().Insert(ctx, stacyvm.Sandbox{
-				ID: stacyvm.NewSandboxID(), State: stacyvm.StateError, Reason: "runtime_died", Desired: stacyvm.DesiredRunning,
+				ID: stacyvm.NewSandboxID(), State: stacyvm.StateError, Cause: stacyvm.Cause{Reason: stacyvm.ReasonRuntimeDied}, Desired: stacyvm.DesiredRunning,
 				Provider: "mock", Image: "host", WorkerID: "local", Fence: stacyvm.Fence{Incarnation: 1, Epoch: 1},
 				Spec: stacyvm.Spec{Image: "host", Provider: "mock", MemoryMB: 1024, VCPUs: 1, DiskMB: 1024, TTL: time.Hour},
 			})

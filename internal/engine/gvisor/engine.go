@@ -151,10 +151,19 @@ func (e *Engine) List(ctx context.Context) ([]engine.Runtime, error) {
 	runtimes := make([]engine.Runtime, 0, len(answer.Runtimes))
 	for _, r := range answer.Runtimes {
 		runtimes = append(runtimes, engine.Runtime{
-			ID: stacyvm.SandboxID(r.ID), Labels: r.Labels, Running: r.Running, Detail: r.Detail, Created: r.Created,
+			ID: stacyvm.SandboxID(r.ID), Labels: r.Labels, Running: r.Running, Detail: r.Detail,
+			Cause: causeOf(r), Created: r.Created,
 		})
 	}
 	return runtimes, nil
+}
+
+// causeOf is why a sandbox does not run, as its launcher knows it.
+func causeOf(r wire.Runtime) stacyvm.Cause {
+	if r.End == nil {
+		return stacyvm.Cause{}
+	}
+	return stacyvm.Cause{Reason: stacyvm.Reason(r.End.Cause), Detail: r.End.Detail, Since: r.End.At}
 }
 
 // Remove implements engine.Remover.

@@ -58,7 +58,7 @@ func (i *instance) Status(ctx context.Context) (engine.Status, error) {
 		return engine.Status{}, stacyvm.Wrap(stacyvm.CodeInternal, errors.New("the launcher gave no status"), "cannot examine the sandbox")
 	}
 	r := answer.Runtimes[0]
-	return engine.Status{Running: r.Running, Detail: r.Detail, Unenforced: r.Unenforced}, nil
+	return engine.Status{Running: r.Running, Detail: r.Detail, Cause: causeOf(r), Unenforced: r.Unenforced}, nil
 }
 
 // Destroy implements engine.Instance.

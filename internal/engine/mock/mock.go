@@ -167,7 +167,7 @@ func (e *Engine) List(ctx context.Context) ([]engine.Runtime, error) {
 			continue
 		}
 		running, detail := r.state()
-		list = append(list, engine.Runtime{ID: r.id, Labels: maps.Clone(r.labels), Running: running, Detail: detail, Created: r.created})
+		list = append(list, engine.Runtime{ID: r.id, Labels: maps.Clone(r.labels), Running: running, Detail: detail, Cause: r.cause(), Created: r.created})
 	}
 	return list, nil
 }

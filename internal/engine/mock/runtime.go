@@ -36,6 +36,7 @@ type runtime struct {
 	boot  guest.Boot
 	agent *agent.Agent // nil until somebody dials
 	ended string       // why it does not run
+	died  time.Time    // when it ended by itself; zero: it did not
 	gone  bool         // it is being destroyed
 	muted bool
 	conns map[net.Conn]bool // the guest's ends
@@ -67,7 +68,7 @@ func (r *runtime) start(boot guest.Boot) error {
 	}
 	boot.Env = maps.Clone(boot.Env)
 	boot.User = "" // an account of the image's root file system, which is not here
-	r.boot, r.ended = boot, ""
+	r.boot, r.ended, r.died = boot, "", time.Time{}
 	return nil
 }
 
@@ -91,6 +92,20 @@ func (r *runtime) state() (running bool, why string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.ended == "", r.ended
+}
+
+// cause is why it ended.
+func (r *runtime) cause() stacyvm.Cause {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.causeLocked()
+}
+
+func (r *runtime) causeLocked() stacyvm.Cause {
+	if r.died.IsZero() {
+		return stacyvm.Cause{}
+	}
+	return stacyvm.Cause{Reason: stacyvm.ReasonRuntimeDied, Detail: r.ended, Since: r.died}
 }
 
 // Dial implements engine.Instance. A port is a port of this machine.
@@ -169,7 +184,7 @@ func (r *runtime) Status(ctx context.Context) (engine.Status, error) {
 	if r.gone {
 		return engine.Status{}, errNotFound
 	}
-	return engine.Status{Running: r.ended == "", Detail: r.ended, Unenforced: r.unenforced}, nil
+	return engine.Status{Running: r.ended == "", Detail: r.ended, Cause: r.causeLocked(), Unenforced: r.unenforced}, nil
 }
 
 // Destroy implements engine.Instance.
@@ -213,6 +228,9 @@ func (r *runtime) kill(why string) error {
 	r.mu.Lock()
 	a := r.agent
 	r.agent, r.ended = nil, why
+	if r.died.IsZero() {
+		r.died = time.Now()
+	}
 	r.cut()
 	r.mu.Unlock()
 	if a == nil {

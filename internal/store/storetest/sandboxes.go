@@ -13,7 +13,8 @@ import (
 
 func sandboxFields(r *rig) {
 	before := r.insert(func(s *stacyvm.Sandbox) {
-		s.Reason, s.RuntimeID, s.Recovered = "why", "rt-1", true
+		s.Cause = stacyvm.Cause{Reason: "why", Detail: "so", Since: time.UnixMicro(1).UTC()}
+		s.RuntimeID, s.Recovered = "rt-1", true
 		s.OwnerID, s.TenantID = "änn 'x' \"y\" -- ; $1 ?", "acme"
 		s.Spec = stacyvm.Spec{
 			Image: "host", Provider: "mock", MemoryMB: 512, VCPUs: 2, DiskMB: 1 << 20, TTL: 90 * time.Minute,
@@ -192,18 +193,19 @@ func sandboxFences(r *rig) {
 	r.want(stacyvm.CodeNotFound, err)
 
 	r.clock.advance(time.Second)
-	changed, err := r.apply(row.ID, row.Fence, store.Change{State: stacyvm.StateRunning, Reason: new("r"), RuntimeID: "rt", Recovered: true, Unenforced: []string{"cpu"}})
+	changed, err := r.apply(row.ID, row.Fence, store.Change{State: stacyvm.StateRunning, Cause: &stacyvm.Cause{Reason: "r", Detail: "d"}, RuntimeID: "rt", Recovered: true, Unenforced: []string{"cpu"}})
 	r.must(err)
 	want := row
-	want.State, want.Reason, want.RuntimeID, want.Recovered, want.Unenforced = stacyvm.StateRunning, "r", "rt", true, []string{"cpu"}
+	want.State, want.RuntimeID, want.Recovered, want.Unenforced = stacyvm.StateRunning, "rt", true, []string{"cpu"}
 	want.UpdatedAt = changed.UpdatedAt
+	want.Cause = stacyvm.Cause{Reason: "r", Detail: "d", Since: changed.UpdatedAt} // nobody knew better
 	if diff := cmp.Diff(want, changed); diff != "" || !changed.UpdatedAt.After(row.UpdatedAt) {
 		r.Errorf("the change gave (updated %s, before %s):\n%s", changed.UpdatedAt, row.UpdatedAt, diff)
 	}
-	// Empty fields stay as they are; an empty reason is a value.
-	changed, err = r.apply(row.ID, row.Fence, store.Change{Reason: new("")})
+	// Empty fields stay as they are; an empty cause is a value.
+	changed, err = r.apply(row.ID, row.Fence, store.Change{Cause: &stacyvm.Cause{}})
 	r.must(err)
-	want.Reason, want.UpdatedAt = "", changed.UpdatedAt
+	want.Cause, want.UpdatedAt = stacyvm.Cause{}, changed.UpdatedAt
 	if diff := cmp.Diff(want, changed); diff != "" {
 		r.Errorf("an empty change gave:\n%s", diff)
 	}

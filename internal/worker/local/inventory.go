@@ -141,7 +141,7 @@ func (w *Worker) examine(ctx context.Context, f found, known bool) *worker.Runti
 	case busy != nil && busy.kind == kindCreate:
 		line.Reason = reasonCreating
 	case !f.Running:
-		line.Reason = reasonDead
+		line.Reason, line.Cause = reasonDead, f.Cause
 	case time.Since(pinged) < pingKept:
 		line.Healthy = true
 	default:
@@ -167,7 +167,7 @@ func (w *Worker) ask(ctx context.Context, b *box, line *worker.Runtime) *worker.
 			return line
 		}
 	}
-	line.Reason = reasonNoAnswer
+	line.Reason, line.Cause = reasonNoAnswer, stacyvm.Cause{Reason: stacyvm.ReasonNoAnswer, Since: b.lastAnswer()}
 	if stacyvm.CodeOf(err) == stacyvm.CodeNotFound && w.lookup(b.id) == nil {
 		return nil
 	}
@@ -182,9 +182,16 @@ func (w *Worker) ask(ctx context.Context, b *box, line *worker.Runtime) *worker.
 	case stacyvm.CodeOf(err) == stacyvm.CodeNotFound:
 		return nil
 	case err == nil && !status.Running:
-		line.Reason = reasonDead
+		line.Reason, line.Cause = reasonDead, status.Cause
 	}
 	return line
+}
+
+// lastAnswer is when the guest answered last; zero: not since this process began.
+func (b *box) lastAnswer() time.Time {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.pinged
 }
 
 // unborn lists creates whose runtime no engine shows yet.
@@ -221,7 +228,7 @@ func fromLabels(f found) *worker.Runtime {
 		line.Request.ExpiresAt = time.Unix(seconds, 0).UTC()
 	}
 	if !f.Running {
-		line.Reason = reasonDead
+		line.Reason, line.Cause = reasonDead, f.Cause
 	}
 	return line
 }

@@ -594,6 +594,9 @@ type Runtime struct {
 	Making        *Making                `protobuf:"bytes,5,opt,name=making,proto3" json:"making,omitempty"`
 	Made          *Made                  `protobuf:"bytes,6,opt,name=made,proto3" json:"made,omitempty"`
 	CreatedUs     int64                  `protobuf:"varint,7,opt,name=created_us,json=createdUs,proto3" json:"created_us,omitempty"`
+	Cause         string                 `protobuf:"bytes,8,opt,name=cause,proto3" json:"cause,omitempty"` // of a dead one: why it ended, a word of stacyvm.Reasons
+	Detail        string                 `protobuf:"bytes,9,opt,name=detail,proto3" json:"detail,omitempty"`
+	SinceUs       int64                  `protobuf:"varint,10,opt,name=since_us,json=sinceUs,proto3" json:"since_us,omitempty"` // when it died or answered last; 0: not known
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -673,6 +676,27 @@ func (x *Runtime) GetMade() *Made {
 func (x *Runtime) GetCreatedUs() int64 {
 	if x != nil {
 		return x.CreatedUs
+	}
+	return 0
+}
+
+func (x *Runtime) GetCause() string {
+	if x != nil {
+		return x.Cause
+	}
+	return ""
+}
+
+func (x *Runtime) GetDetail() string {
+	if x != nil {
+		return x.Detail
+	}
+	return ""
+}
+
+func (x *Runtime) GetSinceUs() int64 {
+	if x != nil {
+		return x.SinceUs
 	}
 	return 0
 }
@@ -1074,7 +1098,7 @@ const file_worker_v1_worker_proto_rawDesc = "" +
 	"\x11InventoryResponse\x12\x1b\n" +
 	"\tworker_id\x18\x01 \x01(\tR\bworkerId\x126\n" +
 	"\bruntimes\x18\x02 \x03(\v2\x1a.stacyvm.worker.v1.RuntimeR\bruntimes\x12\x1a\n" +
-	"\bcomplete\x18\x03 \x01(\bR\bcomplete\"\xfe\x01\n" +
+	"\bcomplete\x18\x03 \x01(\bR\bcomplete\"\xc7\x02\n" +
 	"\aRuntime\x12(\n" +
 	"\x03ref\x18\x01 \x01(\v2\x16.stacyvm.worker.v1.RefR\x03ref\x12\x18\n" +
 	"\acluster\x18\x02 \x01(\tR\acluster\x12\x18\n" +
@@ -1083,7 +1107,11 @@ const file_worker_v1_worker_proto_rawDesc = "" +
 	"\x06making\x18\x05 \x01(\v2\x19.stacyvm.worker.v1.MakingR\x06making\x12+\n" +
 	"\x04made\x18\x06 \x01(\v2\x17.stacyvm.worker.v1.MadeR\x04made\x12\x1d\n" +
 	"\n" +
-	"created_us\x18\a \x01(\x03R\tcreatedUs\"\x12\n" +
+	"created_us\x18\a \x01(\x03R\tcreatedUs\x12\x14\n" +
+	"\x05cause\x18\b \x01(\tR\x05cause\x12\x16\n" +
+	"\x06detail\x18\t \x01(\tR\x06detail\x12\x19\n" +
+	"\bsince_us\x18\n" +
+	" \x01(\x03R\asinceUs\"\x12\n" +
 	"\x10ProvidersRequest\"N\n" +
 	"\x11ProvidersResponse\x129\n" +
 	"\tproviders\x18\x01 \x03(\v2\x1b.stacyvm.worker.v1.ProviderR\tproviders\"\x87\x03\n" +

@@ -91,6 +91,26 @@ type Runtime struct {
 	Running    bool              `json:"running"`
 	Detail     string            `json:"detail,omitempty"`
 	Unenforced []string          `json:"unenforced,omitempty"`
+	End        *End              `json:"end,omitempty"` // nil: it runs, or was never started
+}
+
+// Cause says in one word why a runtime ended: some of stacyvm.Reasons, which the launcher does not link.
+type Cause string
+
+// Causes.
+const (
+	CauseDied         Cause = "runtime_died"
+	CauseOOM          Cause = "oom"
+	CauseKilled       Cause = "killed"
+	CauseRebooted     Cause = "machine_rebooted"
+	CauseLauncherGone Cause = "launcher_gone"
+)
+
+// End is how a sandbox's runtime ended. Detail is for users.
+type End struct {
+	Cause  Cause     `json:"cause"`
+	Detail string    `json:"detail,omitempty"`
+	At     time.Time `json:"at,omitzero"` // zero: not known
 }
 
 // ValidID tells whether id can be a sandbox's name: a short file name without surprises.
