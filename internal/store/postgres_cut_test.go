@@ -71,6 +71,7 @@ func (c *cutter) serve(client net.Conn) {
 	c.wait.Go(func() {
 		defer close(lost)
 		relay(server, client, func([]byte) bool { return !losing.Load() })
+		_, _ = io.Copy(io.Discard, server) // until it ends
 		_ = client.Close()
 	})
 	relay(client, server, func(message []byte) bool {
@@ -83,7 +84,9 @@ func (c *cutter) serve(client net.Conn) {
 			_, _ = io.Copy(io.Discard, client) // until it gives up
 		}
 		if now.pass {
-			_, _ = server.Write(message)
+			// The server ends when it has done everything before the message that says good-bye: only then is a commit to be seen,
+			// and what it answers earlier says nothing of it.
+			_, _ = server.Write(append(bytes.Clone(message), 'X', 0, 0, 0, 4))
 			<-lost
 		}
 		return false
