@@ -60,7 +60,9 @@ func assemble(ctx context.Context, c config.Config, p place, t *trust, log *slog
 		}
 		own = made.worker
 	}
-	if made.store, err = store.Open(ctx, storeConfig(c, p.database)); err != nil {
+	database := storeConfig(c, p.database)
+	database.Warn = func(message string) { log.Warn(message + "; " + blindFix) }
+	if made.store, err = store.Open(ctx, database); err != nil {
 		return made, err
 	}
 	self, session := stacyvm.WorkerID(c.Worker.ID), rand.Text()

@@ -21,7 +21,11 @@ func doctorDatabase(ctx context.Context, c config.Config, production bool) []con
 		if err != nil {
 			return []config.Check{config.Failed(name, "postgres: "+plain(err), fix)}
 		}
-		return append([]config.Check{config.Passed(name, "connected to "+found.Server)}, schemaChecks(found)...)
+		checks := []config.Check{config.Passed(name, "connected to "+found.Server)}
+		if found.Blind != "" {
+			checks = append(checks, config.Warned("database.history", found.Blind, blindFix))
+		}
+		return append(checks, schemaChecks(found)...)
 	}
 	checks := []config.Check{checkDatabasePath(c, production)}
 	if err != nil {
@@ -29,6 +33,9 @@ func doctorDatabase(ctx context.Context, c config.Config, production bool) []con
 	}
 	return append(append(checks, schemaChecks(found)...), checkSync(filepath.Dir(c.DatabasePath())))
 }
+
+// blindFix is what to do where the database does not tell its history.
+const blindFix = "after a failover that may have lost commits, and after a restore, stop all servers and run `stacyvm db raise-incarnation --yes`"
 
 func checkDatabasePath(c config.Config, production bool) config.Check {
 	const name = "database.path"

@@ -29,6 +29,8 @@ type Config struct {
 	ConnectTimeout time.Duration
 	// QueryTimeout bounds each statement; 0: 15 s. SQLite's shared writes are not interrupted.
 	QueryTimeout time.Duration
+	// Warn, when set, is told at the opening what does not work with this database as it should.
+	Warn func(message string)
 	// Skew, when set, is added to the database's clock. It exists for tests of what time does to leases.
 	Skew func() time.Duration
 }

@@ -20,6 +20,8 @@ type postgresStore struct {
 	patience time.Duration // for a connection
 	limit    time.Duration // of a statement
 	timeline atomic.Value  // string: the server's, as it was last seen
+	history  pgHistory
+	warn     func(string)
 
 	announcer *announcer
 
@@ -36,6 +38,7 @@ func openPostgres(ctx context.Context, config Config) (Store, error) {
 	s := &postgresStore{
 		dialect: postgresDialect(password), clock: &clock{skew: config.Skew}, db: db,
 		idle: config.maxIdleConns(), patience: config.connectTimeout(), limit: config.queryTimeout(),
+		history: pgHistory{timeline: `''`, system: `''`}, warn: config.Warn,
 	}
 	listen, err := listenConfig(config)
 	if err != nil {
@@ -66,7 +69,7 @@ func (s *postgresStore) Cluster(ctx context.Context) (cluster Cluster, err error
 		asking, cancel := context.WithTimeout(ctx, s.patience)
 		defer cancel()
 		var timeline string
-		err = s.db.QueryRowContext(asking, `SELECT id, incarnation, `+pgTimeline+` FROM cluster WHERE one = 1`).
+		err = s.db.QueryRowContext(asking, `SELECT id, incarnation, `+s.history.timeline+` FROM cluster WHERE one = 1`).
 			Scan(&cluster.ID, &cluster.Incarnation, &timeline)
 		switch {
 		case err == nil && timeline != s.timeline.Load():

@@ -25,11 +25,8 @@ const (
 	answerWithin = 2 * time.Second
 )
 
-// pgTime reads the server's clock in microseconds, and pgTimeline the number that rises with every promotion.
-const (
-	pgTime     = `CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS BIGINT)`
-	pgTimeline = `substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)`
-)
+// pgTime reads the server's clock in microseconds.
+const pgTime = `CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS BIGINT)`
 
 // pgConn is a connection in a transaction of ours.
 type pgConn struct{ *sql.Conn }
@@ -43,7 +40,7 @@ type stamp struct {
 
 // begin is one message: the transaction, its bounds on the server's side (as SET LOCAL would, so that a pooler hands them to
 // nobody else), the clock, the timeline and the identity.
-func (c pgConn) begin(ctx context.Context, writes bool, limit time.Duration) (s stamp, err error) {
+func (c pgConn) begin(ctx context.Context, writes bool, limit time.Duration, history pgHistory) (s stamp, err error) {
 	text := "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY"
 	if writes {
 		text = "BEGIN ISOLATION LEVEL READ COMMITTED, READ WRITE"
@@ -51,7 +48,7 @@ func (c pgConn) begin(ctx context.Context, writes bool, limit time.Duration) (s 
 	err = c.driver(func(conn *pgx.Conn) error {
 		var batch pgx.Batch
 		batch.Queue(text)
-		batch.Queue(`SELECT `+pgTime+`, `+pgTimeline+`, coalesce((SELECT id FROM cluster WHERE one = 1), ''),
+		batch.Queue(`SELECT `+pgTime+`, `+history.timeline+`, coalesce((SELECT id FROM cluster WHERE one = 1), ''),
 			coalesce((SELECT incarnation FROM cluster WHERE one = 1), 0),
 			set_config('statement_timeout', $1, TRUE), set_config('idle_in_transaction_session_timeout', $2, TRUE)`,
 			strconv.FormatInt(limit.Milliseconds(), 10), strconv.FormatInt(idleWithin.Milliseconds(), 10))

@@ -44,6 +44,8 @@ const (
 	pgNoDatabase    = "3D000"
 	pgNoSchema      = "3F000"
 	pgNoRight       = "42501"
+	pgNoFunction    = "42883"
+	pgUnsupported   = "0A000"
 )
 
 // pgState is the SQLSTATE in err's chain, "" without one.

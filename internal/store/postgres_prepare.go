@@ -25,6 +25,9 @@ func (s *postgresStore) prepare(ctx context.Context) error {
 	if err := s.migrate(ctx); err != nil {
 		return err
 	}
+	if err := s.learn(ctx); err != nil {
+		return err
+	}
 	if err := s.Update(ctx, identify); err != nil {
 		return err
 	}
@@ -83,9 +86,6 @@ func (s *postgresStore) migrate(ctx context.Context) error {
 // errMoved is a transaction that began on another timeline than the last one.
 var errMoved = stacyvm.Errorf(stacyvm.CodeUnavailable, "the database moved to another server")
 
-// pgLineage names the server's history; the timeline rises with a promotion, and with a restore to a point in time.
-const pgLineage = `(SELECT CAST(system_identifier AS TEXT) FROM pg_control_system()) || '/' || ` + pgTimeline
-
 // follow compares the server's history with the one that the database knows. Another one may lack the last commits of the
 // first, epochs among them, so it is another incarnation; whoever comes first makes it. Until the owners have had time to
 // notice, nothing of theirs is taken over.
@@ -102,7 +102,7 @@ func (s *postgresStore) follow(ctx context.Context) error {
 		}
 		_ = conn.Close()
 	}()
-	moved, err := t.moved(ctx)
+	moved, err := t.moved(ctx, s.history)
 	if err != nil {
 		return err
 	}
@@ -118,16 +118,20 @@ func (s *postgresStore) follow(ctx context.Context) error {
 }
 
 // moved notes the server's lineage, and raises the incarnation when there was another.
-func (t *tx) moved(ctx context.Context) (bool, error) {
+func (t *tx) moved(ctx context.Context, history pgHistory) (bool, error) {
 	words := func(row scanner) (pair [2]string, err error) {
 		err = row.Scan(&pair[0], &pair[1])
 		return pair, err
 	}
-	pair, ok, err := one(ctx, t, words, `SELECT lineage, `+pgLineage+` FROM cluster WHERE one = 1`+t.lock())
-	if err != nil || !ok || pair[0] == pair[1] {
+	pair, ok, err := one(ctx, t, words, `SELECT lineage, `+history.lineage()+` FROM cluster WHERE one = 1`+t.lock())
+	if err != nil || !ok {
 		return false, err
 	}
-	if _, err := t.exec(ctx, `UPDATE cluster SET lineage = $1 WHERE one = 1`, pair[1]); err != nil || pair[0] == "" {
+	now, moved := joinLineage(pair[0], pair[1])
+	if now == pair[0] {
+		return false, nil
+	}
+	if _, err := t.exec(ctx, `UPDATE cluster SET lineage = $1 WHERE one = 1`, now); err != nil || !moved {
 		return false, err
 	}
 	_, err = t.reincarnate(ctx, 0)

@@ -158,7 +158,7 @@ func (s *postgresStore) begin(ctx context.Context, writes bool) (conn pgConn, be
 			s.clock.missed()
 			return conn, began, err
 		}
-		if began, err = conn.begin(ctx, writes, s.limit); err == nil {
+		if began, err = conn.begin(ctx, writes, s.limit, s.history); err == nil {
 			s.clock.answered(time.Now())
 			return conn, began, nil
 		}

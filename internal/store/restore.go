@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	sqlite3 "modernc.org/sqlite/lib"
@@ -35,8 +36,8 @@ type Restored struct {
 var sideFiles = []string{"-wal", "-shm", "-journal"}
 
 // RestoreSQLite puts a database back. The backup's checksum and every page of it are checked, its schema is brought up to
-// date and its incarnation raised in a copy, which then replaces the database in one step; what was there is kept beside it.
-// After an error the database is as it was. The caller sees to it that no server starts meanwhile. CodeInvalid: the backup
+// date and its incarnation raised in a copy, which then replaces the database; what was there is kept beside it. After an error, and
+// after a crash, the database is as it was, or the next one who opens it finds the new one. The caller sees to it that no server starts meanwhile. CodeInvalid: the backup
 // is none, or was changed; CodeUnsupported: its schema is newer than this program; CodeConflict: a process has the database
 // open, or it belongs to another cluster that has sandboxes.
 func RestoreSQLite(ctx context.Context, r RestoreRequest) (done Restored, err error) {
@@ -50,11 +51,18 @@ func RestoreSQLite(ctx context.Context, r RestoreRequest) (done Restored, err er
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return done, unwritable(err)
 	}
-	dir := path + ".restoring"                                                   // on the same file system: its content can be moved in one step
-	if err := errors.Join(os.RemoveAll(dir), os.Mkdir(dir, 0o700)); err != nil { // a restore that was killed may have left it
+	if err := finishRestore(path); err != nil { // one that was killed
+		return done, err
+	}
+	dir := restoring(path)
+	if err := errors.Join(os.RemoveAll(dir), os.Mkdir(dir, 0o700)); err != nil {
 		return done, unwritable(err)
 	}
-	defer func() { _ = os.RemoveAll(dir) }() // what is left there says nothing
+	defer func() {
+		if _, decided := os.Lstat(filepath.Join(dir, readyName)); errors.Is(decided, fs.ErrNotExist) {
+			_ = os.RemoveAll(dir) // what is left there says nothing
+		}
+	}()
 	fresh := filepath.Join(dir, filepath.Base(path))
 	if done, err = fetch(ctx, r.Backup, fresh); err != nil {
 		return done, err
@@ -172,32 +180,81 @@ func renew(ctx context.Context, path string, above int64, done *Restored) error 
 	return errors.Join(err, unwritable(syncPath(path)))
 }
 
-// replace puts a whole file in the place of a database that nobody uses, and keeps what was there. At no moment is there no
-// database: a server that starts after a crash in here finds the old or the new one.
+// readyName is a file in the directory of a restore: from when it is there, the restore is brought to its end, whoever comes first.
+const readyName = "ready"
+
+// restoring is the directory in which a restore of a database is prepared, on the same file system: its content can be moved in one
+// step.
+func restoring(path string) string { return path + ".restoring" }
+
+// replace puts a whole file in the place of a database that nobody uses, and keeps what was there. What lies beside the old database
+// (a journal that it needs, and that would spoil the new one) cannot be exchanged in the same step. So the decision is a file of its
+// own: a crash before it leaves the old database with all of its files, and after it finishRestore goes on.
 func replace(path, fresh string) (safety string, err error) {
 	if _, err := os.Lstat(path); err == nil {
 		if safety, err = keep(path); err != nil {
 			return "", err
 		}
 	}
-	if err := os.Rename(fresh, path); err != nil {
+	dir := filepath.Dir(fresh)
+	if err := syncPath(dir); err != nil {
 		return safety, unwritable(err)
 	}
-	return safety, unwritable(syncPath(filepath.Dir(path)))
+	if err := os.WriteFile(filepath.Join(dir, readyName), nil, 0o600); err != nil {
+		return safety, unwritable(err)
+	}
+	if err := errors.Join(syncPath(dir), syncPath(filepath.Dir(dir))); err != nil {
+		return safety, unwritable(err)
+	}
+	return safety, finishRestore(path)
 }
 
-// keep gives the present file a second name. What a damaged database has beside it moves along: the new one must not find it.
-func keep(path string) (safety string, err error) {
-	safety = path + ".pre-restore-" + time.Now().UTC().Format("20060102T150405.000Z")
-	if err := os.Link(path, safety); err != nil {
-		if err := copyFile(context.Background(), path, safety); err != nil { // a file system without hard links
-			return "", err
+// finishRestore ends a restore of the database that was decided, and does nothing without one. Nobody may have the database open.
+func finishRestore(path string) error {
+	dir := restoring(path)
+	if _, err := os.Lstat(filepath.Join(dir, readyName)); err != nil {
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
+			return nil
+		}
+		return unreadable(err)
+	}
+	fresh := filepath.Join(dir, filepath.Base(path))
+	if _, err := os.Lstat(fresh); err == nil { // else it is in its place, and what lies beside it is its own
+		for _, suffix := range sideFiles {
+			if err := os.Remove(path + suffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return unwritable(err)
+			}
+		}
+		if err := syncPath(filepath.Dir(path)); err != nil { // before the new database is there
+			return unwritable(err)
+		}
+		if err := os.Rename(fresh, path); err != nil {
+			return unwritable(err)
 		}
 	}
-	for _, suffix := range sideFiles {
-		if err := os.Rename(path+suffix, safety+suffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := syncPath(filepath.Dir(path)); err != nil {
+		return unwritable(err)
+	}
+	return unwritable(os.RemoveAll(dir))
+}
+
+// keep gives the present file, and what a damaged database has beside it, second names.
+func keep(path string) (safety string, err error) {
+	safety = path + ".pre-restore-" + time.Now().UTC().Format("20060102T150405.000Z")
+	for _, suffix := range append([]string{""}, sideFiles...) {
+		err := os.Link(path+suffix, safety+suffix)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) { // a file system without hard links
+			err = copyFile(context.Background(), path+suffix, safety+suffix)
+		}
+		switch {
+		case errors.Is(err, fs.ErrNotExist) && suffix != "":
+			continue
+		case err != nil:
+			return "", unwritable(err)
+		}
+		if err := syncPath(safety + suffix); err != nil {
 			return "", unwritable(err)
 		}
 	}
-	return safety, unwritable(errors.Join(syncPath(safety), syncPath(filepath.Dir(path))))
+	return safety, unwritable(syncPath(filepath.Dir(path)))
 }

@@ -25,6 +25,8 @@ type Schema struct {
 	Cluster Cluster // zero without one
 	// Changeable: the program may change the schema, as pending steps need.
 	Changeable bool
+	// Blind says what this program does not notice with this database; "": nothing.
+	Blind string
 	// Tables are those that the applied and known steps make; Missing are those of them that are not there.
 	Tables, Missing []string
 }

@@ -49,6 +49,9 @@ func openSQLite(ctx context.Context, config Config) (Store, error) {
 	if err != nil {
 		return nil, stacyvm.Wrap(stacyvm.CodeInternal, err, "the database's path cannot be resolved")
 	}
+	if err := finishRestore(path); err != nil {
+		return nil, err
+	}
 	if err := makeFile(path); err != nil {
 		return nil, err
 	}
