@@ -44,6 +44,7 @@ type Readiness struct {
 	Providers      []Provider `json:"providers,omitempty"`
 	ReadyProviders int        `json:"ready_providers,omitempty"`
 	TotalProviders int        `json:"total_providers,omitempty"`
+	AuditLost      int64      `json:"audit_lost,omitempty"` // audit lines that only the server's log has, since its start
 }
 
 // Providers lists the server's engines.

@@ -27,6 +27,7 @@ type Readiness struct {
 	Providers      []Provider `json:"providers,omitempty"`
 	ReadyProviders *int       `json:"ready_providers,omitempty"`
 	TotalProviders *int       `json:"total_providers,omitempty"`
+	AuditLost      int64      `json:"audit_lost,omitempty" doc:"Audit lines that only the server's log has, since its start."`
 }
 
 type readyOutput struct {
@@ -80,6 +81,7 @@ func (a *api) ready(ctx context.Context, _ *struct{}) (*readyOutput, error) {
 		output.Body.Version, output.Body.Uptime = a.Version, a.uptime()
 		output.Body.Providers = each(readiness.Providers, providerOf)
 		output.Body.ReadyProviders, output.Body.TotalProviders = &healthy, &total
+		output.Body.AuditLost = readiness.Dropped
 	}
 	return output, nil
 }

@@ -60,8 +60,8 @@ var rules = []struct {
 	{"internal/worker/workertest", []string{"internal/worker", "internal/engine", "internal/engine/mock", "internal/guest", "internal/stacyvm"}},
 	{"internal/worker", []string{"internal/engine", "internal/guest", "internal/stacyvm"}},
 
-	{"internal/control/controltest", []string{"internal/control", "internal/store", "internal/worker", "internal/guest", "internal/auth", "internal/stacyvm"}},
 	{"internal/control", []string{"internal/budget", "internal/store", "internal/lease", "internal/worker", "internal/schedule", "internal/guest", "internal/auth", "internal/stacyvm"}},
+	{"internal/control/controltest", []string{"internal/control", "internal/store/...", "internal/testneed", "internal/worker", "internal/guest", "internal/auth", "internal/stacyvm"}},
 	{"internal/reconcile", []string{"internal/store", "internal/lease", "internal/worker", "internal/schedule", "internal/guest", "internal/auth", "internal/stacyvm"}},
 	{"internal/api/...", []string{"internal/api/...", "internal/budget", "internal/control", "internal/auth", "internal/telemetry", "internal/stacyvm"}},
 	{"internal/cli", []string{"client", "internal/telemetry", "internal/daemon", "internal/config", "internal/auth", "internal/pki", "internal/image", "internal/stacyvm"}},

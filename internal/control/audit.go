@@ -39,9 +39,9 @@ func operation(ctx context.Context, action string, sandbox stacyvm.Sandbox, reso
 	line := stacyvm.Operation{
 		Actor:     principal.Subject,
 		Action:    action,
-		SandboxID: sandbox.ID,
+		SandboxID: stacyvm.SandboxID(cut(string(sandbox.ID))), // it may be a caller's word
 		Resource:  cut(resource),
-		Provider:  sandbox.Provider,
+		Provider:  cut(sandbox.Provider),
 		Status:    "ok",
 		TenantID:  tenant,
 	}
@@ -61,7 +61,7 @@ func (s *Service) audited(ctx context.Context, action string, sandbox stacyvm.Sa
 	op := operation(ctx, action, sandbox, resource, err)
 	l := line{operation: &op, notice: noticed(op, stacyvm.CodeOf(err))}
 	if !s.auditSync {
-		s.journal.add(l)
+		s.journal.add(ctx, l)
 		return err
 	}
 	failed := s.journal.append(context.WithoutCancel(ctx), []line{l})
@@ -74,10 +74,10 @@ func (s *Service) audited(ctx context.Context, action string, sandbox stacyvm.Sa
 // AuditAdmin keeps a line of a call of an administrative route, whatever became of it. With audit.sync it is on disk before this
 // returns; a line that cannot be written is for the log then: the call has been answered.
 func (s *Service) AuditAdmin(ctx context.Context, call stacyvm.AdminCall) {
-	call.Path, call.UserAgent = cut(call.Path), cut(call.UserAgent)
+	call.Method, call.Path, call.UserAgent = cut(call.Method), cut(call.Path), cut(call.UserAgent)
 	l := line{admin: &call}
 	if !s.auditSync {
-		s.journal.add(l)
+		s.journal.add(ctx, l)
 		return
 	}
 	if err := s.journal.append(context.WithoutCancel(ctx), []line{l}); err != nil {

@@ -45,7 +45,7 @@ func (s *Service) logEnd(ctx context.Context, sandbox stacyvm.Sandbox, command s
 		}
 	}
 	if !room {
-		s.logExec(sandbox, command, began, nil)
+		s.logExec(ctx, sandbox, command, began, nil)
 		return
 	}
 	waiting, cancel := context.WithCancel(context.WithoutCancel(ctx))
@@ -56,6 +56,6 @@ func (s *Service) logEnd(ctx context.Context, sandbox stacyvm.Sandbox, command s
 		if err != nil {
 			known.Exit = nil
 		}
-		s.logExec(sandbox, command, began, known.Exit)
+		s.logExec(waiting, sandbox, command, began, known.Exit)
 	})
 }

@@ -126,7 +126,7 @@ func (s *Service) run(ctx context.Context, id stacyvm.SandboxID, request ExecReq
 			s.logEnd(ctx, sandbox, command, began)
 			return
 		}
-		s.logExec(sandbox, command, began, exit)
+		s.logExec(ctx, sandbox, command, began, exit)
 	}
 	f.stream, err = f.open(f.ctx, false, f.from)
 	if asked && broken(err) && !silent(err) {
@@ -136,7 +136,7 @@ func (s *Service) run(ctx context.Context, id stacyvm.SandboxID, request ExecReq
 		f.cancel()
 		return nil, 0, err
 	}
-	s.journal.add(line{notice: started(sandbox, command.ProcessID)})
+	s.journal.add(ctx, line{notice: started(sandbox, command.ProcessID)})
 	return f, command.Timeout, nil
 }
 
@@ -219,11 +219,11 @@ func (s *Service) Start(ctx context.Context, id stacyvm.SandboxID, request ExecR
 	if err := s.audited(ctx, "exec", sandbox, shown(command), err); err != nil {
 		return process, err
 	}
-	s.journal.add(line{notice: started(sandbox, process.ID)})
+	s.journal.add(ctx, line{notice: started(sandbox, process.ID)})
 	if process.Exit == nil {
 		s.logEnd(ctx, sandbox, command, began)
 	} else {
-		s.logExec(sandbox, command, began, process.Exit)
+		s.logExec(ctx, sandbox, command, began, process.Exit)
 	}
 	if len(request.Input) > 0 {
 		s.feed(ctx, id, process.ID, request.Input)
@@ -232,7 +232,7 @@ func (s *Service) Start(ctx context.Context, id stacyvm.SandboxID, request ExecR
 }
 
 // logExec writes the exec log line, once for a command, and tells how it ended; a nil exit means that it is not known.
-func (s *Service) logExec(sandbox stacyvm.Sandbox, command stacyvm.Command, began time.Time, exit *stacyvm.Exit) {
+func (s *Service) logExec(ctx context.Context, sandbox stacyvm.Sandbox, command stacyvm.Command, began time.Time, exit *stacyvm.Exit) {
 	record := stacyvm.ExecRecord{
 		SandboxID: sandbox.ID, ProcessID: command.ProcessID, Command: cut(shown(command)), ExitCode: exitUnknown,
 		CreatedUS: began.UnixMicro(),
@@ -240,7 +240,7 @@ func (s *Service) logExec(sandbox stacyvm.Sandbox, command stacyvm.Command, bega
 	if exit != nil {
 		record.ExitCode, record.DurationUS = exit.Code, exit.Duration.Microseconds()
 	}
-	s.journal.add(line{exec: &record, notice: ended(sandbox, command.ProcessID, exit)})
+	s.journal.add(ctx, line{exec: &record, notice: ended(sandbox, command.ProcessID, exit)})
 }
 
 // shown is a command as lists and logs show it.

@@ -2,8 +2,11 @@ package control
 
 import (
 	"context"
+	"errors"
 	"log/slog"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
@@ -29,13 +32,51 @@ type line struct {
 	notice    *stacyvm.Notice
 }
 
-// journal writes audit and exec log lines, and what subscribers are told of them, in batches, so that commands do not wait for the disk. A full queue makes its
-// callers wait: lines are late then, never lost.
+// parts gives a line for each part.
+func (l line) parts() (parts []line) {
+	if l.operation != nil {
+		parts = append(parts, line{operation: l.operation})
+	}
+	if l.admin != nil {
+		parts = append(parts, line{admin: l.admin})
+	}
+	if l.exec != nil {
+		parts = append(parts, line{exec: l.exec})
+	}
+	if l.notice != nil {
+		parts = append(parts, line{notice: l.notice})
+	}
+	return parts
+}
+
+// LogValue implements slog.LogValuer: it tells what a line was about.
+func (l line) LogValue() slog.Value {
+	var about []slog.Attr
+	if o := l.operation; o != nil {
+		about = append(about, slog.String("action", o.Action), slog.String("sandbox", string(o.SandboxID)), slog.String("actor", o.Actor),
+			slog.String("tenant", o.TenantID), slog.String("status", o.Status))
+	}
+	if c := l.admin; c != nil {
+		about = append(about, slog.String("method", c.Method), slog.String("path", c.Path), slog.String("caller", c.Actor), slog.Int("answer", c.Status))
+	}
+	if e := l.exec; e != nil {
+		about = append(about, slog.String("exec_sandbox", string(e.SandboxID)), slog.String("process", e.ProcessID), slog.Int("exit", e.ExitCode))
+	}
+	if n := l.notice; n != nil {
+		about = append(about, slog.String("event", string(n.Kind)), slog.String("event_sandbox", string(n.SandboxID)))
+	}
+	return slog.GroupValue(about...)
+}
+
+// journal writes audit and exec log lines, and events, in batches, so that commands do not wait for the disk. A full queue
+// makes its callers wait for as long as their contexts live. A line is lost only when the store refuses it for what is in it,
+// or when its caller left while the queue was full: such a line is counted and goes to the log.
 type journal struct {
-	store store.Store
-	log   *slog.Logger
-	queue chan line
-	done  chan struct{} // closed when run has written its last batch
+	store   store.Store
+	log     *slog.Logger
+	queue   chan line
+	done    chan struct{} // closed when run has written its last batch
+	dropped atomic.Int64  // lines that no store has
 
 	mu     sync.RWMutex // held for reading while a line is put into the queue
 	closed bool
@@ -45,16 +86,39 @@ func newJournal(s store.Store, log *slog.Logger) *journal {
 	return &journal{store: s, log: log, queue: make(chan line, journalQueue), done: make(chan struct{})}
 }
 
-// add hands a line over. After the end of run it writes the line itself.
-func (j *journal) add(l line) {
-	j.mu.RLock()
-	closed := j.closed
-	if !closed {
-		j.queue <- l // run goes on reading until no caller is here
-	}
-	j.mu.RUnlock()
-	if closed {
+// add hands a line over. While the queue is full it waits, at most until ctx ends. After the end of run it writes the line
+// itself.
+func (j *journal) add(ctx context.Context, l line) {
+	if closed := j.enqueue(ctx, l); closed {
 		j.last([]line{l})
+	}
+}
+
+// enqueue reports whether nobody reads the queue any more.
+func (j *journal) enqueue(ctx context.Context, l line) (closed bool) {
+	j.mu.RLock()
+	defer j.mu.RUnlock()
+	if j.closed {
+		return true
+	}
+	select {
+	case j.queue <- l: // also for a caller that has left
+		return false
+	default:
+	}
+	select {
+	case j.queue <- l: // run goes on reading until no caller is here
+	case <-ctx.Done():
+		j.drop([]line{l}, context.Cause(ctx))
+	}
+	return false
+}
+
+// drop counts lines that are lost and leaves them to the log.
+func (j *journal) drop(lines []line, cause error) {
+	j.dropped.Add(int64(len(lines)))
+	for _, l := range lines {
+		j.log.Error("an audit line is lost", "line", l, "error", cause)
 	}
 }
 
@@ -93,10 +157,11 @@ func (j *journal) collect(ctx context.Context, first line) []line {
 // write tries until the batch is on disk or ctx ends; then the last try follows.
 func (j *journal) write(ctx context.Context, batch []line) {
 	for {
-		err := j.append(ctx, batch)
+		rest, err := j.save(ctx, batch)
 		if err == nil {
 			return
 		}
+		batch = rest
 		if ctx.Err() != nil {
 			j.last(batch)
 			return
@@ -107,6 +172,48 @@ func (j *journal) write(ctx context.Context, batch []line) {
 		case <-ctx.Done():
 		}
 	}
+}
+
+// save writes a batch. A batch that the store refuses is written in halves, down to the line that it refuses alone; that line
+// is dropped and the others are kept. The error is a fault that passes, and rest is what is not written then.
+func (j *journal) save(ctx context.Context, batch []line) (rest []line, err error) {
+	err = j.append(ctx, batch)
+	switch {
+	case err == nil:
+		return nil, nil
+	case passing(err):
+		return batch, err
+	case len(batch) == 1:
+		return j.saveParts(ctx, batch[0].parts())
+	}
+	half := len(batch) / 2
+	if rest, err = j.save(ctx, batch[:half]); err != nil {
+		return slices.Concat(rest, batch[half:]), err
+	}
+	return j.save(ctx, batch[half:])
+}
+
+// saveParts writes the parts of a refused line one by one and drops those that are refused again.
+func (j *journal) saveParts(ctx context.Context, parts []line) (rest []line, err error) {
+	for i, part := range parts {
+		err := j.append(ctx, []line{part})
+		if passing(err) {
+			return parts[i:], err
+		}
+		if err != nil {
+			j.drop([]line{part}, err)
+		}
+	}
+	return nil, nil
+}
+
+// passing reports a fault that is the store's and not the line's: the same line can be written later.
+func passing(err error) bool {
+	switch stacyvm.CodeOf(err) {
+	case stacyvm.CodeUnavailable, stacyvm.CodeStorageFull:
+		return true
+	}
+	return errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
 }
 
 // drain takes what callers have put in and lets nobody put in more.
@@ -139,8 +246,8 @@ func (j *journal) drain() {
 func (j *journal) last(batch []line) {
 	ctx, cancel := context.WithTimeout(context.Background(), journalLast)
 	defer cancel()
-	if err := j.append(ctx, batch); err != nil {
-		j.log.Error("audit lines could not be written", "lines", len(batch), "error", err)
+	if rest, err := j.save(ctx, batch); err != nil {
+		j.drop(rest, err)
 	}
 }
 

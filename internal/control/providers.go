@@ -86,7 +86,7 @@ func (s *Service) status(p worker.Provider) ProviderStatus {
 func (s *Service) Readiness(ctx context.Context) Readiness {
 	ctx, cancel := context.WithTimeout(ctx, readyWithin)
 	defer cancel()
-	r := Readiness{StoreOK: s.store.Ping(ctx) == nil}
+	r := Readiness{StoreOK: s.store.Ping(ctx) == nil, Dropped: s.journal.dropped.Load()}
 	r.Ready = r.StoreOK && s.recovered()
 	_, err := s.workers(s.self)
 	r.Alone = err != nil

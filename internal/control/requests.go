@@ -118,6 +118,7 @@ type ProviderStatus struct {
 type Readiness struct {
 	Ready     bool
 	StoreOK   bool
-	Alone     bool // no worker is in this process: it is ready without engines, so that workers can join
+	Dropped   int64 // audit lines that are in the log alone, since the start of this process
+	Alone     bool  // no worker is in this process: it is ready without engines, so that workers can join
 	Providers []ProviderStatus
 }

@@ -106,17 +106,17 @@ func (s *Service) enter(ctx context.Context, r *reservation) error {
 		return s.turnedAway(w)
 	}
 	began := time.Now()
-	s.tellQueue(stacyvm.KindSpawnQueued, r, 0)
+	s.tellQueue(ctx, stacyvm.KindSpawnQueued, r, 0)
 	left := s.wait(ctx, w)
 	s.queue.leave(w)
 	select {
 	case <-w.settled: // perhaps while it was leaving
-		s.tellQueue(stacyvm.KindSpawnDequeued, r, time.Since(began))
+		s.tellQueue(ctx, stacyvm.KindSpawnDequeued, r, time.Since(began))
 		return r.err
 	default:
 	}
 	if stacyvm.CodeOf(left) == stacyvm.CodeLimit {
-		s.tellQueue(stacyvm.KindSpawnTimeout, r, time.Since(began))
+		s.tellQueue(ctx, stacyvm.KindSpawnTimeout, r, time.Since(began))
 	}
 	return left
 }
@@ -157,7 +157,7 @@ func (s *Service) turnedAway(w *waiter) error {
 }
 
 // tellQueue tells subscribers of a create in the line.
-func (s *Service) tellQueue(kind stacyvm.Kind, r *reservation, waited time.Duration) {
+func (s *Service) tellQueue(ctx context.Context, kind stacyvm.Kind, r *reservation, waited time.Duration) {
 	data := map[string]any{"provider": r.plan.spec.Provider}
 	if r.plan.owner != "" {
 		data["owner_id"] = r.plan.owner
@@ -169,7 +169,7 @@ func (s *Service) tellQueue(kind stacyvm.Kind, r *reservation, waited time.Durat
 	if kind == stacyvm.KindSpawnDequeued && r.err == nil && r.first == nil {
 		n.SandboxID = r.made.ID
 	}
-	s.journal.add(line{notice: n})
+	s.journal.add(ctx, line{notice: n})
 }
 
 // Drain sends those who wait for room or for their turn away with CodeUnavailable and lets nobody wait any more: for a server

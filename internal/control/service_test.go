@@ -20,7 +20,7 @@ import (
 	"github.com/stacyvm/stacyvm/internal/store"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(controltest.OnEachDatabase(m)) }
 
 // rig is a service on a store and a worker with knobs, and a caller.
 type rig struct {
@@ -32,7 +32,12 @@ type rig struct {
 
 func newRig(t *testing.T, change func(*control.Config)) *rig {
 	t.Helper()
-	s, w := controltest.OpenStore(t), controltest.NewWorker()
+	return newRigOn(t, controltest.OpenStore(t), change)
+}
+
+func newRigOn(t *testing.T, s store.Store, change func(*control.Config)) *rig {
+	t.Helper()
+	w := controltest.NewWorker()
 	controltest.Register(t, s)
 	return &rig{controltest.NewService(t, s, w, change), s, w, controltest.As(t.Context(), "ann", "")}
 }
@@ -152,7 +157,7 @@ func TestCreateRefusesWrongFields(t *testing.T) {
 func TestTenantsDoNotSeeEachOther(t *testing.T) { synctest.Test(t, tenantsDoNotSeeEachOther) }
 
 func tenantsDoNotSeeEachOther(t *testing.T) {
-	r := newRig(t, nil)
+	r := newRigOn(t, controltest.OpenSQLite(t), nil)
 	mine, theirs := controltest.As(t.Context(), "ann", "acme"), controltest.As(t.Context(), "bob", "other")
 	sandbox, _, err := r.Create(mine, control.CreateRequest{}, control.Idempotency{})
 	if err != nil {
@@ -270,7 +275,7 @@ func TestDestroyFollowsANewOwner(t *testing.T) {
 func TestExtend(t *testing.T) { synctest.Test(t, extend) }
 
 func extend(t *testing.T) {
-	r := newRig(t, func(c *control.Config) { c.Defaults.MaxTTL = 2 * time.Hour })
+	r := newRigOn(t, controltest.OpenSQLite(t), func(c *control.Config) { c.Defaults.MaxTTL = 2 * time.Hour })
 	sandbox := r.create(t)
 	extended, err := r.Extend(r.ctx, sandbox.ID, time.Hour)
 	if err != nil || extended.ExpiresAt.Sub(sandbox.ExpiresAt) < 29*time.Minute {

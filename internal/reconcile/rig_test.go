@@ -34,7 +34,7 @@ type rig struct {
 func inBubble(t *testing.T, test func(*rig)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		r := &rig{T: t, store: controltest.OpenStore(t), machine: controltest.NewWorker()}
+		r := &rig{T: t, store: controltest.OpenSQLite(t), machine: controltest.NewWorker()}
 		var err error
 		if r.cluster, err = r.store.Cluster(t.Context()); err != nil {
 			t.Fatal(err)

@@ -10,16 +10,31 @@ import (
 	"github.com/stacyvm/stacyvm/internal/control"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 	"github.com/stacyvm/stacyvm/internal/store"
+	"github.com/stacyvm/stacyvm/internal/store/postgrestest"
 	"github.com/stacyvm/stacyvm/internal/worker"
 )
 
 // Self is the worker id of every harness.
 const Self stacyvm.WorkerID = "here"
 
-// OpenStore opens an empty store that ends with the test.
+// OpenStore opens an empty store that ends with the test: SQLite, or PostgreSQL in the second run of OnEachDatabase.
 func OpenStore(t testing.TB) store.Store {
 	t.Helper()
-	s, err := store.NewSQLiteStore(t.Context(), filepath.Join(t.TempDir(), "stacyvm.db"))
+	if onPostgres {
+		return open(t, store.Config{Driver: "postgres", DSN: postgrestest.Schema(t)})
+	}
+	return OpenSQLite(t)
+}
+
+// OpenSQLite is OpenStore for tests in a bubble of testing/synctest, whose clock stands still while a network is waited for.
+func OpenSQLite(t testing.TB) store.Store {
+	t.Helper()
+	return open(t, store.Config{Path: filepath.Join(t.TempDir(), "stacyvm.db")})
+}
+
+func open(t testing.TB, config store.Config) store.Store {
+	t.Helper()
+	s, err := store.Open(t.Context(), config)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,27 @@
+package controltest
+
+import (
+	"flag"
+	"os"
+	"testing"
+)
+
+// onPostgres says which database OpenStore opens.
+var onPostgres bool
+
+// databases runs a package's tests once for each database.
+type databases struct{ *testing.M }
+
+// OnEachDatabase runs a package's tests on SQLite and, where STACYVM_POSTGRES_TEST_DSN names a server, again on PostgreSQL.
+// Benchmarks open databases of their own and run once.
+func OnEachDatabase(m *testing.M) interface{ Run() int } { return databases{m} }
+
+// Run implements goleak.TestingM.
+func (d databases) Run() int {
+	code := d.M.Run()
+	if code != 0 || os.Getenv("STACYVM_POSTGRES_TEST_DSN") == "" || flag.Lookup("test.bench").Value.String() != "" {
+		return code
+	}
+	onPostgres = true
+	return d.M.Run()
+}
