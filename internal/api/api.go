@@ -71,6 +71,8 @@ func New(config Config) http.Handler {
 	a := build(config)
 	chain := []middleware.Middleware{
 		middleware.Request(a.Logger, a.fail),
+		middleware.Framed(a.fail),
+		middleware.Text(a.fail),
 		middleware.Body(a.fail),
 		middleware.Host(a.AllowedHosts, a.fail),
 		middleware.Origin(a.AllowedOrigins, a.fail),

@@ -47,7 +47,12 @@ type fixture struct {
 
 func start(t *testing.T, change func(*api.Config), changeControl func(*control.Config)) *fixture {
 	t.Helper()
-	f := &fixture{t: t, store: controltest.OpenStore(t), log: &bytes.Buffer{}}
+	return startOn(t, controltest.OpenStore(t), change, changeControl)
+}
+
+func startOn(t *testing.T, s store.Store, change func(*api.Config), changeControl func(*control.Config)) *fixture {
+	t.Helper()
+	f := &fixture{t: t, store: s, log: &bytes.Buffer{}}
 	controltest.Register(t, f.store)
 	service := controltest.NewService(t, f.store, f.openWorker(), changeControl)
 	config := api.Config{Service: service, Version: "test", Started: time.Now(), Logger: slog.New(slog.NewJSONHandler(f.log, nil))}

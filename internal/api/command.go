@@ -12,13 +12,13 @@ import (
 // Launch is one command. In mode shell (the default) Command is a shell text and Args are appended, each quoted; in mode
 // argv Command is the program and Args go to it untouched.
 type Launch struct {
-	Command  string            `json:"command,omitempty" doc:"Shell text, or with mode argv the program." example:"python3 -c 'print(6 * 7)'"`
-	Args     []string          `json:"args,omitempty" doc:"Mode shell: appended, each quoted. Mode argv: passed untouched."`
-	Mode     string            `json:"mode,omitempty" doc:"shell (default) or argv."`
-	Env      map[string]string `json:"env,omitempty"`
-	Workdir  string            `json:"workdir,omitempty" doc:"Absolute; the image's when empty, or /workspace."`
-	User     string            `json:"user,omitempty" doc:"Name or uid, alone or with :group or :gid; the image's when empty, or root."`
-	Timeout  string            `json:"timeout,omitempty" doc:"Duration; at its end the command is killed, with everything that it started." example:"30s"`
+	Command  string            `json:"command,omitempty" maxLength:"1048576" doc:"Shell text, or with mode argv the program." example:"python3 -c 'print(6 * 7)'"`
+	Args     []string          `json:"args,omitempty" maxItems:"4096" doc:"Mode shell: appended, each quoted. Mode argv: passed untouched."`
+	Mode     string            `json:"mode,omitempty" maxLength:"16" doc:"shell (default) or argv."`
+	Env      map[string]string `json:"env,omitempty" doc:"Names of letters, digits and _ that begin with no digit: a shell drops others."`
+	Workdir  string            `json:"workdir,omitempty" maxLength:"4096" doc:"Absolute; the image's when empty, or /workspace."`
+	User     string            `json:"user,omitempty" maxLength:"64" doc:"Name or uid, alone or with :group or :gid; the image's when empty, or root."`
+	Timeout  string            `json:"timeout,omitempty" maxLength:"64" doc:"Duration; at its end the command is killed, with everything that it started." example:"30s"`
 	Terminal *Terminal         `json:"pty,omitempty" doc:"Run on a terminal of this size; everything comes over stdout then."`
 	Stdin    bool              `json:"stdin,omitempty" doc:"Keep standard input open."`
 	Lossless *bool             `json:"lossless,omitempty" doc:"Unread output blocks the process instead of being dropped. Default: true where this request reads the output, false where the process is left alone."`
@@ -35,7 +35,7 @@ type Terminal struct {
 type Exec struct {
 	Launch
 	Stream   bool   `json:"stream,omitempty" doc:"Answer with the output as it comes, as NDJSON."`
-	Encoding string `json:"encoding,omitempty" doc:"text (default; bytes that are not UTF-8 are replaced) or base64."`
+	Encoding string `json:"encoding,omitempty" maxLength:"16" doc:"text (default; bytes that are not UTF-8 are replaced) or base64."`
 }
 
 // request translates the body; lossless is the default where the body says nothing.

@@ -134,6 +134,7 @@ func init() {
 	huma.NewErrorWithContext = func(_ huma.Context, status int, message string, errs ...error) huma.StatusError {
 		return humaError(status, message, errs...)
 	}
+	huma.ValidateStrictCasing = true  // a name in another case is unknown
 	huma.DefaultArrayNullable = false // no list of ours is null
 }
 

@@ -36,8 +36,8 @@ func eventOf(n stacyvm.Notice) Event {
 
 type eventsInput struct {
 	// The header wins: a browser that comes back sends it along with the address that it was first given.
-	Last   string `header:"Last-Event-ID" doc:"Continue after this event. Without one, what happens from now on is sent; 0 is everything that is kept."`
-	After  string `query:"last_event_id" doc:"The same, where no header can be set."`
+	Last   string `header:"Last-Event-ID" maxLength:"64" doc:"Continue after this event. Without one, what happens from now on is sent; 0 is everything that is kept."`
+	After  string `query:"last_event_id" maxLength:"64" doc:"The same, where no header can be set."`
 	Follow bool   `query:"follow" default:"true" doc:"false: end after what is there now."`
 }
 

@@ -16,7 +16,7 @@ const processHeader = "X-Process-ID"
 
 type execInput struct {
 	SandboxPath
-	Key  string `header:"Idempotency-Key" doc:"A repeat is given the output of the first command; nothing runs twice."`
+	Key  string `header:"Idempotency-Key" maxLength:"255" doc:"A repeat is given the output of the first command; nothing runs twice."`
 	Body Exec
 }
 

@@ -17,11 +17,11 @@ import (
 
 // WriteFile is a small file with its content. Its body is decoded as it comes, so that the content is held once: see readWriteFile.
 type WriteFile struct {
-	Path          string  `json:"path" minLength:"1"`
+	Path          string  `json:"path" minLength:"1" maxLength:"4096"`
 	Content       *string `json:"content,omitempty" doc:"As text."`
 	ContentBase64 *string `json:"content_base64,omitempty" doc:"In place of content, for bytes."`
-	Mode          string  `json:"mode,omitempty" doc:"Octal; 0644, or what the file had." example:"0644"`
-	User          string  `json:"user,omitempty" doc:"Owner of a new file; the image's user when empty."`
+	Mode          string  `json:"mode,omitempty" maxLength:"8" doc:"Octal; 0644, or what the file had." example:"0644"`
+	User          string  `json:"user,omitempty" maxLength:"64" doc:"Owner of a new file; the image's user when empty."`
 }
 
 // maxShort bounds the fields of a WriteFile that are not content, in bytes.
@@ -39,16 +39,16 @@ func readWriteFile(body io.Reader, limit int64, account *budget.Account) (fileBo
 	bounded := &io.LimitedReader{R: body, N: limit + 1}
 	p := &objectReader{r: bufio.NewReaderSize(bounded, 32<<10)}
 	b := fileBody{content: budget.NewBuffer(account)}
-	seen := map[string]bool{}
+	seen, given := map[string]bool{}, map[string]bool{}
 	err := p.object(func(name string) error {
 		if seen[name] {
 			return stacyvm.Invalid(cutField(name), "is there twice")
 		}
 		seen[name] = true
 		if null, err := p.null(); null || err != nil {
-			delete(seen, name) // as if it were not there
-			return err
+			return err // as if it were not there
 		}
+		given[name] = true
 		return b.field(p, name)
 	})
 	switch {
@@ -56,11 +56,11 @@ func readWriteFile(body io.Reader, limit int64, account *budget.Account) (fileBo
 		return b, stacyvm.Errorf(stacyvm.CodeTooLarge, "body: larger than %d bytes", limit)
 	case err != nil:
 		return b, err
-	case !seen["path"] || b.path == "":
+	case !given["path"] || b.path == "":
 		return b, stacyvm.Invalid("path", "is required")
-	case seen["content"] && seen["content_base64"]:
+	case given["content"] && given["content_base64"]:
 		return b, stacyvm.Invalid("content_base64", "cannot go together with content")
-	case !seen["content"] && !seen["content_base64"]:
+	case !given["content"] && !given["content_base64"]:
 		return b, stacyvm.Invalid("content", "is required; an empty file has an empty one")
 	}
 	return b, nil
@@ -214,7 +214,11 @@ func (p *objectReader) short(field string) (string, error) {
 	if _, err := p.text(field); err != nil {
 		return "", err
 	}
-	return p.rest(field, maxShort)
+	text, err := p.rest(field, maxShort)
+	if err == nil && strings.Contains(text, "\x00") {
+		err = stacyvm.Invalid(field, "must not hold a zero byte")
+	}
+	return text, err
 }
 
 // rest reads a text behind its first quote.

@@ -62,6 +62,8 @@ func TestReadWriteFile(t *testing.T) {
 		`{"content":""}`:                                "path",
 		`{"path":"p","PATH":"q","content":""}`:          "PATH",
 		`{"path":"p","path":"q","content":""}`:          "path",
+		`{"path":null,"path":"q","content":""}`:         "path",
+		`{"path":"a\u0000b","content":""}`:              "path",
 		`{"path":"p","content":"","content_base64":""}`: "content_base64",
 		`{"path":"p","content_base64":"a"}`:             "content_base64",
 		`{"path":"p","content_base64":"a*=="}`:          "content_base64",

@@ -36,17 +36,17 @@ func fileInfoOf(info stacyvm.FileInfo) FileInfo {
 // FilePath is the input of routes about one file.
 type FilePath struct {
 	SandboxPath
-	Path string `query:"path" required:"true" doc:"A relative one starts at /workspace."`
+	Path string `query:"path" required:"true" maxLength:"4096" doc:"A relative one starts at /workspace."`
 }
 
 type listFilesInput struct {
 	SandboxPath
-	Path string `query:"path" default:"/"`
+	Path string `query:"path" default:"/" maxLength:"4096"`
 }
 
 type globInput struct {
 	SandboxPath
-	Pattern string `query:"pattern" required:"true" doc:"** crosses directories." example:"/workspace/**/*.py"`
+	Pattern string `query:"pattern" required:"true" maxLength:"4096" doc:"** crosses directories." example:"/workspace/**/*.py"`
 }
 
 type removeInput struct {
@@ -69,8 +69,8 @@ func (in *writeInput) Resolve(c huma.Context) []error {
 
 type uploadInput struct {
 	FilePath
-	Mode string `query:"mode" doc:"Octal; 0644, or what the file had."`
-	User string `query:"user" doc:"Owner of a new file; the image's user when empty."`
+	Mode string `query:"mode" maxLength:"8" doc:"Octal; 0644, or what the file had."`
+	User string `query:"user" maxLength:"64" doc:"Owner of a new file; the image's user when empty."`
 
 	content io.Reader
 }
@@ -84,24 +84,24 @@ func (in *uploadInput) Resolve(c huma.Context) []error {
 type moveInput struct {
 	SandboxPath
 	Body struct {
-		OldPath string `json:"old_path" minLength:"1"`
-		NewPath string `json:"new_path" minLength:"1"`
+		OldPath string `json:"old_path" minLength:"1" maxLength:"4096"`
+		NewPath string `json:"new_path" minLength:"1" maxLength:"4096"`
 	}
 }
 
 type chmodInput struct {
 	SandboxPath
 	Body struct {
-		Path string `json:"path" minLength:"1"`
-		Mode string `json:"mode" minLength:"1" doc:"Octal." example:"755"`
+		Path string `json:"path" minLength:"1" maxLength:"4096"`
+		Mode string `json:"mode" minLength:"1" maxLength:"8" doc:"Octal." example:"755"`
 	}
 }
 
 type makeDirInput struct {
 	SandboxPath
 	Body struct {
-		Path string `json:"path" minLength:"1"`
-		Mode string `json:"mode,omitempty" doc:"Octal; 0755 when empty."`
+		Path string `json:"path" minLength:"1" maxLength:"4096"`
+		Mode string `json:"mode,omitempty" maxLength:"8" doc:"Octal; 0755 when empty."`
 	}
 }
 

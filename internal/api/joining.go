@@ -35,15 +35,15 @@ type WorkerToken struct {
 
 type workerTokenInput struct {
 	Body struct {
-		WorkerID string   `json:"worker_id" example:"worker-a"`
-		TTL      string   `json:"ttl,omitempty" doc:"At most 15m; 5m when not given." example:"5m"`
+		WorkerID string   `json:"worker_id" maxLength:"64" example:"worker-a"`
+		TTL      string   `json:"ttl,omitempty" maxLength:"64" doc:"At most 15m; 5m when not given." example:"5m"`
 		Scopes   []string `json:"scopes,omitempty" maxItems:"16" doc:"Such as worker:heartbeat; none: all eight."`
-		Audience string   `json:"audience,omitempty" doc:"worker:control-plane (default) or worker:rpc."`
+		Audience string   `json:"audience,omitempty" maxLength:"64" doc:"worker:control-plane (default) or worker:rpc."`
 	}
 }
 
 func (a *api) workerToken(ctx context.Context, in *workerTokenInput) (*body[WorkerToken], error) {
-	ttl, err := positive("ttl", in.Body.TTL)
+	ttl, err := lifetimeOrZero("ttl", in.Body.TTL)
 	if err != nil {
 		return nil, err
 	}
@@ -53,14 +53,11 @@ func (a *api) workerToken(ctx context.Context, in *workerTokenInput) (*body[Work
 	return answered(WorkerToken{token, in.Body.WorkerID, says.ExpiresAt.UTC()}, err)
 }
 
-// positive reads an optional duration that is more than zero; 0 when it is not given.
-func positive(field, text string) (time.Duration, error) {
-	d, err := duration(field, text)
-	switch {
-	case err != nil || d == nil:
+// lifetimeOrZero is lifetime with 0 for what is not given.
+func lifetimeOrZero(field, text string) (time.Duration, error) {
+	d, err := lifetime(field, text)
+	if err != nil || d == nil {
 		return 0, err
-	case *d <= 0:
-		return 0, stacyvm.Invalid(field, "must be positive")
 	}
 	return *d, nil
 }
@@ -86,13 +83,13 @@ type IssuedJoinToken struct {
 
 type joinTokenInput struct {
 	Body struct {
-		Worker string `json:"worker,omitempty" doc:"Whose id may join with it, or a pattern such as rack1-*; any when not given."`
-		TTL    string `json:"ttl,omitempty" doc:"At most 168h; 1h when not given." example:"1h"`
+		Worker string `json:"worker,omitempty" maxLength:"64" doc:"Whose id may join with it, or a pattern such as rack1-*; any when not given."`
+		TTL    string `json:"ttl,omitempty" maxLength:"64" doc:"At most 168h; 1h when not given." example:"1h"`
 	}
 }
 
 func (a *api) joinToken(ctx context.Context, in *joinTokenInput) (*body[IssuedJoinToken], error) {
-	ttl, err := positive("ttl", in.Body.TTL)
+	ttl, err := lifetimeOrZero("ttl", in.Body.TTL)
 	if err != nil {
 		return nil, err
 	}
@@ -112,7 +109,7 @@ func (a *api) joinTokens(ctx context.Context, _ *struct{}) (*body[[]JoinToken], 
 }
 
 type joinTokenPath struct {
-	Token string `path:"token" doc:"The join token's id."`
+	Token string `path:"token" pattern:"^[A-Za-z0-9._-]{1,64}$" patternDescription:"1 to 64 letters, digits, ., - or _" doc:"The join token's id."`
 }
 
 func (a *api) deleteJoinToken(ctx context.Context, in *joinTokenPath) (*body[Status], error) {

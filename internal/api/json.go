@@ -4,36 +4,32 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"unicode/utf8"
+	"strconv"
+	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
+	"github.com/stacyvm/stacyvm/internal/strictjson"
 )
-
-// maxDepth bounds how deep a JSON body may be nested.
-const maxDepth = 64
 
 // jsonFormat is the only format of bodies.
 var jsonFormat = huma.Format{Marshal: huma.DefaultJSONFormat.Marshal, Unmarshal: decode}
 
-// decode is json.Unmarshal with bounds and with messages that name the field. Text that is not UTF-8 is refused, because
-// it would not arrive as it was sent.
+// decode reads JSON that has one meaning; its errors name the field. Huma decodes twice: into an any, to validate, and then
+// into the route's type.
 func decode(data []byte, into any) error {
-	if _, first := into.(*any); first { // huma decodes twice, at first to validate
-		if !utf8.Valid(data) {
-			return errors.New("body: is not UTF-8 text; send bytes as base64")
-		}
-		if tooDeep(data) {
-			return fmt.Errorf("body: nested deeper than %d", maxDepth)
-		}
-	}
-	err := json.Unmarshal(data, into)
+	err := strictjson.Unmarshal(data, into)
 	var syntax *json.SyntaxError
 	var kind *json.UnmarshalTypeError
+	var unclear *strictjson.Error
 	switch {
 	case err == nil:
-		return nil
+		return zeroBytes(into)
+	case errors.As(err, &unclear) && unclear.Field == "":
+		return errors.New("body: " + unclear.Problem)
+	case errors.As(err, &unclear):
+		return unclear
 	case errors.As(err, &syntax):
 		return fmt.Errorf("body: is not JSON: %w at byte %d", syntax, syntax.Offset)
 	case errors.As(err, &kind) && kind.Field != "":
@@ -42,26 +38,61 @@ func decode(data []byte, into any) error {
 	return errors.New("body: does not fit")
 }
 
-// tooDeep counts brackets outside of strings. It also holds for text that is not JSON at all.
-func tooDeep(data []byte) bool {
-	depth, quoted, escaped := 0, false, false
-	for _, c := range data {
-		switch {
-		case escaped:
-			escaped = false
-		case quoted:
-			quoted, escaped = c != '"', c == '\\'
-		case c == '"':
-			quoted = true
-		case c == '{' || c == '[':
-			if depth++; depth > maxDepth {
-				return true
+// contents are the members of a body that are a file's or a process's bytes, in which a zero byte is one like any other.
+var contents = map[string]bool{"content": true, "data": true}
+
+// zeroBytes refuses zero bytes in what a body names, at every depth: PostgreSQL, the kernel and C programs end a text there.
+// It looks at the form in which huma validates.
+func zeroBytes(into any) error {
+	loose, ok := into.(*any)
+	if !ok {
+		return nil
+	}
+	if members, ok := (*loose).(map[string]any); ok {
+		for name, member := range members {
+			if contents[name] {
+				continue
 			}
-		case c == '}' || c == ']':
-			depth--
+			if field := zeroByte(name, member); field != "" {
+				return noZero(field)
+			}
+		}
+		return nil
+	}
+	if field := zeroByte("body", *loose); field != "" {
+		return noZero(field)
+	}
+	return nil
+}
+
+// zeroByte gives the path of a text, or of a name, with a zero byte.
+func zeroByte(path string, value any) string {
+	switch v := value.(type) {
+	case string:
+		if strings.Contains(v, "\x00") {
+			return path
+		}
+	case []any:
+		for i, element := range v {
+			if field := zeroByte(path+"["+strconv.Itoa(i)+"]", element); field != "" {
+				return field
+			}
+		}
+	case map[string]any:
+		for name, member := range v {
+			if field := zeroByte(path+"."+name, member); field != "" {
+				return field
+			}
 		}
 	}
-	return false
+	if strings.Contains(path, "\x00") {
+		return path
+	}
+	return ""
+}
+
+func noZero(field string) error {
+	return &strictjson.Error{Field: cutField(strings.ReplaceAll(field, "\x00", "")), Problem: "must not hold a zero byte"}
 }
 
 // validated reads a message as huma reads a body.

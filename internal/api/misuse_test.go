@@ -87,6 +87,8 @@ var misuse = map[string][]wrong{
 		{"no body", "exec", ``, 400, "BAD_REQUEST", "body"},
 		{"unknown mode", "exec", `{"command":"x","mode":"bash"}`, 400, "BAD_REQUEST", "mode"},
 		{"argv without a program", "exec", `{"mode":"argv"}`, 400, "BAD_REQUEST", "command"},
+		{"argv of a blank", "exec", `{"command":" \t\n","mode":"argv"}`, 400, "BAD_REQUEST", "command"},
+		{"env that a shell drops", "exec", `{"command":"x","env":{"A-B":"x"}}`, 400, "BAD_REQUEST", "env"},
 		{"args of another kind", "exec", `{"command":"x","args":"y"}`, 400, "BAD_REQUEST", "args"},
 		{"an arg of another kind", "exec", `{"command":"x","args":["y",1]}`, 400, "BAD_REQUEST", "args[1]"},
 		{"malformed timeout", "exec", `{"command":"x","timeout":"1 s"}`, 400, "BAD_REQUEST", "timeout"},
@@ -248,7 +250,7 @@ func TestWrongMethodsAndRoutes(t *testing.T) {
 		{"GET", "/api/v1/health/", 404, "NOT_FOUND", ""},
 		{"GET", "/api/v1//health", 404, "NOT_FOUND", ""},
 		{"GET", "/api/v1/x/../health", 404, "NOT_FOUND", ""},
-		{"GET", "/api/v1/sandboxes/a%2Fb", 404, "NOT_FOUND", ""},
+		{"GET", "/api/v1/sandboxes/a%2Fb", 400, "BAD_REQUEST", ""},
 		{"OPTIONS", "/api/v1/nothing", 404, "NOT_FOUND", ""},
 		{"POST", "/api/v2/sandboxes", 404, "NOT_FOUND", ""},
 	} {

@@ -59,7 +59,7 @@ func processOf(p stacyvm.Process) Process {
 // ProcessPath is the input of routes below one process.
 type ProcessPath struct {
 	SandboxPath
-	PID string `path:"pid" doc:"The process's id, not its number inside the sandbox."`
+	PID string `path:"pid" pattern:"^[A-Za-z0-9._-]{1,64}$" patternDescription:"1 to 64 letters, digits, ., - or _" doc:"The process's id, not its number inside the sandbox."`
 }
 
 type startInput struct {
@@ -77,7 +77,7 @@ type outputInput struct {
 	StdoutOffset uint64 `query:"stdout_offset"`
 	StderrOffset uint64 `query:"stderr_offset"`
 	Follow       bool   `query:"follow" default:"true" doc:"false: end after what is there now."`
-	Encoding     string `query:"encoding" doc:"text (default) or base64."`
+	Encoding     string `query:"encoding" maxLength:"16" doc:"text (default) or base64."`
 }
 
 type inputInput struct {
@@ -98,7 +98,7 @@ type Received struct {
 type signalInput struct {
 	ProcessPath
 	Body struct {
-		Signal string `json:"signal" minLength:"1" example:"TERM"`
+		Signal string `json:"signal" minLength:"1" maxLength:"16" example:"TERM"`
 	}
 }
 

@@ -43,7 +43,7 @@ func providerOf(p control.ProviderStatus) Provider {
 }
 
 type providerPath struct {
-	Name string `path:"name" example:"gvisor"`
+	Name string `path:"name" pattern:"^[A-Za-z0-9._-]{1,64}$" patternDescription:"1 to 64 letters, digits, ., - or _" example:"gvisor"`
 }
 
 // Pool is the state of the pool of shared machines.

@@ -119,7 +119,7 @@ func done(what string, err error) (*body[Status], error) { return answered(Statu
 
 // SandboxPath is the input of routes below one sandbox. (Huma looks into embedded types that are exported only.)
 type SandboxPath struct {
-	ID string `path:"id" doc:"The sandbox." example:"sb-0123456789abcdef01234567"`
+	ID string `path:"id" pattern:"^[A-Za-z0-9._-]{1,64}$" patternDescription:"1 to 64 letters, digits, ., - or _" doc:"The sandbox." example:"sb-0123456789abcdef01234567"`
 }
 
 func (p SandboxPath) sandbox() stacyvm.SandboxID { return stacyvm.SandboxID(p.ID) }

@@ -12,17 +12,17 @@ import (
 
 // Spawn asks for a sandbox; the server fills in what is empty.
 type Spawn struct {
-	Image          string            `json:"image,omitempty" doc:"Name of the image."`
-	Provider       string            `json:"provider,omitempty" doc:"Engine, such as gvisor."`
+	Image          string            `json:"image,omitempty" maxLength:"255" doc:"Name of the image."`
+	Provider       string            `json:"provider,omitempty" maxLength:"64" doc:"Engine, such as gvisor."`
 	MemoryMB       int               `json:"memory_mb,omitempty" doc:"Memory in MiB." minimum:"0"`
 	VCPUs          int               `json:"vcpus,omitempty" minimum:"0"`
 	DiskMB         int               `json:"disk_mb,omitempty" doc:"MiB that may be written." minimum:"0"`
-	TTL            string            `json:"ttl,omitempty" doc:"Life as a duration." example:"30m"`
-	Template       string            `json:"template,omitempty" doc:"Fills what the request leaves empty."`
-	OwnerID        string            `json:"owner_id,omitempty" doc:"X-User-ID wins over it."`
+	TTL            string            `json:"ttl,omitempty" maxLength:"64" doc:"Life as a duration of at least 1s." example:"30m"`
+	Template       string            `json:"template,omitempty" maxLength:"128" doc:"Fills what the request leaves empty."`
+	OwnerID        string            `json:"owner_id,omitempty" maxLength:"128" doc:"X-User-ID wins over it."`
 	Metadata       map[string]string `json:"metadata,omitempty"`
-	Env            map[string]string `json:"env,omitempty" doc:"Environment of every process."`
-	NetworkMode    string            `json:"network_mode,omitempty" doc:"What the sandbox reaches; none is the default."`
+	Env            map[string]string `json:"env,omitempty" doc:"Environment of every process; names of letters, digits and _ that begin with no digit."`
+	NetworkMode    string            `json:"network_mode,omitempty" maxLength:"32" doc:"What the sandbox reaches; none is the default."`
 	WorkerSelector map[string]string `json:"worker_selector,omitempty" doc:"Labels that its worker must have."`
 	TenantID       any               `json:"tenant_id,omitempty" doc:"Ignored: the caller's credential sets the tenant."`
 }
@@ -32,7 +32,7 @@ func (s *Spawn) request(user string) (control.CreateRequest, error) {
 	if s == nil {
 		return control.CreateRequest{}, nil
 	}
-	ttl, err := duration("ttl", s.TTL)
+	ttl, err := lifetime("ttl", s.TTL)
 	if err != nil {
 		return control.CreateRequest{}, err
 	}

@@ -13,8 +13,8 @@ import (
 )
 
 type spawnInput struct {
-	User string `header:"X-User-ID" doc:"Owner of the sandbox and name in the audit."`
-	Key  string `header:"Idempotency-Key" doc:"Makes a repeat answer with the first sandbox for 24 h; 1-255 visible ASCII characters."`
+	User string `header:"X-User-ID" maxLength:"128" doc:"Owner of the sandbox and name in the audit."`
+	Key  string `header:"Idempotency-Key" maxLength:"255" doc:"Makes a repeat answer with the first sandbox for 24 h; 1-255 visible ASCII characters."`
 	Body *Spawn
 }
 
@@ -29,7 +29,7 @@ type listInput struct {
 }
 
 type admissionInput struct {
-	User   string `header:"X-User-ID"`
+	User   string `header:"X-User-ID" maxLength:"128"`
 	Detail string `query:"detail" enum:"placement" doc:"placement adds which worker would take it."`
 	Body   *Spawn
 }
@@ -37,7 +37,7 @@ type admissionInput struct {
 type extendInput struct {
 	SandboxPath
 	Body struct {
-		TTL string `json:"ttl" minLength:"1" doc:"From now on." example:"30m"`
+		TTL string `json:"ttl" minLength:"1" maxLength:"64" doc:"From now on." example:"30m"`
 	}
 }
 
@@ -164,7 +164,7 @@ func (a *api) destroy(ctx context.Context, in *SandboxPath) (*body[Status], erro
 }
 
 func (a *api) extend(ctx context.Context, in *extendInput) (*body[Sandbox], error) {
-	ttl, err := duration("ttl", in.Body.TTL)
+	ttl, err := lifetime("ttl", in.Body.TTL)
 	if err != nil {
 		return nil, err
 	}

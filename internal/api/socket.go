@@ -21,7 +21,7 @@ import (
 
 type socketInput struct {
 	SandboxPath
-	Upgrade string `header:"Upgrade"`
+	Upgrade string `header:"Upgrade" maxLength:"64"`
 }
 
 // execSocket runs a command over a WebSocket. The origin was judged before.
@@ -168,12 +168,12 @@ func (s *socket) send(ctx context.Context, frame any) error {
 
 // Message is what a client may send after the first message.
 type Message struct {
-	Type       string  `json:"type" doc:"stdin, close, resize or signal."`
+	Type       string  `json:"type" maxLength:"16" doc:"stdin, close, resize or signal."`
 	Data       *string `json:"data,omitempty" doc:"Of stdin, as text."`
 	DataBase64 *string `json:"data_base64,omitempty" doc:"Of stdin."`
 	Rows       uint16  `json:"rows,omitempty" doc:"Of resize."`
 	Cols       uint16  `json:"cols,omitempty"`
-	Signal     string  `json:"signal,omitempty" doc:"Such as TERM."`
+	Signal     string  `json:"signal,omitempty" maxLength:"16" doc:"Such as TERM."`
 }
 
 // receive obeys the client's messages until it leaves. What cannot be done is told and changes nothing else.

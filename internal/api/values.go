@@ -15,10 +15,19 @@ func duration(field, text string) (*time.Duration, error) {
 		return nil, nil
 	}
 	d, err := time.ParseDuration(text)
-	if err != nil {
+	if err != nil || text[0] == '+' {
 		return nil, stacyvm.Invalid(field, "%.40q is not a duration such as 90s or 30m", text)
 	}
 	return &d, nil
+}
+
+// lifetime reads an optional duration that something lives for: a second or more, without a sign.
+func lifetime(field, text string) (*time.Duration, error) {
+	d, err := duration(field, text)
+	if err == nil && d != nil && (*d < time.Second || text[0] == '-') {
+		return nil, stacyvm.Invalid(field, "%.40q must be at least 1s", text)
+	}
+	return d, err
 }
 
 // durationText is a limit as clients read it; 0 is no limit and empty.

@@ -53,7 +53,7 @@ func workerOf(w control.WorkerStatus) Worker {
 
 // WorkerPath is the input of routes below one worker.
 type WorkerPath struct {
-	Worker string `path:"worker" doc:"The worker's id." example:"worker-a"`
+	Worker string `path:"worker" pattern:"^[A-Za-z0-9._-]{1,64}$" patternDescription:"1 to 64 letters, digits, ., - or _" doc:"The worker's id." example:"worker-a"`
 }
 
 func (p WorkerPath) id() stacyvm.WorkerID { return stacyvm.WorkerID(p.Worker) }
@@ -124,7 +124,7 @@ type heartbeatInput struct {
 		Session      string   `json:"session,omitempty" maxLength:"128" doc:"Random per process; none: of no process that acts."`
 		Register     bool     `json:"register,omitempty" doc:"Makes the session the one that counts, and gives it the worker's sandboxes."`
 		Hostname     string   `json:"hostname,omitempty" maxLength:"255"`
-		Status       string   `json:"status,omitempty" doc:"starting, online (default), draining, offline or unhealthy."`
+		Status       string   `json:"status,omitempty" maxLength:"16" doc:"starting, online (default), draining, offline or unhealthy."`
 		Providers    []string `json:"providers,omitempty" maxItems:"64"`
 		Capabilities []string `json:"capabilities,omitempty" maxItems:"64"`
 		Capacity     Capacity `json:"capacity,omitzero"`
@@ -187,18 +187,18 @@ func (a *api) renewLeases(ctx context.Context, in *renewalInput) (*body[Renewal]
 // LeasePath is the input of routes of one lease.
 type LeasePath struct {
 	WorkerPath
-	Resource string `path:"resource" doc:"What is leased: a sandbox." example:"sb-0123456789abcdef01234567"`
+	Resource string `path:"resource" pattern:"^[A-Za-z0-9._-]{1,64}$" patternDescription:"1 to 64 letters, digits, ., - or _" doc:"What is leased: a sandbox." example:"sb-0123456789abcdef01234567"`
 }
 
 type renewInput struct {
 	LeasePath
 	Body struct {
-		TTL string `json:"ttl" doc:"From now on." example:"30s"`
+		TTL string `json:"ttl" maxLength:"64" doc:"From now on." example:"30s"`
 	}
 }
 
 func (a *api) renewLease(ctx context.Context, in *renewInput) (*body[LeaseAnswer], error) {
-	ttl, err := duration("ttl", in.Body.TTL)
+	ttl, err := lifetime("ttl", in.Body.TTL)
 	if err != nil {
 		return nil, err
 	}

@@ -32,10 +32,11 @@ var rules = []struct {
 	{"test/bench", []string{"client", "test/harness", "internal/store", "internal/stacyvm"}},
 
 	{"internal/stacyvm", nil},
+	{"internal/strictjson", nil},
 	{"internal/testneed", []string{"internal/bundle"}},
 	{"internal/bundle", []string{"internal/stacyvm"}},
 	{"internal/pki", []string{"internal/stacyvm"}},
-	{"internal/auth", []string{"internal/pki", "internal/stacyvm"}},
+	{"internal/auth", []string{"internal/pki", "internal/stacyvm", "internal/strictjson"}},
 	{"internal/telemetry", nil},
 	{"internal/budget", []string{"internal/stacyvm"}},
 	{"internal/config", []string{"internal/auth", "internal/stacyvm"}},
@@ -63,7 +64,7 @@ var rules = []struct {
 	{"internal/control", []string{"internal/budget", "internal/store", "internal/lease", "internal/worker", "internal/schedule", "internal/guest", "internal/auth", "internal/stacyvm"}},
 	{"internal/control/controltest", []string{"internal/control", "internal/store/...", "internal/testneed", "internal/worker", "internal/guest", "internal/auth", "internal/stacyvm"}},
 	{"internal/reconcile", []string{"internal/store", "internal/lease", "internal/worker", "internal/schedule", "internal/guest", "internal/auth", "internal/stacyvm"}},
-	{"internal/api/...", []string{"internal/api/...", "internal/budget", "internal/control", "internal/auth", "internal/telemetry", "internal/stacyvm"}},
+	{"internal/api/...", []string{"internal/api/...", "internal/budget", "internal/control", "internal/auth", "internal/telemetry", "internal/stacyvm", "internal/strictjson"}},
 	{"internal/cli", []string{"client", "internal/telemetry", "internal/daemon", "internal/config", "internal/auth", "internal/pki", "internal/image", "internal/stacyvm"}},
 	{"internal/daemon", []string{"internal/...", "client"}},
 }

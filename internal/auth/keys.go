@@ -20,6 +20,9 @@ type Keys struct {
 	fallback      bool
 }
 
+// SameKeys reports that clients and administrators would have one key, which would make every client an administrator.
+func SameKeys(client, admin string) bool { return client != "" && client == admin }
+
 // NewKeys makes Keys; an empty key is none. With adminFallback and without an admin key, the client key has the admin's
 // scopes.
 func NewKeys(client, admin string, adminFallback bool) Keys {
@@ -44,13 +47,30 @@ type Identity struct {
 	Credential string
 }
 
-// Identify judges the two key headers. The admin key counts in either of them. ok is false when a key is needed and none
-// of those given is right.
-func (k Keys) Identify(apiKey, adminKey string) (identity Identity, ok bool) {
+// Shown is what a request shows as its credentials: every value of each header. An empty value is none.
+type Shown struct {
+	API, Admin []string
+	Bearer     []string // tokens of Authorization
+}
+
+// Identify judges what a request shows. The admin key counts in both key headers; a bearer counts for nothing, and has to be
+// one of the keys. ok is false when a header stands twice, when one of them is wrong although another is right, and when a key
+// is needed and there is none: which of several the sender, or a proxy before this server, meant is not for this server to
+// guess.
+func (k Keys) Identify(shown Shown) (identity Identity, ok bool) {
+	if len(shown.API) > 1 || len(shown.Admin) > 1 || len(shown.Bearer) > 1 {
+		return Identity{}, false
+	}
+	apiKey, adminKey, bearer := only(shown.API), only(shown.Admin), only(shown.Bearer)
 	// Every comparison is made whatever the others gave, so that the time tells nothing.
 	admin := matches(k.admin, adminKey) | matches(k.admin, apiKey)
 	client := matches(k.client, apiKey)
+	good := right(apiKey, matches(k.admin, apiKey)|client) &
+		right(adminKey, matches(k.admin, adminKey)) &
+		right(bearer, matches(k.admin, bearer)|matches(k.client, bearer))
 	switch {
+	case !k.Open() && good == 0:
+		return Identity{}, false
 	case k.Open():
 		return Identity{Scopes: slices.Clone(adminScopes)}, true
 	case admin == 1:
@@ -61,6 +81,22 @@ func (k Keys) Identify(apiKey, adminKey string) (identity Identity, ok bool) {
 		return Identity{Scopes: slices.Clone(clientScopes), Credential: "client"}, true
 	}
 	return Identity{}, false
+}
+
+// only gives the one value of a header, "" without one.
+func only(values []string) string {
+	if len(values) == 0 {
+		return ""
+	}
+	return values[0]
+}
+
+// right is 1 for what matches and for what is not shown.
+func right(shown string, matches int) int {
+	if shown == "" {
+		return 1
+	}
+	return matches
 }
 
 // matches compares hashes, which have one length, in constant time.

@@ -26,16 +26,19 @@ func TestIdentify(t *testing.T) {
 		{"prefix", both, client[:5], "", false, false, ""},
 		{"client", both, client, "", true, false, "client"},
 		{"client as admin", both, "", client, false, false, ""},
-		{"client beside a wrong admin key", both, client, "x", true, false, "client"},
+		{"client beside a wrong admin key", both, client, "x", false, false, ""},
+		{"client beside the admin key", both, client, admin, true, true, "admin"},
+		{"client key twice", both, client, client, false, false, ""},
+		{"client beside an admin key that nobody set", clientOnly, client, "x", false, false, ""},
 		{"admin", both, "", admin, true, true, "admin"},
 		{"admin as client", both, admin, "", true, true, "admin"},
-		{"admin beside a wrong client key", both, "x", admin, true, true, "admin"},
+		{"admin beside a wrong client key", both, "x", admin, false, false, ""},
 		{"fallback", clientOnly, client, "", true, true, "client"},
 		{"no fallback", auth.NewKeys(client, "", false), client, "", true, false, "client"},
 		{"no admin key is not an empty one", clientOnly, "", "", false, false, ""},
 		{"admin key alone asks too", auth.NewKeys("", admin, true), "", "", false, false, ""},
 	} {
-		identity, ok := c.keys.Identify(c.apiKey, c.adminKey)
+		identity, ok := c.keys.Identify(auth.Shown{API: []string{c.apiKey}, Admin: []string{c.adminKey}})
 		p := identity.Principal("ada", "ours")
 		if ok != c.ok || p.May("admin:x") != c.admin || identity.Credential != c.credential || p.May("api:exec") != c.ok {
 			t.Errorf("%s: ok %v, %+v", c.name, ok, p)
@@ -43,6 +46,38 @@ func TestIdentify(t *testing.T) {
 		if ok && (p.Subject != "ada" || p.Tenant != "ours") {
 			t.Errorf("%s: principal %+v", c.name, p)
 		}
+	}
+}
+
+// TestIdentifyRefusesWhatIsShownTwice: two values of one header are no credential, whatever they are, and a wrong bearer beside a
+// good key is wrong.
+func TestIdentifyRefusesWhatIsShownTwice(t *testing.T) {
+	const client, admin = "the client's key", "the admin's key"
+	keys := auth.NewKeys(client, admin, false)
+	for name, c := range map[string]struct {
+		shown auth.Shown
+		ok    bool
+	}{
+		"one":                          {auth.Shown{API: []string{client}}, true},
+		"two":                          {auth.Shown{API: []string{client, client}}, false},
+		"one and a wrong one":          {auth.Shown{API: []string{client, "x"}}, false},
+		"one and an empty one":         {auth.Shown{API: []string{client, ""}}, false},
+		"two admin keys":               {auth.Shown{Admin: []string{admin, admin}}, false},
+		"a key and a wrong bearer":     {auth.Shown{API: []string{client}, Bearer: []string{"x"}}, false},
+		"a key and itself as bearer":   {auth.Shown{API: []string{client}, Bearer: []string{client}}, true},
+		"a key and two bearers":        {auth.Shown{API: []string{client}, Bearer: []string{client, client}}, false},
+		"a bearer alone":               {auth.Shown{Bearer: []string{client}}, false},
+		"an admin key, a wrong bearer": {auth.Shown{Admin: []string{admin}, Bearer: []string{"x"}}, false},
+	} {
+		if _, ok := keys.Identify(c.shown); ok != c.ok {
+			t.Errorf("%s: %v", name, ok)
+		}
+	}
+	if _, ok := (auth.Keys{}).Identify(auth.Shown{API: []string{"a", "b"}}); ok {
+		t.Error("a server without keys takes two")
+	}
+	if !auth.SameKeys(client, client) || auth.SameKeys(client, admin) || auth.SameKeys("", "") {
+		t.Error("SameKeys")
 	}
 }
 

@@ -48,6 +48,11 @@ func forgeries() map[string]string {
 	}
 	for name, payload := range map[string]string{
 		"trailing JSON": `{"worker_id":"worker-a"}{}`, "an array": `[]`, "null": `null`, "nothing": ``, "text": `"x"`, "half": `{"worker_id":`, "depth": strings.Repeat("[", 2000),
+		"of two workers":          strings.Replace(signedClaims().text(), "{", `{"worker_id":"worker-b",`, 1),
+		"of a worker in capitals": strings.Replace(signedClaims().text(), `"worker_id"`, `"Worker_ID"`, 1),
+		"with two ends":           strings.Replace(jwtClaims().text(), "{", `{"exp":1,`, 1),
+		"with an end in capitals": strings.Replace(jwtClaims().text(), `"exp"`, `"EXP"`, 1),
+		"with half a character":   strings.Replace(signedClaims().text(), "{", `{"note":"\ud800",`, 1),
 	} {
 		found["signed payload is "+name] = signText(secretA, b64([]byte(payload)))
 		text := keyA.header().encode() + "." + b64([]byte(payload))
@@ -101,6 +106,13 @@ func confused() map[string]string {
 		for _, alg := range []string{"HS256", "EdDSA"} {
 			found[alg+" with the public key's "+name] = shared(alg, key)
 		}
+	}
+	for name, header := range map[string]string{
+		"two algorithms": strings.Replace(keyA.header().text(), "{", `{"alg":"none",`, 1), "two kids": strings.Replace(keyA.header().text(), "{", `{"kid":"x",`, 1),
+		"half a character": strings.Replace(keyA.header().text(), `"EdDSA"`, `"EdDSA\udfff"`, 1),
+	} {
+		text := b64([]byte(header)) + "." + jwtClaims().encode()
+		found["JWT header with "+name] = text + "." + b64(ed25519.Sign(keyA.private, []byte(text)))
 	}
 	for name, header := range map[string]object{
 		"no kid": keyA.header().with("kid", nil), "kid is a number": keyA.header().with("kid", 1), "kid is a path": keyA.header().with("kid", "/dev/null"), "no typ": keyA.header().with("typ", nil), "typ JWT": keyA.header().with("typ", "JWT"),

@@ -2,9 +2,12 @@ package auth
 
 import (
 	"errors"
+	"reflect"
 	"strings"
 
 	"github.com/golang-jwt/jwt/v5"
+
+	"github.com/stacyvm/stacyvm/internal/strictjson"
 )
 
 // jwtType is the header's typ: no other token that the key may ever sign passes for one of a worker.
@@ -56,13 +59,15 @@ func openJWT(ring *keyring, token string) (c claims, ok bool) {
 	return c, ok && err == nil
 }
 
-// canonicalJWT bounds a token and refuses other spellings of it.
+// canonicalJWT bounds a token and refuses other spellings of it, and claims and headers with more than one meaning.
 func canonicalJWT(token string) bool {
-	if len(token) > maxWorkerToken {
+	parts := strings.Split(token, ".")
+	if len(token) > maxWorkerToken || len(parts) != 3 {
 		return false
 	}
-	for part := range strings.SplitSeq(token, ".") {
-		if _, ok := decodeSegment(part); !ok {
+	for i, t := range []reflect.Type{reflect.TypeFor[map[string]any](), reflect.TypeFor[jwtClaims](), nil} {
+		decoded, ok := decodeSegment(parts[i])
+		if !ok || t != nil && strictjson.Check(decoded, t) != nil {
 			return false
 		}
 	}

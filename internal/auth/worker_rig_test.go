@@ -80,12 +80,14 @@ func (o object) with(name string, value any) object {
 	return changed
 }
 
-func (o object) encode() string {
+func (o object) encode() string { return b64([]byte(o.text())) }
+
+func (o object) text() string {
 	raw, err := json.Marshal(o)
 	if err != nil {
 		panic(err)
 	}
-	return b64(raw)
+	return string(raw)
 }
 
 // sign makes a stacyvm-worker-v1 token.

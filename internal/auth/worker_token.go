@@ -6,6 +6,8 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"strings"
+
+	"github.com/stacyvm/stacyvm/internal/strictjson"
 )
 
 // maxWorkerToken bounds what is looked at, in bytes.
@@ -43,7 +45,7 @@ func openHMAC(keys [][]byte, token string) (c claims, ok bool) {
 	for _, key := range keys { // all of them, so that the time does not tell which one
 		right = hmac.Equal(sumHMAC(key, signed), sum) || right
 	}
-	return c, right && json.Unmarshal(payload, &c) == nil
+	return c, right && strictjson.Unmarshal(payload, &c) == nil
 }
 
 // splitHMAC takes a token apart without judging it.
@@ -66,5 +68,5 @@ func decodeSegment(text string) ([]byte, bool) {
 // readHMAC gives a signed token's claims without verifying them.
 func readHMAC(token string) (c claims, ok bool) {
 	_, payload, _, ok := splitHMAC(token)
-	return c, ok && json.Unmarshal(payload, &c) == nil
+	return c, ok && strictjson.Unmarshal(payload, &c) == nil
 }

@@ -87,8 +87,8 @@ func arguments(request ExecRequest) (argv []string, label string, err error) {
 		text := strings.Join(words, " ")
 		return []string{"/bin/sh", "-c", text}, text, nil
 	case "argv":
-		if request.Command == "" {
-			return nil, "", stacyvm.Invalid("command", "is required in mode argv")
+		if strings.TrimSpace(request.Command) == "" {
+			return nil, "", stacyvm.Invalid("command", "is required in mode argv, and not blank")
 		}
 		return append([]string{request.Command}, request.Args...), "", nil
 	}

@@ -3,7 +3,6 @@ package control
 import (
 	"context"
 	"path"
-	"strings"
 
 	"github.com/stacyvm/stacyvm/internal/guest"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
@@ -16,8 +15,8 @@ const (
 
 // checkPath refuses what no file system takes. A relative path starts at /workspace.
 func checkPath(field, name string) error {
-	if name == "" || len(name) > maxPath || strings.Contains(name, "\x00") {
-		return stacyvm.Invalid(field, "must be a path of 1 to %d bytes", maxPath)
+	if name == "" || len(name) > maxPath || !storable(name) {
+		return stacyvm.Invalid(field, "must be a path of 1 to %d bytes of UTF-8 text without zero bytes", maxPath)
 	}
 	return nil
 }

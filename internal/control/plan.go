@@ -2,6 +2,7 @@ package control
 
 import (
 	"maps"
+	"regexp"
 	"strings"
 	"time"
 	"unicode"
@@ -97,8 +98,8 @@ func inRange(field string, value, low, high int) error {
 }
 
 func checkTTL(ttl time.Duration) error {
-	if ttl <= 0 {
-		return stacyvm.Invalid("ttl", "must be positive, such as 30m")
+	if ttl < time.Second {
+		return stacyvm.Invalid("ttl", "must be at least 1s, such as 30m")
 	}
 	return nil
 }
@@ -150,6 +151,9 @@ func checkNetwork(mode string) error {
 	return stacyvm.Invalid("network_mode", "%.32q is unknown; allowed is none", mode)
 }
 
+// envName matches the names that a shell passes on; dash drops every other variable.
+var envName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+
 func checkEnv(env map[string]string) error {
 	if len(env) > maxEnv {
 		return stacyvm.Invalid("env", "%d entries are over %d", len(env), maxEnv)
@@ -157,8 +161,11 @@ func checkEnv(env map[string]string) error {
 	total := 0
 	for key, value := range env {
 		total += len(key) + len(value)
-		if key == "" || strings.ContainsAny(key, "=\x00") || strings.Contains(value, "\x00") || !utf8.ValidString(key+value) {
-			return stacyvm.Invalid("env", "%.64q is not a usable name or value: no empty name, no = in it, no zero bytes", key)
+		switch {
+		case !envName.MatchString(key):
+			return stacyvm.Invalid("env", "%.64q is no name that a shell keeps: letters, digits and _, no digit first", key)
+		case !storable(value):
+			return stacyvm.Invalid("env", "the value of %.64q must be UTF-8 text without zero bytes", key)
 		}
 	}
 	if total > maxEnvBytes {

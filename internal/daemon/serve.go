@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/stacyvm/stacyvm/internal/api"
+	"github.com/stacyvm/stacyvm/internal/api/middleware"
 	"github.com/stacyvm/stacyvm/internal/auth"
 	"github.com/stacyvm/stacyvm/internal/budget"
 	"github.com/stacyvm/stacyvm/internal/config"
@@ -53,6 +54,9 @@ type Options struct {
 // server uses the data directory; CodeUnsupported: the default engine does not work on this machine.
 func Serve(ctx context.Context, options Options) error {
 	c := options.Config
+	if auth.SameKeys(c.Auth.APIKey, c.Auth.AdminAPIKey) {
+		return stacyvm.Invalid("auth.admin_api_key", "is the client key, which makes every client an administrator: set another one")
+	}
 	if err := makeDataDir(c.DataDir); err != nil {
 		return err
 	}
@@ -186,7 +190,9 @@ func (s *server) serve(ctx context.Context, listener net.Listener) error {
 		return nil
 	}
 	scheme, serve := "http://", s.http.Serve
-	if s.http.TLSConfig != nil {
+	if s.http.TLSConfig == nil {
+		listener, s.http.ConnContext = middleware.Framing(listener), middleware.FramingContext
+	} else {
 		scheme, serve = "https://", func(l net.Listener) error { return s.http.ServeTLS(l, "", "") }
 	}
 	if s.ready != nil {

@@ -39,10 +39,20 @@ func Known(ctx context.Context) bool { return identityOf(ctx).ok }
 func Identify(keys auth.Keys) Middleware {
 	return func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			identity, ok := keys.Identify(r.Header.Get(KeyHeader), r.Header.Get(AdminKeyHeader))
+			identity, ok := keys.Identify(auth.Shown{API: r.Header.Values(KeyHeader), Admin: r.Header.Values(AdminKeyHeader), Bearer: bearers(r)})
 			next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), identityKey{}, identified{identity, ok})))
 		})
 	}
+}
+
+// bearers are the tokens that Authorization holds; other schemes are a proxy's. The name of a scheme has no case.
+func bearers(r *http.Request) (tokens []string) {
+	for _, value := range r.Header.Values("Authorization") {
+		if scheme, token, _ := strings.Cut(value, " "); strings.EqualFold(scheme, "Bearer") {
+			tokens = append(tokens, strings.TrimSpace(token))
+		}
+	}
+	return tokens
 }
 
 // Require refuses who is not known, unless the request is public, and puts the principal into the context.
@@ -52,7 +62,7 @@ func Require(public func(*http.Request) bool, fail Fail) Middleware {
 			found := identityOf(r.Context())
 			if !found.ok {
 				if !public(r) {
-					fail(w, r, stacyvm.Errorf(stacyvm.CodeUnauthenticated, "a valid %s is needed", KeyHeader))
+					fail(w, r, stacyvm.Errorf(stacyvm.CodeUnauthenticated, "one valid %s is needed, and no wrong credential beside it", KeyHeader))
 					return
 				}
 				next.ServeHTTP(w, r) // without a principal: it may do nothing

@@ -2,6 +2,7 @@ package middleware
 
 import (
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 
@@ -27,6 +28,10 @@ func Origin(allowed []string, fail Fail) Middleware {
 	return func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			origin := r.Header.Get("Origin")
+			if values := r.Header.Values("Origin"); len(values) > 1 || len(values) == 1 && !oneOrigin(origin) {
+				fail(w, r, stacyvm.Errorf(stacyvm.CodeForbidden, "Origin: must be one scheme and host, as browsers send it"))
+				return
+			}
 			known := origin != "" && (all || slices.Contains(allowed, origin))
 			switch {
 			case all:
@@ -50,6 +55,16 @@ func Origin(allowed []string, fail Fail) Middleware {
 			}
 		})
 	}
+}
+
+// oneOrigin reports what a browser sends: null, or scheme://host[:port] and nothing else, such as user information that looks
+// like a host.
+func oneOrigin(origin string) bool {
+	if origin == "null" {
+		return true
+	}
+	u, err := url.Parse(origin)
+	return err == nil && u.Host != "" && origin == u.Scheme+"://"+u.Host
 }
 
 func preflight(w http.ResponseWriter, known bool) {

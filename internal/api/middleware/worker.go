@@ -40,6 +40,14 @@ func judge(verifier *auth.WorkerVerifier, r *http.Request) (as shownAs) {
 	if verifier == nil || !verifier.Configured() {
 		return shownAs{err: stacyvm.Errorf(stacyvm.CodeUnavailable, "no credential of workers is configured here")}
 	}
+	for _, name := range []string{WorkerHeader, WorkerTokenHeader, "Authorization"} {
+		if len(r.Header.Values(name)) > 1 {
+			return shownAs{err: stacyvm.Errorf(stacyvm.CodeUnauthenticated, "%s stands twice", name)}
+		}
+	}
+	if token, bearer := r.Header.Get(WorkerTokenHeader), strings.Join(bearers(r), ""); token != "" && bearer != "" && token != bearer {
+		return shownAs{err: stacyvm.Errorf(stacyvm.CodeUnauthenticated, "%s and Authorization hold two tokens", WorkerTokenHeader)}
+	}
 	as.identity, as.err = verifier.Verify(auth.WorkerCredential{
 		WorkerID: stacyvm.WorkerID(r.Header.Get(WorkerHeader)), Token: workerToken(r), Peer: auth.PeerCertificate(r.TLS),
 	})
@@ -69,8 +77,7 @@ func workerToken(r *http.Request) string {
 	if token := r.Header.Get(WorkerTokenHeader); token != "" {
 		return token
 	}
-	token, _ := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-	return token
+	return strings.Join(bearers(r), "")
 }
 
 // WorkerIdentity is the worker that calls; the zero value elsewhere.

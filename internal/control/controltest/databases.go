@@ -9,6 +9,9 @@ import (
 // onPostgres says which database OpenStore opens.
 var onPostgres bool
 
+// havePostgres reports whether there is a server for tests.
+func havePostgres() bool { return os.Getenv("STACYVM_POSTGRES_TEST_DSN") != "" }
+
 // databases runs a package's tests once for each database.
 type databases struct{ *testing.M }
 
@@ -19,7 +22,7 @@ func OnEachDatabase(m *testing.M) interface{ Run() int } { return databases{m} }
 // Run implements goleak.TestingM.
 func (d databases) Run() int {
 	code := d.M.Run()
-	if code != 0 || os.Getenv("STACYVM_POSTGRES_TEST_DSN") == "" || flag.Lookup("test.bench").Value.String() != "" {
+	if code != 0 || !havePostgres() || flag.Lookup("test.bench").Value.String() != "" {
 		return code
 	}
 	onPostgres = true
