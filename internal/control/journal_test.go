@@ -63,7 +63,7 @@ func TestAuditGoesOnAfterTextThatADatabaseRefuses(t *testing.T) {
 			_, _, _ = r.Create(ctx, control.CreateRequest{Metadata: map[string]string{poison: poison}}, control.Idempotency{})
 		},
 		"drain a worker": func() { _, _ = r.DrainWorker(admin, stacyvm.WorkerID(poison)) },
-		"forget one":     func() { _ = r.DeleteWorker(admin, stacyvm.WorkerID(poison)) },
+		"forget one":     func() { _ = r.DeleteWorker(admin, stacyvm.WorkerID(poison), true) },
 		"administrators": func() { r.AuditAdmin(admin, stacyvm.AdminCall{Method: poison, Path: poison, UserAgent: poison}) },
 	} {
 		call()
