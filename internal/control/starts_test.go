@@ -27,7 +27,7 @@ const startTakes = 50 * time.Second
 
 func inStartRig(t *testing.T, test func(*testing.T, *startRig)) {
 	synctest.Test(t, func(t *testing.T) {
-		r := &startRig{rig: newRig(t, nil)}
+		r := &startRig{rig: newRigOn(t, controltest.OpenSQLite(t), nil)}
 		controltest.Update(t, r.store, func(tx store.Tx) error {
 			w := stacyvm.Worker{ID: self, Status: "online", Session: "session-1", Providers: []string{"mock"}}
 			w.Capacity.ParallelCreates = 2
