@@ -86,8 +86,8 @@ func TestCreateFillsAndKeepsEverything(t *testing.T) {
 		t.Errorf("unexpected sandbox %+v", sandbox)
 	case sandbox.Spec.MemoryMB != 256 || sandbox.Spec.DiskMB != 1024 || sandbox.Spec.Network != stacyvm.NetworkNone || sandbox.Image != "host":
 		t.Errorf("unexpected spec %+v", sandbox.Spec)
-	case sandbox.ExpiresAt.Sub(sandbox.CreatedAt) != time.Hour:
-		t.Errorf("lives %s", sandbox.ExpiresAt.Sub(sandbox.CreatedAt))
+	case sandbox.ExpiresAt.Sub(sandbox.UpdatedAt) != time.Hour: // from the moment when it runs
+		t.Errorf("lives %s", sandbox.ExpiresAt.Sub(sandbox.UpdatedAt))
 	case sandbox.RuntimeID == "" || len(sandbox.Unenforced) != 1 || sandbox.WorkerID != controltest.Self || sandbox.Fence.Epoch == 0:
 		t.Errorf("what the worker said is missing: %+v", sandbox)
 	case !ok || runtime.Fence != sandbox.Fence || runtime.Request.OwnerID != "ann" || runtime.Request.TenantID != "acme" || runtime.Cluster == "":

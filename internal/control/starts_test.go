@@ -237,3 +237,21 @@ func TestATurnUnderANewFence(t *testing.T) {
 		}
 	})
 }
+
+// TestShortLifeOnABusyMachine: the time of a sandbox counts from the moment when it runs, however long it was waited for.
+func TestShortLifeOnABusyMachine(t *testing.T) {
+	inStartRig(t, func(t *testing.T, r *startRig) {
+		all := []creating{r.join(t), r.join(t)}
+		ttl := 10 * time.Second
+		made, _, err := r.Create(r.ctx, control.CreateRequest{TTL: &ttl}, control.Idempotency{})
+		if left := time.Until(made.ExpiresAt); err != nil || made.State != stacyvm.StateRunning || left < ttl-time.Second || left > ttl {
+			t.Errorf("it is %s for %s more, %v", made.State, left, err)
+		}
+		if _, err := r.Extend(r.ctx, made.ID, time.Minute); err != nil {
+			t.Error(err)
+		}
+		for _, c := range all {
+			wantCode(t, <-c.done, "")
+		}
+	})
+}

@@ -37,6 +37,17 @@ func TestReap(t *testing.T) {
 	})
 }
 
+// TestReapLeavesWhatIsBeingCreated: a create may take longer than its sandbox shall live.
+func TestReapLeavesWhatIsBeingCreated(t *testing.T) {
+	inBubble(t, func(r *rig) {
+		row := r.sandbox(func(row *stacyvm.Sandbox) { row.State, row.Spec.TTL = stacyvm.StateCreating, time.Second })
+		r.runtime(row, func(runtime *worker.Runtime) { runtime.Healthy, runtime.Reason = false, "creating" })
+		time.Sleep(30 * time.Second)
+		r.must(r.Reap(r.Context()))
+		r.expect(row.ID, stacyvm.StateCreating, "", true)
+	})
+}
+
 func TestReapTriesAgain(t *testing.T) {
 	inBubble(t, func(r *rig) {
 		row := r.sandbox(lives(time.Minute))

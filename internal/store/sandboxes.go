@@ -161,7 +161,8 @@ func (t sandboxes) filter(ctx context.Context, f SandboxFilter) (*clause, error)
 		if err != nil {
 			return nil, err
 		}
-		c.add(`expires_us <= %s`, now)
+		c.add(`expires_us <= %s AND (state <> '`+string(stacyvm.StateCreating)+`' OR updated_us <= %s)`,
+			now, now-stacyvm.CreateAbandonedAfter.Microseconds())
 	}
 	return &c, nil
 }
@@ -185,6 +186,9 @@ func (t sandboxes) Apply(ctx context.Context, id stacyvm.SandboxID, fence stacyv
 	c.add(`updated_us = %s`, now)
 	if change.State != "" {
 		c.add(`state = %s`, string(change.State))
+	}
+	if change.State == stacyvm.StateRunning { // the time until it ran does not count
+		c.add(`expires_us = expires_us + CASE WHEN state = '`+string(stacyvm.StateCreating)+`' THEN %s - created_us ELSE 0 END`, now)
 	}
 	if change.Cause != nil {
 		cause := dated(*change.Cause, now)

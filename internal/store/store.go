@@ -68,7 +68,8 @@ type Tx interface {
 
 // Sandboxes are rows with soft delete. Each state that a row enters is told as an event, in the same transaction.
 type Sandboxes interface {
-	// Insert writes a new row. CreatedAt and UpdatedAt become the database's now, ExpiresAt now plus Spec.TTL. CodeConflict: the id exists.
+	// Insert writes a new row. CreatedAt and UpdatedAt become the database's now, ExpiresAt now plus Spec.TTL, and later by what
+	// passes until the sandbox runs for the first time. CodeConflict: the id exists.
 	Insert(ctx context.Context, sandbox stacyvm.Sandbox) (stacyvm.Sandbox, error)
 	// InsertHeld is Insert of a row whose worker takes its lease at once, as session and for ttl. Nobody else can know the id
 	// yet, so the lease is a new one and the fence's epoch its first. CodeConflict, perhaps only from the Update: the id exists.
@@ -94,7 +95,7 @@ type SandboxFilter struct {
 	Worker   stacyvm.WorkerID
 	Provider string
 	States   []stacyvm.State // empty: all but destroyed
-	Expired  bool            // only those whose time has passed
+	Expired  bool            // only those whose time has passed; not those that are still being created, unless their maker is gone
 	Page
 }
 

@@ -11,6 +11,44 @@ import (
 	"github.com/stacyvm/stacyvm/internal/store"
 )
 
+// sandboxFirstRun: the time of a sandbox counts from the moment when it runs for the first time; one that is being created does not
+// expire while its maker is there, and one that is made known as running again gets no new time.
+func sandboxFirstRun(r *rig) {
+	row := r.insert(func(s *stacyvm.Sandbox) { s.Spec.TTL = time.Second })
+	expired := func() (found bool) {
+		r.view(func(ctx context.Context, tx store.Tx) error {
+			rows, err := tx.Sandboxes().List(ctx, store.SandboxFilter{Expired: true})
+			found = slices.Contains(ids(rows), row.ID)
+			return err
+		})
+		return found
+	}
+	apply := func(state stacyvm.State) (now stacyvm.Sandbox) {
+		r.update(func(ctx context.Context, tx store.Tx) (err error) {
+			now, err = tx.Sandboxes().Apply(ctx, row.ID, row.Fence, store.Change{State: state})
+			return err
+		})
+		return now
+	}
+	r.clock.advance(stacyvm.CreateAbandonedAfter - time.Second)
+	if expired() {
+		r.Error("a sandbox expired before it ran")
+	}
+	r.clock.advance(2 * time.Second)
+	if !expired() {
+		r.Error("a sandbox whose maker is gone does not expire")
+	}
+	running := apply(stacyvm.StateRunning)
+	if left := running.ExpiresAt.Sub(running.UpdatedAt); left != time.Second || expired() {
+		r.Errorf("it runs for %s", left)
+	}
+	apply(stacyvm.StateUnhealthy)
+	r.clock.advance(2 * time.Second)
+	if again := apply(stacyvm.StateRunning); !again.ExpiresAt.Equal(running.ExpiresAt) || !expired() {
+		r.Errorf("it expires at %s, and at %s once it was found again", running.ExpiresAt, again.ExpiresAt)
+	}
+}
+
 func sandboxFields(r *rig) {
 	before := r.insert(func(s *stacyvm.Sandbox) {
 		s.Cause = stacyvm.Cause{Reason: "why", Detail: "so", Since: time.UnixMicro(1).UTC()}
@@ -149,7 +187,7 @@ func sandboxExpiry(r *rig) {
 		})
 		return rows
 	}
-	short := r.insert(func(s *stacyvm.Sandbox) { s.Spec.TTL = time.Minute })
+	short := r.insert(func(s *stacyvm.Sandbox) { s.State, s.Spec.TTL = stacyvm.StateRunning, time.Minute })
 	long := r.insert(nil)
 	if rows := expired(store.SandboxFilter{}); len(rows) != 0 {
 		r.Errorf("%v expired early", ids(rows))
@@ -197,7 +235,7 @@ func sandboxFences(r *rig) {
 	r.must(err)
 	want := row
 	want.State, want.RuntimeID, want.Recovered, want.Unenforced = stacyvm.StateRunning, "rt", true, []string{"cpu"}
-	want.UpdatedAt = changed.UpdatedAt
+	want.UpdatedAt, want.ExpiresAt = changed.UpdatedAt, row.ExpiresAt.Add(changed.UpdatedAt.Sub(row.CreatedAt))
 	want.Cause = stacyvm.Cause{Reason: "r", Detail: "d", Since: changed.UpdatedAt} // nobody knew better
 	if diff := cmp.Diff(want, changed); diff != "" || !changed.UpdatedAt.After(row.UpdatedAt) {
 		r.Errorf("the change gave (updated %s, before %s):\n%s", changed.UpdatedAt, row.UpdatedAt, diff)

@@ -24,6 +24,7 @@ func Run(t *testing.T, database Database, without ...string) {
 		"sandbox/wanted":                  sandboxWanted,
 		"sandbox/pages":                   sandboxPages,
 		"sandbox/expires":                 sandboxExpiry,
+		"sandbox/first run":               sandboxFirstRun,
 		"sandbox/fenced writes":           sandboxFences,
 		"sandbox/state machine":           sandboxStates,
 		"sandbox/wishes":                  sandboxWishes,
