@@ -123,6 +123,14 @@ func (m *parts) openWorker(c config.Config, p place, log *slog.Logger) (err erro
 	return err
 }
 
+// ask has this machine's worker, if there is one, ask its guests for signs of life until ctx ends.
+func (m *parts) ask(ctx context.Context) error {
+	if m.worker == nil {
+		return nil
+	}
+	return m.worker.Run(ctx)
+}
+
 // parallelCreates is how many sandboxes this machine starts at a time. A start is work for somewhat more than one processor:
 // with fewer at a time processors idle, with more none ends sooner and all end later.
 func parallelCreates(c config.Config) int {

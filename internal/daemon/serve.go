@@ -161,6 +161,8 @@ func (s *server) run(ctx context.Context, listener net.Listener, loops ...func(c
 	go func() { writer <- s.parts.service.Background(writing) }()
 
 	acting, rest := context.WithCancel(context.Background())
+	asking := make(chan error, 1)
+	go func() { asking <- s.parts.ask(acting) }()
 	reconciling := make(chan error, 1)
 	go func() { reconciling <- s.parts.reconciler.Run(acting) }()
 
@@ -175,7 +177,7 @@ func (s *server) run(ctx context.Context, listener net.Listener, loops ...func(c
 	})
 	err := group.Wait()
 	rest()
-	err = errors.Join(err, <-reconciling)
+	err = errors.Join(err, <-reconciling, <-asking)
 	stopWriting()
 	return errors.Join(err, <-writer)
 }

@@ -141,6 +141,7 @@ func (w *work) run(ctx context.Context) error {
 	group, failed := errgroup.WithContext(acting)
 	group.Go(func() error { return w.member.Run(failed) })
 	group.Go(func() error { return w.identity.renewLoop(failed) })
+	group.Go(func() error { return w.parts.ask(failed) })
 	if w.listener != nil {
 		group.Go(func() error { return w.serve(failed) })
 	} else {

@@ -93,6 +93,8 @@ func (v view) earlier() bool {
 
 func decideOrphan(v view) action {
 	switch since := v.now.Sub(v.runtime.CreatedAt); {
+	case v.runtime.Reason == "unknown":
+		return leave // the next pass knows more
 	case v.runtime.Fence.Incarnation < v.cluster.Incarnation:
 		return readmit
 	case v.runtime.Fence.Incarnation > v.cluster.Incarnation:

@@ -64,10 +64,12 @@ type Runtime struct {
 	ID      stacyvm.SandboxID
 	Fence   stacyvm.Fence // highest that the worker has confirmed; from the labels when its journal has none
 	Cluster string
-	// Healthy means that the guest answered. Otherwise Reason says why not: "creating", "dead", "no_answer".
+	// Healthy means that the guest answered when it was last asked. Otherwise Reason says why not: "creating", "dead",
+	// "no_answer", and "unknown" for one that was not asked yet.
 	Healthy   bool
 	Reason    string
 	Cause     stacyvm.Cause // of a dead one how it ended, of a silent one since when; as far as known
+	CheckedAt time.Time     // when the guest was last found to answer or not, by the machine's clock; zero: never
 	Request   CreateRequest // what it was made from, as far as known
 	Created   Created
 	CreatedAt time.Time

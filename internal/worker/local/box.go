@@ -5,7 +5,6 @@ import (
 	"maps"
 	"slices"
 	"sync"
-	"time"
 
 	"github.com/stacyvm/stacyvm/internal/engine"
 	"github.com/stacyvm/stacyvm/internal/guest"
@@ -27,7 +26,7 @@ type box struct {
 	spent   bool // see grave
 	job     *job // what goes on with it; nil: nothing
 	live    *live
-	pinged  time.Time // when its guest answered last
+	health  health
 }
 
 // job is one create, destroy or attach. A box has one at a time.

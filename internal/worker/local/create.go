@@ -90,7 +90,7 @@ func (w *Worker) create(b *box, j *job, request worker.CreateRequest) (created w
 	defer func() {
 		w.finish(b, j, func() {
 			if err == nil {
-				b.live, b.pinged = made, time.Now()
+				b.live, b.health = made, w.answered()
 			}
 		})
 		var stopped *stacyvm.Error

@@ -99,7 +99,7 @@ func (w *Worker) attachJob(b *box, j *job) (found *live, err error) {
 	defer func() {
 		w.finish(b, j, func() {
 			if err == nil {
-				b.live, b.pinged = found, time.Now()
+				b.live, b.health = found, w.keepAsking(b, w.answered())
 			}
 		})
 	}()

@@ -14,19 +14,12 @@ import (
 	"github.com/stacyvm/stacyvm/internal/worker"
 )
 
-const (
-	// pingWithin bounds one guest's answer, and pings how many are asked at once.
-	pingWithin = 5 * time.Second
-	pings      = 32
-	// pingKept is how long an answer counts.
-	pingKept = 2 * time.Second
-)
-
 // Reasons why a runtime is not healthy.
 const (
 	reasonCreating = "creating"
 	reasonDead     = "dead"
 	reasonNoAnswer = "no_answer"
+	reasonUnknown  = "unknown" // its guest was not asked yet
 )
 
 // found is a runtime with the engine that has it.
@@ -35,8 +28,8 @@ type found struct {
 	engine string
 }
 
-// Inventory implements worker.Worker. Every guest is asked for an answer, a few at a time; one that answered within the
-// last two seconds is not asked again. A record without a runtime is not a runtime and is not listed.
+// Inventory implements worker.Worker. It asks the engines and no guest: of those it tells what Run has found out, and when. A
+// record without a runtime is not a runtime and is not listed.
 func (w *Worker) Inventory(ctx context.Context) (worker.Inventory, error) {
 	if err := w.enter(); err != nil {
 		return worker.Inventory{}, err
@@ -44,6 +37,7 @@ func (w *Worker) Inventory(ctx context.Context) (worker.Inventory, error) {
 	defer w.work.Done()
 	ctx, cancel := w.whileOpen(ctx)
 	defer cancel()
+	w.begun(ctx)
 	before := map[stacyvm.SandboxID]*box{} // a create that ends meanwhile is in the list below
 	for _, b := range w.all() {
 		before[b.id] = b
@@ -53,21 +47,15 @@ func (w *Worker) Inventory(ctx context.Context) (worker.Inventory, error) {
 		return worker.Inventory{}, err
 	}
 	w.tidy(all)
-	lines := make([]*worker.Runtime, len(all))
-	var asking errgroup.Group
-	asking.SetLimit(pings)
-	for i, f := range all {
-		asking.Go(func() error {
-			lines[i] = w.examine(ctx, f, before[f.ID] != nil)
-			return nil
-		})
-	}
-	_ = asking.Wait() // they report by line
 	if err := ctx.Err(); err != nil {
 		return worker.Inventory{}, failure(err, "the inventory was interrupted")
 	}
 	inventory := worker.Inventory{Worker: w.id}
-	for _, line := range slices.Concat(lines, w.unborn(before, all)) {
+	lines := w.unborn(before, all)
+	for _, f := range all {
+		lines = append(lines, w.examine(f, before[f.ID] != nil))
+	}
+	for _, line := range lines {
 		if line != nil {
 			inventory.Runtimes = append(inventory.Runtimes, *line)
 		}
@@ -116,7 +104,7 @@ func (w *Worker) unused(ctx context.Context, name string) bool {
 
 // examine makes one line; nil when the sandbox went away meanwhile. known says that it was here before the engines were
 // asked.
-func (w *Worker) examine(ctx context.Context, f found, known bool) *worker.Runtime {
+func (w *Worker) examine(f found, known bool) *worker.Runtime {
 	b := w.lookup(f.ID)
 	if b == nil {
 		if known {
@@ -125,7 +113,7 @@ func (w *Worker) examine(ctx context.Context, f found, known bool) *worker.Runti
 		return fromLabels(f)
 	}
 	b.mu.Lock()
-	r, fence, busy, pinged := b.record, b.fence, b.job, b.pinged
+	r, fence, busy, health := b.record, b.fence, b.job, b.health
 	b.mu.Unlock()
 	if r == nil {
 		line := fromLabels(f)
@@ -136,62 +124,21 @@ func (w *Worker) examine(ctx context.Context, f found, known bool) *worker.Runti
 	}
 	line := &worker.Runtime{
 		ID: f.ID, Fence: fence, Cluster: r.Request.Cluster, Request: r.Request, Created: r.Created, CreatedAt: r.CreatedAt,
+		CheckedAt: health.checked,
 	}
 	switch {
 	case busy != nil && busy.kind == kindCreate:
 		line.Reason = reasonCreating
 	case !f.Running:
 		line.Reason, line.Cause = reasonDead, f.Cause
-	case time.Since(pinged) < pingKept:
-		line.Healthy = true
+	case health.checked.IsZero():
+		line.Reason = reasonUnknown
+	case health.misses > 0:
+		line.Reason, line.Cause = reasonNoAnswer, stacyvm.Cause{Reason: stacyvm.ReasonNoAnswer, Since: health.answered}
 	default:
-		return w.ask(ctx, b, line)
+		line.Healthy = true
 	}
 	return line
-}
-
-// ask fills in what the guest says, or how it is silent. nil: the runtime is not there any more.
-func (w *Worker) ask(ctx context.Context, b *box, line *worker.Runtime) *worker.Runtime {
-	ctx, cancel := context.WithTimeout(ctx, pingWithin)
-	defer cancel()
-	l, err := w.connected(ctx, b)
-	if err == nil {
-		if err = l.ping(ctx); err == nil {
-			b.mu.Lock()
-			b.pinged = time.Now()
-			if b.record != nil {
-				line.Created = b.record.Created // attaching may have completed it
-			}
-			b.mu.Unlock()
-			line.Healthy = true
-			return line
-		}
-	}
-	line.Reason, line.Cause = reasonNoAnswer, stacyvm.Cause{Reason: stacyvm.ReasonNoAnswer, Since: b.lastAnswer()}
-	if stacyvm.CodeOf(err) == stacyvm.CodeNotFound && w.lookup(b.id) == nil {
-		return nil
-	}
-	w.log.Debug("a guest does not answer", "sandbox", b.id, "error", err)
-	if l == nil {
-		return line
-	}
-	// It may have died since the list was made; the question has a time of its own.
-	ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), pingWithin)
-	defer cancel()
-	switch status, err := l.instance.Status(ctx); {
-	case stacyvm.CodeOf(err) == stacyvm.CodeNotFound:
-		return nil
-	case err == nil && !status.Running:
-		line.Reason, line.Cause = reasonDead, status.Cause
-	}
-	return line
-}
-
-// lastAnswer is when the guest answered last; zero: not since this process began.
-func (b *box) lastAnswer() time.Time {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.pinged
 }
 
 // unborn lists creates whose runtime no engine shows yet.

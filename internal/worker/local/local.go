@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"math"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/semaphore"
 	"golang.org/x/sync/singleflight"
@@ -56,6 +57,8 @@ type Worker struct {
 	journal  *journal
 	upkeep   upkeep
 	starts   *semaphore.Weighted // held while a runtime is made
+	pings    pings
+	opened   time.Time
 
 	life context.Context // ends with Close
 	end  context.CancelFunc
@@ -63,6 +66,7 @@ type Worker struct {
 
 	mu     sync.RWMutex // taken after a box's
 	closed bool
+	first  chan struct{}              // closed when Run has asked the guests for the first time; nil: it does not run
 	boxes  map[stacyvm.SandboxID]*box // those with a record, and those somebody works on
 
 	probing singleflight.Group
@@ -93,6 +97,7 @@ func Open(config Config) (*Worker, error) {
 	}
 	w := &Worker{
 		id: config.ID, engines: config.Engines, fallback: config.Default, images: config.Images, log: config.Logger,
+		pings: usualPings, opened: time.Now(),
 		starts:  semaphore.NewWeighted(int64(config.ParallelCreates)),
 		journal: files, boxes: map[stacyvm.SandboxID]*box{}, probes: map[string]worker.Provider{},
 	}

@@ -55,6 +55,7 @@ func open(t *testing.T) *machine {
 	}
 	m.Reopen = func(t *testing.T) { closeWorker(t); openWorker(t) }
 	m.Reboot = func(t *testing.T) { closeWorker(t); closeEngine(t); openEngine(t); openWorker(t) }
+	m.Ask = func(ctx context.Context) { m.Worker.(*local.Worker).Ask(ctx) }
 	openEngine(t)
 	openWorker(t)
 	t.Cleanup(func() { closeWorker(t); closeEngine(t) })

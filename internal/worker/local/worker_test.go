@@ -335,6 +335,7 @@ func (m *machine) destroy(t *testing.T, ref stacyvm.Ref) {
 
 func (m *machine) inventory(t *testing.T) map[stacyvm.SandboxID]worker.Runtime {
 	t.Helper()
+	m.Ask(t.Context())
 	inventory, err := m.Worker.Inventory(t.Context())
 	if err != nil {
 		t.Fatalf("inventory: %v", err)

@@ -270,7 +270,7 @@ func (tr transport) machine(t *testing.T) *workertest.Machine {
 func (tr transport) suite(t *testing.T) (*workertest.Machine, *listener) {
 	far := openLocal(t)
 	client, l := tr.connect(t, far.worker, nil)
-	m := &workertest.Machine{Worker: client, Engine: far.engine}
+	m := &workertest.Machine{Worker: client, Engine: far.engine, Ask: func(ctx context.Context) { far.worker.Ask(ctx) }}
 	reopen := func(t *testing.T, between func()) {
 		far.closeWorker(t)
 		l.close()

@@ -53,7 +53,7 @@ func runtimeToWire(r worker.Runtime) (*workerv1.Runtime, error) {
 	return &workerv1.Runtime{
 		Ref: refToWire(stacyvm.Ref{ID: r.ID, Fence: r.Fence}), Cluster: r.Cluster, Healthy: r.Healthy, Reason: r.Reason,
 		Cause: string(r.Cause.Reason), Detail: r.Cause.Detail, SinceUs: micros(r.Cause.Since),
-		Making: making, Made: madeToWire(r.Created), CreatedUs: micros(r.CreatedAt),
+		Making: making, Made: madeToWire(r.Created), CreatedUs: micros(r.CreatedAt), CheckedUs: micros(r.CheckedAt),
 	}, err
 }
 
@@ -63,7 +63,7 @@ func runtimeFromWire(r *workerv1.Runtime) (worker.Runtime, error) {
 	return worker.Runtime{
 		ID: ref.ID, Fence: ref.Fence, Cluster: r.GetCluster(), Healthy: r.GetHealthy(), Reason: r.GetReason(),
 		Cause:   stacyvm.Cause{Reason: stacyvm.Reason(r.GetCause()), Detail: r.GetDetail(), Since: moment(r.GetSinceUs())},
-		Request: request, Created: madeFromWire(r.GetMade()), CreatedAt: moment(r.GetCreatedUs()),
+		Request: request, Created: madeFromWire(r.GetMade()), CreatedAt: moment(r.GetCreatedUs()), CheckedAt: moment(r.GetCheckedUs()),
 	}, err
 }
 

@@ -28,6 +28,8 @@ type Machine struct {
 	Reopen func(t *testing.T)
 	// Reboot does the same to worker and engine: no runtime survives.
 	Reboot func(t *testing.T)
+	// Ask has the worker ask every guest that it has not asked lately, as it does all the time by itself when it runs.
+	Ask func(ctx context.Context)
 }
 
 // Run checks every promise of the port. open gives a machine without sandboxes; the caller's clean-up closes it.
@@ -134,6 +136,7 @@ func (m *Machine) bootID(t *testing.T, ref stacyvm.Ref) string {
 // inventory gives the line of each sandbox.
 func (m *Machine) inventory(t *testing.T) map[stacyvm.SandboxID]worker.Runtime {
 	t.Helper()
+	m.Ask(bounded(t))
 	inventory, err := m.Worker.Inventory(bounded(t))
 	if err != nil {
 		t.Fatalf("inventory: %v", err)

@@ -590,13 +590,14 @@ type Runtime struct {
 	Ref           *Ref                   `protobuf:"bytes,1,opt,name=ref,proto3" json:"ref,omitempty"` // with the highest fence that the worker has confirmed
 	Cluster       string                 `protobuf:"bytes,2,opt,name=cluster,proto3" json:"cluster,omitempty"`
 	Healthy       bool                   `protobuf:"varint,3,opt,name=healthy,proto3" json:"healthy,omitempty"`
-	Reason        string                 `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"` // why not: creating, dead, no_answer
+	Reason        string                 `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"` // why not: creating, dead, no_answer, unknown
 	Making        *Making                `protobuf:"bytes,5,opt,name=making,proto3" json:"making,omitempty"`
 	Made          *Made                  `protobuf:"bytes,6,opt,name=made,proto3" json:"made,omitempty"`
 	CreatedUs     int64                  `protobuf:"varint,7,opt,name=created_us,json=createdUs,proto3" json:"created_us,omitempty"`
 	Cause         string                 `protobuf:"bytes,8,opt,name=cause,proto3" json:"cause,omitempty"` // of a dead one: why it ended, a word of stacyvm.Reasons
 	Detail        string                 `protobuf:"bytes,9,opt,name=detail,proto3" json:"detail,omitempty"`
-	SinceUs       int64                  `protobuf:"varint,10,opt,name=since_us,json=sinceUs,proto3" json:"since_us,omitempty"` // when it died or answered last; 0: not known
+	SinceUs       int64                  `protobuf:"varint,10,opt,name=since_us,json=sinceUs,proto3" json:"since_us,omitempty"`       // when it died or answered last; 0: not known
+	CheckedUs     int64                  `protobuf:"varint,11,opt,name=checked_us,json=checkedUs,proto3" json:"checked_us,omitempty"` // when the guest was last found to answer or not, Unix microseconds; 0: never
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -697,6 +698,13 @@ func (x *Runtime) GetDetail() string {
 func (x *Runtime) GetSinceUs() int64 {
 	if x != nil {
 		return x.SinceUs
+	}
+	return 0
+}
+
+func (x *Runtime) GetCheckedUs() int64 {
+	if x != nil {
+		return x.CheckedUs
 	}
 	return 0
 }
@@ -1098,7 +1106,7 @@ const file_worker_v1_worker_proto_rawDesc = "" +
 	"\x11InventoryResponse\x12\x1b\n" +
 	"\tworker_id\x18\x01 \x01(\tR\bworkerId\x126\n" +
 	"\bruntimes\x18\x02 \x03(\v2\x1a.stacyvm.worker.v1.RuntimeR\bruntimes\x12\x1a\n" +
-	"\bcomplete\x18\x03 \x01(\bR\bcomplete\"\xc7\x02\n" +
+	"\bcomplete\x18\x03 \x01(\bR\bcomplete\"\xe6\x02\n" +
 	"\aRuntime\x12(\n" +
 	"\x03ref\x18\x01 \x01(\v2\x16.stacyvm.worker.v1.RefR\x03ref\x12\x18\n" +
 	"\acluster\x18\x02 \x01(\tR\acluster\x12\x18\n" +
@@ -1111,7 +1119,9 @@ const file_worker_v1_worker_proto_rawDesc = "" +
 	"\x05cause\x18\b \x01(\tR\x05cause\x12\x16\n" +
 	"\x06detail\x18\t \x01(\tR\x06detail\x12\x19\n" +
 	"\bsince_us\x18\n" +
-	" \x01(\x03R\asinceUs\"\x12\n" +
+	" \x01(\x03R\asinceUs\x12\x1d\n" +
+	"\n" +
+	"checked_us\x18\v \x01(\x03R\tcheckedUs\"\x12\n" +
 	"\x10ProvidersRequest\"N\n" +
 	"\x11ProvidersResponse\x129\n" +
 	"\tproviders\x18\x01 \x03(\v2\x1b.stacyvm.worker.v1.ProviderR\tproviders\"\x87\x03\n" +

@@ -1,0 +1,131 @@
+package local
+
+import (
+	"context"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stacyvm/stacyvm/internal/engine"
+	"github.com/stacyvm/stacyvm/internal/engine/mock"
+	"github.com/stacyvm/stacyvm/internal/image"
+	"github.com/stacyvm/stacyvm/internal/stacyvm"
+	"github.com/stacyvm/stacyvm/internal/worker"
+)
+
+// noImages gives every sandbox an empty root.
+type noImages struct{}
+
+func (noImages) Resolve(context.Context, string, string) (image.Root, error) {
+	return image.Root{Dir: "/"}, nil
+}
+func (noImages) Release(string) error       { return nil }
+func (noImages) Holders() ([]string, error) { return nil, nil }
+
+// TestMuteGuestsHoldUpNobody: of 2,000 sandboxes half are mute. Every inventory is complete at once, also while no guest can be
+// dialled at all; the mute ones are found and asked less and less often, and the others are asked again and again.
+func TestMuteGuestsHoldUpNobody(t *testing.T) {
+	const many = 2000
+	e, err := mock.Open(mock.Config{Dir: filepath.Join(t.TempDir(), "mock")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	dir := t.TempDir()
+	open := func() *Worker {
+		w, err := Open(Config{ID: "here", Dir: dir, Engines: []engine.Engine{e}, Images: noImages{}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.pings.quick.within, w.pings.patient.within = 200*time.Millisecond, time.Second
+		w.pings.every, w.pings.most = time.Second, time.Hour
+		return w
+	}
+	w := open()
+	mute := map[stacyvm.SandboxID]bool{}
+	var making sync.WaitGroup
+	for i := range many {
+		ref := stacyvm.Ref{ID: stacyvm.NewSandboxID(), Fence: stacyvm.Fence{Incarnation: 1, Epoch: 1}}
+		mute[ref.ID] = i%2 == 0
+		making.Go(func() {
+			if _, err := w.Create(t.Context(), ref, worker.CreateRequest{Cluster: "ours", Spec: stacyvm.Spec{Provider: mock.Name}}); err != nil {
+				t.Error(err)
+			}
+			if mute[ref.ID] {
+				e.Mute(ref.ID)
+			}
+		})
+	}
+	making.Wait()
+	if err := w.Close(); err != nil { // the next one does not know whether anybody answers
+		t.Fatal(err)
+	}
+	w = open()
+	e.Inject(mock.Faults{Hang: true})
+	if lines := inventoried(t, w); len(lines) != many {
+		t.Fatalf("%d lines while no guest can be reached", len(lines))
+	}
+	e.Inject(mock.Faults{})
+	ctx, stop := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	running.Go(func() { _ = w.Run(ctx) })
+	defer func() { stop(); running.Wait(); _ = w.Close() }()
+
+	met := waitFor(t, func() bool {
+		for id, line := range inventoried(t, w) {
+			if line.Healthy == mute[id] || mute[id] && line.Reason != reasonNoAnswer {
+				return false
+			}
+		}
+		return true
+	})
+	waitFor(t, func() bool { // everybody who answers has been asked again since
+		for id, line := range inventoried(t, w) {
+			if !mute[id] && (!line.Healthy || !line.CheckedAt.After(met)) {
+				return false
+			}
+		}
+		return true
+	})
+	for _, b := range w.all() {
+		b.mu.Lock()
+		h := b.health
+		b.mu.Unlock()
+		if pause := h.due.Sub(h.checked); mute[b.id] && pause != w.pings.every<<(h.misses-1) && !h.checked.After(met) {
+			t.Errorf("after %d questions without an answer it is left alone for %s", h.misses, pause)
+		}
+	}
+}
+
+// inventoried gives an inventory, which must not take long.
+func inventoried(t *testing.T, w *Worker) map[stacyvm.SandboxID]worker.Runtime {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	inventory, err := w.Inventory(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := map[stacyvm.SandboxID]worker.Runtime{}
+	for _, line := range inventory.Runtimes {
+		lines[line.ID] = line
+	}
+	return lines
+}
+
+// waitFor returns when something has become so.
+func waitFor(t *testing.T, true func() bool) time.Time {
+	t.Helper()
+	for end := time.Now().Add(5 * time.Minute); !true(); {
+		if time.Now().After(end) {
+			t.Fatal("waited in vain")
+		}
+		select {
+		case <-time.After(20 * time.Millisecond):
+		case <-t.Context().Done():
+			t.Fatal(t.Context().Err())
+		}
+	}
+	return time.Now()
+}
