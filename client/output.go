@@ -37,6 +37,7 @@ type Exit struct {
 	Code         int    `json:"exit_code"`
 	Signal       int    `json:"signal"` // that ended it; 0: none
 	TimedOut     bool   `json:"timed_out"`
+	Reason       string `json:"reason"` // as in ExecResult
 	Error        string `json:"error"`
 	Duration     string `json:"duration"`
 	StdoutBytes  uint64 `json:"stdout_bytes"`

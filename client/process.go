@@ -42,6 +42,7 @@ type ExecResult struct {
 	Stdout    string `json:"stdout"`
 	Stderr    string `json:"stderr"`
 	Duration  string `json:"duration"`
+	Reason    string `json:"reason,omitempty"`    // oom: it, or what it had started, was ended for lack of memory
 	Truncated bool   `json:"truncated,omitempty"` // a stream was longer than the server keeps for such an answer
 }
 
@@ -60,7 +61,8 @@ type Process struct {
 	ExitCode    int       `json:"exit_code"`
 	Signal      int       `json:"signal"` // that ended it; 0: none
 	TimedOut    bool      `json:"timed_out"`
-	Error       string    `json:"error"` // why it could not be started
+	Reason      string    `json:"reason"` // as in ExecResult
+	Error       string    `json:"error"`  // why it could not be started
 	StartedAt   time.Time `json:"started_at"`
 	EndedAt     time.Time `json:"ended_at,omitzero"`
 	StdoutBytes uint64    `json:"stdout_bytes"` // written so far

@@ -19,6 +19,7 @@ import (
 
 const (
 	hostDescriptor = 3
+	oomDescriptor  = 4 // a pipe, where the engine watches the memory
 	spillDir       = "/var/lib/stacyvm/output"
 	// listenPause is the time between two tries to listen again, when the kernel has no memory for a connection.
 	listenPause = time.Second
@@ -57,7 +58,7 @@ func run() error {
 	if err != nil {
 		return err
 	}
-	a, err := agent.New(agent.Config{Root: "/", SpillDir: spillDir, Version: version(), Init: true}, boot)
+	a, err := agent.New(agent.Config{Root: "/", SpillDir: spillDir, Version: version(), Init: true, OOMReports: oomReports()}, boot)
 	if err != nil {
 		return err
 	}
@@ -77,6 +78,15 @@ func run() error {
 			listener = again
 		}
 	}
+}
+
+// oomReports gives the pipe that this process was born with; 0: it has none.
+func oomReports() int {
+	var stat unix.Stat_t
+	if err := unix.Fstat(oomDescriptor, &stat); err != nil || stat.Mode&unix.S_IFMT != unix.S_IFIFO {
+		return 0
+	}
+	return oomDescriptor
 }
 
 func listen(ctx context.Context) (net.Listener, error) {

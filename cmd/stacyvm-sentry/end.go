@@ -25,8 +25,8 @@ const (
 	sentryTime = time.Second
 )
 
-// watch notes how a sandbox ends, and collects its processes then, so that no dead one stays in the machine's table until
-// the sandbox is destroyed. It parks on process handles: no thread waits.
+// watch looks after a sandbox that runs. It notes how it ends, and collects its processes then, so that no dead one stays in
+// the machine's table until the sandbox is destroyed. It parks on process handles: no thread waits.
 func (s *server) watch(id string, box *container.Container) error {
 	sentry, err := openHandle(box.Sandbox.Getpid())
 	if err != nil {
@@ -36,6 +36,9 @@ func (s *server) watch(id string, box *container.Container) error {
 	if err != nil {
 		sentry.Close()
 		return fmt.Errorf("watch the gofer: %w", err)
+	}
+	if err := watchPressure(id); err != nil {
+		log.Warningf("the kernel may end %s when its memory is full: %v", id, err)
 	}
 	made := readAbout(id).Created
 	go func() {
@@ -115,7 +118,7 @@ func (s *server) explain(id string, e exit) wire.End {
 	case s.groups.oomKills(id) > 0 && (!e.known || e.status.Signal() == unix.SIGKILL):
 		end.Cause, end.Detail = wire.CauseOOM, "the kernel ended "+name+": the sandbox was out of memory"
 	case !e.known:
-		end.Cause, end.Detail = wire.CauseLauncherGone, name+" ended with a status that nobody knows: the launcher that had started it was gone"
+		end.Cause, end.Detail = wire.CauseLauncherGone, name+" ended, nobody knows how: the launcher that had started it was gone"
 	case e.status.Signaled() && outside(e.status.Signal()):
 		end.Cause, end.Detail = wire.CauseKilled, fmt.Sprintf("%s was ended by signal %d (%s)", name, e.status.Signal(), e.status.Signal())
 	case e.status.Signaled():
@@ -191,7 +194,7 @@ func (g *groups) oomKills(id string) int64 {
 	return readCounter(filepath.Join(g.path("memory", id), file), "oom_kill")
 }
 
-// readCounter reads one "name value" line of a control group's file; 0 when it is not there.
+// readCounter reads one "name value" line of a file of the kernel's; 0 when it is not there.
 func readCounter(path, name string) int64 {
 	text, err := os.ReadFile(path)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -199,7 +202,7 @@ func readCounter(path, name string) int64 {
 	}
 	for line := range strings.Lines(string(text)) {
 		if value, ok := strings.CutPrefix(line, name+" "); ok {
-			if n, err := strconv.ParseInt(strings.TrimSpace(value), 10, 64); err == nil {
+			if n, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(value), " kB"), 10, 64); err == nil {
 				return n
 			}
 		}

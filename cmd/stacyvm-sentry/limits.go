@@ -24,7 +24,9 @@ import (
 const (
 	// overhead is what sentry and gofer themselves need, on top of what the guest may use.
 	overhead = 64 << 20
-	period   = 100_000 // microseconds, of the CPU quota
+	// minReserve is the least that lies between the guard's limit and the kernel's.
+	minReserve = 128 << 20
+	period     = 100_000 // microseconds, of the CPU quota
 	// minTasks and tasksPerPid turn a limit of guest processes into one of host tasks: the group counts the sentry's
 	// threads, and every guest process takes some. A sandbox that reaches it dies; that is for fork bombs.
 	minTasks    = 2048
@@ -44,7 +46,10 @@ type groups struct {
 type limits struct {
 	Procs       []string `json:"procs,omitempty"` // files to enter the groups by
 	MemoryBytes int64    `json:"memory_bytes,omitempty"`
+	MemoryGroup string   `json:"memory_group,omitempty"` // directory
+	Unified     bool     `json:"unified,omitempty"`
 	CPUs        int      `json:"cpus,omitempty"`
+	Pids        int64    `json:"pids,omitempty"`
 }
 
 // findGroups enters groups that this process may divide and finds out, by trying, which controllers can be used there.
@@ -108,7 +113,7 @@ func (g *groups) unenforced(request *wire.Create) []string {
 
 // make makes a sandbox's groups and writes its limits into them.
 func (g *groups) make(id string, request *wire.Create) (limits, error) {
-	made := limits{MemoryBytes: request.MemoryBytes}
+	made := limits{MemoryBytes: request.MemoryBytes, Unified: g.unified, Pids: request.Pids}
 	if request.CPUs > 0 {
 		// gVisor's own rule: fewer than two make programs leave out locking.
 		made.CPUs = min(runtime.NumCPU(), max(2, int(math.Ceil(request.CPUs))))
@@ -117,6 +122,9 @@ func (g *groups) make(id string, request *wire.Create) (limits, error) {
 		dir := g.path(controller, id)
 		if err := os.Mkdir(dir, 0o755); err != nil && (!g.unified || !errors.Is(err, os.ErrExist)) {
 			return made, err
+		}
+		if controller == "memory" {
+			made.MemoryGroup = dir
 		}
 		if procs := filepath.Join(dir, "cgroup.procs"); !slices.Contains(made.Procs, procs) {
 			made.Procs = append(made.Procs, procs)
@@ -128,7 +136,7 @@ func (g *groups) make(id string, request *wire.Create) (limits, error) {
 		}
 	}
 	if request.MemoryBytes > 0 {
-		g.forbidSwap(id, request.MemoryBytes+overhead)
+		g.forbidSwap(id, hardLimit(request.MemoryBytes))
 	}
 	return made, nil
 }
@@ -137,7 +145,11 @@ func (g *groups) values(controller string, request *wire.Create) map[string]stri
 	files := g.files(controller)
 	switch {
 	case controller == "memory" && request.MemoryBytes > 0:
-		return map[string]string{files[0]: strconv.FormatInt(request.MemoryBytes+overhead, 10)}
+		values := map[string]string{files[0]: strconv.FormatInt(hardLimit(request.MemoryBytes), 10)}
+		if g.unified {
+			values["memory.high"] = strconv.FormatInt(request.MemoryBytes+overhead, 10)
+		}
+		return values
 	case controller == "cpu" && request.CPUs > 0 && g.unified:
 		return map[string]string{files[0]: fmt.Sprintf("%d %d", int64(request.CPUs*period), period)}
 	case controller == "cpu" && request.CPUs > 0:
@@ -146,6 +158,19 @@ func (g *groups) values(controller string, request *wire.Create) map[string]stri
 		return map[string]string{files[0]: strconv.FormatInt(minTasks+tasksPerPid*request.Pids, 10)}
 	}
 	return nil
+}
+
+// hardLimit is where the kernel stops a sandbox. The sentry's own guard ends a process long before, at memory and overhead;
+// what is between them is what a guest can fill until the guard has acted.
+func hardLimit(memory int64) int64 { return memory + overhead + max(memory/2, minReserve) }
+
+// readLimits gives a sandbox's limits.
+func readLimits(id string) (own limits, err error) {
+	text, err := os.ReadFile(filepath.Join(home(id), limitsFile))
+	if err != nil {
+		return own, err
+	}
+	return own, json.Unmarshal(text, &own)
 }
 
 // forbidSwap keeps a sandbox from going round its memory limit. Machines without swap accounting lack the file.
@@ -257,10 +282,11 @@ func enter(bundle string, command int) error {
 			return err
 		}
 	}
-	if os.Args[command] == "boot" {
-		os.Args = guestLimits(os.Args, command, own)
+	if os.Args[command] != "boot" {
+		return nil
 	}
-	return nil
+	os.Args = guestLimits(os.Args, command, own)
+	return keepGroupFiles(bundle, own)
 }
 
 // guestLimits puts the size of the machine that the guest shall see on the sentry's command line.
@@ -269,8 +295,11 @@ func guestLimits(args []string, command int, own limits) []string {
 	if own.CPUs > 0 {
 		extra = append(extra, "--cpu-num", strconv.Itoa(own.CPUs))
 	}
-	if memory := slices.Index(args, "--total-memory"); memory >= 0 && own.MemoryBytes > 0 {
-		args[memory+1] = strconv.FormatInt(own.MemoryBytes, 10)
+	// The second decides how large a memory file system may be that has no size: half of it.
+	for _, name := range []string{"--total-memory", "--total-host-memory"} {
+		if memory := slices.Index(args, name); memory >= 0 && own.MemoryBytes > 0 {
+			args[memory+1] = strconv.FormatInt(own.MemoryBytes, 10)
+		}
 	}
 	return slices.Insert(slices.Clone(args), command+1, extra...)
 }

@@ -26,6 +26,7 @@ func main() {
 			os.Exit(1)
 		}
 		enterLimits()
+		startGuard()
 		go shrink()
 		maincli.Main()
 		return

@@ -79,6 +79,7 @@ type Exit struct {
 	Duration     string `json:"duration"`
 	Signal       int    `json:"signal,omitempty"`
 	TimedOut     bool   `json:"timed_out,omitempty"`
+	Reason       string `json:"reason,omitempty" enum:"oom" doc:"oom: it, or a process that it had started, was ended because the sandbox was out of memory."`
 	Error        string `json:"error,omitempty" doc:"Why it could not be started."`
 	StdoutBytes  uint64 `json:"stdout_bytes" doc:"Printed in all."`
 	StderrBytes  uint64 `json:"stderr_bytes"`
@@ -87,9 +88,17 @@ type Exit struct {
 	StreamsHeld  bool   `json:"streams_held,omitempty" doc:"A child that was left behind still held an output stream."`
 }
 
+// reasonOf says why a process ended that nobody asked to end; empty where there is nothing to say.
+func reasonOf(e stacyvm.Exit) string {
+	if e.OOM {
+		return string(stacyvm.ReasonOOM)
+	}
+	return ""
+}
+
 func exitOf(e stacyvm.Exit) Exit {
 	return Exit{
-		Code: e.Code, Duration: elapsed(e.Duration), Signal: e.Signal, TimedOut: e.TimedOut, Error: e.Error,
+		Code: e.Code, Duration: elapsed(e.Duration), Signal: e.Signal, TimedOut: e.TimedOut, Reason: reasonOf(e), Error: e.Error,
 		StdoutBytes: e.StdoutBytes, StderrBytes: e.StderrBytes,
 		StdoutSHA256: hex.EncodeToString(e.StdoutSHA256), StderrSHA256: hex.EncodeToString(e.StderrSHA256),
 		StreamsHeld: e.StreamsHeld,

@@ -28,6 +28,7 @@ type Process struct {
 	ExitCode    int       `json:"exit_code" doc:"0 while it runs."`
 	Signal      int       `json:"signal,omitempty" doc:"That ended it."`
 	TimedOut    bool      `json:"timed_out,omitempty"`
+	Reason      string    `json:"reason,omitempty" enum:"oom" doc:"oom: it, or a process that it had started, was ended because the sandbox was out of memory."`
 	Error       string    `json:"error,omitempty" doc:"Why it could not be started."`
 	StartedAt   time.Time `json:"started_at"`
 	EndedAt     time.Time `json:"ended_at,omitzero"`
@@ -52,6 +53,7 @@ func processOf(p stacyvm.Process) Process {
 		process.State, process.EndedAt = "exited", p.EndedAt.UTC()
 		process.ExitCode, process.Signal, process.TimedOut = p.Exit.Code, p.Exit.Signal, p.Exit.TimedOut
 		process.Error, process.StreamsHeld = p.Exit.Error, p.Exit.StreamsHeld
+		process.Reason = reasonOf(*p.Exit)
 	}
 	return process
 }

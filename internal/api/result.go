@@ -31,6 +31,7 @@ type ExecResult struct {
 type ExecEnd struct {
 	Duration  string `json:"duration" example:"4.2ms"`
 	Signal    int    `json:"signal,omitempty" doc:"That ended it."`
+	Reason    string `json:"reason,omitempty" enum:"oom" doc:"oom: it, or a process that it had started, was ended because the sandbox was out of memory."`
 	Error     string `json:"error,omitempty" doc:"Why it could not be started."`
 	Truncated bool   `json:"truncated,omitempty" doc:"A stream was longer than 16 MiB, or than what was still kept of it."`
 }
@@ -47,7 +48,8 @@ type resultWriter struct {
 func (w *resultWriter) write(result control.ExecResult, elsewhere func(stacyvm.Stream, func([]byte) error) (truncated bool, err error)) error {
 	w.text(fmt.Sprintf(`{"exit_code":%d`, result.Exit.Code))
 	end := ExecEnd{
-		Duration: elapsed(result.Exit.Duration), Signal: result.Exit.Signal, Error: result.Exit.Error, Truncated: result.Truncated,
+		Duration: elapsed(result.Exit.Duration), Signal: result.Exit.Signal, Reason: reasonOf(result.Exit),
+		Error: result.Exit.Error, Truncated: result.Truncated,
 	}
 	for _, stream := range []stacyvm.Stream{stacyvm.Stdout, stacyvm.Stderr} {
 		w.stream(stream, func(each func([]byte) error) error {

@@ -146,6 +146,8 @@ func (s *session) verdict(exit *client.Exit) int {
 		return 0
 	case exit.TimedOut:
 		s.app.warn("the command's time limit passed")
+	case exit.Reason == "oom":
+		s.app.warn("out of memory: the sandbox ended the command or a process of it")
 	case exit.Error != "":
 		s.app.warn("the command could not be started: %s", exit.Error)
 	}

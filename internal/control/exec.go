@@ -237,6 +237,10 @@ func (s *Service) logExec(ctx context.Context, sandbox stacyvm.Sandbox, command 
 		SandboxID: sandbox.ID, ProcessID: command.ProcessID, Command: cut(shown(command)), ExitCode: exitUnknown,
 		CreatedUS: began.UnixMicro(),
 	}
+	if exit != nil && exit.OOM {
+		s.log.Warn("a command ran out of memory", "sandbox", sandbox.ID, "process", command.ProcessID, "exit_code", exit.Code,
+			"reason", stacyvm.ReasonOOM, "memory_mb", sandbox.Spec.MemoryMB)
+	}
 	if exit != nil {
 		record.ExitCode, record.DurationUS = exit.Code, exit.Duration.Microseconds()
 	}

@@ -49,6 +49,9 @@ func ended(sandbox stacyvm.Sandbox, process string, exit *stacyvm.Exit) *stacyvm
 	n := stacyvm.Notice{Kind: stacyvm.KindExecCompleted, SandboxID: sandbox.ID, TenantID: sandbox.TenantID, Data: map[string]any{
 		"process_id": process, "exit_code": exit.Code, "duration_ms": exit.Duration.Milliseconds(),
 	}}
+	if exit.OOM {
+		n.Data["reason"] = string(stacyvm.ReasonOOM)
+	}
 	switch {
 	case exit.TimedOut:
 		n.Kind = stacyvm.KindExecTimeout

@@ -108,6 +108,7 @@ func exit(e *guestv1.Exit) *stacyvm.Exit {
 		Code:         code,
 		Signal:       int(min(max(e.GetSignal(), 0), 64)),
 		TimedOut:     e.GetTimedOut(),
+		OOM:          e.GetOom(),
 		Error:        phrase(e.GetError()),
 		StdoutBytes:  e.GetStdoutBytes(),
 		StderrBytes:  e.GetStderrBytes(),

@@ -58,6 +58,7 @@ type Exit struct {
 	Code         int
 	Signal       int // 0: none
 	TimedOut     bool
+	OOM          bool   // it, or a process that it had started, was ended because the sandbox was out of memory
 	Error        string // why it could not be started (codes 126, 127)
 	StdoutBytes  uint64
 	StderrBytes  uint64

@@ -37,6 +37,8 @@ type Config struct {
 	Version  string
 	// Init says that this is process 1: it collects orphans. No other part of the program may wait for children.
 	Init bool
+	// OOMReports is a pipe that tells of processes that were ended for lack of memory; 0: there is none.
+	OOMReports int
 }
 
 // Agent is one guest program's state. All methods may be called concurrently.
@@ -57,6 +59,7 @@ type Agent struct {
 	reaper  *reaper
 	table   *table
 	tail    tail
+	oom     oomReports
 	memory  atomic.Int64 // of all rings
 	null    *os.File
 
@@ -78,7 +81,8 @@ func New(config Config, boot guest.Boot) (*Agent, error) {
 	a := &Agent{
 		config: config, env: maps.Clone(boot.Env), bootID: rand.Text(), began: time.Now(), ownMark: ownMark(),
 		user: imageUser(boot.User), workdir: imageWorkdir(boot.Workdir),
-		ringBytes: defaultRing, spillBytes: defaultSpill, table: newTable(), stop: make(chan struct{}),
+		ringBytes: defaultRing, spillBytes: defaultSpill, table: newTable(), oom: oomReports{fd: config.OOMReports},
+		stop: make(chan struct{}),
 	}
 	if boot.RingBytes > 0 {
 		a.ringBytes = boot.RingBytes

@@ -56,6 +56,7 @@ type process struct {
 	collected bool  // its number may belong to somebody else
 	left      bool  // its group had members when it ended: its number stays taken as long as they live
 	timedOut  bool
+	oom       bool          // it or a descendant was ended for lack of memory
 	exit      *guestv1.Exit // without what changes: see report
 	ended     time.Time
 }
@@ -114,7 +115,7 @@ func (p *process) finish(stop <-chan struct{}) {
 func (p *process) outcome(held bool) *guestv1.Exit {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	exit := &guestv1.Exit{TimedOut: p.timedOut, StreamsHeld: held, DurationUs: p.ended.Sub(p.started).Microseconds()}
+	exit := &guestv1.Exit{TimedOut: p.timedOut, Oom: p.oom, StreamsHeld: held, DurationUs: p.ended.Sub(p.started).Microseconds()}
 	switch {
 	case p.lost != nil:
 		exit.Code, exit.Error = exitUnknown, "its status was lost: "+p.lost.Error()
@@ -150,7 +151,7 @@ func (p *process) report() *guestv1.Exit {
 		return nil
 	}
 	report := &guestv1.Exit{
-		Code: exit.Code, Signal: exit.Signal, TimedOut: exit.TimedOut, Error: exit.Error,
+		Code: exit.Code, Signal: exit.Signal, TimedOut: exit.TimedOut, Oom: exit.Oom, Error: exit.Error,
 		StreamsHeld: exit.StreamsHeld, DurationUs: exit.DurationUs,
 	}
 	_, report.StdoutBytes, report.StdoutSha256 = p.stdout.ring.extent()

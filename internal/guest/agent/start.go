@@ -63,7 +63,7 @@ func (a *Agent) launch(p *process, req *guestv1.StartRequest) *failure {
 	if p.ownMark != "" {
 		attr.Sys.Cloneflags = marked
 	}
-	if err := a.reaper.start(program, req.Argv, attr, p.running, p.collect); err != nil {
+	if err := a.reaper.start(program, req.Argv, attr, p.running, func() { a.noteOOM(); p.collect() }); err != nil {
 		files.closeOurs()
 		return startFailure(req.Argv[0], err)
 	}

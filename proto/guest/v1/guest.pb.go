@@ -544,6 +544,7 @@ type Exit struct {
 	// A child that was left behind still held a stream when the exit was reported.
 	StreamsHeld   bool  `protobuf:"varint,9,opt,name=streams_held,json=streamsHeld,proto3" json:"streams_held,omitempty"`
 	DurationUs    int64 `protobuf:"varint,10,opt,name=duration_us,json=durationUs,proto3" json:"duration_us,omitempty"`
+	Oom           bool  `protobuf:"varint,11,opt,name=oom,proto3" json:"oom,omitempty"` // it, or a process that it had started, was ended because the sandbox was out of memory
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -646,6 +647,13 @@ func (x *Exit) GetDurationUs() int64 {
 		return x.DurationUs
 	}
 	return 0
+}
+
+func (x *Exit) GetOom() bool {
+	if x != nil {
+		return x.Oom
+	}
+	return false
 }
 
 type AttachRequest struct {
@@ -3051,7 +3059,7 @@ const file_guest_v1_guest_proto_rawDesc = "" +
 	"\x03tag\x18\x0f \x01(\tR\x03tag\"9\n" +
 	"\vStreamState\x12\x14\n" +
 	"\x05bytes\x18\x01 \x01(\x04R\x05bytes\x12\x14\n" +
-	"\x05first\x18\x02 \x01(\x04R\x05first\"\xb9\x02\n" +
+	"\x05first\x18\x02 \x01(\x04R\x05first\"\xcb\x02\n" +
 	"\x04Exit\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\x05R\x04code\x12\x16\n" +
 	"\x06signal\x18\x02 \x01(\x05R\x06signal\x12\x1b\n" +
@@ -3064,7 +3072,8 @@ const file_guest_v1_guest_proto_rawDesc = "" +
 	"\fstreams_held\x18\t \x01(\bR\vstreamsHeld\x12\x1f\n" +
 	"\vduration_us\x18\n" +
 	" \x01(\x03R\n" +
-	"durationUs\"\x86\x01\n" +
+	"durationUs\x12\x10\n" +
+	"\x03oom\x18\v \x01(\bR\x03oom\"\x86\x01\n" +
 	"\rAttachRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12#\n" +
 	"\rstdout_offset\x18\x02 \x01(\x04R\fstdoutOffset\x12#\n" +

@@ -1,0 +1,171 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Descriptors that a sentry opens while it still sees the host's files and keeps when gVisor re-executes it without them.
+// They are below lowDescriptors, so that they are not taken for strangers, and above all that gVisor opens.
+const (
+	limitsDescriptor = lowDescriptors - 1 - iota
+	usageDescriptor
+	statDescriptor
+	wakeDescriptor
+)
+
+// groupFiles is what a sentry reads of its own memory group. It may write to none of them.
+type groupFiles struct {
+	usage, stat, wake int // -1: not there
+}
+
+// keepGroupFiles opens them for the sentry. Version 1 tells by an event descriptor when the use passes a mark, version 2 by
+// a change of memory.events when it passes memory.high.
+func keepGroupFiles(bundle string, own limits) error {
+	if err := keep(filepath.Join(bundle, limitsFile), limitsDescriptor); err != nil {
+		return err
+	}
+	if own.MemoryGroup == "" || own.MemoryBytes <= 0 {
+		return nil
+	}
+	usage := "memory.usage_in_bytes"
+	if own.Unified {
+		usage = "memory.current"
+	}
+	if err := keep(filepath.Join(own.MemoryGroup, usage), usageDescriptor); err != nil {
+		return err
+	}
+	if err := keep(filepath.Join(own.MemoryGroup, "memory.stat"), statDescriptor); err != nil {
+		return err
+	}
+	if own.Unified {
+		return keepNotifier(filepath.Join(own.MemoryGroup, "memory.events"))
+	}
+	return keepMarks(own)
+}
+
+// keep opens a file under a number, for this process and its successors.
+func keep(path string, number int) error {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open %s: %w", path, err)
+	}
+	defer unix.Close(fd)
+	return unix.Dup3(fd, number, 0)
+}
+
+func keepNotifier(path string) error {
+	fd, err := unix.InotifyInit1(unix.IN_NONBLOCK | unix.IN_CLOEXEC)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	if _, err := unix.InotifyAddWatch(fd, path, unix.IN_MODIFY); err != nil {
+		return err
+	}
+	return unix.Dup3(fd, wakeDescriptor, 0)
+}
+
+// keepMarks has the group tell when its use passes each eighth of the limit from the first mark on.
+func keepMarks(own limits) error {
+	fd, err := unix.Eventfd(0, unix.EFD_NONBLOCK|unix.EFD_CLOEXEC)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	usage, err := os.Open(filepath.Join(own.MemoryGroup, "memory.usage_in_bytes"))
+	if err != nil {
+		return err
+	}
+	defer usage.Close()
+	for mark := firstMark(own.MemoryBytes); mark <= own.MemoryBytes+overhead; mark += max(own.MemoryBytes/8, 1<<20) {
+		line := fmt.Sprintf("%d %d %d", fd, usage.Fd(), mark)
+		if err := os.WriteFile(filepath.Join(own.MemoryGroup, "cgroup.event_control"), []byte(line), 0); err != nil {
+			return fmt.Errorf("watch the memory group: %w", err)
+		}
+	}
+	return unix.Dup3(fd, wakeDescriptor, 0)
+}
+
+// firstMark is the use below which nobody looks.
+func firstMark(memory int64) int64 { return memory / 2 }
+
+// inheritedFiles finds what keepGroupFiles left.
+func inheritedFiles() groupFiles {
+	inherited := func(number int) int {
+		if _, err := unix.FcntlInt(uintptr(number), unix.F_GETFD, 0); err != nil {
+			return -1
+		}
+		return number
+	}
+	return groupFiles{usage: inherited(usageDescriptor), stat: inherited(statDescriptor), wake: inherited(wakeDescriptor)}
+}
+
+// beyond is how many bytes the group uses beyond limit without files that the kernel can forget, negative when it uses less.
+func (f groupFiles) beyond(limit int64) int64 {
+	used := f.used()
+	if used <= limit || f.stat < 0 {
+		return used - limit
+	}
+	var text [8 << 10]byte
+	n, err := unix.Pread(f.stat, text[:], 0)
+	if err != nil {
+		return used - limit
+	}
+	for line := range bytes.Lines(text[:n]) {
+		for _, name := range []string{"inactive_file ", "active_file "} {
+			if value, ok := bytes.CutPrefix(line, []byte(name)); ok {
+				used -= number(value)
+			}
+		}
+	}
+	return used - limit
+}
+
+// used is the group's use; 0 where it cannot be read.
+func (f groupFiles) used() int64 {
+	if f.usage < 0 {
+		return 0
+	}
+	var text [32]byte
+	n, err := unix.Pread(f.usage, text[:], 0)
+	if err != nil {
+		return 0
+	}
+	return number(text[:n])
+}
+
+// grown tells whether the use is beyond the first mark, where one has to look again, also without a word from the group.
+func (f groupFiles) grown(memory int64) bool {
+	return f.usage < 0 || f.wake < 0 || f.used() >= firstMark(memory)
+}
+
+// wait returns after the time, without end when it is negative, or when the group tells that the use has changed much.
+func (f groupFiles) wait(limit time.Duration) {
+	if f.wake < 0 {
+		time.Sleep(max(limit, shortestLook))
+		return
+	}
+	timeout := (*unix.Timespec)(nil)
+	if limit >= 0 {
+		t := unix.NsecToTimespec(int64(limit))
+		timeout = &t
+	}
+	_, _ = unix.Ppoll([]unix.PollFd{{Fd: int32(f.wake), Events: unix.POLLIN}}, timeout, nil)
+	var events [4 << 10]byte
+	_, _ = unix.Read(f.wake, events[:]) // takes them, so that the next wait waits
+}
+
+func number(text []byte) int64 {
+	n, err := strconv.ParseInt(string(bytes.TrimSpace(text)), 10, 64)
+	if err != nil {
+		return 0
+	}
+	return n
+}

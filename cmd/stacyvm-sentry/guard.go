@@ -1,0 +1,341 @@
+package main
+
+import (
+	"cmp"
+	"encoding/json"
+	"os"
+	"runtime/debug"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/abi/linux"
+	"gvisor.dev/gvisor/pkg/context"
+	"gvisor.dev/gvisor/pkg/errors/linuxerr"
+	"gvisor.dev/gvisor/pkg/log"
+	"gvisor.dev/gvisor/pkg/sentry/arch"
+	"gvisor.dev/gvisor/pkg/sentry/fsimpl/pipefs"
+	"gvisor.dev/gvisor/pkg/sentry/kernel"
+	"gvisor.dev/gvisor/pkg/sentry/mm"
+	"gvisor.dev/gvisor/pkg/sentry/seccheck"
+	pb "gvisor.dev/gvisor/pkg/sentry/seccheck/points/points_go_proto"
+	"gvisor.dev/gvisor/pkg/sentry/vfs"
+	"gvisor.dev/gvisor/pkg/usermem"
+)
+
+// The kernel that enforces a control group knows the sentry and not the guest's processes: all of the guest's memory is one
+// file of the sentry's, and whom it kills when the group is full takes the whole sandbox with it. So the sentry itself
+// looks after the limit, below the group's: it ends the guest's largest process before the group is full.
+
+const (
+	// reportDescriptor is where the guest program finds the reading end of a pipe that tells of processes that were ended
+	// for lack of memory: one JSON array of process ids per line, the ended one first, then its parents up to process 1.
+	reportDescriptor = 4
+	// fillRate is how many bytes per second a guest can fill at most: it says how often a guard must look.
+	fillRate = 4 << 30
+	// shortestLook and longestLook bound the time between two looks while a good part of the memory is used.
+	shortestLook = time.Millisecond
+	longestLook  = 50 * time.Millisecond
+	// exitTime is how long a process may take to end before the next one is ended too: a system call that fills memory is
+	// not interrupted. settledLooks is how many looks after its end nothing more has to come back.
+	exitTime     = 5 * time.Second
+	settledLooks = 20
+	// roomTime is how long a new process waits for room before it is refused.
+	roomTime = 300 * time.Millisecond
+	// shrinkPause is the time between two times that the sentry collects its garbage because memory is short.
+	shrinkPause = time.Second
+)
+
+// guard keeps a sandbox within its limits of memory and processes. It is a sink of gVisor's events, for that is how it
+// learns of the guest's kernel and how it can refuse a new process.
+type guard struct {
+	seccheck.SinkDefaults
+	limits limits
+	group  groupFiles
+	begin  sync.Once
+	kernel *kernel.Kernel
+	report *vfs.FileDescription
+
+	shrinking sync.Mutex
+	shrunk    time.Time // the last time
+}
+
+// startGuard runs in the sentry, before gVisor's own code.
+func startGuard() {
+	if !slices.Contains(os.Args, "boot") || !slices.Contains(os.Args, "--setup-root=false") {
+		return
+	}
+	g := &guard{group: inheritedFiles()}
+	text := make([]byte, 64<<10)
+	n, err := unix.Pread(limitsDescriptor, text, 0)
+	if err != nil || json.Unmarshal(text[:n], &g.limits) != nil {
+		return // it was made by an earlier build: there is nothing to watch
+	}
+	if g.limits.MemoryBytes > 0 {
+		dropPopulate(uint64(g.limits.MemoryBytes / 8))
+	}
+	seccheck.Global.AppendSink(g, []seccheck.PointReq{{Pt: seccheck.PointClone}})
+}
+
+// dropPopulate takes MAP_POPULATE, which is a hint, from calls that map more than this: the host would fill the memory in one
+// call that nobody can stop, and at the group's limit refuse memory to whoever asks, process 1 and the sentry included.
+func dropPopulate(largest uint64) {
+	for _, table := range kernel.SyscallTables() {
+		number, err := table.LookupNo("mmap")
+		if err != nil {
+			continue
+		}
+		call := table.Table[number]
+		mmap := call.Fn
+		call.Fn = func(t *kernel.Task, number uintptr, args arch.SyscallArguments) (uintptr, *kernel.SyscallControl, error) {
+			if args[1].Uint64() > largest {
+				args[3].Value &^= linux.MAP_POPULATE
+			}
+			return mmap(t, number, args)
+		}
+		table.Table[number] = call
+		table.Init()
+	}
+}
+
+// Name implements seccheck.Sink.
+func (g *guard) Name() string { return "limits" }
+
+// Clone implements seccheck.Sink: it refuses a process or thread for which there is no room. What the guest program starts
+// is let in, so that somebody can look at a full sandbox and end what fills it.
+func (g *guard) Clone(ctx context.Context, _ seccheck.FieldSet, _ *pb.CloneInfo) error {
+	task := kernel.TaskFromContext(ctx)
+	g.begin.Do(func() { g.start(task) })
+	if task.ThreadGroup() == g.kernel.GlobalInit() {
+		return nil
+	}
+	if g.limits.Pids > 0 && int64(g.kernel.RootPIDNamespace().NumTasks()) > g.limits.Pids || !g.room() {
+		return linuxerr.EAGAIN
+	}
+	return nil
+}
+
+// room tells whether the sentry's tables and the kernel's may grow further. Their limit is the group's and lies so far below
+// the guard's that a fork loop meets it first. It waits a moment, for what has just ended gives its memory back.
+func (g *guard) room() bool {
+	limit := g.limits.MemoryBytes + overhead - g.limits.MemoryBytes/16
+	for began := time.Now(); g.limits.MemoryBytes > 0 && g.group.beyond(limit) > 0; time.Sleep(shortestLook) {
+		if time.Since(began) > roomTime {
+			return false
+		}
+		g.shrink()
+	}
+	return true
+}
+
+// shrink gives back what the sentry's own tables no longer need, now and then.
+func (g *guard) shrink() {
+	g.shrinking.Lock()
+	defer g.shrinking.Unlock()
+	if time.Since(g.shrunk) > shrinkPause {
+		debug.FreeOSMemory()
+		g.shrunk = time.Now()
+	}
+}
+
+// start takes the first thread that process 1 makes, which is before its first statement, as the guard's own beginning.
+func (g *guard) start(init *kernel.Task) {
+	g.kernel = init.Kernel()
+	read, write, err := pipefs.NewConnectedPipeFDs(init, g.kernel.PipeMount(), linux.O_NONBLOCK)
+	if err != nil {
+		log.Warningf("no pipe for reports: %v", err)
+	} else {
+		g.report = write
+		replaced, err := init.NewFDAt(reportDescriptor, read, kernel.FDFlags{CloseOnExec: true})
+		if err != nil {
+			log.Warningf("pass the pipe for reports: %v", err)
+		}
+		if replaced != nil {
+			replaced.DecRef(init)
+		}
+		read.DecRef(init)
+	}
+	if g.limits.MemoryBytes > 0 {
+		go g.run()
+	}
+}
+
+// run watches the sandbox's memory for as long as the sentry lives.
+func (g *guard) run() {
+	for {
+		if g.over() > 0 {
+			g.relieve()
+			if g.over() > 0 {
+				time.Sleep(longestLook) // there is nobody left to end
+			}
+		}
+		g.group.wait(g.pause())
+	}
+}
+
+// guestMemory is what the guest's processes and memory file systems take.
+func (g *guard) guestMemory() int64 {
+	used, err := g.kernel.MemoryFile().TotalUsage()
+	if err != nil {
+		return 0
+	}
+	return int64(used)
+}
+
+// over is how many bytes are used beyond the limit: by the guest's memory alone, or with what the sentry needs to serve it.
+func (g *guard) over() int64 {
+	if g.limits.MemoryBytes <= 0 {
+		return 0
+	}
+	guest := g.guestMemory() - g.limits.MemoryBytes
+	if guest > 0 {
+		return guest
+	}
+	return max(guest, g.group.beyond(g.limits.MemoryBytes+overhead))
+}
+
+// pause is the time until the next look: as long as it takes a guest to fill what is left, and without end (negative)
+// while the group tells when the use grows.
+func (g *guard) pause() time.Duration {
+	if !g.group.grown(g.limits.MemoryBytes) {
+		return -1
+	}
+	left := -g.over()
+	if left < g.limits.MemoryBytes/8 {
+		g.kernel.MemoryFile().StartEvictions() // cached files' contents
+	}
+	return min(max(time.Duration(float64(left)/fillRate*float64(time.Second)), shortestLook), longestLook)
+}
+
+// candidate is a process of the guest's.
+type candidate struct {
+	group  *kernel.ThreadGroup
+	memory *mm.MemoryManager
+	bytes  uint64
+}
+
+// candidates lists the guest's processes that have memory, the largest first, without process 1.
+func (g *guard) candidates() []candidate {
+	var list []candidate
+	init := g.kernel.GlobalInit()
+	for _, group := range g.kernel.RootPIDNamespace().ThreadGroups() {
+		if group == init {
+			continue
+		}
+		c := candidate{group: group, memory: memoryOf(group)}
+		if c.memory == nil {
+			continue
+		}
+		c.bytes = c.memory.ResidentSetSize()
+		list = append(list, c)
+	}
+	slices.SortStableFunc(list, func(a, b candidate) int { return cmp.Compare(b.bytes, a.bytes) })
+	return list
+}
+
+// memoryOf gives the memory of a process; nil when it has none any more. Its first thread may have ended before the others.
+func memoryOf(group *kernel.ThreadGroup) (memory *mm.MemoryManager) {
+	var tasks []*kernel.Task
+	group.ForEachTask(func(t *kernel.Task) bool {
+		tasks = append(tasks, t)
+		return true
+	})
+	for _, task := range tasks {
+		task.WithMuLocked(func(t *kernel.Task) { memory = t.MemoryManager() })
+		if memory != nil {
+			return memory
+		}
+	}
+	return nil
+}
+
+// relieve ends the largest processes, one after the other, until there is room. All others stand still meanwhile: they
+// would use up what is given back.
+func (g *guard) relieve() {
+	if g.guestMemory() <= g.limits.MemoryBytes {
+		g.shrink()
+	}
+	excess := g.over()
+	if excess <= 0 {
+		return
+	}
+	stopped := map[*kernel.Task]bool{}
+	ended := map[*kernel.ThreadGroup]bool{}
+	defer func() {
+		for t := range stopped {
+			t.EndExternalStop()
+		}
+	}()
+	for g.over() > -g.limits.MemoryBytes/32 {
+		list := slices.DeleteFunc(g.candidates(), func(c candidate) bool { return ended[c.group] })
+		if len(list) == 0 {
+			return
+		}
+		for _, c := range list {
+			if c.memory != list[0].memory {
+				stop(c.group, stopped)
+				continue
+			}
+			ended[c.group] = true
+			g.end(c, excess)
+			resume(c.group, stopped)
+		}
+		g.await(list[0])
+	}
+}
+
+// stop lets a process stand still.
+func stop(group *kernel.ThreadGroup, stopped map[*kernel.Task]bool) {
+	group.ForEachTask(func(t *kernel.Task) bool {
+		if !stopped[t] {
+			stopped[t] = true
+			t.BeginExternalStop()
+		}
+		return true
+	})
+}
+
+// resume lets a stopped process go on.
+func resume(group *kernel.ThreadGroup, stopped map[*kernel.Task]bool) {
+	group.ForEachTask(func(t *kernel.Task) bool {
+		if stopped[t] {
+			delete(stopped, t)
+			t.EndExternalStop()
+		}
+		return true
+	})
+}
+
+// end kills a process, after the guest program was told why.
+func (g *guard) end(c candidate, excess int64) {
+	var line []kernel.ThreadID
+	for t := c.group.Leader(); t != nil && len(line) < 64; t = t.Parent() {
+		line = append(line, g.kernel.RootPIDNamespace().IDOfThreadGroup(t.ThreadGroup()))
+	}
+	log.Warningf("out of memory by %d bytes: ending process %v with %d bytes", excess, line, c.bytes)
+	if text, err := json.Marshal(line); err == nil && g.report != nil {
+		ctx := g.kernel.SupervisorContext()
+		// A full pipe loses the reason, not the process's end.
+		_, _ = g.report.Write(ctx, usermem.BytesIOSequence(append(text, '\n')), vfs.WriteOptions{})
+	}
+	_ = g.kernel.SendExternalSignalThreadGroup(c.group, kernel.SignalInfoPriv(linux.SIGKILL))
+}
+
+// await waits until there is room, or until an ended process has nothing more to give.
+func (g *guard) await(c candidate) {
+	before := g.guestMemory()
+	for deadline, calm := time.Now().Add(exitTime), 0; time.Now().Before(deadline) && calm < settledLooks; {
+		if g.over() <= -g.limits.MemoryBytes/32 {
+			return
+		}
+		time.Sleep(shortestLook)
+		now := g.guestMemory()
+		if memoryOf(c.group) == nil && now >= before {
+			calm++ // it is gone, and nothing more comes back
+		} else {
+			calm = 0
+		}
+		before = now
+	}
+}
