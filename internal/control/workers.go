@@ -160,17 +160,11 @@ func (s *Service) Heartbeat(ctx context.Context, beat Beat) (WorkerStatus, error
 	if err := asWorker(ctx, beat.ID, auth.ScopeHeartbeat); err != nil {
 		return WorkerStatus{}, err
 	}
-	if !beat.ID.Valid() {
-		return WorkerStatus{}, stacyvm.Invalid("worker", "an id is 1 to 64 letters, digits, '.', '_' or '-'")
-	}
 	if beat.Status == "" {
 		beat.Status = statusOnline
 	}
-	if !slices.Contains(statuses, beat.Status) {
-		return WorkerStatus{}, stacyvm.Invalid("status", "%.40q is none of starting, online, draining, offline and unhealthy", beat.Status)
-	}
-	if beat.Register && beat.Session == "" {
-		return WorkerStatus{}, stacyvm.Invalid("session", "is needed to register")
+	if err := beat.check(); err != nil {
+		return WorkerStatus{}, err
 	}
 	found, err := s.oneWorker(ctx, s.store.Update, func(tx store.Tx) (stacyvm.Worker, error) { return s.kept(ctx, tx, beat) })
 	if err != nil || !beat.Register {

@@ -3,11 +3,13 @@ package agent
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"path"
 	"slices"
 	"strings"
+	"time"
 
 	"connectrpc.com/connect"
 	"github.com/bmatcuk/doublestar/v4"
@@ -20,6 +22,10 @@ const (
 	maxVisited = 5_000_000
 	// globBatch is the number of paths in one message: with the longest names it stays under 4 MiB.
 	globBatch = 512
+	// globWithin bounds the time of one glob, whatever its pattern and the files cost.
+	globWithin = 5 * time.Second
+	// maxAlternatives bounds the patterns that one with braces stands for.
+	maxAlternatives = 1000
 )
 
 // Glob implements the service. `**` does not go through links; a link that the pattern names is followed.
@@ -27,8 +33,13 @@ func (s *fileService) Glob(ctx context.Context, request *connect.Request[guestv1
 	if !doublestar.ValidatePattern(request.Msg.GetPattern()) {
 		return wrong("the pattern is malformed")
 	}
+	if alternatives(request.Msg.GetPattern()) > maxAlternatives {
+		return wrong("the pattern stands for more than %d alternatives", maxAlternatives)
+	}
 	return s.on(request.Msg.GetPattern(), func(t tree, pattern, _ string) error {
-		paths, err := glob(&globbed{ctx: ctx, t: t, service: s, left: maxVisited}, pattern)
+		limited, cancel := context.WithTimeoutCause(ctx, globWithin, errSlowGlob)
+		defer cancel()
+		paths, err := glob(&globbed{ctx: limited, t: t, service: s, left: maxVisited}, pattern)
 		if err != nil {
 			return err
 		}
@@ -54,11 +65,74 @@ func glob(fsys *globbed, pattern string) ([]string, error) {
 		paths = append(paths, sound(path.Join("/", match)))
 		return nil
 	}, doublestar.WithNoFollow(), doublestar.WithFailOnIOErrors())
+	if fsys.ctx.Err() != nil { // names are no longer told then
+		err = context.Cause(fsys.ctx)
+	}
 	if err != nil {
 		return nil, err
 	}
 	slices.Sort(paths)
 	return slices.Compact(paths), nil // alternatives may match twice
+}
+
+var errSlowGlob = connect.NewError(connect.CodeOutOfRange, fmt.Errorf("the pattern takes longer than %s", globWithin))
+
+// alternatives counts the patterns that one with braces stands for, up to more than there may be.
+func alternatives(pattern string) int {
+	n, _ := countAlternatives(pattern, 0)
+	return n
+}
+
+// countAlternatives counts those of a sequence, up to the comma or brace that ends it inside of braces.
+func countAlternatives(pattern string, depth int) (n int, rest string) {
+	n = 1
+	for i := 0; i < len(pattern); i++ {
+		switch pattern[i] {
+		case '\\':
+			i++
+		case '[': // up to its end everything is itself
+			end := i + 1
+			for end < len(pattern) && pattern[end] != ']' {
+				if pattern[end] == '\\' {
+					end++
+				}
+				end++
+			}
+			i = end
+		case '{':
+			sum, after := 0, pattern[i+1:]
+			for {
+				one, behind := countAlternatives(after, depth+1)
+				sum = min(sum+one, maxAlternatives+1)
+				if behind == "" || behind[0] == '}' {
+					pattern, i = strings.TrimPrefix(behind, "}"), -1
+					break
+				}
+				after = behind[1:]
+			}
+			n = min(n*sum, maxAlternatives+1)
+		case '}', ',':
+			if depth > 0 {
+				return n, pattern[i:]
+			}
+		}
+	}
+	return n, ""
+}
+
+// globEntry is an entry whose name is told for as long as the glob may take: what comes then matches nothing for long, and the end
+// of the time is the answer.
+type globEntry struct {
+	fs.DirEntry
+	ctx context.Context
+}
+
+// Name implements fs.DirEntry.
+func (t globEntry) Name() string {
+	if t.ctx.Err() != nil {
+		return ""
+	}
+	return t.DirEntry.Name()
 }
 
 // globbed is a tree as doublestar sees it. Only the end of the context and too much work are errors: what cannot be read
@@ -75,7 +149,7 @@ func (g *globbed) visit(n int) error {
 	if g.left -= n; g.left < 0 {
 		return connect.NewError(connect.CodeOutOfRange, errors.New("the pattern looks at too many files"))
 	}
-	return g.ctx.Err()
+	return context.Cause(g.ctx)
 }
 
 func (g *globbed) name(name string) string { return g.service.name(path.Join("/", name)) }
@@ -113,7 +187,9 @@ func (g *globbed) ReadDir(name string) ([]fs.DirEntry, error) {
 	var entries []fs.DirEntry
 	for {
 		some, err := dir.ReadDir(1024)
-		entries = append(entries, some...)
+		for _, entry := range some {
+			entries = append(entries, globEntry{entry, g.ctx})
+		}
 		if err := g.visit(len(some)); err != nil {
 			return nil, err
 		}

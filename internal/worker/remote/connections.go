@@ -3,7 +3,9 @@ package remote
 import (
 	"context"
 	"net"
+	"net/netip"
 	"sync"
+	"syscall"
 
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
@@ -18,7 +20,16 @@ type connections struct {
 }
 
 func newConnections() *connections {
-	return &connections{dialer: net.Dialer{Timeout: dialWithin}, open: map[*connection]bool{}}
+	return &connections{dialer: net.Dialer{Timeout: dialWithin, Control: refuseAddress}, open: map[*connection]bool{}}
+}
+
+// refuseAddress keeps the credential from what a worker's name may resolve to, and no worker is.
+func refuseAddress(_, address string, _ syscall.RawConn) error {
+	at, err := netip.ParseAddrPort(address)
+	if err == nil && stacyvm.NoWorkerAddress(at.Addr()) {
+		return stacyvm.Errorf(stacyvm.CodeUnavailable, "the worker's name leads to %s, where no worker is", at.Addr())
+	}
+	return nil
 }
 
 // connection forgets itself when it is closed.
