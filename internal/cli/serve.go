@@ -46,6 +46,9 @@ otherwise; an address that other machines reach needs a key (auth.api_key). See 
 func (a *app) serving(log *slog.Logger, dataDir string) func(string) {
 	return func(address string) {
 		log.Info("serving", "address", address, "data_dir", dataDir, "version", version())
+		if err := notifyReady(); err != nil {
+			log.Warn("the service manager was not told that the server is ready", "error", err)
+		}
 		if onTerminal(a.stdout) {
 			_, _ = fmt.Fprintf(a.stdout, "stacyvm serves %s (data in %s); Ctrl-C ends it\n", address, dataDir) // also in the log
 		}

@@ -72,8 +72,11 @@ func read(path string) (Loaded, error) {
 	return loaded, loaded.check()
 }
 
+// systemFile is the configuration of the services, and of root's command line. Others cannot read the files that it names.
+const systemFile = "/etc/stacyvm/stacyvm.yaml"
+
 // find gives the configuration file's path: the one that was named, stacyvm.yaml in the working directory,
-// ~/.stacyvm/config.yaml, or none.
+// ~/.stacyvm/config.yaml, for root the system's, or none.
 func find(named string) (string, error) {
 	if named == "" {
 		named = os.Getenv("STACYVM_CONFIG")
@@ -84,6 +87,9 @@ func find(named string) (string, error) {
 	candidates := []string{"stacyvm.yaml"}
 	if home, err := os.UserHomeDir(); err == nil {
 		candidates = append(candidates, filepath.Join(home, ".stacyvm", "config.yaml"))
+	}
+	if os.Geteuid() == 0 {
+		candidates = append(candidates, systemFile)
 	}
 	for _, candidate := range candidates {
 		_, err := os.Stat(candidate)
