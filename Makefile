@@ -15,7 +15,7 @@ GUEST_SRC  := $(shell find cmd/stacyvm-guest internal/guest proto/guest -name '*
 SENTRY_SRC := $(shell find cmd/stacyvm-sentry internal/engine/gvisor/wire -name '*.go' ! -name '*_test.go') go.mod go.sum
 PACK_SRC   := $(wildcard scripts/bundle/*.go)
 
-.PHONY: help build run serve test test-setup contention cluster conformance conformance-selftest lint generate bench clean
+.PHONY: help build run serve test test-setup contention cluster conformance conformance-selftest lint generate bench dist vm-test clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-21s %s\n", $$1, $$2}'
@@ -65,6 +65,12 @@ generate: ## write the generated files anew; must leave no diff
 
 bench: build ## time the product on this machine; prints the machine and its load beside the figures
 	@scripts/bench.sh
+
+dist: build ## a Debian package, a tarball, checksums and bills of material in dist/
+	@VERSION=$(VERSION) GOARCH=$(GOARCH) scripts/dist.sh dist
+
+vm-test: ## try the package in a virtual machine with systemd and cgroup v2; half an hour and more, result in docs/vm-test.md
+	@scripts/vm-test.sh
 
 clean: ## remove what the build made
 	rm -rf bin dist $(BUNDLE)/*.zst

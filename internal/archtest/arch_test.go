@@ -28,6 +28,8 @@ var rules = []struct {
 	{"internal/archtest", nil},
 	{"test/acceptance", nil},
 	{"test/system", nil},
+	{"test/dist", []string{"internal/testneed"}},
+	{"test/vm", nil},
 	{"test/harness", nil},
 	{"test/bench", []string{"client", "test/harness", "internal/store", "internal/stacyvm"}},
 

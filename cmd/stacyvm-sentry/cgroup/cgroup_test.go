@@ -84,7 +84,7 @@ func TestDivide(t *testing.T) {
 		return
 	}
 	dir := unifiedGroup(t)
-	other := exec.Command("sleep", "60")
+	other := exec.CommandContext(t.Context(), "sleep", "60")
 	if err := other.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -95,7 +95,7 @@ func TestDivide(t *testing.T) {
 	if err := enter(dir, other.Process.Pid); err != nil {
 		t.Fatal(err)
 	}
-	program := exec.Command(os.Args[0], "-test.run=^TestDivide$")
+	program := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestDivide$")
 	program.Env = append(os.Environ(), "STACYVM_TEST_DIVIDE=1")
 	program.Stderr = os.Stderr
 	input, err := program.StdinPipe()
