@@ -6,7 +6,7 @@ api=http://127.0.0.1:7423/api/v1
 # A step that fails leaves in the log what the server said last, and no sandbox to the next one.
 failed() {
 	journalctl -u 'stacyvm*' -n 25 --no-pager -o cat
-	call -X DELETE "$api/sandboxes" || true
+	stacyvm list | grep -o "^sb-[0-9a-f]*" | xargs -r stacyvm kill || true
 }
 trap '[ $? = 0 ] || failed' EXIT
 

@@ -1,6 +1,6 @@
 # An orderly shutdown of the services: nothing hangs
 rm -f /etc/stacyvm/environment
-call -X DELETE "$api/sandboxes" >/dev/null || true
+stacyvm list | grep -o "^sb-[0-9a-f]*" | xargs -r stacyvm kill >/dev/null || true
 systemctl restart stacyvm
 ready
 id=$(box)
