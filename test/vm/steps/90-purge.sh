@@ -1,7 +1,7 @@
 # `dpkg --purge`, with a sandbox running: nothing is left
 id=$(box)
 dpkg --purge stacyvm
-left=$(ps -eo pid,args | grep -i '[s]tacyvm\|[r]unsc' || true)
+left=$(readlink /proc/[0-9]*/exe | grep -i 'stacyvm\|runsc' || true) # not by their arguments, as this script's name it
 [ -z "$left" ] || fail "processes: $left"
 [ -z "$(find /sys/fs/cgroup -name '*stacyvm*')" ] || fail "groups: $(find /sys/fs/cgroup -name '*stacyvm*')"
 ! grep -i stacyvm /proc/self/mountinfo || fail "mounts are left"
