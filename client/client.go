@@ -7,6 +7,7 @@ package client
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/tls"
@@ -15,6 +16,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"reflect"
 	"strings"
 	"time"
 )
@@ -82,8 +84,10 @@ type request struct {
 	query  url.Values
 	body   any       // sent as JSON unless raw is set
 	raw    io.Reader // sent as it is; such a request is never repeated
-	header map[string]string
-	answer *http.Header // takes the header of the answer; nil: nobody asks
+	// contentType of raw; empty: bytes.
+	contentType string
+	header      map[string]string
+	answer      *http.Header // takes the header of the answer; nil: nobody asks
 	// repeat: sending it twice does no harm.
 	repeat bool
 	// patient: keep trying while no server answers (a session that was good before).
@@ -134,8 +138,11 @@ func (c *Client) send(ctx context.Context, r request) (*http.Response, error) {
 }
 
 func (c *Client) prepare(ctx context.Context, r request) (*http.Request, error) {
-	body, contentType := r.raw, "application/octet-stream"
+	body, contentType := r.raw, cmp.Or(r.contentType, "application/octet-stream")
 	if r.raw == nil && r.body != nil {
+		if err := checkText("", reflect.ValueOf(r.body)); err != nil {
+			return nil, err
+		}
 		encoded, err := json.Marshal(r.body)
 		if err != nil {
 			return nil, fmt.Errorf("encode the request: %w", err)

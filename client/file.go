@@ -65,6 +65,45 @@ func (c *Client) Upload(ctx context.Context, sandbox, path string, body io.Reade
 	return info, err
 }
 
+// Unpacked tells how an archive was unpacked.
+type Unpacked struct {
+	Entries  uint64 `json:"entries"` // that are in place
+	Failed   uint64 `json:"failed"`
+	Failures []struct {
+		Name   string `json:"name"` // with replacement characters for what is no UTF-8
+		Reason string `json:"reason"`
+	} `json:"failures"` // the first 100
+}
+
+// Records of global headers in a downloaded archive that tell of an entry which is not there or not whole: "name: reason".
+const (
+	OmittedRecord = "STACYVM.omitted" // no archive can hold it
+	FailedRecord  = "STACYVM.failed"  // it could not be read
+)
+
+// DownloadArchive opens a directory as a tar archive. Close it. It is the sandbox's own work: whoever unpacks it must expect
+// anything of it. A connection that breaks gives a read error.
+func (c *Client) DownloadArchive(ctx context.Context, sandbox, path string) (io.ReadCloser, error) {
+	response, err := c.send(ctx, request{method: http.MethodGet, path: files(sandbox, "archive"), query: url.Values{"path": {path}}})
+	if err != nil {
+		return nil, err
+	}
+	return response.Body, nil
+}
+
+// UploadArchive unpacks a tar archive into a directory, which is made when it is missing. Each file is whole or not there;
+// what one entry meets is in the answer and stops no other. user owns what is new; empty: the image's. It is never repeated
+// by the client.
+func (c *Client) UploadArchive(ctx context.Context, sandbox, path string, archive io.Reader, user string) (Unpacked, error) {
+	query := url.Values{"path": {path}}
+	if user != "" {
+		query.Set("user", user)
+	}
+	var unpacked Unpacked
+	err := c.call(ctx, request{method: http.MethodPut, path: files(sandbox, "archive"), query: query, raw: archive, contentType: "application/x-tar"}, &unpacked)
+	return unpacked, err
+}
+
 // ListFiles gives a directory's entries, sorted by name.
 func (c *Client) ListFiles(ctx context.Context, sandbox, path string) ([]FileInfo, error) {
 	var infos []FileInfo

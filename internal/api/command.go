@@ -17,7 +17,7 @@ type Launch struct {
 	Mode     string            `json:"mode,omitempty" maxLength:"16" doc:"shell (default) or argv."`
 	Env      map[string]string `json:"env,omitempty" doc:"Names of letters, digits and _ that begin with no digit: a shell drops others."`
 	Workdir  string            `json:"workdir,omitempty" maxLength:"4096" doc:"Absolute; the image's when empty, or /workspace."`
-	User     string            `json:"user,omitempty" maxLength:"64" doc:"Name or uid, alone or with :group or :gid; the image's when empty, or root."`
+	User     string            `json:"user,omitempty" maxLength:"128" doc:"Name or uid, alone or with :group or :gid; the image's when empty, or root."`
 	Timeout  string            `json:"timeout,omitempty" maxLength:"64" doc:"Duration; at its end the command is killed, with everything that it started." example:"30s"`
 	Terminal *Terminal         `json:"pty,omitempty" doc:"Run on a terminal of this size; everything comes over stdout then."`
 	Stdin    bool              `json:"stdin,omitempty" doc:"Keep standard input open."`

@@ -98,6 +98,16 @@ func TestThePublicClient(t *testing.T) {
 	if !bytes.Equal(content, []byte("\xff\x00")) {
 		t.Errorf("download %q", content)
 	}
+	archive, err := c.DownloadArchive(ctx, s.ID, "dir")
+	must(t, err)
+	unpacked, err := c.UploadArchive(ctx, s.ID, "copy", archive, "")
+	if must(t, errors.Join(err, archive.Close())); unpacked.Entries != 2 || unpacked.Failed != 0 {
+		t.Errorf("unpacked %+v", unpacked)
+	}
+	if info, err := c.Stat(ctx, s.ID, "copy/file"); err != nil || info.Mode != "750" || info.Size != 2 {
+		t.Errorf("copied %+v, %v", info, err)
+	}
+	must(t, c.Remove(ctx, s.ID, "copy", true))
 	must(t, c.MakeDir(ctx, s.ID, "other", 0o700))
 	must(t, c.Move(ctx, s.ID, "dir/file", "other/file"))
 	must(t, c.Chmod(ctx, s.ID, "other/file", 0o600))

@@ -21,7 +21,7 @@ type WriteFile struct {
 	Content       *string `json:"content,omitempty" doc:"As text."`
 	ContentBase64 *string `json:"content_base64,omitempty" doc:"In place of content, for bytes."`
 	Mode          string  `json:"mode,omitempty" maxLength:"8" doc:"Octal; 0644, or what the file had." example:"0644"`
-	User          string  `json:"user,omitempty" maxLength:"64" doc:"Owner of a new file; the image's user when empty."`
+	User          string  `json:"user,omitempty" maxLength:"128" doc:"Owner of a new file; the image's user when empty."`
 }
 
 // maxShort bounds the fields of a WriteFile that are not content, in bytes.

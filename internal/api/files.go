@@ -70,7 +70,7 @@ func (in *writeInput) Resolve(c huma.Context) []error {
 type uploadInput struct {
 	FilePath
 	Mode string `query:"mode" maxLength:"8" doc:"Octal; 0644, or what the file had."`
-	User string `query:"user" maxLength:"64" doc:"Owner of a new file; the image's user when empty."`
+	User string `query:"user" maxLength:"128" doc:"Owner of a new file; the image's user when empty."`
 
 	content io.Reader
 }
@@ -136,6 +136,7 @@ func (a *api) fileRoutes() {
 		summary: "Set a file's permission bits", errors: []int{404, 409}}, a.chmodFile)
 	register(a, route{method: http.MethodPost, path: files + "/mkdir", id: "make-dir", tag: tagFiles,
 		summary: "Make a directory and its parents", errors: []int{404, 409, 507}}, a.makeDir)
+	a.archiveRoutes()
 }
 
 func (a *api) download(ctx context.Context, in *FilePath) (*written, error) {

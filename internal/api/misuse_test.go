@@ -165,6 +165,17 @@ var misuse = map[string][]wrong{
 		{"bad mode", "files?path=a&mode=9", `x`, 400, "BAD_REQUEST", "mode"},
 		{"bad user", "files?path=a&user=a%20b", `x`, 400, "BAD_REQUEST", "user"},
 	},
+	"download-archive": {
+		{"no path", "files/archive", ``, 400, "BAD_REQUEST", "path"},
+		{"absent", "files/archive?path=nothing", ``, 404, "NOT_FOUND", ""},
+		{"a file", "files/archive?path=/etc/hosts", ``, 404, "NOT_FOUND", ""}, // a mock sandbox has none
+	},
+	"upload-archive": {
+		{"no path", "files/archive", `x`, 400, "BAD_REQUEST", "path"},
+		{"bad user", "files/archive?path=a&user=a%20b", `x`, 400, "BAD_REQUEST", "user"},
+		{"unknown user", "files/archive?path=a&user=nobody-here", ``, 400, "BAD_REQUEST", ""},
+		{"no archive", "files/archive?path=a", strings.Repeat("x", 1024), 400, "BAD_REQUEST", ""},
+	},
 	"remove-file": {
 		{"no path", "files", ``, 400, "BAD_REQUEST", "path"},
 		{"absent", "files?path=nothing", ``, 404, "NOT_FOUND", ""},

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"archive/tar"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -15,8 +16,11 @@ import (
 	"github.com/stacyvm/stacyvm/client"
 )
 
-// maxDepth bounds a download: the sandbox decides how deep its directories are.
-const maxDepth = 200
+const (
+	// maxDepth and maxName bound a download: the sandbox decides how deep its directories are.
+	maxDepth = 200
+	maxName  = 4096
+)
 
 // download copies source in the sandbox to target here. Every name below source comes from the sandbox and is hostile: all
 // writing goes through an os.Root on the target's directory.
@@ -25,6 +29,9 @@ func (c *copier) download(ctx context.Context, source, target string) error {
 	if err != nil {
 		return about(source, err)
 	}
+	if target == standard {
+		return c.downloadStream(ctx, source, info, c.app.stdout)
+	}
 	target, there, err := localTarget(source, target)
 	switch {
 	case err != nil:
@@ -32,10 +39,19 @@ func (c *copier) download(ctx context.Context, source, target string) error {
 	case info.IsDir:
 		return c.downloadDir(ctx, source, target, info)
 	case there != nil && !there.Mode().IsRegular():
-		return c.downloadStream(ctx, source, target)
+		file, err := os.OpenFile(target, os.O_WRONLY, 0) // a pipe or a device, such as /dev/stdout, cannot be replaced
+		if err != nil {
+			return err
+		}
+		return errors.Join(c.downloadStream(ctx, source, info, file), file.Close())
 	}
 	parent, name := filepath.Split(target)
 	return inRoot(parent, func(root *os.Root) error { return c.downloadFile(ctx, root, name, source, info) })
+}
+
+func isLocalDir(name string) bool {
+	info, err := os.Stat(name)
+	return err == nil && info.IsDir()
 }
 
 // localTarget decides the name that a download of source gets, and tells what has that name now: nil for nothing.
@@ -75,106 +91,189 @@ func inRoot(dir string, fill func(*os.Root) error) error {
 	return fill(root)
 }
 
-// downloadStream writes to what cannot be replaced: a pipe or a device, such as /dev/stdout.
-func (c *copier) downloadStream(ctx context.Context, source, target string) error {
-	body, err := c.server.Download(ctx, c.sandbox, source)
+// downloadStream writes a file's content, or a directory as an archive.
+func (c *copier) downloadStream(ctx context.Context, source string, info client.FileInfo, to *os.File) error {
+	open := c.server.Download
+	if info.IsDir {
+		open = c.server.DownloadArchive
+		if onTerminal(to) {
+			return fmt.Errorf("%s is a directory: a tar archive is nothing for a terminal", printable(source))
+		}
+	}
+	body, err := open(ctx, c.sandbox, source)
 	if err != nil {
 		return about(source, err)
 	}
 	defer body.Close()
-	file, err := os.OpenFile(target, os.O_WRONLY, 0)
-	if err != nil {
-		return err
-	}
-	_, err = io.Copy(file, body)
-	return errors.Join(err, file.Close())
+	_, err = io.Copy(to, c.meter(body))
+	return err
 }
 
-func (c *copier) downloadDir(ctx context.Context, source, target string, info client.FileInfo) error {
-	if err := os.MkdirAll(filepath.Dir(target), 0o777); err != nil {
-		return err
-	}
-	if err := os.Mkdir(target, dirMode(info)); err != nil && !errors.Is(err, fs.ErrExist) {
-		return err
-	}
-	return inRoot(target, func(root *os.Root) error { return c.downloadTree(ctx, root, ".", source, 0) })
-}
-
-// dirMode is a directory's mode here: its owner must be able to fill it.
-func dirMode(info client.FileInfo) fs.FileMode { return fileMode(info) | 0o700 }
-
-// fileMode gives the permission bits and nothing that a hostile sandbox could use beyond them.
-func fileMode(info client.FileInfo) fs.FileMode {
-	bits, ok := info.Permissions()
-	if !ok {
-		return 0o644
-	}
-	return fs.FileMode(bits) & fs.ModePerm
-}
-
-// downloadTree goes on after files that the sandbox does not give, and reports them all.
-func (c *copier) downloadTree(ctx context.Context, root *os.Root, local, remote string, depth int) error {
-	if depth > maxDepth {
-		return fmt.Errorf("%s: more than %d directories deep", remote, maxDepth)
-	}
-	infos, err := c.server.ListFiles(ctx, c.sandbox, remote)
-	if err != nil {
-		return about(remote, err)
-	}
-	var refused []error
-	for _, info := range infos {
-		name := path.Base(info.Path)
-		if !filepath.IsLocal(name) || name == "." {
-			c.leaveOut(info.Path, "impossible name")
-			continue
-		}
-		err := c.downloadEntry(ctx, root, filepath.Join(local, name), path.Join(remote, name), info, depth)
-		if err != nil && client.CodeOf(err) == "" {
-			return errors.Join(append(refused, err)...)
-		}
-		refused = append(refused, err)
-	}
-	return errors.Join(refused...)
-}
-
-func (c *copier) downloadEntry(ctx context.Context, root *os.Root, to, from string, info client.FileInfo, depth int) error {
-	if info.LinkTarget != "" {
-		c.leaveOut(from, "symbolic link")
-		return nil
-	}
-	if !info.IsDir {
-		err := c.downloadFile(ctx, root, to, from, info)
-		if client.CodeOf(err) == client.CodeBadRequest {
-			c.leaveOut(from, "not a regular file")
-			return nil
-		}
-		return err
-	}
-	if err := root.Mkdir(to, dirMode(info)); err != nil && !errors.Is(err, fs.ErrExist) {
-		return err
-	}
-	return c.downloadTree(ctx, root, to, from, depth+1)
-}
-
-// downloadFile writes beside the target and renames, so that a broken connection leaves no half file.
+// downloadFile copies one file.
 func (c *copier) downloadFile(ctx context.Context, root *os.Root, to, from string, info client.FileInfo) error {
 	body, err := c.server.Download(ctx, c.sandbox, from)
 	if err != nil {
 		return about(from, err)
 	}
 	defer body.Close()
-	partial := filepath.Join(filepath.Dir(to), ".stacyvm-"+rand.Text())
-	file, err := root.OpenFile(partial, os.O_CREATE|os.O_EXCL|os.O_WRONLY, fileMode(info))
-	if err != nil {
-		return err
+	mode, ok := info.Permissions()
+	if !ok {
+		mode = 0o644
 	}
-	_, err = io.Copy(file, body)
-	err = errors.Join(err, file.Close())
-	if err == nil {
-		err = root.Rename(partial, to)
-	}
-	if err != nil {
-		return errors.Join(about(from, err), root.Remove(partial))
+	if err := writeLocal(root, to, fs.FileMode(mode)&fs.ModePerm, c.meter(body)); err != nil {
+		return about(from, err)
 	}
 	return nil
+}
+
+// writeLocal writes beside the target and renames, so that a broken connection leaves no half file.
+func writeLocal(root *os.Root, to string, mode fs.FileMode, content io.Reader) error {
+	return replaceLocal(root, to, func(partial string) error {
+		file, err := root.OpenFile(partial, os.O_CREATE|os.O_EXCL|os.O_WRONLY, mode)
+		if err != nil {
+			return err
+		}
+		_, err = io.Copy(file, content)
+		return errors.Join(err, file.Close())
+	})
+}
+
+// replaceLocal makes something beside the target and puts it in its place, or leaves nothing.
+func replaceLocal(root *os.Root, to string, make func(partial string) error) error {
+	partial := filepath.Join(filepath.Dir(to), ".stacyvm-"+rand.Text())
+	err := make(partial)
+	if err == nil {
+		if err = root.Rename(partial, to); err == nil {
+			return nil
+		}
+	}
+	if left := root.Remove(partial); left != nil && !errors.Is(left, fs.ErrNotExist) {
+		err = errors.Join(err, left)
+	}
+	return err
+}
+
+// downloadDir copies a directory as one stream.
+func (c *copier) downloadDir(ctx context.Context, source, target string, info client.FileInfo) error {
+	mode, ok := info.Permissions()
+	if !ok {
+		mode = 0o755
+	}
+	archive, err := c.server.DownloadArchive(ctx, c.sandbox, source)
+	if err != nil {
+		return about(source, err)
+	}
+	defer archive.Close()
+	if err := os.MkdirAll(filepath.Dir(target), 0o777); err != nil {
+		return err
+	}
+	if err := os.Mkdir(target, dirMode(int64(mode))); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return inRoot(target, func(root *os.Root) error {
+		u := &unpacker{copier: c, root: root, source: source, tar: tar.NewReader(c.meter(archive))}
+		return errors.Join(u.all(ctx), u.join())
+	})
+}
+
+// dirMode is a directory's mode here: its owner must be able to fill it.
+func dirMode(mode int64) fs.FileMode { return fs.FileMode(mode)&fs.ModePerm | 0o700 }
+
+// unpacker unpacks what a sandbox sends, which may be anything.
+type unpacker struct {
+	*copier
+	problems
+	root   *os.Root
+	source string
+	tar    *tar.Reader
+	broken error // what reading the archive met
+}
+
+// all unpacks to the archive's end. What goes wrong with one entry does not stop the others.
+func (u *unpacker) all(ctx context.Context) error {
+	for {
+		header, err := u.tar.Next()
+		switch {
+		case errors.Is(err, io.EOF):
+			return nil
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case err != nil:
+			return about(u.source, fmt.Errorf("the rest of it did not come: %w", err))
+		}
+		if header.Typeflag == tar.TypeXGlobalHeader {
+			u.told(header.PAXRecords)
+			continue
+		}
+		err = u.entry(header)
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case u.broken != nil:
+			return about(path.Join(u.source, header.Name), u.broken)
+		case err != nil:
+			u.add(about(path.Join(u.source, header.Name), err))
+		}
+	}
+}
+
+// told takes what the sandbox says of entries that are not in the archive.
+func (u *unpacker) told(records map[string]string) {
+	if name, why, ok := strings.Cut(records[client.OmittedRecord], ": "); ok {
+		u.leaveOut(path.Join(u.source, name), printable(why))
+	}
+	if name, why, ok := strings.Cut(records[client.FailedRecord], ": "); ok {
+		u.add(fmt.Errorf("%s: %s", visible(path.Join(u.source, name)), printable(why)))
+	}
+}
+
+func (u *unpacker) entry(header *tar.Header) error {
+	name := path.Clean(header.Name)
+	from := path.Join(u.source, name)
+	switch {
+	case name == ".":
+		return nil // the target, which is there
+	case !filepath.IsLocal(name), strings.Contains(name, "\x00"):
+		u.leaveOut(header.Name, "impossible name")
+		return nil
+	case strings.Count(name, "/") >= maxDepth, len(name) > maxName:
+		return fmt.Errorf("more than %d directories deep", maxDepth)
+	}
+	u.noteOddName(from)
+	switch {
+	case header.Typeflag == tar.TypeDir:
+		err := u.root.Mkdir(name, dirMode(header.Mode))
+		if errors.Is(err, fs.ErrExist) {
+			var info fs.FileInfo
+			if info, err = u.root.Stat(name); err == nil && !info.IsDir() {
+				err = errors.New("here is something that is no directory")
+			}
+		}
+		return err
+	case header.Typeflag == tar.TypeReg && !sparse(header):
+		return writeLocal(u.root, name, fs.FileMode(header.Mode)&fs.ModePerm, u)
+	case header.Typeflag == tar.TypeSymlink:
+		return replaceLocal(u.root, name, func(partial string) error { return u.root.Symlink(header.Linkname, partial) })
+	}
+	u.leaveOut(from, "not a regular file")
+	return nil
+}
+
+// sparse tells of a file with holes: a few bytes of an archive could become any number of them here.
+func sparse(header *tar.Header) bool {
+	for key := range header.PAXRecords {
+		if strings.HasPrefix(key, "GNU.sparse.") {
+			return true
+		}
+	}
+	return false
+}
+
+// Read reads the content of the entry at hand.
+func (u *unpacker) Read(p []byte) (int, error) {
+	n, err := u.tar.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		u.broken = err
+	}
+	return n, err
 }

@@ -12,6 +12,11 @@ import (
 // progress shows what is being waited for, once it takes more than a second, when w is a terminal. Call the returned
 // function when it is done; it wipes the line.
 func progress(w *os.File, what string) (done func()) {
+	return progressOf(w, func() string { return what })
+}
+
+// progressOf is progress of something whose description changes.
+func progressOf(w *os.File, what func() string) (done func()) {
 	if !term.IsTerminal(int(w.Fd())) {
 		return func() {}
 	}
@@ -27,7 +32,7 @@ func progress(w *os.File, what string) (done func()) {
 	}
 }
 
-func spin(w *os.File, what string, stop <-chan struct{}) {
+func spin(w *os.File, what func() string, stop <-chan struct{}) {
 	start := time.Now()
 	select {
 	case <-stop:
@@ -38,7 +43,7 @@ func spin(w *os.File, what string, stop <-chan struct{}) {
 	defer ticks.Stop()
 	defer func() { _, _ = fmt.Fprint(w, "\r\x1b[K") }() // decoration: a failed write harms nothing
 	for frame := 0; ; frame++ {
-		_, _ = fmt.Fprintf(w, "\r\x1b[K%c %s (%ds)", []rune("⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏")[frame%10], what, int(time.Since(start).Seconds()))
+		_, _ = fmt.Fprintf(w, "\r\x1b[K%c %s (%ds)", []rune("⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏")[frame%10], what(), int(time.Since(start).Seconds()))
 		select {
 		case <-stop:
 			return

@@ -143,7 +143,7 @@ func (c *Client) ReadFile(ctx context.Context, path string) (stacyvm.FileInfo, i
 		defer cancel()
 		return stacyvm.FileInfo{}, nil, failure(ctx, err)
 	}
-	r := &reader{ctx: ctx, cancel: cancel, stream: stream}
+	r := &reader{ctx: ctx, cancel: cancel, stream: stream, data: func() []byte { return stream.Msg().GetData() }}
 	if !stream.Receive() {
 		err = failure(ctx, stream.Err())
 		if err == nil {
@@ -159,12 +159,17 @@ func (c *Client) ReadFile(ctx context.Context, path string) (stacyvm.FileInfo, i
 	return file(stream.Msg().GetInfo()), r, nil
 }
 
-// reader is a file's content.
+// reader is the bytes of a stream.
 type reader struct {
 	ctx    context.Context
 	cancel context.CancelFunc
-	stream *connect.ServerStreamForClient[guestv1.ReadResponse]
-	rest   []byte
+	stream interface {
+		Receive() bool
+		Err() error
+		Close() error
+	}
+	data func() []byte // of the message that was received
+	rest []byte
 }
 
 // Read implements io.Reader.
@@ -176,7 +181,7 @@ func (r *reader) Read(p []byte) (int, error) {
 			}
 			return 0, io.EOF
 		}
-		r.rest = r.stream.Msg().GetData()
+		r.rest = r.data()
 		if len(r.rest) > maxData {
 			r.rest = nil
 			r.cancel()
@@ -205,7 +210,9 @@ func (c *Client) WriteFile(ctx context.Context, path string, mode uint32, user s
 	header := &guestv1.WriteHeader{Path: path, Mode: mode, User: user}
 	err := stream.Send(&guestv1.WriteRequest{Part: &guestv1.WriteRequest_Header{Header: header}})
 	if err == nil {
-		err = send(stream, body)
+		err = send(stream, body, func(data []byte) *guestv1.WriteRequest {
+			return &guestv1.WriteRequest{Part: &guestv1.WriteRequest_Data{Data: data}}
+		})
 	}
 	if bad := (*bodyError)(nil); errors.As(err, &bad) {
 		return stacyvm.FileInfo{}, bad.asOwn()
@@ -221,13 +228,12 @@ func (c *Client) WriteFile(ctx context.Context, path string, mode uint32, user s
 }
 
 // send copies body into the stream.
-func send(stream *connect.ClientStreamForClient[guestv1.WriteRequest, guestv1.WriteResponse], body io.Reader) error {
+func send[Q, A any](stream *connect.ClientStreamForClient[Q, A], body io.Reader, part func(data []byte) *Q) error {
 	buffer := make([]byte, maxData)
 	for {
 		n, err := fill(body, buffer)
 		if n > 0 {
-			part := &guestv1.WriteRequest{Part: &guestv1.WriteRequest_Data{Data: buffer[:n]}}
-			if err := stream.Send(part); err != nil {
+			if err := stream.Send(part(buffer[:n])); err != nil {
 				return err
 			}
 		}

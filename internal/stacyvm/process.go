@@ -88,6 +88,16 @@ type FileInfo struct {
 	LinkTarget string
 }
 
+// Unpacked tells how an archive was unpacked.
+type Unpacked struct {
+	Entries  uint64 // that are in place
+	Failed   uint64
+	Failures []UnpackFailure // the first ones
+}
+
+// UnpackFailure is an entry of an archive that is not in place.
+type UnpackFailure struct{ Name, Reason string }
+
 // Stats is a sandbox's use of resources.
 type Stats struct {
 	MemoryBytes, MemoryLimitBytes uint64

@@ -28,6 +28,12 @@ func tree(t *testing.T, dir string) (lines []string) {
 				return err
 			}
 		}
+		if info.Mode()&fs.ModeSymlink != 0 {
+			to, err := os.Readlink(path)
+			if content = []byte(to); err != nil {
+				return err
+			}
+		}
 		lines = append(lines, fmt.Sprintf("%q %v %q", strings.TrimPrefix(path, dir+"/"), info.Mode(), content))
 		return nil
 	})
@@ -55,6 +61,11 @@ func (r *rig) plant(dir string) {
 			r.t.Fatal(err)
 		}
 	}
+	for link, to := range map[string]string{"link": "/etc/passwd", "sub/up": "../plain", "dangling": "no\nwhere", "dir link": "sub"} {
+		if err := os.Symlink(to, filepath.Join(r.path(dir), link)); err != nil {
+			r.t.Fatal(err)
+		}
+	}
 }
 
 func TestCopyDirectories(t *testing.T) {
@@ -62,22 +73,19 @@ func TestCopyDirectories(t *testing.T) {
 	sandbox := r.sandbox()
 	r.plant("source")
 	want := tree(t, r.path("source"))
-	if err := os.Symlink("/etc/passwd", r.path("source/link")); err != nil {
-		t.Fatal(err)
-	}
+	r.must(r.shell("mkfifo source/pipe"))
 	if err := os.Symlink("source", r.path("to source")); err != nil {
 		t.Fatal(err)
 	}
 	there := sandbox + ":/root/"
 	up := r.do(r.command("cp", "source", there))
-	if up.exit != 0 || strings.Count(up.stderr, "left out") != 1 || !strings.Contains(up.stderr, "link (symbolic link)") {
+	if up.exit != 0 || strings.Count(up.stderr, "left out") != 1 || !strings.Contains(up.stderr, "pipe (not a regular file)") {
 		t.Fatalf("upload: %+v", up)
 	}
-	r.must(r.command("exec", sandbox, "--", "ln", "-s", "/etc/passwd", "/root/source/link"))
 	r.must(r.command("exec", sandbox, "--", "mkfifo", "/root/source/pipe"))
 	r.must(r.command("exec", sandbox, "--", "ln", "-s", "source", "/root/to source"))
 	down := r.do(r.command("cp", there+"source", "target"))
-	if down.exit != 0 || strings.Count(down.stderr, "left out") != 2 {
+	if down.exit != 0 || strings.Count(down.stderr, "left out") != 1 {
 		t.Fatalf("download: %+v", down)
 	}
 	if got := tree(t, r.path("target")); !slices.Equal(got, want) {
@@ -130,9 +138,58 @@ func TestCopyNames(t *testing.T) {
 		{"stacyvm cp $SB:file /dev/stdout", "words"},
 		{"cat pipe & stacyvm cp $SB:file pipe && wait && test -p pipe", "words"},
 		{"stacyvm cp $SB:file /dev/null && test -c /dev/null", ""},
+		{"echo piped | stacyvm cp - $SB:from/input && stacyvm exec $SB -- cat from/input", "piped\n"},
+		{"stacyvm cp $SB:file -", "words"},
+		{"stacyvm cp $SB:from - | tar xO input", "piped\n"},
+		{"stacyvm cp file real $SB:dir && stacyvm exec $SB -- cat dir/file dir/real", "wordswords"},
+		{"stacyvm cp file dir $SB:some/ && stacyvm exec $SB -- cat some/file some/dir/file", "wordswords"},
+		{"stacyvm cp $SB:file $SB:some several/ && cat several/file several/some/file", "wordswords"},
+		{"stacyvm cp --user 12:34 dir $SB:given && stacyvm exec $SB -- stat -c %u:%g given given/file", "12:34\n12:34\n"},
+		{"stacyvm cp --user user file $SB:hers && stacyvm exec $SB -- stat -c %U hers", "user\n"},
+		{"mkdir 'new\nline'; touch './-'; stacyvm cp 'new\nline' ./- $SB:odd/ && stacyvm exec $SB -- ls -b odd", "-\nnew\\nline\n"},
 	} {
 		if got := r.do(r.shell(row.line)); got.exit != 0 || got.stdout != row.prints || got.stderr != "" {
 			t.Errorf("%s: %+v", row.line, got)
+		}
+	}
+}
+
+// TestCopyGoesOn: what goes wrong with one file does not stop the others, and shows in the exit code.
+func TestCopyGoesOn(t *testing.T) {
+	r := newRig(t).serve()
+	sandbox := r.sandbox()
+	r.env = append(r.env, "SB="+sandbox)
+	r.must(r.shell("mkdir -p dir clash && echo a >dir/a && echo b >dir/b && echo c >dir/c && echo d >other"))
+	r.must(r.command("exec", sandbox, "--", "sh", "-c", "mkdir -p into/dir/b/full one; echo x >one/x"))
+	for _, row := range []struct {
+		line, problem string
+		exit          int
+		check, prints string
+	}{
+		{"stacyvm cp dir nowhere other $SB:into", "nowhere", 1, "stacyvm exec $SB -- cat into/dir/a into/dir/c into/other", "a\nc\nd\n"},
+		{"stacyvm cp dir $SB:into", "into/dir/b", 1, "stacyvm exec $SB -- ls into/dir/b", "full\n"},
+		{"stacyvm cp $SB:nothing $SB:one clash", "nothing", 1, "cat clash/one/x", "x\n"},
+		{"stacyvm cp dir other $SB:not-there", "several sources", 1, "stacyvm exec $SB -- ls -d not-there || echo none", "none\n"},
+		{"stacyvm cp other dir/../other $SB:into", "two sources are called other", 1, "", ""},
+		{"stacyvm cp other $SB:x here", "exactly one", 1, "", ""},
+		{"stacyvm cp other - $SB:into </dev/null", "one source", 1, "", ""},
+		{"stacyvm cp - $SB:into </dev/null", "give the file", 1, "", ""},
+		{"stacyvm cp --user root $SB:one here", "--user", 1, "", ""},
+		{"stacyvm cp --user nobody-here dir $SB:y", "nobody-here", 1, "", ""},
+	} {
+		if got := r.do(r.shell(row.line)); got.exit != row.exit || got.stdout != "" || !strings.Contains(got.stderr, row.problem) {
+			t.Errorf("%s: %+v", row.line, got)
+		}
+		if row.check != "" {
+			if got := r.do(r.shell(row.check + " 2>/dev/null")); got.stdout != row.prints {
+				t.Errorf("after %s: %+v", row.line, got)
+			}
+		}
+	}
+	// What a command's words cannot carry is refused, and named.
+	for _, words := range [][]string{{"exec", sandbox, "--", "printf", "%s", "caf\xe9"}, {"exec", "-e", "V=caf\xe9", sandbox, "--", "env"}, {"exec", "-w", "/caf\xe9", sandbox, "--", "pwd"}, {"spawn", "--image", "caf\xe9"}} {
+		if got := r.do(r.command(words...)); got.exit == 0 || got.stdout != "" || !strings.Contains(got.stderr, `caf\xe9`) {
+			t.Errorf("%q: %+v", words, got)
 		}
 	}
 }
@@ -162,14 +219,23 @@ func TestCopyHostile(t *testing.T) {
 	if err != nil || info.Mode() != 0o755 {
 		t.Errorf("a file with every bit set came as %v %v", info.Mode(), err)
 	}
-	// A name that is not text cannot be asked for; the rest is copied.
+	// A name that is not text is kept as it is, and told.
 	r.must(r.command("exec", sandbox, "--", "python3", "-c", `import os; os.mkdir("odd"); open(b"odd/bad\xff", "w"); open("odd/good", "w")`))
 	got := r.do(r.command("cp", sandbox+":odd", "odd"))
-	if got.exit != 1 || !strings.Contains(got.stderr, "bad") {
+	if got.exit != 0 || !strings.Contains(got.stderr, `bad\xff`) {
 		t.Errorf("a name that is not text: %+v", got)
 	}
-	if got := tree(t, r.path("odd")); len(got) != 1 || !strings.HasPrefix(got[0], `"good"`) {
-		t.Errorf("beside it: %q", got)
+	want := tree(t, r.path("odd"))
+	if len(want) != 2 || !strings.HasPrefix(want[0], `"bad\xff"`) || !strings.HasPrefix(want[1], `"good"`) {
+		t.Errorf("a name that is not text: %q", want)
+	}
+	for _, source := range []string{"odd", "odd/bad\xff"} {
+		if got := r.do(r.command("cp", source, sandbox+":back/")); got.exit != 0 || !strings.Contains(got.stderr, `bad\xff`) {
+			t.Errorf("back: %+v", got)
+		}
+	}
+	if got := r.must(r.command("exec", sandbox, "--", "python3", "-c", `import os; print(sorted(os.listdir(b"back")), sorted(os.listdir(b"back/odd")))`)); got != `[b'bad\xff', b'odd'] [b'bad\xff', b'good']`+"\n" {
+		t.Errorf("back: %s", got)
 	}
 	// Half a file is none: the sandbox goes away in the middle.
 	r.must(r.command("exec", sandbox, "--", "sh", "-c", "truncate -s 20G huge"))
@@ -189,6 +255,48 @@ func TestCopyHostile(t *testing.T) {
 	hidden, hiddenErr := filepath.Glob(r.path(".stacyvm-*"))
 	if cmd.ProcessState.ExitCode() != 1 || err != nil || hiddenErr != nil || len(parts)+len(hidden) > 0 {
 		t.Errorf("%v, left %q %q", cmd.ProcessState, parts, hidden)
+	}
+}
+
+// TestCopyInterrupted: Ctrl-C in the middle leaves nothing half, on neither side.
+func TestCopyInterrupted(t *testing.T) {
+	r := newRig(t).serve()
+	sandbox := r.sandbox()
+	r.env = append(r.env, "SB="+sandbox)
+	r.must(r.command("exec", sandbox, "--", "sh", "-c", "mkdir -p far/sub; truncate -s 20G far/sub/huge"))
+	r.must(r.shell("mkdir -p near/sub here; truncate -s 20G near/sub/huge"))
+	atWork := func(remote bool) func() bool {
+		return func() bool {
+			if remote {
+				return r.must(r.shell("stacyvm exec $SB -- find . -name '.stacyvm-*'")) != ""
+			}
+			parts, err := filepath.Glob(r.path("here/.stacyvm-*"))
+			deep, deepErr := filepath.Glob(r.path("here/far/sub/.stacyvm-*"))
+			return err == nil && deepErr == nil && len(parts)+len(deep) > 0
+		}
+	}
+	for _, row := range []struct {
+		args   []string
+		remote bool
+	}{
+		{[]string{"cp", sandbox + ":far", "here"}, false}, {[]string{"cp", sandbox + ":far/sub/huge", "here"}, false},
+		{[]string{"cp", "near", sandbox + ":"}, true}, {[]string{"cp", "near/sub/huge", sandbox + ":"}, true},
+	} {
+		cmd := r.command(row.args...)
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "a part of the file", atWork(row.remote))
+		if err := cmd.Process.Signal(os.Interrupt); err != nil {
+			t.Fatal(err)
+		}
+		if _ = cmd.Wait(); cmd.ProcessState.ExitCode() != 130 {
+			t.Errorf("%q: %v", row.args, cmd.ProcessState)
+		}
+		eventually(t, "the part is gone", func() bool { return !atWork(row.remote)() })
+	}
+	if got := r.must(r.shell("find here near -name huge; stacyvm exec $SB -- find . -name huge")); got != "near/sub/huge\n./far/sub/huge\n" {
+		t.Errorf("left: %q", got)
 	}
 }
 

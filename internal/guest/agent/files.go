@@ -50,6 +50,8 @@ type tree interface {
 	Lchown(name string, uid, gid int) error
 	Chmod(name string, mode fs.FileMode) error
 	Rename(from, to string) error
+	Symlink(to, name string) error
+	Link(from, name string) error
 	Remove(name string) error
 	RemoveAll(name string) error
 	Close() error
@@ -68,6 +70,8 @@ func (whole) Mkdir(name string, perm fs.FileMode) error { return os.Mkdir(name, 
 func (whole) Lchown(name string, uid, gid int) error    { return os.Lchown(name, uid, gid) }
 func (whole) Chmod(name string, mode fs.FileMode) error { return os.Chmod(name, mode) }
 func (whole) Rename(from, to string) error              { return os.Rename(from, to) }
+func (whole) Symlink(to, name string) error             { return os.Symlink(to, name) }
+func (whole) Link(from, name string) error              { return os.Link(from, name) }
 func (whole) Remove(name string) error                  { return os.Remove(name) }
 func (whole) RemoveAll(name string) error               { return os.RemoveAll(name) }
 func (whole) Close() error                              { return nil }

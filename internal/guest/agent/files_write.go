@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"path"
@@ -44,7 +45,7 @@ func (s *fileService) Write(ctx context.Context, stream *connect.ClientStream[gu
 		if err != nil {
 			return err
 		}
-		if err := w.write(ctx, stream); err != nil {
+		if err := w.write(ctx, writeBody{stream}); err != nil {
 			return err
 		}
 		info, err = tell(t, path, w.target)
@@ -116,10 +117,31 @@ func follow(t tree, name string) (string, fs.FileInfo, error) {
 	return "", nil, syscall.ELOOP
 }
 
-// write takes the stream's bytes and puts the file in its place.
-func (w *writing) write(ctx context.Context, stream *connect.ClientStream[guestv1.WriteRequest]) (err error) {
-	dir, _ := path.Split(w.target)
-	beside := dir + ".stacyvm-" + rand.Text()
+// writeBody is the content that a stream brings.
+type writeBody struct {
+	*connect.ClientStream[guestv1.WriteRequest]
+}
+
+// WriteTo implements io.WriterTo.
+func (b writeBody) WriteTo(to io.Writer) (n int64, err error) {
+	for b.Receive() {
+		written, err := to.Write(b.Msg().GetData())
+		if n += int64(written); err != nil {
+			return n, err
+		}
+	}
+	return n, b.Err()
+}
+
+// beside gives a free name next to a target.
+func beside(target string) string {
+	dir, _ := path.Split(target)
+	return dir + ".stacyvm-" + rand.Text()
+}
+
+// write takes the content and puts the file in its place.
+func (w *writing) write(ctx context.Context, content io.WriterTo) (err error) {
+	beside := beside(w.target)
 	file, err := w.t.OpenFile(beside, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
@@ -130,12 +152,10 @@ func (w *writing) write(ctx context.Context, stream *connect.ClientStream[guestv
 			_ = w.t.Remove(beside) // whatever err is, it is what the caller must know
 		}
 	}()
-	for stream.Receive() {
-		if _, err := file.Write(stream.Msg().GetData()); err != nil {
-			return err
-		}
+	if _, err := content.WriteTo(file); err != nil {
+		return err
 	}
-	if err := errors.Join(stream.Err(), ctx.Err()); err != nil {
+	if err := ctx.Err(); err != nil {
 		return err
 	}
 	if err := w.finish(file); err != nil {

@@ -2503,6 +2503,340 @@ func (*RemoveResponse) Descriptor() ([]byte, []int) {
 	return file_guest_v1_guest_proto_rawDescGZIP(), []int{40}
 }
 
+type PackRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Path          string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PackRequest) Reset() {
+	*x = PackRequest{}
+	mi := &file_guest_v1_guest_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PackRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PackRequest) ProtoMessage() {}
+
+func (x *PackRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_guest_v1_guest_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PackRequest.ProtoReflect.Descriptor instead.
+func (*PackRequest) Descriptor() ([]byte, []int) {
+	return file_guest_v1_guest_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *PackRequest) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+type PackResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Data          []byte                 `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PackResponse) Reset() {
+	*x = PackResponse{}
+	mi := &file_guest_v1_guest_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PackResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PackResponse) ProtoMessage() {}
+
+func (x *PackResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_guest_v1_guest_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PackResponse.ProtoReflect.Descriptor instead.
+func (*PackResponse) Descriptor() ([]byte, []int) {
+	return file_guest_v1_guest_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *PackResponse) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+type UnpackRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Part:
+	//
+	//	*UnpackRequest_Header
+	//	*UnpackRequest_Data
+	Part          isUnpackRequest_Part `protobuf_oneof:"part"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnpackRequest) Reset() {
+	*x = UnpackRequest{}
+	mi := &file_guest_v1_guest_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnpackRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnpackRequest) ProtoMessage() {}
+
+func (x *UnpackRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_guest_v1_guest_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnpackRequest.ProtoReflect.Descriptor instead.
+func (*UnpackRequest) Descriptor() ([]byte, []int) {
+	return file_guest_v1_guest_proto_rawDescGZIP(), []int{43}
+}
+
+func (x *UnpackRequest) GetPart() isUnpackRequest_Part {
+	if x != nil {
+		return x.Part
+	}
+	return nil
+}
+
+func (x *UnpackRequest) GetHeader() *UnpackHeader {
+	if x != nil {
+		if x, ok := x.Part.(*UnpackRequest_Header); ok {
+			return x.Header
+		}
+	}
+	return nil
+}
+
+func (x *UnpackRequest) GetData() []byte {
+	if x != nil {
+		if x, ok := x.Part.(*UnpackRequest_Data); ok {
+			return x.Data
+		}
+	}
+	return nil
+}
+
+type isUnpackRequest_Part interface {
+	isUnpackRequest_Part()
+}
+
+type UnpackRequest_Header struct {
+	Header *UnpackHeader `protobuf:"bytes,1,opt,name=header,proto3,oneof"`
+}
+
+type UnpackRequest_Data struct {
+	Data []byte `protobuf:"bytes,2,opt,name=data,proto3,oneof"`
+}
+
+func (*UnpackRequest_Header) isUnpackRequest_Part() {}
+
+func (*UnpackRequest_Data) isUnpackRequest_Part() {}
+
+type UnpackHeader struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Path          string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"` // a directory, made when it is missing
+	User          string                 `protobuf:"bytes,2,opt,name=user,proto3" json:"user,omitempty"` // owner of what is new; empty: the image's user
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnpackHeader) Reset() {
+	*x = UnpackHeader{}
+	mi := &file_guest_v1_guest_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnpackHeader) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnpackHeader) ProtoMessage() {}
+
+func (x *UnpackHeader) ProtoReflect() protoreflect.Message {
+	mi := &file_guest_v1_guest_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnpackHeader.ProtoReflect.Descriptor instead.
+func (*UnpackHeader) Descriptor() ([]byte, []int) {
+	return file_guest_v1_guest_proto_rawDescGZIP(), []int{44}
+}
+
+func (x *UnpackHeader) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *UnpackHeader) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+type UnpackResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Entries       uint64                 `protobuf:"varint,1,opt,name=entries,proto3" json:"entries,omitempty"` // that are in place
+	Failed        uint64                 `protobuf:"varint,2,opt,name=failed,proto3" json:"failed,omitempty"`
+	Failures      []*UnpackFailure       `protobuf:"bytes,3,rep,name=failures,proto3" json:"failures,omitempty"` // the first 100
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnpackResponse) Reset() {
+	*x = UnpackResponse{}
+	mi := &file_guest_v1_guest_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnpackResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnpackResponse) ProtoMessage() {}
+
+func (x *UnpackResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_guest_v1_guest_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnpackResponse.ProtoReflect.Descriptor instead.
+func (*UnpackResponse) Descriptor() ([]byte, []int) {
+	return file_guest_v1_guest_proto_rawDescGZIP(), []int{45}
+}
+
+func (x *UnpackResponse) GetEntries() uint64 {
+	if x != nil {
+		return x.Entries
+	}
+	return 0
+}
+
+func (x *UnpackResponse) GetFailed() uint64 {
+	if x != nil {
+		return x.Failed
+	}
+	return 0
+}
+
+func (x *UnpackResponse) GetFailures() []*UnpackFailure {
+	if x != nil {
+		return x.Failures
+	}
+	return nil
+}
+
+type UnpackFailure struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"` // as the archive has it, with replacement characters for what is no UTF-8
+	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnpackFailure) Reset() {
+	*x = UnpackFailure{}
+	mi := &file_guest_v1_guest_proto_msgTypes[46]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnpackFailure) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnpackFailure) ProtoMessage() {}
+
+func (x *UnpackFailure) ProtoReflect() protoreflect.Message {
+	mi := &file_guest_v1_guest_proto_msgTypes[46]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnpackFailure.ProtoReflect.Descriptor instead.
+func (*UnpackFailure) Descriptor() ([]byte, []int) {
+	return file_guest_v1_guest_proto_rawDescGZIP(), []int{46}
+}
+
+func (x *UnpackFailure) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *UnpackFailure) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 type ConnectRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Port          uint32                 `protobuf:"varint,1,opt,name=port,proto3" json:"port,omitempty"`
@@ -2513,7 +2847,7 @@ type ConnectRequest struct {
 
 func (x *ConnectRequest) Reset() {
 	*x = ConnectRequest{}
-	mi := &file_guest_v1_guest_proto_msgTypes[41]
+	mi := &file_guest_v1_guest_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2525,7 +2859,7 @@ func (x *ConnectRequest) String() string {
 func (*ConnectRequest) ProtoMessage() {}
 
 func (x *ConnectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_v1_guest_proto_msgTypes[41]
+	mi := &file_guest_v1_guest_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2538,7 +2872,7 @@ func (x *ConnectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConnectRequest.ProtoReflect.Descriptor instead.
 func (*ConnectRequest) Descriptor() ([]byte, []int) {
-	return file_guest_v1_guest_proto_rawDescGZIP(), []int{41}
+	return file_guest_v1_guest_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *ConnectRequest) GetPort() uint32 {
@@ -2567,7 +2901,7 @@ type ConnectResponse struct {
 
 func (x *ConnectResponse) Reset() {
 	*x = ConnectResponse{}
-	mi := &file_guest_v1_guest_proto_msgTypes[42]
+	mi := &file_guest_v1_guest_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2579,7 +2913,7 @@ func (x *ConnectResponse) String() string {
 func (*ConnectResponse) ProtoMessage() {}
 
 func (x *ConnectResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_v1_guest_proto_msgTypes[42]
+	mi := &file_guest_v1_guest_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2592,7 +2926,7 @@ func (x *ConnectResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConnectResponse.ProtoReflect.Descriptor instead.
 func (*ConnectResponse) Descriptor() ([]byte, []int) {
-	return file_guest_v1_guest_proto_rawDescGZIP(), []int{42}
+	return file_guest_v1_guest_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *ConnectResponse) GetConnected() bool {
@@ -2631,7 +2965,7 @@ type PingRequest struct {
 
 func (x *PingRequest) Reset() {
 	*x = PingRequest{}
-	mi := &file_guest_v1_guest_proto_msgTypes[43]
+	mi := &file_guest_v1_guest_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2643,7 +2977,7 @@ func (x *PingRequest) String() string {
 func (*PingRequest) ProtoMessage() {}
 
 func (x *PingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_v1_guest_proto_msgTypes[43]
+	mi := &file_guest_v1_guest_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2656,7 +2990,7 @@ func (x *PingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PingRequest.ProtoReflect.Descriptor instead.
 func (*PingRequest) Descriptor() ([]byte, []int) {
-	return file_guest_v1_guest_proto_rawDescGZIP(), []int{43}
+	return file_guest_v1_guest_proto_rawDescGZIP(), []int{49}
 }
 
 type PingResponse struct {
@@ -2670,7 +3004,7 @@ type PingResponse struct {
 
 func (x *PingResponse) Reset() {
 	*x = PingResponse{}
-	mi := &file_guest_v1_guest_proto_msgTypes[44]
+	mi := &file_guest_v1_guest_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2682,7 +3016,7 @@ func (x *PingResponse) String() string {
 func (*PingResponse) ProtoMessage() {}
 
 func (x *PingResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_v1_guest_proto_msgTypes[44]
+	mi := &file_guest_v1_guest_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2695,7 +3029,7 @@ func (x *PingResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PingResponse.ProtoReflect.Descriptor instead.
 func (*PingResponse) Descriptor() ([]byte, []int) {
-	return file_guest_v1_guest_proto_rawDescGZIP(), []int{44}
+	return file_guest_v1_guest_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *PingResponse) GetVersion() string {
@@ -2727,7 +3061,7 @@ type StatsRequest struct {
 
 func (x *StatsRequest) Reset() {
 	*x = StatsRequest{}
-	mi := &file_guest_v1_guest_proto_msgTypes[45]
+	mi := &file_guest_v1_guest_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2739,7 +3073,7 @@ func (x *StatsRequest) String() string {
 func (*StatsRequest) ProtoMessage() {}
 
 func (x *StatsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_v1_guest_proto_msgTypes[45]
+	mi := &file_guest_v1_guest_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2752,7 +3086,7 @@ func (x *StatsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatsRequest.ProtoReflect.Descriptor instead.
 func (*StatsRequest) Descriptor() ([]byte, []int) {
-	return file_guest_v1_guest_proto_rawDescGZIP(), []int{45}
+	return file_guest_v1_guest_proto_rawDescGZIP(), []int{51}
 }
 
 type StatsResponse struct {
@@ -2769,7 +3103,7 @@ type StatsResponse struct {
 
 func (x *StatsResponse) Reset() {
 	*x = StatsResponse{}
-	mi := &file_guest_v1_guest_proto_msgTypes[46]
+	mi := &file_guest_v1_guest_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2781,7 +3115,7 @@ func (x *StatsResponse) String() string {
 func (*StatsResponse) ProtoMessage() {}
 
 func (x *StatsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_v1_guest_proto_msgTypes[46]
+	mi := &file_guest_v1_guest_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2794,7 +3128,7 @@ func (x *StatsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatsResponse.ProtoReflect.Descriptor instead.
 func (*StatsResponse) Descriptor() ([]byte, []int) {
-	return file_guest_v1_guest_proto_rawDescGZIP(), []int{46}
+	return file_guest_v1_guest_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *StatsResponse) GetMemoryBytes() uint64 {
@@ -2848,7 +3182,7 @@ type RotateRequest struct {
 
 func (x *RotateRequest) Reset() {
 	*x = RotateRequest{}
-	mi := &file_guest_v1_guest_proto_msgTypes[47]
+	mi := &file_guest_v1_guest_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2860,7 +3194,7 @@ func (x *RotateRequest) String() string {
 func (*RotateRequest) ProtoMessage() {}
 
 func (x *RotateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_v1_guest_proto_msgTypes[47]
+	mi := &file_guest_v1_guest_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2873,7 +3207,7 @@ func (x *RotateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateRequest.ProtoReflect.Descriptor instead.
 func (*RotateRequest) Descriptor() ([]byte, []int) {
-	return file_guest_v1_guest_proto_rawDescGZIP(), []int{47}
+	return file_guest_v1_guest_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *RotateRequest) GetSecret() string {
@@ -2891,7 +3225,7 @@ type RotateResponse struct {
 
 func (x *RotateResponse) Reset() {
 	*x = RotateResponse{}
-	mi := &file_guest_v1_guest_proto_msgTypes[48]
+	mi := &file_guest_v1_guest_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2903,7 +3237,7 @@ func (x *RotateResponse) String() string {
 func (*RotateResponse) ProtoMessage() {}
 
 func (x *RotateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_v1_guest_proto_msgTypes[48]
+	mi := &file_guest_v1_guest_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2916,7 +3250,7 @@ func (x *RotateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateResponse.ProtoReflect.Descriptor instead.
 func (*RotateResponse) Descriptor() ([]byte, []int) {
-	return file_guest_v1_guest_proto_rawDescGZIP(), []int{48}
+	return file_guest_v1_guest_proto_rawDescGZIP(), []int{54}
 }
 
 type TailRequest struct {
@@ -2928,7 +3262,7 @@ type TailRequest struct {
 
 func (x *TailRequest) Reset() {
 	*x = TailRequest{}
-	mi := &file_guest_v1_guest_proto_msgTypes[49]
+	mi := &file_guest_v1_guest_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2940,7 +3274,7 @@ func (x *TailRequest) String() string {
 func (*TailRequest) ProtoMessage() {}
 
 func (x *TailRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_v1_guest_proto_msgTypes[49]
+	mi := &file_guest_v1_guest_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2953,7 +3287,7 @@ func (x *TailRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TailRequest.ProtoReflect.Descriptor instead.
 func (*TailRequest) Descriptor() ([]byte, []int) {
-	return file_guest_v1_guest_proto_rawDescGZIP(), []int{49}
+	return file_guest_v1_guest_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *TailRequest) GetLines() uint32 {
@@ -2972,7 +3306,7 @@ type TailResponse struct {
 
 func (x *TailResponse) Reset() {
 	*x = TailResponse{}
-	mi := &file_guest_v1_guest_proto_msgTypes[50]
+	mi := &file_guest_v1_guest_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2984,7 +3318,7 @@ func (x *TailResponse) String() string {
 func (*TailResponse) ProtoMessage() {}
 
 func (x *TailResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_v1_guest_proto_msgTypes[50]
+	mi := &file_guest_v1_guest_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2997,7 +3331,7 @@ func (x *TailResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TailResponse.ProtoReflect.Descriptor instead.
 func (*TailResponse) Descriptor() ([]byte, []int) {
-	return file_guest_v1_guest_proto_rawDescGZIP(), []int{50}
+	return file_guest_v1_guest_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *TailResponse) GetLines() []string {
@@ -3174,7 +3508,25 @@ const file_guest_v1_guest_proto_rawDesc = "" +
 	"\rRemoveRequest\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x1c\n" +
 	"\trecursive\x18\x02 \x01(\bR\trecursive\"\x10\n" +
-	"\x0eRemoveResponse\"8\n" +
+	"\x0eRemoveResponse\"!\n" +
+	"\vPackRequest\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\"\"\n" +
+	"\fPackResponse\x12\x12\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\"g\n" +
+	"\rUnpackRequest\x128\n" +
+	"\x06header\x18\x01 \x01(\v2\x1e.stacyvm.guest.v1.UnpackHeaderH\x00R\x06header\x12\x14\n" +
+	"\x04data\x18\x02 \x01(\fH\x00R\x04dataB\x06\n" +
+	"\x04part\"6\n" +
+	"\fUnpackHeader\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12\x12\n" +
+	"\x04user\x18\x02 \x01(\tR\x04user\"\x7f\n" +
+	"\x0eUnpackResponse\x12\x18\n" +
+	"\aentries\x18\x01 \x01(\x04R\aentries\x12\x16\n" +
+	"\x06failed\x18\x02 \x01(\x04R\x06failed\x12;\n" +
+	"\bfailures\x18\x03 \x03(\v2\x1f.stacyvm.guest.v1.UnpackFailureR\bfailures\";\n" +
+	"\rUnpackFailure\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"8\n" +
 	"\x0eConnectRequest\x12\x12\n" +
 	"\x04port\x18\x01 \x01(\rR\x04port\x12\x12\n" +
 	"\x04data\x18\x02 \x01(\fR\x04data\"q\n" +
@@ -3216,7 +3568,7 @@ const file_guest_v1_guest_proto_rawDesc = "" +
 	"\x05Input\x12\x1e.stacyvm.guest.v1.InputRequest\x1a\x1f.stacyvm.guest.v1.InputResponse\x12K\n" +
 	"\x06Signal\x12\x1f.stacyvm.guest.v1.SignalRequest\x1a .stacyvm.guest.v1.SignalResponse\x12K\n" +
 	"\x06Resize\x12\x1f.stacyvm.guest.v1.ResizeRequest\x1a .stacyvm.guest.v1.ResizeResponse\x12E\n" +
-	"\x04List\x12\x1d.stacyvm.guest.v1.ListRequest\x1a\x1e.stacyvm.guest.v1.ListResponse2\xad\x05\n" +
+	"\x04List\x12\x1d.stacyvm.guest.v1.ListRequest\x1a\x1e.stacyvm.guest.v1.ListResponse2\xc5\x06\n" +
 	"\vFileService\x12G\n" +
 	"\x04Read\x12\x1d.stacyvm.guest.v1.ReadRequest\x1a\x1e.stacyvm.guest.v1.ReadResponse0\x01\x12J\n" +
 	"\x05Write\x12\x1e.stacyvm.guest.v1.WriteRequest\x1a\x1f.stacyvm.guest.v1.WriteResponse(\x01\x12Q\n" +
@@ -3226,7 +3578,9 @@ const file_guest_v1_guest_proto_rawDesc = "" +
 	"\x05Mkdir\x12\x1e.stacyvm.guest.v1.MkdirRequest\x1a\x1f.stacyvm.guest.v1.MkdirResponse\x12E\n" +
 	"\x04Move\x12\x1d.stacyvm.guest.v1.MoveRequest\x1a\x1e.stacyvm.guest.v1.MoveResponse\x12H\n" +
 	"\x05Chmod\x12\x1e.stacyvm.guest.v1.ChmodRequest\x1a\x1f.stacyvm.guest.v1.ChmodResponse\x12K\n" +
-	"\x06Remove\x12\x1f.stacyvm.guest.v1.RemoveRequest\x1a .stacyvm.guest.v1.RemoveResponse2a\n" +
+	"\x06Remove\x12\x1f.stacyvm.guest.v1.RemoveRequest\x1a .stacyvm.guest.v1.RemoveResponse\x12G\n" +
+	"\x04Pack\x12\x1d.stacyvm.guest.v1.PackRequest\x1a\x1e.stacyvm.guest.v1.PackResponse0\x01\x12M\n" +
+	"\x06Unpack\x12\x1f.stacyvm.guest.v1.UnpackRequest\x1a .stacyvm.guest.v1.UnpackResponse(\x012a\n" +
 	"\vPortService\x12R\n" +
 	"\aConnect\x12 .stacyvm.guest.v1.ConnectRequest\x1a!.stacyvm.guest.v1.ConnectResponse(\x010\x012\xed\x01\n" +
 	"\rSystemService\x12E\n" +
@@ -3250,7 +3604,7 @@ func file_guest_v1_guest_proto_rawDescGZIP() []byte {
 }
 
 var file_guest_v1_guest_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_guest_v1_guest_proto_msgTypes = make([]protoimpl.MessageInfo, 52)
+var file_guest_v1_guest_proto_msgTypes = make([]protoimpl.MessageInfo, 58)
 var file_guest_v1_guest_proto_goTypes = []any{
 	(Stream)(0),               // 0: stacyvm.guest.v1.Stream
 	(*Terminal)(nil),          // 1: stacyvm.guest.v1.Terminal
@@ -3294,20 +3648,26 @@ var file_guest_v1_guest_proto_goTypes = []any{
 	(*ChmodResponse)(nil),     // 39: stacyvm.guest.v1.ChmodResponse
 	(*RemoveRequest)(nil),     // 40: stacyvm.guest.v1.RemoveRequest
 	(*RemoveResponse)(nil),    // 41: stacyvm.guest.v1.RemoveResponse
-	(*ConnectRequest)(nil),    // 42: stacyvm.guest.v1.ConnectRequest
-	(*ConnectResponse)(nil),   // 43: stacyvm.guest.v1.ConnectResponse
-	(*PingRequest)(nil),       // 44: stacyvm.guest.v1.PingRequest
-	(*PingResponse)(nil),      // 45: stacyvm.guest.v1.PingResponse
-	(*StatsRequest)(nil),      // 46: stacyvm.guest.v1.StatsRequest
-	(*StatsResponse)(nil),     // 47: stacyvm.guest.v1.StatsResponse
-	(*RotateRequest)(nil),     // 48: stacyvm.guest.v1.RotateRequest
-	(*RotateResponse)(nil),    // 49: stacyvm.guest.v1.RotateResponse
-	(*TailRequest)(nil),       // 50: stacyvm.guest.v1.TailRequest
-	(*TailResponse)(nil),      // 51: stacyvm.guest.v1.TailResponse
-	nil,                       // 52: stacyvm.guest.v1.StartRequest.EnvEntry
+	(*PackRequest)(nil),       // 42: stacyvm.guest.v1.PackRequest
+	(*PackResponse)(nil),      // 43: stacyvm.guest.v1.PackResponse
+	(*UnpackRequest)(nil),     // 44: stacyvm.guest.v1.UnpackRequest
+	(*UnpackHeader)(nil),      // 45: stacyvm.guest.v1.UnpackHeader
+	(*UnpackResponse)(nil),    // 46: stacyvm.guest.v1.UnpackResponse
+	(*UnpackFailure)(nil),     // 47: stacyvm.guest.v1.UnpackFailure
+	(*ConnectRequest)(nil),    // 48: stacyvm.guest.v1.ConnectRequest
+	(*ConnectResponse)(nil),   // 49: stacyvm.guest.v1.ConnectResponse
+	(*PingRequest)(nil),       // 50: stacyvm.guest.v1.PingRequest
+	(*PingResponse)(nil),      // 51: stacyvm.guest.v1.PingResponse
+	(*StatsRequest)(nil),      // 52: stacyvm.guest.v1.StatsRequest
+	(*StatsResponse)(nil),     // 53: stacyvm.guest.v1.StatsResponse
+	(*RotateRequest)(nil),     // 54: stacyvm.guest.v1.RotateRequest
+	(*RotateResponse)(nil),    // 55: stacyvm.guest.v1.RotateResponse
+	(*TailRequest)(nil),       // 56: stacyvm.guest.v1.TailRequest
+	(*TailResponse)(nil),      // 57: stacyvm.guest.v1.TailResponse
+	nil,                       // 58: stacyvm.guest.v1.StartRequest.EnvEntry
 }
 var file_guest_v1_guest_proto_depIdxs = []int32{
-	52, // 0: stacyvm.guest.v1.StartRequest.env:type_name -> stacyvm.guest.v1.StartRequest.EnvEntry
+	58, // 0: stacyvm.guest.v1.StartRequest.env:type_name -> stacyvm.guest.v1.StartRequest.EnvEntry
 	1,  // 1: stacyvm.guest.v1.StartRequest.terminal:type_name -> stacyvm.guest.v1.Terminal
 	4,  // 2: stacyvm.guest.v1.StartResponse.process:type_name -> stacyvm.guest.v1.Process
 	5,  // 3: stacyvm.guest.v1.Process.stdout:type_name -> stacyvm.guest.v1.StreamState
@@ -3328,55 +3688,61 @@ var file_guest_v1_guest_proto_depIdxs = []int32{
 	22, // 18: stacyvm.guest.v1.WriteResponse.info:type_name -> stacyvm.guest.v1.FileInfo
 	22, // 19: stacyvm.guest.v1.ListFilesResponse.files:type_name -> stacyvm.guest.v1.FileInfo
 	22, // 20: stacyvm.guest.v1.StatResponse.info:type_name -> stacyvm.guest.v1.FileInfo
-	2,  // 21: stacyvm.guest.v1.ProcessService.Run:input_type -> stacyvm.guest.v1.StartRequest
-	2,  // 22: stacyvm.guest.v1.ProcessService.Start:input_type -> stacyvm.guest.v1.StartRequest
-	7,  // 23: stacyvm.guest.v1.ProcessService.Attach:input_type -> stacyvm.guest.v1.AttachRequest
-	12, // 24: stacyvm.guest.v1.ProcessService.Wait:input_type -> stacyvm.guest.v1.WaitRequest
-	14, // 25: stacyvm.guest.v1.ProcessService.Input:input_type -> stacyvm.guest.v1.InputRequest
-	16, // 26: stacyvm.guest.v1.ProcessService.Signal:input_type -> stacyvm.guest.v1.SignalRequest
-	18, // 27: stacyvm.guest.v1.ProcessService.Resize:input_type -> stacyvm.guest.v1.ResizeRequest
-	20, // 28: stacyvm.guest.v1.ProcessService.List:input_type -> stacyvm.guest.v1.ListRequest
-	23, // 29: stacyvm.guest.v1.FileService.Read:input_type -> stacyvm.guest.v1.ReadRequest
-	25, // 30: stacyvm.guest.v1.FileService.Write:input_type -> stacyvm.guest.v1.WriteRequest
-	28, // 31: stacyvm.guest.v1.FileService.List:input_type -> stacyvm.guest.v1.ListFilesRequest
-	30, // 32: stacyvm.guest.v1.FileService.Stat:input_type -> stacyvm.guest.v1.StatRequest
-	32, // 33: stacyvm.guest.v1.FileService.Glob:input_type -> stacyvm.guest.v1.GlobRequest
-	34, // 34: stacyvm.guest.v1.FileService.Mkdir:input_type -> stacyvm.guest.v1.MkdirRequest
-	36, // 35: stacyvm.guest.v1.FileService.Move:input_type -> stacyvm.guest.v1.MoveRequest
-	38, // 36: stacyvm.guest.v1.FileService.Chmod:input_type -> stacyvm.guest.v1.ChmodRequest
-	40, // 37: stacyvm.guest.v1.FileService.Remove:input_type -> stacyvm.guest.v1.RemoveRequest
-	42, // 38: stacyvm.guest.v1.PortService.Connect:input_type -> stacyvm.guest.v1.ConnectRequest
-	44, // 39: stacyvm.guest.v1.SystemService.Ping:input_type -> stacyvm.guest.v1.PingRequest
-	46, // 40: stacyvm.guest.v1.SystemService.Stats:input_type -> stacyvm.guest.v1.StatsRequest
-	48, // 41: stacyvm.guest.v1.SystemService.Rotate:input_type -> stacyvm.guest.v1.RotateRequest
-	50, // 42: stacyvm.guest.v1.LogService.Tail:input_type -> stacyvm.guest.v1.TailRequest
-	8,  // 43: stacyvm.guest.v1.ProcessService.Run:output_type -> stacyvm.guest.v1.ProcessEvent
-	3,  // 44: stacyvm.guest.v1.ProcessService.Start:output_type -> stacyvm.guest.v1.StartResponse
-	8,  // 45: stacyvm.guest.v1.ProcessService.Attach:output_type -> stacyvm.guest.v1.ProcessEvent
-	13, // 46: stacyvm.guest.v1.ProcessService.Wait:output_type -> stacyvm.guest.v1.WaitResponse
-	15, // 47: stacyvm.guest.v1.ProcessService.Input:output_type -> stacyvm.guest.v1.InputResponse
-	17, // 48: stacyvm.guest.v1.ProcessService.Signal:output_type -> stacyvm.guest.v1.SignalResponse
-	19, // 49: stacyvm.guest.v1.ProcessService.Resize:output_type -> stacyvm.guest.v1.ResizeResponse
-	21, // 50: stacyvm.guest.v1.ProcessService.List:output_type -> stacyvm.guest.v1.ListResponse
-	24, // 51: stacyvm.guest.v1.FileService.Read:output_type -> stacyvm.guest.v1.ReadResponse
-	27, // 52: stacyvm.guest.v1.FileService.Write:output_type -> stacyvm.guest.v1.WriteResponse
-	29, // 53: stacyvm.guest.v1.FileService.List:output_type -> stacyvm.guest.v1.ListFilesResponse
-	31, // 54: stacyvm.guest.v1.FileService.Stat:output_type -> stacyvm.guest.v1.StatResponse
-	33, // 55: stacyvm.guest.v1.FileService.Glob:output_type -> stacyvm.guest.v1.GlobResponse
-	35, // 56: stacyvm.guest.v1.FileService.Mkdir:output_type -> stacyvm.guest.v1.MkdirResponse
-	37, // 57: stacyvm.guest.v1.FileService.Move:output_type -> stacyvm.guest.v1.MoveResponse
-	39, // 58: stacyvm.guest.v1.FileService.Chmod:output_type -> stacyvm.guest.v1.ChmodResponse
-	41, // 59: stacyvm.guest.v1.FileService.Remove:output_type -> stacyvm.guest.v1.RemoveResponse
-	43, // 60: stacyvm.guest.v1.PortService.Connect:output_type -> stacyvm.guest.v1.ConnectResponse
-	45, // 61: stacyvm.guest.v1.SystemService.Ping:output_type -> stacyvm.guest.v1.PingResponse
-	47, // 62: stacyvm.guest.v1.SystemService.Stats:output_type -> stacyvm.guest.v1.StatsResponse
-	49, // 63: stacyvm.guest.v1.SystemService.Rotate:output_type -> stacyvm.guest.v1.RotateResponse
-	51, // 64: stacyvm.guest.v1.LogService.Tail:output_type -> stacyvm.guest.v1.TailResponse
-	43, // [43:65] is the sub-list for method output_type
-	21, // [21:43] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	45, // 21: stacyvm.guest.v1.UnpackRequest.header:type_name -> stacyvm.guest.v1.UnpackHeader
+	47, // 22: stacyvm.guest.v1.UnpackResponse.failures:type_name -> stacyvm.guest.v1.UnpackFailure
+	2,  // 23: stacyvm.guest.v1.ProcessService.Run:input_type -> stacyvm.guest.v1.StartRequest
+	2,  // 24: stacyvm.guest.v1.ProcessService.Start:input_type -> stacyvm.guest.v1.StartRequest
+	7,  // 25: stacyvm.guest.v1.ProcessService.Attach:input_type -> stacyvm.guest.v1.AttachRequest
+	12, // 26: stacyvm.guest.v1.ProcessService.Wait:input_type -> stacyvm.guest.v1.WaitRequest
+	14, // 27: stacyvm.guest.v1.ProcessService.Input:input_type -> stacyvm.guest.v1.InputRequest
+	16, // 28: stacyvm.guest.v1.ProcessService.Signal:input_type -> stacyvm.guest.v1.SignalRequest
+	18, // 29: stacyvm.guest.v1.ProcessService.Resize:input_type -> stacyvm.guest.v1.ResizeRequest
+	20, // 30: stacyvm.guest.v1.ProcessService.List:input_type -> stacyvm.guest.v1.ListRequest
+	23, // 31: stacyvm.guest.v1.FileService.Read:input_type -> stacyvm.guest.v1.ReadRequest
+	25, // 32: stacyvm.guest.v1.FileService.Write:input_type -> stacyvm.guest.v1.WriteRequest
+	28, // 33: stacyvm.guest.v1.FileService.List:input_type -> stacyvm.guest.v1.ListFilesRequest
+	30, // 34: stacyvm.guest.v1.FileService.Stat:input_type -> stacyvm.guest.v1.StatRequest
+	32, // 35: stacyvm.guest.v1.FileService.Glob:input_type -> stacyvm.guest.v1.GlobRequest
+	34, // 36: stacyvm.guest.v1.FileService.Mkdir:input_type -> stacyvm.guest.v1.MkdirRequest
+	36, // 37: stacyvm.guest.v1.FileService.Move:input_type -> stacyvm.guest.v1.MoveRequest
+	38, // 38: stacyvm.guest.v1.FileService.Chmod:input_type -> stacyvm.guest.v1.ChmodRequest
+	40, // 39: stacyvm.guest.v1.FileService.Remove:input_type -> stacyvm.guest.v1.RemoveRequest
+	42, // 40: stacyvm.guest.v1.FileService.Pack:input_type -> stacyvm.guest.v1.PackRequest
+	44, // 41: stacyvm.guest.v1.FileService.Unpack:input_type -> stacyvm.guest.v1.UnpackRequest
+	48, // 42: stacyvm.guest.v1.PortService.Connect:input_type -> stacyvm.guest.v1.ConnectRequest
+	50, // 43: stacyvm.guest.v1.SystemService.Ping:input_type -> stacyvm.guest.v1.PingRequest
+	52, // 44: stacyvm.guest.v1.SystemService.Stats:input_type -> stacyvm.guest.v1.StatsRequest
+	54, // 45: stacyvm.guest.v1.SystemService.Rotate:input_type -> stacyvm.guest.v1.RotateRequest
+	56, // 46: stacyvm.guest.v1.LogService.Tail:input_type -> stacyvm.guest.v1.TailRequest
+	8,  // 47: stacyvm.guest.v1.ProcessService.Run:output_type -> stacyvm.guest.v1.ProcessEvent
+	3,  // 48: stacyvm.guest.v1.ProcessService.Start:output_type -> stacyvm.guest.v1.StartResponse
+	8,  // 49: stacyvm.guest.v1.ProcessService.Attach:output_type -> stacyvm.guest.v1.ProcessEvent
+	13, // 50: stacyvm.guest.v1.ProcessService.Wait:output_type -> stacyvm.guest.v1.WaitResponse
+	15, // 51: stacyvm.guest.v1.ProcessService.Input:output_type -> stacyvm.guest.v1.InputResponse
+	17, // 52: stacyvm.guest.v1.ProcessService.Signal:output_type -> stacyvm.guest.v1.SignalResponse
+	19, // 53: stacyvm.guest.v1.ProcessService.Resize:output_type -> stacyvm.guest.v1.ResizeResponse
+	21, // 54: stacyvm.guest.v1.ProcessService.List:output_type -> stacyvm.guest.v1.ListResponse
+	24, // 55: stacyvm.guest.v1.FileService.Read:output_type -> stacyvm.guest.v1.ReadResponse
+	27, // 56: stacyvm.guest.v1.FileService.Write:output_type -> stacyvm.guest.v1.WriteResponse
+	29, // 57: stacyvm.guest.v1.FileService.List:output_type -> stacyvm.guest.v1.ListFilesResponse
+	31, // 58: stacyvm.guest.v1.FileService.Stat:output_type -> stacyvm.guest.v1.StatResponse
+	33, // 59: stacyvm.guest.v1.FileService.Glob:output_type -> stacyvm.guest.v1.GlobResponse
+	35, // 60: stacyvm.guest.v1.FileService.Mkdir:output_type -> stacyvm.guest.v1.MkdirResponse
+	37, // 61: stacyvm.guest.v1.FileService.Move:output_type -> stacyvm.guest.v1.MoveResponse
+	39, // 62: stacyvm.guest.v1.FileService.Chmod:output_type -> stacyvm.guest.v1.ChmodResponse
+	41, // 63: stacyvm.guest.v1.FileService.Remove:output_type -> stacyvm.guest.v1.RemoveResponse
+	43, // 64: stacyvm.guest.v1.FileService.Pack:output_type -> stacyvm.guest.v1.PackResponse
+	46, // 65: stacyvm.guest.v1.FileService.Unpack:output_type -> stacyvm.guest.v1.UnpackResponse
+	49, // 66: stacyvm.guest.v1.PortService.Connect:output_type -> stacyvm.guest.v1.ConnectResponse
+	51, // 67: stacyvm.guest.v1.SystemService.Ping:output_type -> stacyvm.guest.v1.PingResponse
+	53, // 68: stacyvm.guest.v1.SystemService.Stats:output_type -> stacyvm.guest.v1.StatsResponse
+	55, // 69: stacyvm.guest.v1.SystemService.Rotate:output_type -> stacyvm.guest.v1.RotateResponse
+	57, // 70: stacyvm.guest.v1.LogService.Tail:output_type -> stacyvm.guest.v1.TailResponse
+	47, // [47:71] is the sub-list for method output_type
+	23, // [23:47] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_guest_v1_guest_proto_init() }
@@ -3400,13 +3766,17 @@ func file_guest_v1_guest_proto_init() {
 		(*WriteRequest_Header)(nil),
 		(*WriteRequest_Data)(nil),
 	}
+	file_guest_v1_guest_proto_msgTypes[43].OneofWrappers = []any{
+		(*UnpackRequest_Header)(nil),
+		(*UnpackRequest_Data)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_guest_v1_guest_proto_rawDesc), len(file_guest_v1_guest_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   52,
+			NumMessages:   58,
 			NumExtensions: 0,
 			NumServices:   5,
 		},

@@ -85,6 +85,10 @@ const (
 	FileServiceChmodProcedure = "/stacyvm.guest.v1.FileService/Chmod"
 	// FileServiceRemoveProcedure is the fully-qualified name of the FileService's Remove RPC.
 	FileServiceRemoveProcedure = "/stacyvm.guest.v1.FileService/Remove"
+	// FileServicePackProcedure is the fully-qualified name of the FileService's Pack RPC.
+	FileServicePackProcedure = "/stacyvm.guest.v1.FileService/Pack"
+	// FileServiceUnpackProcedure is the fully-qualified name of the FileService's Unpack RPC.
+	FileServiceUnpackProcedure = "/stacyvm.guest.v1.FileService/Unpack"
 	// PortServiceConnectProcedure is the fully-qualified name of the PortService's Connect RPC.
 	PortServiceConnectProcedure = "/stacyvm.guest.v1.PortService/Connect"
 	// SystemServicePingProcedure is the fully-qualified name of the SystemService's Ping RPC.
@@ -387,6 +391,13 @@ type FileServiceClient interface {
 	Move(context.Context, *connect.Request[v1.MoveRequest]) (*connect.Response[v1.MoveResponse], error)
 	Chmod(context.Context, *connect.Request[v1.ChmodRequest]) (*connect.Response[v1.ChmodResponse], error)
 	Remove(context.Context, *connect.Request[v1.RemoveRequest]) (*connect.Response[v1.RemoveResponse], error)
+	// Pack sends a directory as a tar archive in GNU's format: "./" first, then what is below. Names are bytes, links and special
+	// files are entries. What no archive can hold is left out and told in a global header, record STACYVM.omitted, "name: reason";
+	// what cannot be read is left out, or filled up with zeros, and told in record STACYVM.failed.
+	Pack(context.Context, *connect.Request[v1.PackRequest]) (*connect.ServerStreamForClient[v1.PackResponse], error)
+	// Unpack takes a header, then a tar archive of files, directories, symbolic and hard links. Each file appears whole or not at
+	// all; what one entry meets does not stop the others. A stream that is cut leaves what is there by then.
+	Unpack(context.Context) *connect.ClientStreamForClient[v1.UnpackRequest, v1.UnpackResponse]
 }
 
 // NewFileServiceClient constructs a client for the stacyvm.guest.v1.FileService service. By
@@ -454,6 +465,18 @@ func NewFileServiceClient(httpClient connect.HTTPClient, baseURL string, opts ..
 			connect.WithSchema(fileServiceMethods.ByName("Remove")),
 			connect.WithClientOptions(opts...),
 		),
+		pack: connect.NewClient[v1.PackRequest, v1.PackResponse](
+			httpClient,
+			baseURL+FileServicePackProcedure,
+			connect.WithSchema(fileServiceMethods.ByName("Pack")),
+			connect.WithClientOptions(opts...),
+		),
+		unpack: connect.NewClient[v1.UnpackRequest, v1.UnpackResponse](
+			httpClient,
+			baseURL+FileServiceUnpackProcedure,
+			connect.WithSchema(fileServiceMethods.ByName("Unpack")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -468,6 +491,8 @@ type fileServiceClient struct {
 	move   *connect.Client[v1.MoveRequest, v1.MoveResponse]
 	chmod  *connect.Client[v1.ChmodRequest, v1.ChmodResponse]
 	remove *connect.Client[v1.RemoveRequest, v1.RemoveResponse]
+	pack   *connect.Client[v1.PackRequest, v1.PackResponse]
+	unpack *connect.Client[v1.UnpackRequest, v1.UnpackResponse]
 }
 
 // Read calls stacyvm.guest.v1.FileService.Read.
@@ -515,6 +540,16 @@ func (c *fileServiceClient) Remove(ctx context.Context, req *connect.Request[v1.
 	return c.remove.CallUnary(ctx, req)
 }
 
+// Pack calls stacyvm.guest.v1.FileService.Pack.
+func (c *fileServiceClient) Pack(ctx context.Context, req *connect.Request[v1.PackRequest]) (*connect.ServerStreamForClient[v1.PackResponse], error) {
+	return c.pack.CallServerStream(ctx, req)
+}
+
+// Unpack calls stacyvm.guest.v1.FileService.Unpack.
+func (c *fileServiceClient) Unpack(ctx context.Context) *connect.ClientStreamForClient[v1.UnpackRequest, v1.UnpackResponse] {
+	return c.unpack.CallClientStream(ctx)
+}
+
 // FileServiceHandler is an implementation of the stacyvm.guest.v1.FileService service.
 type FileServiceHandler interface {
 	// Read sends the file's info first, then its bytes.
@@ -529,6 +564,13 @@ type FileServiceHandler interface {
 	Move(context.Context, *connect.Request[v1.MoveRequest]) (*connect.Response[v1.MoveResponse], error)
 	Chmod(context.Context, *connect.Request[v1.ChmodRequest]) (*connect.Response[v1.ChmodResponse], error)
 	Remove(context.Context, *connect.Request[v1.RemoveRequest]) (*connect.Response[v1.RemoveResponse], error)
+	// Pack sends a directory as a tar archive in GNU's format: "./" first, then what is below. Names are bytes, links and special
+	// files are entries. What no archive can hold is left out and told in a global header, record STACYVM.omitted, "name: reason";
+	// what cannot be read is left out, or filled up with zeros, and told in record STACYVM.failed.
+	Pack(context.Context, *connect.Request[v1.PackRequest], *connect.ServerStream[v1.PackResponse]) error
+	// Unpack takes a header, then a tar archive of files, directories, symbolic and hard links. Each file appears whole or not at
+	// all; what one entry meets does not stop the others. A stream that is cut leaves what is there by then.
+	Unpack(context.Context, *connect.ClientStream[v1.UnpackRequest]) (*connect.Response[v1.UnpackResponse], error)
 }
 
 // NewFileServiceHandler builds an HTTP handler from the service implementation. It returns the path
@@ -592,6 +634,18 @@ func NewFileServiceHandler(svc FileServiceHandler, opts ...connect.HandlerOption
 		connect.WithSchema(fileServiceMethods.ByName("Remove")),
 		connect.WithHandlerOptions(opts...),
 	)
+	fileServicePackHandler := connect.NewServerStreamHandler(
+		FileServicePackProcedure,
+		svc.Pack,
+		connect.WithSchema(fileServiceMethods.ByName("Pack")),
+		connect.WithHandlerOptions(opts...),
+	)
+	fileServiceUnpackHandler := connect.NewClientStreamHandler(
+		FileServiceUnpackProcedure,
+		svc.Unpack,
+		connect.WithSchema(fileServiceMethods.ByName("Unpack")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/stacyvm.guest.v1.FileService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case FileServiceReadProcedure:
@@ -612,6 +666,10 @@ func NewFileServiceHandler(svc FileServiceHandler, opts ...connect.HandlerOption
 			fileServiceChmodHandler.ServeHTTP(w, r)
 		case FileServiceRemoveProcedure:
 			fileServiceRemoveHandler.ServeHTTP(w, r)
+		case FileServicePackProcedure:
+			fileServicePackHandler.ServeHTTP(w, r)
+		case FileServiceUnpackProcedure:
+			fileServiceUnpackHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -655,6 +713,14 @@ func (UnimplementedFileServiceHandler) Chmod(context.Context, *connect.Request[v
 
 func (UnimplementedFileServiceHandler) Remove(context.Context, *connect.Request[v1.RemoveRequest]) (*connect.Response[v1.RemoveResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("stacyvm.guest.v1.FileService.Remove is not implemented"))
+}
+
+func (UnimplementedFileServiceHandler) Pack(context.Context, *connect.Request[v1.PackRequest], *connect.ServerStream[v1.PackResponse]) error {
+	return connect.NewError(connect.CodeUnimplemented, errors.New("stacyvm.guest.v1.FileService.Pack is not implemented"))
+}
+
+func (UnimplementedFileServiceHandler) Unpack(context.Context, *connect.ClientStream[v1.UnpackRequest]) (*connect.Response[v1.UnpackResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("stacyvm.guest.v1.FileService.Unpack is not implemented"))
 }
 
 // PortServiceClient is a client for the stacyvm.guest.v1.PortService service.

@@ -1,0 +1,80 @@
+package guest
+
+import (
+	"context"
+	"errors"
+	"io"
+
+	"connectrpc.com/connect"
+
+	"github.com/stacyvm/stacyvm/internal/stacyvm"
+	guestv1 "github.com/stacyvm/stacyvm/proto/guest/v1"
+)
+
+// Records of global headers that tell, in an archive, of an entry that is not there or not whole: "name: reason".
+const (
+	OmittedRecord = "STACYVM.omitted" // no archive can hold it
+	FailedRecord  = "STACYVM.failed"  // it could not be read
+)
+
+// maxFailures bounds what is taken of an unpacked archive's failures, in entries.
+const maxFailures = 100
+
+// PackFiles opens a directory as a tar archive; close the reader. ctx is the life of the reader. The archive is the guest's
+// work: whoever unpacks it must expect anything of it. CodeNotFound; CodeInvalid: not a directory.
+func (c *Client) PackFiles(ctx context.Context, path string) (io.ReadCloser, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	stream, err := c.files.Pack(ctx, connect.NewRequest(&guestv1.PackRequest{Path: path}))
+	if err != nil {
+		defer cancel()
+		return nil, failure(ctx, err)
+	}
+	r := &reader{ctx: ctx, cancel: cancel, stream: stream, data: func() []byte { return stream.Msg().GetData() }}
+	if !stream.Receive() {
+		err = failure(ctx, stream.Err())
+		if err == nil {
+			err = cut()
+		}
+		_ = r.Close()
+		return nil, err
+	}
+	if r.rest = stream.Msg().GetData(); len(r.rest) > maxData {
+		_ = r.Close()
+		return nil, nonsense("a data frame is too large")
+	}
+	return r, nil
+}
+
+// UnpackFiles unpacks a tar archive into a directory, which is made when it is missing. user owns what is new, empty is the
+// image's. What one entry meets is told in the answer and stops no other. CodeInvalid: not an archive, or body failed;
+// CodeStorageFull. An error of body that is a *stacyvm.Error is returned as it is.
+func (c *Client) UnpackFiles(ctx context.Context, path, user string, body io.Reader) (stacyvm.Unpacked, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stream := c.files.Unpack(ctx)
+	header := &guestv1.UnpackHeader{Path: path, User: user}
+	err := stream.Send(&guestv1.UnpackRequest{Part: &guestv1.UnpackRequest_Header{Header: header}})
+	if err == nil {
+		err = send(stream, body, func(data []byte) *guestv1.UnpackRequest {
+			return &guestv1.UnpackRequest{Part: &guestv1.UnpackRequest_Data{Data: data}}
+		})
+	}
+	if bad := (*bodyError)(nil); errors.As(err, &bad) {
+		return stacyvm.Unpacked{}, bad.asOwn()
+	}
+	if err != nil && !errors.Is(err, io.EOF) { // at io.EOF the reason is in the answer
+		return stacyvm.Unpacked{}, failure(ctx, err)
+	}
+	answer, err := stream.CloseAndReceive()
+	if err != nil {
+		return stacyvm.Unpacked{}, failure(ctx, err)
+	}
+	unpacked := stacyvm.Unpacked{Entries: answer.Msg.GetEntries(), Failed: answer.Msg.GetFailed()}
+	for _, f := range answer.Msg.GetFailures() {
+		if len(unpacked.Failures) == maxFailures {
+			break
+		}
+		unpacked.Failures = append(unpacked.Failures, stacyvm.UnpackFailure{Name: text(f.GetName(), maxText), Reason: phrase(f.GetReason())})
+	}
+	return unpacked, nil
+}
