@@ -36,6 +36,7 @@ const (
 	CodeTimeout       = "TIMEOUT"
 	CodeConflict      = "CONFLICT"
 	CodeResourceLimit = "RESOURCE_LIMIT"
+	CodeStorageFull   = "STORAGE_FULL"
 	CodeInternal      = "INTERNAL_ERROR"
 	CodeUnavailable   = "UNAVAILABLE"
 )

@@ -41,6 +41,7 @@ type Readiness struct {
 	Status         string     `json:"status"` // ready or not_ready
 	Version        string     `json:"version,omitempty"`
 	Uptime         string     `json:"uptime,omitempty"`
+	Problems       []string   `json:"problems,omitempty"` // what is wrong with its machine, such as a full disk
 	Providers      []Provider `json:"providers,omitempty"`
 	ReadyProviders int        `json:"ready_providers,omitempty"`
 	TotalProviders int        `json:"total_providers,omitempty"`

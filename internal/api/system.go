@@ -24,6 +24,7 @@ type Readiness struct {
 	Status         string     `json:"status" enum:"ready,not_ready"`
 	Version        string     `json:"version,omitempty"`
 	Uptime         string     `json:"uptime,omitempty"`
+	Problems       []string   `json:"problems,omitempty" doc:"What is wrong with this machine, such as a full disk."`
 	Providers      []Provider `json:"providers,omitempty"`
 	ReadyProviders *int       `json:"ready_providers,omitempty"`
 	TotalProviders *int       `json:"total_providers,omitempty"`
@@ -43,7 +44,7 @@ func (a *api) systemRoutes() {
 	register(a, route{method: http.MethodGet, path: "/live", id: "live", tag: tagSystem, public: true,
 		summary: "Whether the server lives"}, a.live)
 	register(a, route{method: http.MethodGet, path: "/ready", id: "ready", tag: tagSystem, public: true,
-		summary: "Whether the server can serve: its store answers, recovery is done, and an engine works where it has any; a control plane alone is ready without a worker",
+		summary: "Whether the server can serve: its store answers, recovery is done, its disk has room, and an engine works where it has any; a control plane alone is ready without a worker",
 		responses: map[string]*huma.Response{"503": {
 			Description: "Not now.",
 			Content:     map[string]*huma.MediaType{"application/json": {Schema: a.schema(reflect.TypeFor[Readiness]())}},
@@ -79,6 +80,7 @@ func (a *api) ready(ctx context.Context, _ *struct{}) (*readyOutput, error) {
 	}
 	if middleware.Known(ctx) {
 		output.Body.Version, output.Body.Uptime = a.Version, a.uptime()
+		output.Body.Problems = readiness.Problems
 		output.Body.Providers = each(readiness.Providers, providerOf)
 		output.Body.ReadyProviders, output.Body.TotalProviders = &healthy, &total
 		output.Body.AuditLost = readiness.Dropped

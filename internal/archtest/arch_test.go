@@ -41,6 +41,7 @@ var rules = []struct {
 	{"internal/auth", []string{"internal/pki", "internal/stacyvm", "internal/strictjson"}},
 	{"internal/telemetry", nil},
 	{"internal/budget", []string{"internal/stacyvm"}},
+	{"internal/space", []string{"internal/stacyvm"}},
 	{"internal/config", []string{"internal/auth", "internal/stacyvm"}},
 	{"internal/schedule", []string{"internal/stacyvm"}},
 	{"internal/lease", []string{"internal/store", "internal/stacyvm"}},

@@ -27,6 +27,7 @@ type Config struct {
 	Auth      Auth      `yaml:"auth"`
 	RateLimit RateLimit `yaml:"rate_limit"`
 	Database  Database  `yaml:"database"`
+	Disk      Disk      `yaml:"disk"`
 	Audit     Audit     `yaml:"audit"`
 	Logging   Logging   `yaml:"logging"`
 	Pool      Pool      `yaml:"pool"`
@@ -108,6 +109,15 @@ type Database struct {
 	// ExecMode is how statements are sent to PostgreSQL, in pgx's words; empty: cache_statement. Poolers that give
 	// each transaction another session need "cache_describe" or "exec".
 	ExecMode string `yaml:"exec_mode"`
+}
+
+// Disk is the room on the file systems of data_dir and of the SQLite file.
+type Disk struct {
+	// MinFreeMB is how much is to stay free, in MiB: with less, creates and writes of files are refused. At most a twentieth of the file
+	// system counts.
+	MinFreeMB int `yaml:"min_free_mb"`
+	// ReserveMB is held back, in MiB, for what frees room on a full disk. At most a fiftieth of the file system; 0: nothing.
+	ReserveMB int `yaml:"reserve_mb"`
 }
 
 // Audit is the record of what callers did.

@@ -26,6 +26,7 @@ func Default() Config {
 			RequestsPerMinute: 120, Burst: 60, KeyBy: "owner", BucketTTL: 15 * time.Minute, CleanupInterval: time.Minute,
 		},
 		Database: Database{Driver: "sqlite"},
+		Disk:     Disk{MinFreeMB: 256, ReserveMB: 64},
 		Logging:  Logging{Level: "info", Format: "json"},
 		Pool:     Pool{MaxVMs: 10, MaxUsersPerVM: 5, Image: "alpine:latest", MemoryMB: 2048, VCPUs: 2, Overflow: overflowReject},
 	}

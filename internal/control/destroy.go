@@ -21,6 +21,9 @@ func (s *Service) Destroy(ctx context.Context, id stacyvm.SandboxID) error {
 		return s.audited(ctx, "sandbox.destroy", stacyvm.Sandbox{ID: id}, "", err)
 	}
 	sandbox, err := s.condemn(ctx, id)
+	if stacyvm.CodeOf(err) == stacyvm.CodeStorageFull {
+		sandbox, err = s.makeRoom(ctx, id, err)
+	}
 	if err != nil {
 		return s.audited(ctx, "sandbox.destroy", stacyvm.Sandbox{ID: id}, "", err)
 	}
@@ -38,6 +41,22 @@ func (s *Service) Destroy(ctx context.Context, id stacyvm.SandboxID) error {
 		return stacyvm.Wrap(stacyvm.CodeUnavailable, err, "the sandbox cannot be removed now; it will be as soon as its worker answers")
 	}
 	return nil
+}
+
+// makeRoom removes a sandbox's runtime although the wish could not be written for lack of space, and writes it then: what it frees may
+// be all the room that there is.
+func (s *Service) makeRoom(ctx context.Context, id stacyvm.SandboxID, full error) (sandbox stacyvm.Sandbox, err error) {
+	err = s.store.View(ctx, func(tx store.Tx) (err error) {
+		sandbox, err = visible(ctx, tx, id)
+		return err
+	})
+	if err != nil {
+		return sandbox, err
+	}
+	if s.removeRuntime(ctx, sandbox) != nil {
+		return sandbox, full
+	}
+	return s.condemn(ctx, id)
 }
 
 // condemn writes the wish and its audit line.

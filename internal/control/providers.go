@@ -81,13 +81,13 @@ func (s *Service) status(p worker.Provider) ProviderStatus {
 	return status
 }
 
-// Readiness says whether requests can be served: the store answers and the first recovery pass over its rows is done.
+// Readiness says whether requests can be served: the store answers, the first recovery pass over its rows is done, and the disk has room.
 // Anybody may ask.
 func (s *Service) Readiness(ctx context.Context) Readiness {
 	ctx, cancel := context.WithTimeout(ctx, readyWithin)
 	defer cancel()
-	r := Readiness{StoreOK: s.store.Ping(ctx) == nil, Dropped: s.journal.dropped.Load()}
-	r.Ready = r.StoreOK && s.recovered()
+	r := Readiness{StoreOK: s.store.Ping(ctx) == nil, Dropped: s.journal.dropped.Load(), Problems: s.problems()}
+	r.Ready = r.StoreOK && s.recovered() && len(r.Problems) == 0
 	_, err := s.workers(s.self)
 	r.Alone = err != nil
 	if r.StoreOK {

@@ -118,7 +118,8 @@ type ProviderStatus struct {
 type Readiness struct {
 	Ready     bool
 	StoreOK   bool
-	Dropped   int64 // audit lines that are in the log alone, since the start of this process
-	Alone     bool  // no worker is in this process: it is ready without engines, so that workers can join
+	Dropped   int64    // audit lines that are in the log alone, since the start of this process
+	Problems  []string // with this machine
+	Alone     bool     // no worker is in this process: it is ready without engines, so that workers can join
 	Providers []ProviderStatus
 }

@@ -34,6 +34,9 @@ func (s *Service) reserve(ctx context.Context, request CreateRequest, key Idempo
 	if err := key.check(); err != nil {
 		return none, err
 	}
+	if err := s.full(); err != nil {
+		return none, err
+	}
 	p, err := s.plan(auth.From(ctx), request)
 	if err != nil {
 		return none, err

@@ -32,7 +32,11 @@ type Config struct {
 	Issuer *auth.WorkerIssuer
 	// Recovered reports whether the first recovery pass over the rows is done; nil means that there is none to wait for.
 	Recovered func() bool
-	Logger    *slog.Logger
+	// Full is a CodeStorageFull error while nothing that takes room on this machine should begin; nil: there is always room.
+	Full func() error
+	// Problems tells operators what is wrong with this machine; nil: nothing is known.
+	Problems func() []string
+	Logger   *slog.Logger
 }
 
 // Defaults fill what a request leaves empty, and bound it.
@@ -66,6 +70,8 @@ type Service struct {
 	defaults  Defaults
 	auditSync bool
 	recovered func() bool
+	full      func() error
+	problems  func() []string
 	authority Authority
 	issuer    *auth.WorkerIssuer
 	log       *slog.Logger
@@ -83,6 +89,12 @@ func New(config Config) *Service {
 	if config.Recovered == nil {
 		config.Recovered = func() bool { return true }
 	}
+	if config.Full == nil {
+		config.Full = func() error { return nil }
+	}
+	if config.Problems == nil {
+		config.Problems = func() []string { return nil }
+	}
 	if config.Logger == nil {
 		config.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -94,6 +106,8 @@ func New(config Config) *Service {
 		defaults:  config.Defaults,
 		auditSync: config.AuditSync,
 		recovered: config.Recovered,
+		full:      config.Full,
+		problems:  config.Problems,
 		authority: config.Authority,
 		issuer:    config.Issuer,
 		log:       config.Logger,

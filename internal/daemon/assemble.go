@@ -22,6 +22,7 @@ import (
 	"github.com/stacyvm/stacyvm/internal/engine/mock"
 	"github.com/stacyvm/stacyvm/internal/image"
 	"github.com/stacyvm/stacyvm/internal/reconcile"
+	"github.com/stacyvm/stacyvm/internal/space"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 	"github.com/stacyvm/stacyvm/internal/store"
 	"github.com/stacyvm/stacyvm/internal/worker"
@@ -31,6 +32,7 @@ import (
 // parts are the pieces of one server, joined.
 type parts struct {
 	store      store.Store
+	guard      *space.Guard
 	engines    []engine.Engine
 	worker     *local.Worker // nil: a control plane alone
 	fleet      *fleet
@@ -38,10 +40,10 @@ type parts struct {
 	reconciler *reconcile.Reconciler
 }
 
-// assemble opens everything in p; t is what workers of other machines are called with. After an error everything is closed
-// again.
-func assemble(ctx context.Context, c config.Config, p place, t *trust, log *slog.Logger) (made *parts, err error) {
-	made = &parts{}
+// assemble opens everything in p; t is what workers of other machines are called with, and guard watches the disk. After an error
+// everything is closed again.
+func assemble(ctx context.Context, c config.Config, p place, t *trust, guard *space.Guard, log *slog.Logger) (made *parts, err error) {
+	made = &parts{guard: guard}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, made.close())
@@ -56,15 +58,17 @@ func assemble(ctx context.Context, c config.Config, p place, t *trust, log *slog
 			return made, err
 		}
 		if err := checkDefault(ctx, made.worker); err != nil {
-			return made, err
+			return made, fullFirst(guard, err)
 		}
-		own = made.worker
+		own = sparedWorker{made.worker, guard}
 	}
 	database := storeConfig(c, p.database)
 	database.Warn = func(message string) { log.Warn(message + "; " + blindFix) }
-	if made.store, err = store.Open(ctx, database); err != nil {
-		return made, err
+	opened, err := store.Open(ctx, database)
+	if err != nil {
+		return made, fullFirst(guard, err)
 	}
+	made.store = sparedStore{opened, guard}
 	self, session := stacyvm.WorkerID(c.Worker.ID), rand.Text()
 	hostname, err := os.Hostname()
 	if err != nil {
@@ -75,15 +79,29 @@ func assemble(ctx context.Context, c config.Config, p place, t *trust, log *slog
 		Store: made.store, Self: self, Session: session, Worker: own, Hostname: hostname, Capacity: capacityOf(c),
 		Workers: made.fleet.worker, AuditRetention: c.Auth.AdminAuditRetention, Logger: log,
 	})
+	full := guard.Full
+	if c.Postgres() { // the records are elsewhere, and so may be the sandboxes; each worker judges for itself
+		full = nil
+	}
 	made.service = control.New(control.Config{
 		Store: made.store, Self: self, Session: session, Defaults: defaults(c), AuditSync: c.Audit.Sync,
 		Workers:   made.fleet.worker,
 		Authority: authorityOf(c),
 		Issuer:    t.issuer,
 		Recovered: made.reconciler.Recovered,
+		Full:      full,
+		Problems:  guard.Problems,
 		Logger:    log,
 	})
 	return made, nil
+}
+
+// fullFirst tells of a full disk rather than of what failed on it.
+func fullFirst(guard *space.Guard, err error) error {
+	if problems := guard.Problems(); len(problems) > 0 {
+		return stacyvm.Wrap(stacyvm.CodeStorageFull, err, strings.Join(problems, "; ")+": make room there")
+	}
+	return err
 }
 
 // workerName gives this machine's name in the store. SQLite has one server; PostgreSQL may have many, and two of one name

@@ -1,11 +1,14 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -13,6 +16,7 @@ import (
 	"github.com/stacyvm/stacyvm/internal/config"
 	"github.com/stacyvm/stacyvm/internal/engine"
 	"github.com/stacyvm/stacyvm/internal/image"
+	"github.com/stacyvm/stacyvm/internal/space"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
 
@@ -23,7 +27,7 @@ const littleSpace = 2 << 30
 // nothing behind. With production, what only trying out may do without fails.
 func Doctor(ctx context.Context, c config.Config, production bool) []config.Check {
 	checks := config.DoctorKeys(c, production)
-	place := checkDataDir(c.DataDir)
+	place := checkDataDir(c)
 	if checks = append(checks, place); place.Level == config.Fail {
 		return checks
 	}
@@ -44,27 +48,79 @@ func Doctor(ctx context.Context, c config.Config, production bool) []config.Chec
 	return checks
 }
 
-func checkDataDir(dir string) config.Check {
+func checkDataDir(c config.Config) config.Check {
 	const name = "data_dir"
+	dir := c.DataDir
 	fix := "run as root, or set STACYVM_DATA_DIR to a directory that you may write"
 	if err := makeDataDir(dir); err != nil {
 		return config.Failed(name, plain(err), fix)
 	}
+	watch, err := space.New(space.Config{Dirs: []string{dir}, MinFree: int64(c.Disk.MinFreeMB) << 20})
+	if err != nil {
+		return config.Failed(name, plain(err), fix)
+	}
 	trial, err := os.CreateTemp(dir, ".doctor-*")
 	if err != nil {
+		if problems := watch.Problems(); len(problems) > 0 {
+			return config.Failed(name, strings.Join(problems, "; "), "make room"+largest(dir))
+		}
 		return config.Failed(name, dir+" cannot be written", fix)
 	}
 	_ = errors.Join(trial.Close(), os.Remove(trial.Name())) // an empty file
-	var space syscall.Statfs_t
-	if err := syscall.Statfs(dir, &space); err != nil {
+	var stat syscall.Statfs_t
+	if err := syscall.Statfs(dir, &stat); err != nil {
 		return config.Failed(name, fmt.Sprintf("%s: %v", dir, err), fix)
 	}
-	free := int64(space.Bavail) * space.Bsize
+	free := int64(stat.Bavail) * stat.Bsize
 	message := fmt.Sprintf("%s, %.1f GiB free", dir, float64(free)/(1<<30))
-	if free < littleSpace {
-		return config.Warned(name, message, "sandboxes keep their files there: make room")
+	switch problems := watch.Problems(); {
+	case len(problems) > 0:
+		return config.Warned(name, message+": "+strings.Join(problems, "; "), "make room: creates and writes of files are refused until then"+largest(dir))
+	case free < littleSpace:
+		return config.Warned(name, message, "sandboxes keep their files there: make room"+largest(dir))
 	}
 	return config.Passed(name, message)
+}
+
+// largestShown is how many sandboxes Doctor names on a disk that is nearly full.
+const largestShown = 5
+
+// largest names the sandboxes that take most of a data directory; "": there are none.
+func largest(dataDir string) string {
+	type use struct {
+		id    string
+		bytes int64
+	}
+	var uses []use
+	homes, _ := filepath.Glob(filepath.Join(dataDir, "engines", "*", "sandboxes", "*")) // the pattern is good
+	for _, home := range homes {
+		uses = append(uses, use{filepath.Base(home), taken(home)})
+	}
+	slices.SortFunc(uses, func(a, b use) int { return cmp.Compare(b.bytes, a.bytes) })
+	text := ""
+	for _, u := range uses[:min(largestShown, len(uses))] {
+		text += fmt.Sprintf(", %s (%d MiB)", u.id, u.bytes>>20)
+	}
+	if text == "" {
+		return ""
+	}
+	return "; the largest sandboxes are " + strings.TrimPrefix(text, ", ") + ": `stacyvm kill` those that are not needed"
+}
+
+// taken is what a directory takes on its disk, in bytes; what cannot be looked at counts nothing.
+func taken(dir string) (bytes int64) {
+	_ = filepath.WalkDir(dir, func(_ string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return nil
+		}
+		if info, err := entry.Info(); err == nil {
+			if stat, ok := info.Sys().(*syscall.Stat_t); ok {
+				bytes += stat.Blocks * 512
+			}
+		}
+		return nil
+	})
+	return bytes
 }
 
 // checkRuns tells of the server and of what killed private servers left.

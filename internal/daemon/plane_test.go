@@ -122,7 +122,7 @@ func TestLeaving(t *testing.T) {
 	if err := makeDataDir(c.DataDir); err != nil {
 		t.Fatal(err)
 	}
-	made := must[*parts](t)(assemble(t.Context(), c, sharedPlace(c.DataDir, c.DatabasePath()), &trust{}, quiet))
+	made := must[*parts](t)(assemble(t.Context(), c, sharedPlace(c.DataDir, c.DatabasePath()), &trust{}, nil, quiet))
 	ready := make(chan string, 1)
 	s := newServer(Options{Config: c, Logger: quiet, Ready: func(address string) { ready <- address }}, made, auth.Keys{}, &trust{})
 	s.notice = 2 * time.Second

@@ -16,6 +16,7 @@ import (
 	"github.com/stacyvm/stacyvm/client"
 	"github.com/stacyvm/stacyvm/internal/auth"
 	"github.com/stacyvm/stacyvm/internal/engine"
+	"github.com/stacyvm/stacyvm/internal/space"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 	"github.com/stacyvm/stacyvm/internal/worker/local"
 )
@@ -60,7 +61,14 @@ func StartPrivate(ctx context.Context, options Options) (p *Private, err error) 
 	if p.dir, p.held, err = claimDir(c.DataDir); err != nil {
 		return nil, err
 	}
-	if p.parts, err = assemble(ctx, c, privatePlace(c.DataDir, p.dir), &trust{}, options.Logger); err != nil {
+	watched := spaceOf(c)
+	watched.Reserve = 0 // it is the server's
+	guard, err := space.New(watched)
+	if err != nil {
+		p.held.release()
+		return nil, errors.Join(err, os.RemoveAll(p.dir))
+	}
+	if p.parts, err = assemble(ctx, c, privatePlace(c.DataDir, p.dir), &trust{}, guard, options.Logger); err != nil {
 		p.held.release()
 		return nil, errors.Join(err, os.RemoveAll(p.dir))
 	}

@@ -68,6 +68,10 @@ func Serve(ctx context.Context, options Options) error {
 		return stacyvm.Wrap(stacyvm.CodeInvalid, err, "data_dir: cannot be written")
 	}
 	defer held.release()
+	guard, err := openGuard(c, options.Logger)
+	if err != nil {
+		return err
+	}
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", net.JoinHostPort(c.Server.Host, strconv.Itoa(c.Server.Port)))
 	if err != nil {
 		return stacyvm.Wrap(stacyvm.CodeConflict, err, fmt.Sprintf("cannot listen at %s port %d", c.Server.Host, c.Server.Port))
@@ -77,7 +81,7 @@ func Serve(ctx context.Context, options Options) error {
 	if err != nil {
 		return err
 	}
-	made, err := assemble(ctx, c, sharedPlace(c.DataDir, c.DatabasePath()), t, options.Logger)
+	made, err := assemble(ctx, c, sharedPlace(c.DataDir, c.DatabasePath()), t, guard, options.Logger)
 	if err != nil {
 		return err
 	}
@@ -88,7 +92,7 @@ func Serve(ctx context.Context, options Options) error {
 			options.Logger.Warn(ownWorkerAlone + "; " + ownWorkerFix)
 		}
 	}
-	loops := []func(context.Context) error{made.fleet.run, func(ctx context.Context) error { return sweepLoop(ctx, c, options.Logger) }}
+	loops := []func(context.Context) error{made.fleet.run, guard.Run, func(ctx context.Context) error { return sweepLoop(ctx, c, options.Logger) }}
 	return errors.Join(s.run(ctx, netutil.LimitListener(listener, maxConnections), loops...), made.close())
 }
 

@@ -102,6 +102,9 @@ func openWork(ctx context.Context, options WorkOptions) (w *work, err error) {
 	} else if err != nil {
 		return w, stacyvm.Wrap(stacyvm.CodeInvalid, err, "data_dir: cannot be written")
 	}
+	if w.parts.guard, err = openGuard(c, w.log); err != nil {
+		return w, err
+	}
 	if w.identity, err = openIdentity(ctx, options, c); err != nil {
 		return w, err
 	}
@@ -109,7 +112,7 @@ func openWork(ctx context.Context, options WorkOptions) (w *work, err error) {
 		return w, err
 	}
 	if err := checkAny(ctx, w.parts.worker); err != nil {
-		return w, err
+		return w, fullFirst(w.parts.guard, err)
 	}
 	if err := w.listen(ctx); err != nil {
 		return w, err
@@ -142,6 +145,7 @@ func (w *work) run(ctx context.Context) error {
 	group.Go(func() error { return w.member.Run(failed) })
 	group.Go(func() error { return w.identity.renewLoop(failed) })
 	group.Go(func() error { return w.parts.ask(failed) })
+	group.Go(func() error { return w.parts.guard.Run(failed) })
 	if w.listener != nil {
 		group.Go(func() error { return w.serve(failed) })
 	} else {

@@ -87,7 +87,7 @@ func (w *work) open() {
 	w.streams = cancel
 	w.http = &http.Server{
 		Handler: remote.NewHandler(remote.ServerConfig{
-			Worker: w.parts.worker, ID: w.id, Verifier: w.identity.verifier,
+			Worker: sparedWorker{w.parts.worker, w.parts.guard}, ID: w.id, Verifier: w.identity.verifier,
 			Gate: w.member.Gate, Confirm: w.member.Confirm, Draining: w.member.Draining, Logger: w.log,
 		}),
 		TLSConfig:   w.identity.listener,

@@ -14,6 +14,11 @@ var services = map[string]Scope{
 	guestv1connect.LogServiceName:     ScopeLogs,
 }
 
+// TakesRoom reports whether a request to this URL path makes files or directories: it is refused on a full disk.
+func TakesRoom(path string) bool {
+	return path == guestv1connect.FileServiceWriteProcedure || path == guestv1connect.FileServiceMkdirProcedure
+}
+
 // Allows reports whether the scope covers a request to this URL path, "/package.Service/Method".
 func (s Scope) Allows(path string) bool {
 	service, method, ok := strings.Cut(strings.TrimPrefix(path, "/"), "/")
