@@ -2,11 +2,18 @@ package control
 
 import (
 	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
 
 	"github.com/stacyvm/stacyvm/internal/auth"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 	"github.com/stacyvm/stacyvm/internal/store"
 )
+
+// pruneAtOnce is how many sandboxes Prune removes at the same time: one that sticks holds up none of the others.
+const pruneAtOnce = 16
 
 // staleTries is how often a create or destroy follows a sandbox to its new owner.
 const staleTries = 3
@@ -128,8 +135,8 @@ func (s *Service) read(ctx context.Context, id stacyvm.SandboxID) (sandbox stacy
 	return sandbox, err
 }
 
-// Prune destroys every sandbox of the caller's tenant whose time has passed and gives their number. It stops at the first
-// that cannot be removed.
+// Prune destroys every sandbox of the caller's tenant whose time has passed and gives their number. One that cannot be removed
+// now does not keep the others; the error tells of them.
 func (s *Service) Prune(ctx context.Context) (int, error) {
 	if err := authorise(ctx, scopeSandbox); err != nil {
 		return 0, s.audited(ctx, "sandbox.prune", stacyvm.Sandbox{}, "", err)
@@ -142,16 +149,29 @@ func (s *Service) Prune(ctx context.Context) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	pruned := 0
-	for _, sandbox := range expired {
-		err := s.Destroy(ctx, sandbox.ID)
-		if stacyvm.CodeOf(err) == stacyvm.CodeNotFound {
-			continue // somebody else was faster
-		}
-		if err != nil {
-			return pruned, err
-		}
-		pruned++
+	var all sync.WaitGroup
+	var pruned atomic.Int64
+	slots := make(chan struct{}, pruneAtOnce)
+	failures := make([]error, len(expired))
+	for i, sandbox := range expired {
+		slots <- struct{}{}
+		all.Go(func() {
+			defer func() { <-slots }()
+			err := s.Destroy(ctx, sandbox.ID)
+			switch stacyvm.CodeOf(err) {
+			case "":
+				pruned.Add(1)
+			case stacyvm.CodeNotFound: // somebody else was faster
+			default:
+				failures[i] = err
+			}
+		})
 	}
-	return pruned, nil
+	all.Wait()
+	failures = slices.DeleteFunc(failures, func(err error) bool { return err == nil })
+	if len(failures) == 0 {
+		return int(pruned.Load()), nil
+	}
+	return int(pruned.Load()), stacyvm.Wrap(stacyvm.CodeUnavailable, failures[0],
+		fmt.Sprintf("%d sandboxes are removed, %d cannot be now; they will be as soon as their workers answer", pruned.Load(), len(failures)))
 }

@@ -39,6 +39,7 @@ type follower struct {
 	stream  Output
 	started bool // the process is known to exist: attach rather than start
 	told    bool // ended was called
+	closed  bool // feed does not begin any more
 	exited  bool
 	from    AttachRequest
 }
@@ -105,7 +106,7 @@ func (f *follower) note(event *stacyvm.Event) (fresh bool) {
 	case event.Started != nil:
 		again := f.started
 		f.started = true
-		if !again && f.feed != nil {
+		if !again && f.feed != nil && !f.closed {
 			f.feeds.Go(func() { f.feed(f.ctx) })
 		}
 		return !again
@@ -156,11 +157,12 @@ func (f *follower) tell(exit *stacyvm.Exit) {
 // Close lets go of the stream; the process goes on. A Next in another goroutine returns.
 func (f *follower) Close() error {
 	f.cancel()
-	f.feeds.Wait()
 	f.mu.Lock()
-	defer f.mu.Unlock()
+	f.closed = true
 	f.drop()
 	f.tell(nil)
+	f.mu.Unlock()
+	f.feeds.Wait()
 	return nil
 }
 

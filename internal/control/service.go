@@ -77,7 +77,7 @@ type Service struct {
 	log       *slog.Logger
 	journal   *journal
 	rows      *rowCache
-	ends      *ends
+	exits     *exitWatcher
 	elsewhere engines
 	fleet     *fleet
 	queue     *queue
@@ -113,7 +113,7 @@ func New(config Config) *Service {
 		log:       config.Logger,
 		journal:   newJournal(config.Store, config.Logger),
 		rows:      newRowCache(),
-		ends:      newEnds(),
+		exits:     newExitWatcher(),
 		fleet:     newFleet(config.Store, config.Self),
 		queue:     newQueue(config.Defaults, config.Store.Watch),
 		starts:    newStarts(),
@@ -129,6 +129,6 @@ func (s *Service) Background(ctx context.Context) error {
 	lines.Go(func() { s.touchStarts(ctx) })
 	err := s.journal.run(ctx)
 	lines.Wait()
-	s.ends.close()
+	s.exits.close()
 	return err
 }

@@ -101,6 +101,30 @@ func (c *Client) Wait(ctx context.Context, id string) (stacyvm.Process, error) {
 	return ended, nil
 }
 
+// WatchExits tells of the end of every process that follows the given number, in order, until ctx ends or the connection
+// breaks; the error says which. It tells nothing that the guest does not know any more: then a number does not follow
+// the one before. The exits lack the counts and the sums of their streams.
+func (c *Client) WatchExits(ctx context.Context, after uint64, told func(number uint64, id string, exit *stacyvm.Exit)) error {
+	stream, err := c.processes.WatchExits(ctx, connect.NewRequest(&guestv1.WatchExitsRequest{After: after}))
+	if err != nil {
+		return failure(ctx, err)
+	}
+	defer stream.Close()
+	for stream.Receive() {
+		for _, e := range stream.Msg().GetExits() {
+			if e.GetNumber() <= after || e.GetExit() == nil {
+				return nonsense("an end does not follow the one before")
+			}
+			after = e.GetNumber()
+			told(after, text(e.GetId(), maxName), exit(e.GetExit()))
+		}
+	}
+	if err := stream.Err(); err != nil {
+		return failure(ctx, err)
+	}
+	return cut()
+}
+
 // Processes lists what runs and what has ended and is still kept, oldest first.
 func (c *Client) Processes(ctx context.Context) ([]stacyvm.Process, error) {
 	answer, err := ask(ctx, c.processes.List, &guestv1.ListRequest{})

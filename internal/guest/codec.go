@@ -9,9 +9,10 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-// maxFields bounds the fields of one message from a guest. An empty field costs two bytes on the wire and some hundred in
-// memory, so that the size of a message alone does not bound what its decoding takes.
-const maxFields = 32 << 10
+// MaxFields bounds the fields of one message from a guest, and so the processes of a list: 4,000 with short commands. An
+// empty field costs two bytes on the wire and some hundred in memory, so that the size of a message alone does not bound
+// what its decoding takes.
+const MaxFields = 128 << 10
 
 // codec is the usual protobuf encoding with bounded decoding.
 type codec struct{}
@@ -37,7 +38,7 @@ func (codec) Unmarshal(data []byte, message any) error {
 	if !ok {
 		return fmt.Errorf("%T is not a protobuf message", message)
 	}
-	left := maxFields
+	left := MaxFields
 	if err := countFields(m.ProtoReflect().Descriptor(), data, &left); err != nil {
 		return err
 	}

@@ -99,9 +99,9 @@ func TestFieldsAreCountedBeforeTheyTakeMemory(t *testing.T) {
 		wire string
 		into proto.Message
 	}{
-		"empty processes": {strings.Repeat("\x0a\x00", maxFields+1), &guestv1.ListResponse{}},
-		"empty arguments": {nested(strings.Repeat("\x1a\x00", maxFields+1)), &guestv1.ProcessEvent{}},
-		"unknown fields":  {strings.Repeat("\xf8\x07\x01", maxFields+1), &guestv1.ProcessEvent{}},
+		"empty processes": {strings.Repeat("\x0a\x00", MaxFields+1), &guestv1.ListResponse{}},
+		"empty arguments": {nested(strings.Repeat("\x1a\x00", MaxFields+1)), &guestv1.ProcessEvent{}},
+		"unknown fields":  {strings.Repeat("\xf8\x07\x01", MaxFields+1), &guestv1.ProcessEvent{}},
 		"cut tag":         {"\xff", &guestv1.ProcessEvent{}},
 		"cut value":       {"\x0a\x05x", &guestv1.ProcessEvent{}},
 		"invalid text":    {"\x0a\x02\xff\xfe", &guestv1.PingResponse{}},
@@ -110,7 +110,7 @@ func TestFieldsAreCountedBeforeTheyTakeMemory(t *testing.T) {
 			t.Errorf("%s: decoded", what)
 		}
 	}
-	if err := (codec{}).Unmarshal([]byte(strings.Repeat("\x0a\x00", maxFields)), &guestv1.ListResponse{}); err != nil {
+	if err := (codec{}).Unmarshal([]byte(strings.Repeat("\x0a\x00", MaxFields)), &guestv1.ListResponse{}); err != nil {
 		t.Errorf("the most fields that may be: %v", err)
 	}
 }

@@ -288,8 +288,8 @@ func TestARunBeginsWithItsStart(t *testing.T) {
 
 func TestEndlessListsEnd(t *testing.T) {
 	for what, batch := range map[string][]*guestv1.FileInfo{
-		"many entries": manyFiles(1000, ""), "empty entries": manyFiles(maxFields-1, ""), "long names": manyFiles(500, strings.Repeat("n", 4000)),
-		"too many fields": manyFiles(maxFields+1, ""),
+		"many entries": manyFiles(1000, ""), "empty entries": manyFiles(MaxFields-1, ""), "long names": manyFiles(500, strings.Repeat("n", 4000)),
+		"too many fields": manyFiles(MaxFields+1, ""),
 	} {
 		t.Run(what, func(t *testing.T) {
 			c := clientOf(t, &liar{list: func(stream *connect.ServerStream[guestv1.ListFilesResponse]) error {
@@ -301,7 +301,7 @@ func TestEndlessListsEnd(t *testing.T) {
 			}}, ScopeFiles)
 			_, err := c.ListFiles(t.Context(), "/")
 			want := stacyvm.CodeTooLarge
-			if len(batch) > maxFields {
+			if len(batch) > MaxFields {
 				want = stacyvm.CodeUnavailable
 			}
 			wantCode(t, "list", err, want)

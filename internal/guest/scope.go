@@ -32,3 +32,20 @@ func (s Scope) Allows(path string) bool {
 	}
 	return false
 }
+
+// controls are the calls that a guest answers at once. They have a connection of their own, which no number of streams fills and
+// no stream's bytes hold up.
+var controls = map[string]bool{
+	guestv1connect.ProcessServiceStartProcedure:      true,
+	guestv1connect.ProcessServiceSignalProcedure:     true,
+	guestv1connect.ProcessServiceResizeProcedure:     true,
+	guestv1connect.ProcessServiceListProcedure:       true,
+	guestv1connect.ProcessServiceWatchExitsProcedure: true,
+	guestv1connect.SystemServicePingProcedure:        true,
+	guestv1connect.SystemServiceStatsProcedure:       true,
+	guestv1connect.SystemServiceRotateProcedure:      true,
+}
+
+// IsControl reports whether a URL path, "/package.Service/Method", is a control call: it must get through whatever else
+// goes on. WatchExits, of which there is one for each sandbox, counts as one.
+func IsControl(path string) bool { return controls[path] }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -23,26 +24,36 @@ const (
 	// stays at the library's far larger default, so that no stream can use it up.
 	streamWindow = 512 << 10
 	maxHeader    = 32 << 10
+	// mostConns bounds the connections of one kind: the guest program takes 1,024 requests on each.
+	mostConns = 64
+	// mostTries is how often a request waits for a first connection.
+	mostTries = 3
 	// baseURL names no host: the connection is what it is.
 	baseURL = "http://guest"
 )
 
-// Transport keeps one HTTP/2 connection to a guest program open and makes it again when it broke. It is safe for
-// concurrent use and starts nothing before its first request. Close it.
+// Transport keeps HTTP/2 connections to a guest program open and makes them again when they broke: one for control calls
+// (see IsControl), and as many as their number needs for all others. It is safe for concurrent use and starts nothing
+// before its first request. Close it.
 type Transport struct {
 	http   *http.Transport
 	secret Secret
 	life   context.Context // ends with Close
 	end    context.CancelFunc
 
-	mu      sync.Mutex
-	current *attempt
+	mu            sync.Mutex
+	control, data pool
 }
 
-// attempt is one try to connect and the connection that came of it.
+// pool is the connections for one kind of request.
+type pool struct {
+	open    []*http.ClientConn
+	dialing *attempt // nil: no try is under way
+}
+
+// attempt is one try to connect.
 type attempt struct {
-	done chan struct{} // closed when conn and err are set
-	conn *http.ClientConn
+	done chan struct{} // closed when err is set and the connection is in the pool
 	err  error
 }
 
@@ -73,17 +84,24 @@ func NewTransport(dial func(context.Context) (net.Conn, error), secret Secret) *
 // is sent.
 func (t *Transport) Conn(scope Scope) Conn { return Conn{HTTP: scoped{t, scope}, URL: baseURL} }
 
-// Close cuts the connection and every stream on it. Requests after it give CodeUnavailable.
+// Close cuts the connections and every stream on them. Requests after it give CodeUnavailable.
 func (t *Transport) Close() {
 	t.end()
-	t.mu.Lock()
-	last := t.current
-	t.mu.Unlock()
-	if last == nil {
-		return
+	for _, p := range []*pool{&t.control, &t.data} {
+		t.mu.Lock()
+		last := p.dialing
+		t.mu.Unlock()
+		if last != nil {
+			<-last.done
+		}
+		t.mu.Lock()
+		open := p.open
+		p.open = nil
+		t.mu.Unlock()
+		for _, conn := range open {
+			_ = conn.Close()
+		}
 	}
-	<-last.done
-	last.close()
 }
 
 // scoped is a transport as a Conn's holder may use it.
@@ -97,18 +115,18 @@ func (s scoped) Do(request *http.Request) (*http.Response, error) {
 	if !s.scope.Allows(request.URL.Path) {
 		return nil, refuse(request, stacyvm.Errorf(stacyvm.CodeForbidden, "this connection is for %s alone", s.scope))
 	}
-	conn, err := s.transport.connection(request.Context())
+	kind := &s.transport.data
+	if IsControl(request.URL.Path) {
+		kind = &s.transport.control
+	}
+	conn, err := s.transport.reserve(request.Context(), kind)
 	if err != nil {
 		return nil, refuse(request, err)
 	}
 	sent := request.WithContext(request.Context()) // a copy: the secret stays out of the caller's hands
 	sent.Header = request.Header.Clone()
 	sent.Header.Set("Authorization", "Bearer "+string(s.transport.secret))
-	response, err := conn.RoundTrip(sent)
-	if err != nil && request.Context().Err() == nil && conn.Available() == 0 {
-		_ = conn.Close() // the peer takes no more requests here: the next one needs a new connection
-	}
-	return response, err
+	return conn.RoundTrip(sent)
 }
 
 // refuse ends a request that is not sent; whoever writes its body must learn of that.
@@ -119,54 +137,75 @@ func refuse(request *http.Request, err error) error {
 	return err
 }
 
-// connection gives the open connection, or waits for a new one. A caller that leaves does not end the try for the others.
-func (t *Transport) connection(ctx context.Context) (*http.ClientConn, error) {
-	a, err := t.attempt()
-	if err != nil {
-		return nil, err
-	}
-	select {
-	case <-a.done:
-		return a.conn, a.err
-	case <-ctx.Done():
-		return nil, ended(ctx)
+// reserve gives a connection that has room for one request more, or waits for a new one. A caller that leaves does not end the
+// try for the others.
+func (t *Transport) reserve(ctx context.Context, p *pool) (*http.ClientConn, error) {
+	for tries := 0; ; {
+		conn, dialing, err := t.tryReserve(p, &tries)
+		if conn != nil || err != nil {
+			return conn, err
+		}
+		select {
+		case <-dialing.done:
+			if dialing.err != nil {
+				return nil, dialing.err
+			}
+		case <-ctx.Done():
+			return nil, ended(ctx)
+		}
 	}
 }
 
-// attempt gives the try that is under way or went well, or begins another one.
-func (t *Transport) attempt() (*attempt, error) {
+// tryReserve gives a connection that has room, or the try to make one. tries counts those for a first connection: one that
+// breaks at once is made again a few times.
+func (t *Transport) tryReserve(p *pool, tries *int) (*http.ClientConn, *attempt, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.life.Err() != nil {
-		return nil, stacyvm.Errorf(stacyvm.CodeUnavailable, "the connection to the sandbox is closed")
+		return nil, nil, errClosed
 	}
-	if t.current == nil || t.current.broken() {
-		t.current = &attempt{done: make(chan struct{})}
-		go t.dial(t.current)
+	p.open = slices.DeleteFunc(p.open, finished)
+	for _, conn := range p.open {
+		if conn.Reserve() == nil {
+			return conn, nil, nil
+		}
 	}
-	return t.current, nil
+	if len(p.open) == 0 {
+		if *tries++; *tries > mostTries {
+			return nil, nil, cut()
+		}
+	}
+	if len(p.open) >= mostConns {
+		return nil, nil, stacyvm.Errorf(stacyvm.CodeUnavailable, "too many requests to the sandbox are open")
+	}
+	if p.dialing == nil {
+		p.dialing = &attempt{done: make(chan struct{})}
+		go t.dial(p, p.dialing)
+	}
+	return nil, p.dialing, nil
 }
 
-func (t *Transport) dial(a *attempt) {
+var errClosed = stacyvm.Errorf(stacyvm.CodeUnavailable, "the connection to the sandbox is closed")
+
+// finished reports whether a connection broke, or takes nothing more and carries nothing any more; that one is closed.
+func finished(conn *http.ClientConn) bool {
+	if conn.Err() == nil && (conn.Available() > 0 || conn.InFlight() > 0) {
+		return false
+	}
+	_ = conn.Close()
+	return true
+}
+
+func (t *Transport) dial(p *pool, a *attempt) {
 	defer close(a.done)
 	ctx, cancel := context.WithTimeout(t.life, dialWithin)
 	defer cancel()
 	conn, err := t.http.NewClientConn(ctx, "http", "guest:80")
-	a.conn, a.err = conn, failure(ctx, err)
-}
-
-// broken reports whether a new try is needed.
-func (a *attempt) broken() bool {
-	select {
-	case <-a.done:
-		return a.err != nil || a.conn.Err() != nil
-	default:
-		return false
-	}
-}
-
-func (a *attempt) close() {
-	if a.conn != nil {
-		_ = a.conn.Close()
+	a.err = failure(ctx, err)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	p.dialing = nil
+	if err == nil {
+		p.open = append(p.open, conn)
 	}
 }

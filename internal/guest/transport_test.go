@@ -291,3 +291,62 @@ func TestAQuietCommandIsNotCut(t *testing.T) {
 		}
 	})
 }
+
+// TestControlCallsGetThrough: however many streams are open, pings have room, and a failed one ends no stream.
+func TestControlCallsGetThrough(t *testing.T) {
+	const streams = 700 // the server takes 250 on a connection
+	left := make(chan struct{}, streams)
+	l := &liar{events: silent(left), stats: &guestv1.StatsResponse{Processes: 1}}
+	transport, p := serve(t, l.handler())
+	c := NewClient(transport.Conn(ScopeExec))
+	var outputs [streams]*Output
+	var all sync.WaitGroup
+	for i := range outputs {
+		all.Go(func() {
+			var err error
+			if outputs[i], err = c.Run(t.Context(), stacyvm.Command{}); err != nil {
+				t.Errorf("stream %d: %v", i, err)
+			}
+		})
+	}
+	all.Wait()
+	if t.Failed() {
+		return
+	}
+	gone, leave := context.WithCancel(t.Context())
+	leave()
+	if _, err := c.Stats(gone); err == nil {
+		t.Error("a call of nobody was made")
+	}
+	for range 100 {
+		if _, err := c.Stats(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i, o := range outputs {
+		if event, err := o.Next(t.Context()); err != nil || event.Started == nil {
+			t.Errorf("stream %d: %+v, %v", i, event, err)
+		}
+	}
+	if n := p.dials.Load(); n < 4 || n > 10 {
+		t.Errorf("%d connections for %d streams", n, streams)
+	}
+	for _, o := range outputs {
+		_ = o.Close()
+	}
+	for range outputs {
+		<-left
+	}
+}
+
+// TestAConnectionThatBreaksAtOnceIsNotTriedForever: the peer closes whatever it accepts.
+func TestAConnectionThatBreaksAtOnceIsNotTriedForever(t *testing.T) {
+	transport := NewTransport(func(context.Context) (net.Conn, error) {
+		client, server := net.Pipe()
+		_ = server.Close()
+		return client, nil
+	}, testSecret)
+	defer transport.Close()
+	_, err := NewClient(transport.Conn(ScopeExec)).Ping(t.Context())
+	wantCode(t, "ping", err, stacyvm.CodeUnavailable)
+}

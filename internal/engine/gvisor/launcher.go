@@ -21,12 +21,15 @@ const startTime = 20 * time.Second
 
 // call asks the launcher, starting one if none listens. The connection beside the answer is the caller's.
 func (e *Engine) call(ctx context.Context, request wire.Request) (wire.Answer, net.Conn, error) {
-	conn, err := wire.Dial(e.config.Dir)
+	if err := ctx.Err(); err != nil { // what is not waited for is not begun
+		return wire.Answer{}, nil, wrap(err, "the gVisor launcher was not asked")
+	}
+	conn, err := wire.Dial(ctx, e.config.Dir)
 	if err != nil {
 		if err := e.ensure(ctx); err != nil {
 			return wire.Answer{}, nil, err
 		}
-		if conn, err = wire.Dial(e.config.Dir); err != nil {
+		if conn, err = wire.Dial(ctx, e.config.Dir); err != nil {
 			return wire.Answer{}, nil, wrap(err, "the gVisor launcher does not answer")
 		}
 	}
@@ -170,7 +173,7 @@ func (e *Engine) lockStart(ctx context.Context) (unlock func(), err error) {
 
 // greet opens the connection that keeps the launcher alive.
 func (e *Engine) greet(ctx context.Context) error {
-	conn, err := wire.Dial(e.config.Dir)
+	conn, err := wire.Dial(ctx, e.config.Dir)
 	if err != nil {
 		return wrap(err, "the gVisor launcher does not answer")
 	}
@@ -195,8 +198,9 @@ func (e *Engine) stop(ctx context.Context) bool {
 	if err != nil || !answer.Stopping {
 		return false
 	}
+	defer context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })()
 	_, _ = wire.ReadRequest(conn) // its end closes the connection
-	return true
+	return ctx.Err() == nil
 }
 
 // start runs the launcher's program, which returns when the launcher, in a session of its own, listens.

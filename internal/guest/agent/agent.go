@@ -60,6 +60,7 @@ type Agent struct {
 	table   *table
 	tail    tail
 	oom     oomReports
+	exits   exitLog
 	memory  atomic.Int64 // of all rings
 	null    *os.File
 
@@ -127,12 +128,7 @@ func (a *Agent) Close() error {
 	a.cancel()
 	processes := a.table.close()
 	var problems []error
-	var killing sync.WaitGroup
-	for _, p := range processes {
-		<-p.ready
-		killing.Go(p.killLeft)
-	}
-	killing.Wait()
+	killAll(processes, a.ownMark)
 	problems = append(problems, waitDead(processes))
 	close(a.stop)
 	for _, p := range processes {
@@ -150,6 +146,20 @@ func (a *Agent) Close() error {
 	}
 	problems = append(problems, a.null.Close(), os.RemoveAll(a.config.SpillDir))
 	return errors.Join(problems...)
+}
+
+// killAll ends processes, their descendants and what they left behind.
+func killAll(processes []*process, own string) {
+	all := newDescendants(own)
+	for _, p := range processes {
+		<-p.ready
+		if p.addTo(all, func() {}) {
+			defer p.kills.Done()
+		} else {
+			p.addLeftTo(all)
+		}
+	}
+	all.kill()
 }
 
 // waitDead waits for processes that were killed.

@@ -11,17 +11,19 @@ import (
 )
 
 const (
-	// freezeTime bounds the search for a command's processes before the first of them is killed, and killTime the killing: a program
-	// that forks as fast as it can is not waited for longer.
+	// freezeTime bounds the search for a command's processes before the first of them is killed, and killTime the killing:
+	// a program that forks as fast as it can is not waited for longer.
 	freezeTime = 2 * time.Second
 	killTime   = 5 * time.Second
-	// killPause lets killed processes end before the next look.
-	killPause = time.Millisecond
+	// settleTime is how long signalled processes may take to stop before the others are looked for.
+	settleTime = 50 * time.Millisecond
+	// settlePause is the time between two looks at a process that was signalled.
+	settlePause = 200 * time.Microsecond
 )
 
-// marked is the clone flag that gives each command a UTS namespace of its own. All descendants of the command inherit the namespace,
-// whatever they do to their parents, groups, sessions, descriptors and environment, and /proc shows it. Nobody in a sandbox may
-// change a host name anyhow.
+// marked is the clone flag that gives each command a UTS namespace of its own. All descendants of the command inherit the
+// namespace, whatever they do to their parents, groups, sessions, descriptors and environment, and /proc shows it. Nobody
+// in a sandbox may change a host name anyhow.
 const marked = unix.CLONE_NEWUTS
 
 // mark gives the UTS namespace of a process; "" when the process has ended.
@@ -30,7 +32,8 @@ func mark(pid string) string {
 	return name
 }
 
-// ownMark gives this program's own UTS namespace; "" when it may not make others, and descendants are found by their parents alone.
+// ownMark gives this program's own UTS namespace; "" when it may not make others, and descendants are found by their
+// parents alone.
 func ownMark() string {
 	var set [2]unix.CapUserData
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
@@ -40,7 +43,7 @@ func ownMark() string {
 	return mark("self")
 }
 
-// descendants are a command and the processes that it started, directly or not.
+// descendants are commands and the processes that they started, directly or not.
 type descendants struct {
 	own    string            // the agent's mark: it tells nothing
 	ever   map[int]bool      // numbers of all that were found
@@ -52,17 +55,22 @@ type descendants struct {
 // startTime tells two processes with the same number apart.
 type startTime = uint64
 
-// newDescendants begins with a process that was not collected yet, or with the group and the session that one has left.
-func newDescendants(leader int, gone bool, own string) *descendants {
-	d := &descendants{
-		own: own, ever: map[int]bool{leader: true}, marks: map[string]bool{}, living: map[int]procStat{}, frozen: map[int]startTime{},
+func newDescendants(own string) *descendants {
+	return &descendants{
+		own: own, ever: map[int]bool{}, marks: map[string]bool{}, living: map[int]procStat{}, frozen: map[int]startTime{},
 	}
-	if stat, ok := readStat(leader); ok && !gone {
-		d.living[leader] = stat
-		d.note(leader)
-	}
-	return d
 }
+
+// add adds a command that was not collected yet.
+func (d *descendants) add(leader int) {
+	if stat, ok := readStat(leader); ok {
+		d.living[leader] = stat
+	}
+	d.note(leader)
+}
+
+// addGroup adds the group and the session that a command has left.
+func (d *descendants) addGroup(number int) { d.ever[number] = true }
 
 func (d *descendants) note(pid int) {
 	d.ever[pid] = true
@@ -105,8 +113,8 @@ func (d *descendants) look() {
 	}
 }
 
-// related tells whether a process descends from one that is known: its parent or its mark says so, or it is in a group or session
-// that one of them made.
+// related tells whether a process descends from one that is known: its parent or its mark says so, or it is in a group or a
+// session that one of them made.
 func (d *descendants) related(pid int, stat procStat) bool {
 	if _, ok := d.living[stat.parent]; ok || d.ever[stat.group] || d.ever[stat.session] {
 		return true
@@ -114,30 +122,50 @@ func (d *descendants) related(pid int, stat procStat) bool {
 	return len(d.marks) > 0 && d.marks[mark(strconv.Itoa(pid))]
 }
 
-// kill ends all of them. It stops them first, so that none starts another one, and none loses its parent, while the others are
-// searched for.
+// kill ends all of them. It stops them first, so that none starts another one, and none loses its parent, while the others
+// are searched for.
 func (d *descendants) kill() {
 	began := time.Now()
-	for time.Since(began) < freezeTime {
-		d.look()
-		fresh := maps.Clone(d.living)
-		maps.DeleteFunc(fresh, func(pid int, stat procStat) bool {
-			at, ok := d.frozen[pid]
-			return ok && at == stat.start
-		})
-		if len(fresh) == 0 {
-			break
-		}
+	whole := false // all are stopped, and there is no other
+	for fresh := d.living; !whole && time.Since(began) < freezeTime; {
 		for pid, stat := range fresh {
 			d.frozen[pid] = stat.start
 			_ = unix.Kill(pid, unix.SIGSTOP)
 		}
+		stopped := d.await(time.Now().Add(settleTime), procStat.stopped)
+		d.look()
+		fresh = maps.Clone(d.living)
+		maps.DeleteFunc(fresh, func(pid int, stat procStat) bool {
+			at, ok := d.frozen[pid]
+			return ok && at == stat.start
+		})
+		whole = stopped && len(fresh) == 0
 	}
 	for len(d.living) > 0 && time.Since(began) < killTime {
 		for pid := range d.living {
 			_ = unix.Kill(pid, unix.SIGKILL)
 		}
-		time.Sleep(killPause)
+		ended := d.await(began.Add(killTime), func(procStat) bool { return false })
+		if whole && ended {
+			return
+		}
 		d.look()
 	}
+}
+
+// await waits until each of the living has ended or is in a state; false: not all are in time.
+func (d *descendants) await(deadline time.Time, is func(procStat) bool) bool {
+	for pid, stat := range d.living {
+		for {
+			now, ok := readStat(pid)
+			if !ok || !now.alive() || now.start != stat.start || is(now) {
+				break
+			}
+			if time.Now().After(deadline) {
+				return false
+			}
+			time.Sleep(settlePause)
+		}
+	}
+	return true
 }

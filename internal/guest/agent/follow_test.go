@@ -46,7 +46,7 @@ func TestExitIsKeptForADay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, p := idle(t, "old")
 		p.setExit(&guestv1.Exit{})
-		a.table.settle(p)
+		a.table.markExited(p)
 		time.Sleep(keptFor)
 		if _, err := a.table.get("old"); err != nil {
 			t.Error(err)

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+	"golang.org/x/sys/unix"
 
 	"github.com/stacyvm/stacyvm/internal/guest"
 	guestv1 "github.com/stacyvm/stacyvm/proto/guest/v1"
@@ -141,6 +142,70 @@ func TestLosslessBlocks(t *testing.T) {
 	r := h.attach(t, &guestv1.AttachRequest{Id: p.Id})
 	if !bytes.Equal(r.stdout, data) || len(r.gaps) != 0 || r.exit.GetCode() != 0 {
 		t.Errorf("got %d bytes, gaps %v, exit %v", len(r.stdout), r.gaps, r.exit)
+	}
+}
+
+// TestKilledLosslessEnds: a command that was killed ends although nobody reads what it has printed. What is kept can be read, and a
+// gap tells of the rest.
+func TestKilledLosslessEnds(t *testing.T) {
+	h := newHost(t)
+	const kept = 64 << 10
+	for name, limit := range map[string]int64{"signal": 0, "time limit": 300} {
+		p := h.begin(t, &guestv1.StartRequest{
+			Argv: []string{"yes"}, RingBytes: kept, SpillBytes: 1, Lossless: true, TimeoutMs: limit,
+		})
+		eventually(t, "the ring is full", func() bool { return h.state(t, p.Id).Stdout.Bytes >= kept })
+		if limit == 0 {
+			if err := h.signal(t, p.Id, int32(unix.SIGKILL)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		ended, err := h.processes.Wait(ctx, connect.NewRequest(&guestv1.WaitRequest{Id: p.Id}))
+		cancel()
+		if err != nil || ended.Msg.Process.Exit.GetSignal() != 9 {
+			t.Fatalf("%s: %v, %v", name, ended, err)
+		}
+		r := h.attach(t, &guestv1.AttachRequest{Id: p.Id})
+		total := ended.Msg.Process.Exit.StdoutBytes
+		if len(r.stdout) != kept || len(r.gaps) != 1 || r.gaps[0].Offset != kept || kept+r.gaps[0].Bytes != total || r.exit.GetStdoutBytes() != total {
+			t.Errorf("%s: %d bytes, then %v, of %d", name, len(r.stdout), r.gaps, total)
+		}
+	}
+}
+
+// TestKeptOutputIsBoundedInSum: the output that ended commands leave unread, and what their children print later, takes no more than
+// its bounds; the oldest goes first.
+func TestKeptOutputIsBoundedInSum(t *testing.T) {
+	h := newHost(t)
+	const each, commands = 20 << 20, 20 // 400 MiB
+	var ids []string
+	for i := range commands {
+		script := "head -c 20971520 /dev/zero"
+		if i%4 == 3 {
+			script = "(sleep 0.4; " + script + "; sleep 1000) & exit" // printed after the end, and held
+		}
+		p := h.begin(t, &guestv1.StartRequest{Argv: shell(script), Lossless: i%2 == 0})
+		ids = append(ids, p.Id)
+	}
+	for _, id := range ids {
+		eventually(t, "all is printed", func() bool { return h.state(t, id).Stdout.Bytes == each && h.state(t, id).Exit != nil })
+	}
+	disk := func() (sum int64) {
+		for _, p := range h.table.all() {
+			_, disk := p.stdout.ring.sizes()
+			sum += disk
+		}
+		return sum
+	}
+	if memory := h.memory.Load(); disk() > keptDisk+each || memory > keptMemory+mostInPipe*commands/2 {
+		t.Errorf("%d bytes on disk and %d in memory", disk(), memory)
+	}
+	if newest := h.attach(t, &guestv1.AttachRequest{Id: ids[commands-2], NoFollow: true}); len(newest.stdout) != each {
+		t.Errorf("of the newest there are %d bytes", len(newest.stdout))
+	}
+	if oldest := h.attach(t, &guestv1.AttachRequest{Id: ids[0]}); len(oldest.gaps) == 0 || oldest.exit.GetStdoutBytes() != each {
+		t.Errorf("of the oldest there are %d bytes, gaps %v", len(oldest.stdout), oldest.gaps)
 	}
 }
 

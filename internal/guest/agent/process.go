@@ -36,8 +36,9 @@ type process struct {
 	stdout   *stream
 	stderr   *stream // ends at once when there is a terminal
 	input    *input
-	terminal *os.File    // our side; nil: pipes
-	ownMark  string      // see descendants
+	terminal *os.File // our side; nil: pipes
+	ownMark  string   // see descendants
+	exits    *exitLog
 	timer    *time.Timer // ends it; nil: no timeout
 	bell     bell        // rung when there is something new for readers
 
@@ -90,8 +91,11 @@ func (p *process) finish(stop <-chan struct{}) {
 	}
 	grace, cancel := context.WithTimeout(context.Background(), drainTime)
 	defer cancel()
-	held := false
+	held, killed := false, p.wasKilled()
 	for _, s := range p.streams() {
+		if killed {
+			close(s.killed)
+		}
 		s.processEnded()
 	}
 	for _, s := range p.streams() {
@@ -109,6 +113,13 @@ func (p *process) finish(stop <-chan struct{}) {
 		}
 	}
 	p.setExit(p.outcome(held))
+}
+
+// wasKilled tells whether a signal or the time limit ended the process.
+func (p *process) wasKilled() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.timedOut || p.lost == nil && p.status.Signaled()
 }
 
 // outcome turns the kernel's status into an exit.
@@ -140,6 +151,7 @@ func (p *process) setExit(exit *guestv1.Exit) {
 	p.mu.Unlock()
 	close(p.exited)
 	p.bell.ring()
+	p.exits.add(p.id, exit)
 }
 
 // report gives the exit with the streams as they are now, nil while the process runs.
@@ -205,32 +217,36 @@ func (p *process) signal(number syscall.Signal) error {
 
 // kill ends the process with all its descendants. The exit is reported after that.
 func (p *process) kill(begin func()) error {
-	p.mu.Lock()
-	if p.pid == 0 || p.collected {
-		p.mu.Unlock()
+	all := newDescendants(p.ownMark)
+	if !p.addTo(all, begin) {
 		return errEnded
 	}
-	begin()
-	p.kills.Add(1)
 	defer p.kills.Done()
-	all := newDescendants(p.pid, false, p.ownMark)
-	p.mu.Unlock() // collecting the process waits for nobody
 	all.kill()
 	return nil
 }
 
-// killLeft also ends what an ended process left behind in its group and its session.
-func (p *process) killLeft() {
-	if p.kill(func() {}) == nil {
-		return
+// addTo adds the process to those that are about to be killed, unless it has ended; p.kills must be told when they are.
+func (p *process) addTo(all *descendants, begin func()) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.pid == 0 || p.collected {
+		return false
 	}
+	begin()
+	p.kills.Add(1)
+	all.add(p.pid)
+	return true
+}
+
+// addLeftTo adds what an ended process left behind in its group and its session.
+func (p *process) addLeftTo(all *descendants) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	// As long as the group lives its number is no process's: otherwise it is a stranger's.
-	if p.pid == 0 || !p.left && p.terminal == nil || !errors.Is(unix.Kill(p.pid, 0), unix.ESRCH) {
-		return
+	if p.pid != 0 && (p.left || p.terminal != nil) && errors.Is(unix.Kill(p.pid, 0), unix.ESRCH) {
+		all.addGroup(p.pid)
 	}
-	newDescendants(p.pid, true, p.ownMark).kill()
 }
 
 // expire ends the process at its timeout.
@@ -253,15 +269,6 @@ func (p *process) streams() []*stream { return []*stream{p.stdout, p.stderr} }
 // written gives how much both streams have had so far.
 func (p *process) written() [2]uint64 {
 	return [2]uint64{p.stdout.ring.state().Bytes, p.stderr.ring.state().Bytes}
-}
-
-// eachEnded acts on the rings that nobody writes to any more.
-func (p *process) eachEnded(act func(*ring)) {
-	for _, s := range p.streams() {
-		if s.hasEnded() {
-			act(s.ring)
-		}
-	}
 }
 
 // forget drops the output. What a left-behind child still prints is read and thrown away, so that the child can go on; a

@@ -72,6 +72,10 @@ func (s processService) Wait(ctx context.Context, req *connect.Request[guestv1.W
 	}
 }
 
+func (s processService) WatchExits(ctx context.Context, req *connect.Request[guestv1.WatchExitsRequest], out *connect.ServerStream[guestv1.WatchExitsResponse]) error {
+	return s.agent.exits.watch(ctx, req.Msg.After, out.Send)
+}
+
 func (s processService) Input(ctx context.Context, req *connect.Request[guestv1.InputRequest]) (*connect.Response[guestv1.InputResponse], error) {
 	if len(req.Msg.Data) > mostInput {
 		return nil, invalid("data: more than 1 MiB")
@@ -135,7 +139,7 @@ func (a *Agent) start(req *guestv1.StartRequest) (*process, error) {
 		close(p.stderr.ended)
 		close(p.dead)
 		p.setExit(&guestv1.Exit{Code: fail.code, Error: fail.Error()})
-		a.table.settle(p)
+		a.table.markExited(p)
 	}
 	return p, nil
 }
@@ -173,7 +177,7 @@ func checkEnv(field string, env map[string]string) error {
 func (a *Agent) newProcess(id string, req *guestv1.StartRequest) *process {
 	dead := make(chan struct{})
 	p := &process{
-		id: id, started: time.Now(), lossless: req.Lossless, input: newInput(dead), ownMark: a.ownMark,
+		id: id, started: time.Now(), lossless: req.Lossless, input: newInput(dead), ownMark: a.ownMark, exits: &a.exits,
 		about: about{argv: shown(req.Argv), label: cut(req.Label, mostShown), tag: req.Tag, workdir: cut(req.Workdir, mostShown), user: cut(req.User, mostShown)},
 		ready: make(chan struct{}), dead: dead, exited: make(chan struct{}),
 	}
@@ -186,6 +190,7 @@ func (a *Agent) newProcess(id string, req *guestv1.StartRequest) *process {
 	}
 	p.stdout = newStream(newRing(limits, req.Lossless, &p.bell, &a.memory), &a.tail)
 	p.stderr = newStream(newRing(limits, req.Lossless, &p.bell, &a.memory), &a.tail)
+	p.stdout.grown, p.stderr.grown = a.table.grown, a.table.grown
 	return p
 }
 

@@ -47,6 +47,8 @@ type ring struct {
 	floor     uint64 // lossless: everything before it has been read
 	sum       hash.Hash
 	abandoned bool // nobody will read any more: bytes are only counted
+	cut       bool // bytes are only counted from keptEnd on
+	keptEnd   uint64
 }
 
 // ringLimits are sizes in bytes as asked for.
@@ -76,6 +78,12 @@ func (r *ring) write(data []byte) int {
 		if r.abandoned {
 			r.end += uint64(len(data) - taken)
 			r.first, r.memFirst = r.end, r.end
+			r.sum.Write(data[taken:])
+			taken = len(data)
+			break
+		}
+		if r.cut {
+			r.end += uint64(len(data) - taken)
 			r.sum.Write(data[taken:])
 			taken = len(data)
 			break
@@ -189,6 +197,9 @@ func (r *ring) read(offset uint64, buf []byte) (n int, from uint64) {
 	if offset < r.first {
 		return 0, r.first
 	}
+	if r.cut && offset >= r.keptEnd {
+		return 0, r.end
+	}
 	if offset < r.memFirst {
 		n, err := r.file.read(offset, buf[:min(uint64(len(buf)), r.memFirst-offset)])
 		if n == 0 && err != nil {
@@ -197,7 +208,11 @@ func (r *ring) read(offset uint64, buf []byte) (n int, from uint64) {
 		}
 		return n, offset
 	}
-	for at := offset; n < len(buf) && at < r.end; at = offset + uint64(n) {
+	end := r.end
+	if r.cut {
+		end = r.keptEnd
+	}
+	for at := offset; n < len(buf) && at < end; at = offset + uint64(n) {
 		chunk := r.chunks[(at-r.memFirst)/r.chunk]
 		n += copy(buf[n:], chunk[at%r.chunk:])
 	}
@@ -218,11 +233,21 @@ func (r *ring) state() *guestv1.StreamState {
 	return &guestv1.StreamState{Bytes: r.end, First: r.first}
 }
 
-// unread tells whether a lossless ring holds bytes that no reader has had.
-func (r *ring) unread() bool {
+// cutOff keeps what there is and from now on counts only: readers get a gap for the rest.
+func (r *ring) cutOff() {
+	r.mu.Lock()
+	if !r.cut {
+		r.cut, r.keptEnd = true, r.end
+	}
+	r.mu.Unlock()
+	r.room.ring()
+}
+
+// hasReaders tells whether anybody is attached.
+func (r *ring) hasReaders() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.lossless && r.floor < r.end
+	return len(r.readers) > 0
 }
 
 // sizes gives what the ring takes in memory and on disk.
@@ -248,20 +273,18 @@ func (r *ring) trim() {
 	}
 }
 
-// flush moves an ended stream out of memory. Without a file it keeps the newest chunk only.
-func (r *ring) flush() {
+// flush moves the stream of an ended process out of memory, unread bytes too: what does not fit on disk is gone. Of a stream
+// that is still written to, or has no file, the newest chunk stays.
+func (r *ring) flush(ended bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for len(r.chunks) > 0 {
+	for len(r.chunks) > 1 || ended && len(r.chunks) > 0 {
 		next := r.memFirst + uint64(len(r.chunks[0]))
 		if r.file.size > 0 && next-r.first > r.file.size {
-			if !r.mayDrop(r.first+r.chunk, r.limit+r.file.size) {
-				return
-			}
 			r.first += r.chunk
 		}
 		if r.file.write(r.memFirst, r.chunks[0]) != nil {
-			if len(r.chunks) == 1 || !r.mayDrop(next, r.inMemory()) {
+			if len(r.chunks) == 1 {
 				return
 			}
 			r.file.drop()
@@ -273,8 +296,21 @@ func (r *ring) flush() {
 	}
 }
 
-// unspill drops what is on disk.
-func (r *ring) unspill() {
+// discard drops everything of a stream that nobody writes to any more.
+func (r *ring) discard(ended bool) {
+	if !ended {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.account(-r.held)
+	r.chunks, r.spare = nil, nil
+	r.file.drop()
+	r.first, r.memFirst, r.keptEnd = r.end, r.end, r.end
+}
+
+// removeSpill drops what is on disk, unread bytes too.
+func (r *ring) removeSpill() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.file.drop()

@@ -63,7 +63,7 @@ func TestRing(t *testing.T) {
 			},
 		})
 		r.trim()
-		r.flush()
+		r.flush(true)
 		first, end, _ := r.extent()
 		again, _ := r.attach(first)
 		for buf := make([]byte, frameSize); again.pos < end; {

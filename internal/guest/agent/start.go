@@ -96,7 +96,7 @@ func (a *Agent) collectOutput(p *process, files files) {
 	}
 	a.work.Go(func() {
 		p.finish(a.stop)
-		a.table.settle(p)
+		a.table.markExited(p)
 	})
 }
 

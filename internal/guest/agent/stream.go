@@ -17,6 +17,8 @@ const (
 	mostInPipe = 1 << 20
 	// retryRoom is when a lossless stream tries again although nobody read: the disk may have space again.
 	retryRoom = time.Second
+	// stallTime is how long the reader of a killed command may read nothing at all.
+	stallTime = 10 * time.Second
 	// retryTerminal is when a terminal that nobody holds is looked at again.
 	retryTerminal = 50 * time.Millisecond
 )
@@ -33,6 +35,8 @@ type stream struct {
 	settled chan struct{} // everything that the process itself wrote is in the ring
 	after   atomic.Bool   // the process has ended: settle as soon as the pipe is empty
 	late    int           // bytes that were read since
+	killed  chan struct{} // closed when the process was killed: nobody's reading is waited for any more
+	grown   func()        // called for each mebibyte that comes after the process's end
 	// leader, of a terminal, is closed when the process has ended. Its program may close all of its descriptors before, as
 	// cat does, and may open the terminal again by its name; a terminal that we give up hangs up on it.
 	leader <-chan struct{}
@@ -43,7 +47,9 @@ type stream struct {
 }
 
 func newStream(ring *ring, log *tail) *stream {
-	return &stream{ring: ring, lines: lines{to: log}, ended: make(chan struct{}), settled: make(chan struct{})}
+	return &stream{
+		ring: ring, lines: lines{to: log}, ended: make(chan struct{}), settled: make(chan struct{}), killed: make(chan struct{}),
+	}
 }
 
 // pump runs until the stream ends or stop is closed.
@@ -120,23 +126,43 @@ func (s *stream) read(wait func(func(fd uintptr) bool) error) (frame *[frameSize
 	return frame, n, err
 }
 
-// keep puts data into the ring. A lossless ring may let it wait, and with it the process.
+// keep puts data into the ring. A lossless ring may let it wait, and with it the process, unless that was killed: then the
+// rest is only counted when nobody reads.
 func (s *stream) keep(data []byte, stop <-chan struct{}) bool {
-	for {
+	killed := s.killed
+	for stalled := time.Duration(0); ; {
 		room := s.ring.room.listen()
-		data = data[s.ring.write(data):]
+		taken := s.ring.write(data)
+		data = data[taken:]
+		if taken > 0 {
+			stalled = 0
+		}
 		if len(data) == 0 {
 			return true
 		}
 		retry := time.NewTimer(retryRoom)
 		select {
 		case <-room:
+		case <-killed:
+			killed = nil // once
+			s.cutUnread()
 		case <-retry.C:
+			stalled += retryRoom
+			if killed == nil && stalled >= stallTime {
+				s.ring.cutOff()
+			}
 		case <-stop:
 			retry.Stop()
 			return false
 		}
 		retry.Stop()
+	}
+}
+
+// cutUnread gives up the rest of the output when it has no reader at all.
+func (s *stream) cutUnread() {
+	if !s.ring.hasReaders() {
+		s.ring.cutOff()
 	}
 }
 
@@ -146,7 +172,9 @@ func (s *stream) count(n int) {
 		return
 	}
 	if s.late += n; s.late > mostInPipe {
+		s.late = 0
 		s.settle()
+		s.grown()
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/stacyvm/stacyvm/internal/guest"
 	guestv1 "github.com/stacyvm/stacyvm/proto/guest/v1"
 )
 
@@ -18,27 +19,29 @@ const (
 	keptFor  = 24 * time.Hour
 	mostKept = 1000 // processes that have ended
 
-	// keptMemory and keptDisk bound the output of ended processes: beyond, the oldest ones' goes to disk, and from there
-	// away. Outputs of up to smallOutput do not count.
+	// keptMemory and keptDisk bound the output of ended processes in sum: beyond, the oldest ones' goes to disk, and from
+	// there away. Outputs of up to smallOutput do not count.
 	keptMemory  = 8 << 20
 	keptDisk    = 256 << 20
 	smallOutput = 4 << 10
 
-	// largestList bounds the answer to List below the protocol's largest message.
+	// largestList and mostInList bound the answer to List below the protocol's largest message, in bytes and in fields.
 	largestList = 3 << 20
+	mostInList  = guest.MaxFields - fieldsListed
+	// fieldsListed is more than a process has besides its arguments.
+	fieldsListed = 32
 )
 
 // table holds every process until it is forgotten.
 type table struct {
-	mu       sync.Mutex
-	closed   bool
-	byID     map[string]*process
-	order    []*process // by start
-	ended    []*process // by end
-	inMemory []*process // ended, with output in memory that counts
-	onDisk   []*process // ended, with output on disk
-	memory   int64
-	disk     int64
+	mu     sync.Mutex
+	closed bool
+	byID   map[string]*process
+	order  []*process // by start
+	ended  []*process // by end
+	held   []*process // ended, with streams that a child they left behind may still write to
+	memory int64
+	disk   int64
 }
 
 func newTable() *table { return &table{byID: map[string]*process{}} }
@@ -87,7 +90,7 @@ func (t *table) all() []*process {
 // list describes every process, within the bounds of a message.
 func (t *table) list() []*guestv1.Process {
 	var list []*guestv1.Process
-	size := 0
+	size, fields := 0, 0
 	for _, p := range slices.Backward(t.all()) {
 		select {
 		case <-p.ready:
@@ -95,7 +98,8 @@ func (t *table) list() []*guestv1.Process {
 			continue // is just being started
 		}
 		description := p.describe()
-		if size += proto.Size(description); size > largestList {
+		size += proto.Size(description)
+		if fields += fieldsListed + len(description.Argv); size > largestList || fields > mostInList {
 			break
 		}
 		list = append(list, description)
@@ -104,30 +108,67 @@ func (t *table) list() []*guestv1.Process {
 	return list
 }
 
-// settle takes in a process that has ended, and makes room for its output.
-func (t *table) settle(p *process) {
+// markExited takes in a process that has ended, and makes room for its output.
+func (t *table) markExited(p *process) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.ended = append(t.ended, p)
 	t.expire(p.ended)
-	p.eachEnded((*ring).trim)
-	t.measure(p)
-	for t.memory > keptMemory && len(t.inMemory) > 0 {
-		oldest := t.inMemory[0]
-		t.inMemory = t.inMemory[1:]
-		oldest.eachEnded((*ring).flush)
-		t.measure(oldest)
-	}
-	for t.disk > keptDisk && len(t.onDisk) > 0 {
-		oldest := t.onDisk[0]
-		t.onDisk = t.onDisk[1:]
-		oldest.eachEnded(func(r *ring) {
-			if !r.unread() {
-				r.unspill()
+	t.held = append(t.held, p) // measured at once
+	t.makeRoom()
+}
+
+// grown makes room for what children that an ended process left behind have printed.
+func (t *table) grown() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.makeRoom()
+}
+
+// makeRoom keeps the output of ended processes within its bounds, whether it was read or not. The processes that ended first
+// lose theirs first.
+func (t *table) makeRoom() {
+	t.held = slices.DeleteFunc(t.held, func(p *process) bool {
+		ended := true
+		for _, s := range p.streams() {
+			if s.hasEnded() {
+				s.ring.trim()
+			} else {
+				ended = false
 			}
-		})
-		t.measure(oldest)
+		}
+		t.measure(p)
+		return ended
+	})
+	for _, p := range t.ended {
+		if t.memory <= keptMemory {
+			break
+		}
+		t.shrink(p, p.memory, (*ring).flush)
 	}
+	for _, p := range t.ended { // there is no disk for it
+		if t.memory <= keptMemory {
+			break
+		}
+		t.shrink(p, p.memory, (*ring).discard)
+	}
+	for _, p := range t.ended {
+		if t.disk <= keptDisk {
+			break
+		}
+		t.shrink(p, p.disk, func(r *ring, _ bool) { r.removeSpill() })
+	}
+}
+
+// shrink acts on the output of an ended process when it takes anything.
+func (t *table) shrink(p *process, taken int64, act func(r *ring, ended bool)) {
+	if taken == 0 {
+		return
+	}
+	for _, s := range p.streams() {
+		act(s.ring, s.hasEnded())
+	}
+	t.measure(p)
 }
 
 // measure notes what the output of an ended process takes.
@@ -139,12 +180,6 @@ func (t *table) measure(p *process) {
 	}
 	if memory <= smallOutput {
 		memory = 0
-	}
-	if memory > 0 && p.memory == 0 {
-		t.inMemory = append(t.inMemory, p)
-	}
-	if disk > 0 && p.disk == 0 {
-		t.onDisk = append(t.onDisk, p)
 	}
 	t.memory += memory - p.memory
 	t.disk += disk - p.disk
@@ -158,8 +193,7 @@ func (t *table) expire(now time.Time) {
 		t.ended = t.ended[1:]
 		is := func(other *process) bool { return other == p }
 		t.order = slices.DeleteFunc(t.order, is)
-		t.inMemory = slices.DeleteFunc(t.inMemory, is)
-		t.onDisk = slices.DeleteFunc(t.onDisk, is)
+		t.held = slices.DeleteFunc(t.held, is)
 		delete(t.byID, p.id)
 		t.memory -= p.memory
 		t.disk -= p.disk

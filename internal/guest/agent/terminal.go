@@ -119,6 +119,9 @@ type procStat struct {
 // alive tells whether the process is more than its status.
 func (s procStat) alive() bool { return s.state != 'Z' && s.state != 'X' }
 
+// stopped tells whether the process runs no further.
+func (s procStat) stopped() bool { return s.state == 'T' }
+
 func readStat(pid int) (procStat, bool) {
 	text, err := readBounded(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
 	_, rest, found := cutLast(text, ") ") // the program's name may hold anything

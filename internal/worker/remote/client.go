@@ -46,8 +46,10 @@ type Client struct {
 	config ClientConfig
 	base   string // without a slash at its end
 	conns  *connections
-	http   *http.Transport
-	rpc    workerv1connect.WorkerServiceClient
+	// control carries the worker's own calls, signs of life and guests' control calls, on a connection that no number of
+	// streams fills; data carries everything else, on as many connections as that needs.
+	control, data *http.Transport
+	rpc           workerv1connect.WorkerServiceClient
 }
 
 var _ worker.Worker = (*Client)(nil)
@@ -64,9 +66,16 @@ func NewClient(config ClientConfig) (*Client, error) {
 		return nil, stacyvm.Invalid("rpc_url", "is https, and there are no certificates for it")
 	}
 	c := &Client{config: config, base: at.Scheme + "://" + at.Host, conns: newConnections()}
-	c.http = &http.Transport{
+	c.control, c.data = c.transport(at.Scheme), c.transport(at.Scheme)
+	c.rpc = workerv1connect.NewWorkerServiceClient(c, c.base,
+		connect.WithReadMaxBytes(maxMessage), connect.WithSendMaxBytes(maxMessage), connect.WithAcceptCompression("gzip", nil, nil))
+	return c, nil
+}
+
+func (c *Client) transport(scheme string) *http.Transport {
+	t := &http.Transport{
 		DialContext:            c.dial,
-		TLSClientConfig:        config.TLS.Clone(), // the transport changes it
+		TLSClientConfig:        c.config.TLS.Clone(), // the transport changes it
 		TLSHandshakeTimeout:    handshakeWithin,
 		Protocols:              new(http.Protocols),
 		DisableCompression:     true,
@@ -76,17 +85,16 @@ func NewClient(config ClientConfig) (*Client, error) {
 			MaxReceiveBufferPerStream: clientWindow, SendPingTimeout: pingAfter, PingTimeout: pingWithin, WriteByteTimeout: writeWithin,
 		},
 	}
-	c.http.Protocols.SetHTTP2(at.Scheme == "https")
-	c.http.Protocols.SetUnencryptedHTTP2(at.Scheme == "http")
-	c.rpc = workerv1connect.NewWorkerServiceClient(c, c.base,
-		connect.WithReadMaxBytes(maxMessage), connect.WithSendMaxBytes(maxMessage), connect.WithAcceptCompression("gzip", nil, nil))
-	return c, nil
+	t.Protocols.SetHTTP2(scheme == "https")
+	t.Protocols.SetUnencryptedHTTP2(scheme == "http")
+	return t
 }
 
 // Close cuts every connection and every call on it. Calls after it give CodeUnavailable.
 func (c *Client) Close() error {
 	c.conns.close()
-	c.http.CloseIdleConnections()
+	c.control.CloseIdleConnections()
+	c.data.CloseIdleConnections()
 	return nil
 }
 
@@ -108,7 +116,11 @@ func (c *Client) Do(request *http.Request) (*http.Response, error) {
 		}
 		sent.Header.Set("Authorization", "Bearer "+token)
 	}
-	answer, err := c.http.RoundTrip(sent)
+	transport := c.data
+	if path := request.URL.Path; methods[path] != "" || strings.HasPrefix(path, guestPrefix) && guest.IsControl(methodOf(path)) {
+		transport = c.control
+	}
+	answer, err := transport.RoundTrip(sent)
 	if err != nil {
 		return nil, err
 	}

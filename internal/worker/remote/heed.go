@@ -55,7 +55,7 @@ func (c *Client) alive(ctx context.Context) bool {
 	if err != nil {
 		return true // NewClient has seen the address
 	}
-	answer, err := c.http.RoundTrip(request)
+	answer, err := c.control.RoundTrip(request)
 	if err == nil {
 		_ = answer.Body.Close()
 	}

@@ -33,6 +33,9 @@ func TestNoSignOfLife(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if _, err := reach(t, client, ref, guest.ScopeFiles).StatFile(t.Context(), "/workspace"); err != nil {
+		t.Fatal(err) // the wait's connection is there
+	}
 	waiting := make(chan error, 1)
 	go func() {
 		ended, err := exec.Wait(t.Context(), started.ID)
@@ -64,7 +67,7 @@ func TestNoSignOfLife(t *testing.T) {
 	network.frozen.Store(false)
 	select {
 	case err := <-waiting:
-		t.Errorf("who waited for a quiet command was given up: %v", err)
+		t.Fatalf("who waited for a quiet command was given up: %v", err)
 	default:
 	}
 	if _, err := tr.dial(t, "https://"+network.address()).Inventory(t.Context()); err != nil {

@@ -50,6 +50,8 @@ var rows = map[string][]string{
 	"ProcessService/Resize": {auth.ScopeExec},
 	"ProcessService/List":   {auth.ScopeExec},
 
+	"ProcessService/WatchExits": {auth.ScopeExec},
+
 	"FileService/Read":   {auth.ScopeFiles},
 	"FileService/Write":  {auth.ScopeFiles},
 	"FileService/List":   {auth.ScopeFiles},

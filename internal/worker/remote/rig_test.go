@@ -134,6 +134,8 @@ type listener struct {
 	done    chan error
 	// accepted counts connections.
 	accepted atomic.Int32
+	// streams is how many a connection takes when it is opened again; 0: as many as a worker's.
+	streams int
 }
 
 // listen serves until the test ends; without a TLS configuration in the clear.
@@ -167,6 +169,9 @@ func (l *listener) open(t testing.TB) {
 		}
 	}
 	remote.Tune(l.server)
+	if l.streams > 0 {
+		l.server.HTTP2.MaxConcurrentStreams = l.streams
+	}
 	l.done = make(chan error, 1)
 	server, done := l.server, l.done
 	go func() {

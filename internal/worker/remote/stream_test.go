@@ -12,12 +12,14 @@ import (
 	"os"
 	"runtime"
 	"runtime/metrics"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/stacyvm/stacyvm/internal/guest"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 	"github.com/stacyvm/stacyvm/internal/worker"
+	"github.com/stacyvm/stacyvm/internal/worker/remote"
 )
 
 // mostMemory is what client, worker and guest together may take for a transfer, garbage included.
@@ -163,6 +165,59 @@ type failing struct{}
 
 func (failing) Read([]byte) (int, error) { return 0, errors.New("the sender is gone") }
 
+// TestMoreStreamsThanAConnectionTakes: the worker's own calls, signs of life and guests' control calls get through however
+// many outputs are open.
+func TestMoreStreamsThanAConnectionTakes(t *testing.T) {
+	const streams, each = 300, 50
+	far := openLocal(t)
+	tr := overMTLS(t)
+	l := listen(t, remote.NewHandler(tr.config(t, far.worker)), tr.server)
+	l.close()
+	l.streams = each
+	l.open(t)
+	client := tr.dial(t, l.url())
+	ref := fresh()
+	create(t, client, ref)
+	exec := reach(t, client, ref, guest.ScopeExec)
+	p, err := exec.Start(t.Context(), stacyvm.Command{Argv: []string{"/bin/sh", "-c", "echo up; exec sleep 1000"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var outputs [streams]*guest.Output
+	var all sync.WaitGroup
+	for i := range outputs {
+		all.Go(func() {
+			if outputs[i], err = exec.Attach(t.Context(), p.ID, 0, 0, true); err != nil {
+				t.Errorf("output %d: %v", i, err)
+			}
+		})
+	}
+	all.Wait()
+	if t.Failed() {
+		return
+	}
+	open := l.accepted.Load()
+	for range 20 {
+		if _, err := exec.Ping(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if inventory, err := client.Inventory(t.Context()); err != nil || len(inventory.Runtimes) != 1 || !inventory.Runtimes[0].Healthy {
+			t.Fatalf("%+v, %v", inventory, err)
+		}
+	}
+	if now := l.accepted.Load(); now > open+1 {
+		t.Errorf("control calls made %d connections", now-open)
+	}
+	if err := exec.Signal(t.Context(), p.ID, 9); err != nil {
+		t.Fatal(err)
+	}
+	for i, o := range outputs {
+		if exit := drain(t, o, sha256.New()); exit.Signal != 9 {
+			t.Errorf("output %d: %+v", i, exit)
+		}
+	}
+}
+
 // TestSlowReaders: streams that nobody reads, in both directions, stop nothing else on their connection.
 func TestSlowReaders(t *testing.T) {
 	far := openLocal(t)
@@ -204,7 +259,7 @@ func TestSlowReaders(t *testing.T) {
 	if exit := drain(t, o, sha256.New()); exit.StdoutBytes != 4<<20 {
 		t.Errorf("%+v", exit)
 	}
-	if n := l.accepted.Load(); n != 1 {
+	if n := l.accepted.Load(); n != 2 { // one for control calls
 		t.Errorf("%d connections", n)
 	}
 }

@@ -1099,6 +1099,155 @@ func (x *WaitResponse) GetProcess() *Process {
 	return nil
 }
 
+type WatchExitsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	After         uint64                 `protobuf:"varint,1,opt,name=after,proto3" json:"after,omitempty"` // number of the last end that the caller knows; 0: none
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchExitsRequest) Reset() {
+	*x = WatchExitsRequest{}
+	mi := &file_guest_v1_guest_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchExitsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchExitsRequest) ProtoMessage() {}
+
+func (x *WatchExitsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_guest_v1_guest_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchExitsRequest.ProtoReflect.Descriptor instead.
+func (*WatchExitsRequest) Descriptor() ([]byte, []int) {
+	return file_guest_v1_guest_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *WatchExitsRequest) GetAfter() uint64 {
+	if x != nil {
+		return x.After
+	}
+	return 0
+}
+
+type WatchExitsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Exits         []*ProcessExit         `protobuf:"bytes,1,rep,name=exits,proto3" json:"exits,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchExitsResponse) Reset() {
+	*x = WatchExitsResponse{}
+	mi := &file_guest_v1_guest_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchExitsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchExitsResponse) ProtoMessage() {}
+
+func (x *WatchExitsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_guest_v1_guest_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchExitsResponse.ProtoReflect.Descriptor instead.
+func (*WatchExitsResponse) Descriptor() ([]byte, []int) {
+	return file_guest_v1_guest_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *WatchExitsResponse) GetExits() []*ProcessExit {
+	if x != nil {
+		return x.Exits
+	}
+	return nil
+}
+
+// ProcessExit is one end. A number that does not follow the one before says that ends between are not known any more.
+type ProcessExit struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Number        uint64                 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"` // from 1 on
+	Id            string                 `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
+	Exit          *Exit                  `protobuf:"bytes,3,opt,name=exit,proto3" json:"exit,omitempty"` // without the counts and the sums of its streams
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProcessExit) Reset() {
+	*x = ProcessExit{}
+	mi := &file_guest_v1_guest_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProcessExit) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProcessExit) ProtoMessage() {}
+
+func (x *ProcessExit) ProtoReflect() protoreflect.Message {
+	mi := &file_guest_v1_guest_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProcessExit.ProtoReflect.Descriptor instead.
+func (*ProcessExit) Descriptor() ([]byte, []int) {
+	return file_guest_v1_guest_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *ProcessExit) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *ProcessExit) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *ProcessExit) GetExit() *Exit {
+	if x != nil {
+		return x.Exit
+	}
+	return nil
+}
+
 type InputRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -1111,7 +1260,7 @@ type InputRequest struct {
 
 func (x *InputRequest) Reset() {
 	*x = InputRequest{}
-	mi := &file_guest_v1_guest_proto_msgTypes[13]
+	mi := &file_guest_v1_guest_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1123,7 +1272,7 @@ func (x *InputRequest) String() string {
 func (*InputRequest) ProtoMessage() {}
 
 func (x *InputRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_v1_guest_proto_msgTypes[13]
+	mi := &file_guest_v1_guest_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1136,7 +1285,7 @@ func (x *InputRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InputRequest.ProtoReflect.Descriptor instead.
 func (*InputRequest) Descriptor() ([]byte, []int) {
-	return file_guest_v1_guest_proto_rawDescGZIP(), []int{13}
+	return file_guest_v1_guest_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *InputRequest) GetId() string {
@@ -1176,7 +1325,7 @@ type InputResponse struct {
 
 func (x *InputResponse) Reset() {
 	*x = InputResponse{}
-	mi := &file_guest_v1_guest_proto_msgTypes[14]
+	mi := &file_guest_v1_guest_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1188,7 +1337,7 @@ func (x *InputResponse) String() string {
 func (*InputResponse) ProtoMessage() {}
 
 func (x *InputResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_v1_guest_proto_msgTypes[14]
+	mi := &file_guest_v1_guest_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1201,7 +1350,7 @@ func (x *InputResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InputResponse.ProtoReflect.Descriptor instead.
 func (*InputResponse) Descriptor() ([]byte, []int) {
-	return file_guest_v1_guest_proto_rawDescGZIP(), []int{14}
+	return file_guest_v1_guest_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *InputResponse) GetReceived() uint64 {
@@ -1221,7 +1370,7 @@ type SignalRequest struct {
 
 func (x *SignalRequest) Reset() {
 	*x = SignalRequest{}
-	mi := &file_guest_v1_guest_proto_msgTypes[15]
+	mi := &file_guest_v1_guest_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1233,7 +1382,7 @@ func (x *SignalRequest) String() string {
 func (*SignalRequest) ProtoMessage() {}
 
 func (x *SignalRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_v1_guest_proto_msgTypes[15]
+	mi := &file_guest_v1_guest_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1246,7 +1395,7 @@ func (x *SignalRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignalRequest.ProtoReflect.Descriptor instead.
 func (*SignalRequest) Descriptor() ([]byte, []int) {
-	return file_guest_v1_guest_proto_rawDescGZIP(), []int{15}
+	return file_guest_v1_guest_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *SignalRequest) GetId() string {
@@ -1271,7 +1420,7 @@ type SignalResponse struct {
 
 func (x *SignalResponse) Reset() {
 	*x = SignalResponse{}
-	mi := &file_guest_v1_guest_proto_msgTypes[16]
+	mi := &file_guest_v1_guest_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1283,7 +1432,7 @@ func (x *SignalResponse) String() string {
 func (*SignalResponse) ProtoMessage() {}
 
 func (x *SignalResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_v1_guest_proto_msgTypes[16]
+	mi := &file_guest_v1_guest_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1296,7 +1445,7 @@ func (x *SignalResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignalResponse.ProtoReflect.Descriptor instead.
 func (*SignalResponse) Descriptor() ([]byte, []int) {
-	return file_guest_v1_guest_proto_rawDescGZIP(), []int{16}
+	return file_guest_v1_guest_proto_rawDescGZIP(), []int{19}
 }
 
 type ResizeRequest struct {
@@ -1309,7 +1458,7 @@ type ResizeRequest struct {
 
 func (x *ResizeRequest) Reset() {
 	*x = ResizeRequest{}
-	mi := &file_guest_v1_guest_proto_msgTypes[17]
+	mi := &file_guest_v1_guest_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1321,7 +1470,7 @@ func (x *ResizeRequest) String() string {
 func (*ResizeRequest) ProtoMessage() {}
 
 func (x *ResizeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_v1_guest_proto_msgTypes[17]
+	mi := &file_guest_v1_guest_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1334,7 +1483,7 @@ func (x *ResizeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResizeRequest.ProtoReflect.Descriptor instead.
 func (*ResizeRequest) Descriptor() ([]byte, []int) {
-	return file_guest_v1_guest_proto_rawDescGZIP(), []int{17}
+	return file_guest_v1_guest_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ResizeRequest) GetId() string {
@@ -1359,7 +1508,7 @@ type ResizeResponse struct {
 
 func (x *ResizeResponse) Reset() {
 	*x = ResizeResponse{}
-	mi := &file_guest_v1_guest_proto_msgTypes[18]
+	mi := &file_guest_v1_guest_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1371,7 +1520,7 @@ func (x *ResizeResponse) String() string {
 func (*ResizeResponse) ProtoMessage() {}
 
 func (x *ResizeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_v1_guest_proto_msgTypes[18]
+	mi := &file_guest_v1_guest_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1384,7 +1533,7 @@ func (x *ResizeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResizeResponse.ProtoReflect.Descriptor instead.
 func (*ResizeResponse) Descriptor() ([]byte, []int) {
-	return file_guest_v1_guest_proto_rawDescGZIP(), []int{18}
+	return file_guest_v1_guest_proto_rawDescGZIP(), []int{21}
 }
 
 type ListRequest struct {
@@ -1395,7 +1544,7 @@ type ListRequest struct {
 
 func (x *ListRequest) Reset() {
 	*x = ListRequest{}
-	mi := &file_guest_v1_guest_proto_msgTypes[19]
+	mi := &file_guest_v1_guest_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1407,7 +1556,7 @@ func (x *ListRequest) String() string {
 func (*ListRequest) ProtoMessage() {}
 
 func (x *ListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_v1_guest_proto_msgTypes[19]
+	mi := &file_guest_v1_guest_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1420,7 +1569,7 @@ func (x *ListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequest.ProtoReflect.Descriptor instead.
 func (*ListRequest) Descriptor() ([]byte, []int) {
-	return file_guest_v1_guest_proto_rawDescGZIP(), []int{19}
+	return file_guest_v1_guest_proto_rawDescGZIP(), []int{22}
 }
 
 type ListResponse struct {
@@ -1432,7 +1581,7 @@ type ListResponse struct {
 
 func (x *ListResponse) Reset() {
 	*x = ListResponse{}
-	mi := &file_guest_v1_guest_proto_msgTypes[20]
+	mi := &file_guest_v1_guest_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1444,7 +1593,7 @@ func (x *ListResponse) String() string {
 func (*ListResponse) ProtoMessage() {}
 
 func (x *ListResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_v1_guest_proto_msgTypes[20]
+	mi := &file_guest_v1_guest_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1457,7 +1606,7 @@ func (x *ListResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListResponse.ProtoReflect.Descriptor instead.
 func (*ListResponse) Descriptor() ([]byte, []int) {
-	return file_guest_v1_guest_proto_rawDescGZIP(), []int{20}
+	return file_guest_v1_guest_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ListResponse) GetProcesses() []*Process {
@@ -1481,7 +1630,7 @@ type FileInfo struct {
 
 func (x *FileInfo) Reset() {
 	*x = FileInfo{}
-	mi := &file_guest_v1_guest_proto_msgTypes[21]
+	mi := &file_guest_v1_guest_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1493,7 +1642,7 @@ func (x *FileInfo) String() string {
 func (*FileInfo) ProtoMessage() {}
 
 func (x *FileInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_v1_guest_proto_msgTypes[21]
+	mi := &file_guest_v1_guest_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1506,7 +1655,7 @@ func (x *FileInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileInfo.ProtoReflect.Descriptor instead.
 func (*FileInfo) Descriptor() ([]byte, []int) {
-	return file_guest_v1_guest_proto_rawDescGZIP(), []int{21}
+	return file_guest_v1_guest_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *FileInfo) GetPath() string {
@@ -1562,7 +1711,7 @@ type ReadRequest struct {
 
 func (x *ReadRequest) Reset() {
 	*x = ReadRequest{}
-	mi := &file_guest_v1_guest_proto_msgTypes[22]
+	mi := &file_guest_v1_guest_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1574,7 +1723,7 @@ func (x *ReadRequest) String() string {
 func (*ReadRequest) ProtoMessage() {}
 
 func (x *ReadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_v1_guest_proto_msgTypes[22]
+	mi := &file_guest_v1_guest_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1587,7 +1736,7 @@ func (x *ReadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadRequest.ProtoReflect.Descriptor instead.
 func (*ReadRequest) Descriptor() ([]byte, []int) {
-	return file_guest_v1_guest_proto_rawDescGZIP(), []int{22}
+	return file_guest_v1_guest_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ReadRequest) GetPath() string {
@@ -1624,7 +1773,7 @@ type ReadResponse struct {
 
 func (x *ReadResponse) Reset() {
 	*x = ReadResponse{}
-	mi := &file_guest_v1_guest_proto_msgTypes[23]
+	mi := &file_guest_v1_guest_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1636,7 +1785,7 @@ func (x *ReadResponse) String() string {
 func (*ReadResponse) ProtoMessage() {}
 
 func (x *ReadResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_v1_guest_proto_msgTypes[23]
+	mi := &file_guest_v1_guest_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1649,7 +1798,7 @@ func (x *ReadResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadResponse.ProtoReflect.Descriptor instead.
 func (*ReadResponse) Descriptor() ([]byte, []int) {
-	return file_guest_v1_guest_proto_rawDescGZIP(), []int{23}
+	return file_guest_v1_guest_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ReadResponse) GetPart() isReadResponse_Part {
@@ -1706,7 +1855,7 @@ type WriteRequest struct {
 
 func (x *WriteRequest) Reset() {
 	*x = WriteRequest{}
-	mi := &file_guest_v1_guest_proto_msgTypes[24]
+	mi := &file_guest_v1_guest_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1718,7 +1867,7 @@ func (x *WriteRequest) String() string {
 func (*WriteRequest) ProtoMessage() {}
 
 func (x *WriteRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_v1_guest_proto_msgTypes[24]
+	mi := &file_guest_v1_guest_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1731,7 +1880,7 @@ func (x *WriteRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WriteRequest.ProtoReflect.Descriptor instead.
 func (*WriteRequest) Descriptor() ([]byte, []int) {
-	return file_guest_v1_guest_proto_rawDescGZIP(), []int{24}
+	return file_guest_v1_guest_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *WriteRequest) GetPart() isWriteRequest_Part {
@@ -1787,7 +1936,7 @@ type WriteHeader struct {
 
 func (x *WriteHeader) Reset() {
 	*x = WriteHeader{}
-	mi := &file_guest_v1_guest_proto_msgTypes[25]
+	mi := &file_guest_v1_guest_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1799,7 +1948,7 @@ func (x *WriteHeader) String() string {
 func (*WriteHeader) ProtoMessage() {}
 
 func (x *WriteHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_v1_guest_proto_msgTypes[25]
+	mi := &file_guest_v1_guest_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1812,7 +1961,7 @@ func (x *WriteHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WriteHeader.ProtoReflect.Descriptor instead.
 func (*WriteHeader) Descriptor() ([]byte, []int) {
-	return file_guest_v1_guest_proto_rawDescGZIP(), []int{25}
+	return file_guest_v1_guest_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *WriteHeader) GetPath() string {
@@ -1852,7 +2001,7 @@ type WriteResponse struct {
 
 func (x *WriteResponse) Reset() {
 	*x = WriteResponse{}
-	mi := &file_guest_v1_guest_proto_msgTypes[26]
+	mi := &file_guest_v1_guest_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1864,7 +2013,7 @@ func (x *WriteResponse) String() string {
 func (*WriteResponse) ProtoMessage() {}
 
 func (x *WriteResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_v1_guest_proto_msgTypes[26]
+	mi := &file_guest_v1_guest_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1877,7 +2026,7 @@ func (x *WriteResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WriteResponse.ProtoReflect.Descriptor instead.
 func (*WriteResponse) Descriptor() ([]byte, []int) {
-	return file_guest_v1_guest_proto_rawDescGZIP(), []int{26}
+	return file_guest_v1_guest_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *WriteResponse) GetInfo() *FileInfo {
@@ -1896,7 +2045,7 @@ type ListFilesRequest struct {
 
 func (x *ListFilesRequest) Reset() {
 	*x = ListFilesRequest{}
-	mi := &file_guest_v1_guest_proto_msgTypes[27]
+	mi := &file_guest_v1_guest_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1908,7 +2057,7 @@ func (x *ListFilesRequest) String() string {
 func (*ListFilesRequest) ProtoMessage() {}
 
 func (x *ListFilesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_v1_guest_proto_msgTypes[27]
+	mi := &file_guest_v1_guest_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1921,7 +2070,7 @@ func (x *ListFilesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListFilesRequest.ProtoReflect.Descriptor instead.
 func (*ListFilesRequest) Descriptor() ([]byte, []int) {
-	return file_guest_v1_guest_proto_rawDescGZIP(), []int{27}
+	return file_guest_v1_guest_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ListFilesRequest) GetPath() string {
@@ -1940,7 +2089,7 @@ type ListFilesResponse struct {
 
 func (x *ListFilesResponse) Reset() {
 	*x = ListFilesResponse{}
-	mi := &file_guest_v1_guest_proto_msgTypes[28]
+	mi := &file_guest_v1_guest_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1952,7 +2101,7 @@ func (x *ListFilesResponse) String() string {
 func (*ListFilesResponse) ProtoMessage() {}
 
 func (x *ListFilesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_v1_guest_proto_msgTypes[28]
+	mi := &file_guest_v1_guest_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1965,7 +2114,7 @@ func (x *ListFilesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListFilesResponse.ProtoReflect.Descriptor instead.
 func (*ListFilesResponse) Descriptor() ([]byte, []int) {
-	return file_guest_v1_guest_proto_rawDescGZIP(), []int{28}
+	return file_guest_v1_guest_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ListFilesResponse) GetFiles() []*FileInfo {
@@ -1984,7 +2133,7 @@ type StatRequest struct {
 
 func (x *StatRequest) Reset() {
 	*x = StatRequest{}
-	mi := &file_guest_v1_guest_proto_msgTypes[29]
+	mi := &file_guest_v1_guest_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1996,7 +2145,7 @@ func (x *StatRequest) String() string {
 func (*StatRequest) ProtoMessage() {}
 
 func (x *StatRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_v1_guest_proto_msgTypes[29]
+	mi := &file_guest_v1_guest_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2009,7 +2158,7 @@ func (x *StatRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatRequest.ProtoReflect.Descriptor instead.
 func (*StatRequest) Descriptor() ([]byte, []int) {
-	return file_guest_v1_guest_proto_rawDescGZIP(), []int{29}
+	return file_guest_v1_guest_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *StatRequest) GetPath() string {
@@ -2028,7 +2177,7 @@ type StatResponse struct {
 
 func (x *StatResponse) Reset() {
 	*x = StatResponse{}
-	mi := &file_guest_v1_guest_proto_msgTypes[30]
+	mi := &file_guest_v1_guest_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2040,7 +2189,7 @@ func (x *StatResponse) String() string {
 func (*StatResponse) ProtoMessage() {}
 
 func (x *StatResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_v1_guest_proto_msgTypes[30]
+	mi := &file_guest_v1_guest_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2053,7 +2202,7 @@ func (x *StatResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatResponse.ProtoReflect.Descriptor instead.
 func (*StatResponse) Descriptor() ([]byte, []int) {
-	return file_guest_v1_guest_proto_rawDescGZIP(), []int{30}
+	return file_guest_v1_guest_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *StatResponse) GetInfo() *FileInfo {
@@ -2072,7 +2221,7 @@ type GlobRequest struct {
 
 func (x *GlobRequest) Reset() {
 	*x = GlobRequest{}
-	mi := &file_guest_v1_guest_proto_msgTypes[31]
+	mi := &file_guest_v1_guest_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2084,7 +2233,7 @@ func (x *GlobRequest) String() string {
 func (*GlobRequest) ProtoMessage() {}
 
 func (x *GlobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_v1_guest_proto_msgTypes[31]
+	mi := &file_guest_v1_guest_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2097,7 +2246,7 @@ func (x *GlobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GlobRequest.ProtoReflect.Descriptor instead.
 func (*GlobRequest) Descriptor() ([]byte, []int) {
-	return file_guest_v1_guest_proto_rawDescGZIP(), []int{31}
+	return file_guest_v1_guest_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *GlobRequest) GetPattern() string {
@@ -2116,7 +2265,7 @@ type GlobResponse struct {
 
 func (x *GlobResponse) Reset() {
 	*x = GlobResponse{}
-	mi := &file_guest_v1_guest_proto_msgTypes[32]
+	mi := &file_guest_v1_guest_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2128,7 +2277,7 @@ func (x *GlobResponse) String() string {
 func (*GlobResponse) ProtoMessage() {}
 
 func (x *GlobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_v1_guest_proto_msgTypes[32]
+	mi := &file_guest_v1_guest_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2141,7 +2290,7 @@ func (x *GlobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GlobResponse.ProtoReflect.Descriptor instead.
 func (*GlobResponse) Descriptor() ([]byte, []int) {
-	return file_guest_v1_guest_proto_rawDescGZIP(), []int{32}
+	return file_guest_v1_guest_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *GlobResponse) GetPaths() []string {
@@ -2161,7 +2310,7 @@ type MkdirRequest struct {
 
 func (x *MkdirRequest) Reset() {
 	*x = MkdirRequest{}
-	mi := &file_guest_v1_guest_proto_msgTypes[33]
+	mi := &file_guest_v1_guest_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2173,7 +2322,7 @@ func (x *MkdirRequest) String() string {
 func (*MkdirRequest) ProtoMessage() {}
 
 func (x *MkdirRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_v1_guest_proto_msgTypes[33]
+	mi := &file_guest_v1_guest_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2186,7 +2335,7 @@ func (x *MkdirRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MkdirRequest.ProtoReflect.Descriptor instead.
 func (*MkdirRequest) Descriptor() ([]byte, []int) {
-	return file_guest_v1_guest_proto_rawDescGZIP(), []int{33}
+	return file_guest_v1_guest_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *MkdirRequest) GetPath() string {
@@ -2211,7 +2360,7 @@ type MkdirResponse struct {
 
 func (x *MkdirResponse) Reset() {
 	*x = MkdirResponse{}
-	mi := &file_guest_v1_guest_proto_msgTypes[34]
+	mi := &file_guest_v1_guest_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2223,7 +2372,7 @@ func (x *MkdirResponse) String() string {
 func (*MkdirResponse) ProtoMessage() {}
 
 func (x *MkdirResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_v1_guest_proto_msgTypes[34]
+	mi := &file_guest_v1_guest_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2236,7 +2385,7 @@ func (x *MkdirResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MkdirResponse.ProtoReflect.Descriptor instead.
 func (*MkdirResponse) Descriptor() ([]byte, []int) {
-	return file_guest_v1_guest_proto_rawDescGZIP(), []int{34}
+	return file_guest_v1_guest_proto_rawDescGZIP(), []int{37}
 }
 
 type MoveRequest struct {
@@ -2249,7 +2398,7 @@ type MoveRequest struct {
 
 func (x *MoveRequest) Reset() {
 	*x = MoveRequest{}
-	mi := &file_guest_v1_guest_proto_msgTypes[35]
+	mi := &file_guest_v1_guest_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2261,7 +2410,7 @@ func (x *MoveRequest) String() string {
 func (*MoveRequest) ProtoMessage() {}
 
 func (x *MoveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_v1_guest_proto_msgTypes[35]
+	mi := &file_guest_v1_guest_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2274,7 +2423,7 @@ func (x *MoveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MoveRequest.ProtoReflect.Descriptor instead.
 func (*MoveRequest) Descriptor() ([]byte, []int) {
-	return file_guest_v1_guest_proto_rawDescGZIP(), []int{35}
+	return file_guest_v1_guest_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *MoveRequest) GetFrom() string {
@@ -2299,7 +2448,7 @@ type MoveResponse struct {
 
 func (x *MoveResponse) Reset() {
 	*x = MoveResponse{}
-	mi := &file_guest_v1_guest_proto_msgTypes[36]
+	mi := &file_guest_v1_guest_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2311,7 +2460,7 @@ func (x *MoveResponse) String() string {
 func (*MoveResponse) ProtoMessage() {}
 
 func (x *MoveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_v1_guest_proto_msgTypes[36]
+	mi := &file_guest_v1_guest_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2324,7 +2473,7 @@ func (x *MoveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MoveResponse.ProtoReflect.Descriptor instead.
 func (*MoveResponse) Descriptor() ([]byte, []int) {
-	return file_guest_v1_guest_proto_rawDescGZIP(), []int{36}
+	return file_guest_v1_guest_proto_rawDescGZIP(), []int{39}
 }
 
 type ChmodRequest struct {
@@ -2337,7 +2486,7 @@ type ChmodRequest struct {
 
 func (x *ChmodRequest) Reset() {
 	*x = ChmodRequest{}
-	mi := &file_guest_v1_guest_proto_msgTypes[37]
+	mi := &file_guest_v1_guest_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2349,7 +2498,7 @@ func (x *ChmodRequest) String() string {
 func (*ChmodRequest) ProtoMessage() {}
 
 func (x *ChmodRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_v1_guest_proto_msgTypes[37]
+	mi := &file_guest_v1_guest_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2362,7 +2511,7 @@ func (x *ChmodRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChmodRequest.ProtoReflect.Descriptor instead.
 func (*ChmodRequest) Descriptor() ([]byte, []int) {
-	return file_guest_v1_guest_proto_rawDescGZIP(), []int{37}
+	return file_guest_v1_guest_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ChmodRequest) GetPath() string {
@@ -2387,7 +2536,7 @@ type ChmodResponse struct {
 
 func (x *ChmodResponse) Reset() {
 	*x = ChmodResponse{}
-	mi := &file_guest_v1_guest_proto_msgTypes[38]
+	mi := &file_guest_v1_guest_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2399,7 +2548,7 @@ func (x *ChmodResponse) String() string {
 func (*ChmodResponse) ProtoMessage() {}
 
 func (x *ChmodResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_v1_guest_proto_msgTypes[38]
+	mi := &file_guest_v1_guest_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2412,7 +2561,7 @@ func (x *ChmodResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChmodResponse.ProtoReflect.Descriptor instead.
 func (*ChmodResponse) Descriptor() ([]byte, []int) {
-	return file_guest_v1_guest_proto_rawDescGZIP(), []int{38}
+	return file_guest_v1_guest_proto_rawDescGZIP(), []int{41}
 }
 
 type RemoveRequest struct {
@@ -2425,7 +2574,7 @@ type RemoveRequest struct {
 
 func (x *RemoveRequest) Reset() {
 	*x = RemoveRequest{}
-	mi := &file_guest_v1_guest_proto_msgTypes[39]
+	mi := &file_guest_v1_guest_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2437,7 +2586,7 @@ func (x *RemoveRequest) String() string {
 func (*RemoveRequest) ProtoMessage() {}
 
 func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_v1_guest_proto_msgTypes[39]
+	mi := &file_guest_v1_guest_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2450,7 +2599,7 @@ func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveRequest.ProtoReflect.Descriptor instead.
 func (*RemoveRequest) Descriptor() ([]byte, []int) {
-	return file_guest_v1_guest_proto_rawDescGZIP(), []int{39}
+	return file_guest_v1_guest_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *RemoveRequest) GetPath() string {
@@ -2475,7 +2624,7 @@ type RemoveResponse struct {
 
 func (x *RemoveResponse) Reset() {
 	*x = RemoveResponse{}
-	mi := &file_guest_v1_guest_proto_msgTypes[40]
+	mi := &file_guest_v1_guest_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2487,7 +2636,7 @@ func (x *RemoveResponse) String() string {
 func (*RemoveResponse) ProtoMessage() {}
 
 func (x *RemoveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_v1_guest_proto_msgTypes[40]
+	mi := &file_guest_v1_guest_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2500,7 +2649,7 @@ func (x *RemoveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveResponse.ProtoReflect.Descriptor instead.
 func (*RemoveResponse) Descriptor() ([]byte, []int) {
-	return file_guest_v1_guest_proto_rawDescGZIP(), []int{40}
+	return file_guest_v1_guest_proto_rawDescGZIP(), []int{43}
 }
 
 type PackRequest struct {
@@ -2512,7 +2661,7 @@ type PackRequest struct {
 
 func (x *PackRequest) Reset() {
 	*x = PackRequest{}
-	mi := &file_guest_v1_guest_proto_msgTypes[41]
+	mi := &file_guest_v1_guest_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2524,7 +2673,7 @@ func (x *PackRequest) String() string {
 func (*PackRequest) ProtoMessage() {}
 
 func (x *PackRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_v1_guest_proto_msgTypes[41]
+	mi := &file_guest_v1_guest_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2537,7 +2686,7 @@ func (x *PackRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PackRequest.ProtoReflect.Descriptor instead.
 func (*PackRequest) Descriptor() ([]byte, []int) {
-	return file_guest_v1_guest_proto_rawDescGZIP(), []int{41}
+	return file_guest_v1_guest_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *PackRequest) GetPath() string {
@@ -2556,7 +2705,7 @@ type PackResponse struct {
 
 func (x *PackResponse) Reset() {
 	*x = PackResponse{}
-	mi := &file_guest_v1_guest_proto_msgTypes[42]
+	mi := &file_guest_v1_guest_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2568,7 +2717,7 @@ func (x *PackResponse) String() string {
 func (*PackResponse) ProtoMessage() {}
 
 func (x *PackResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_v1_guest_proto_msgTypes[42]
+	mi := &file_guest_v1_guest_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2581,7 +2730,7 @@ func (x *PackResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PackResponse.ProtoReflect.Descriptor instead.
 func (*PackResponse) Descriptor() ([]byte, []int) {
-	return file_guest_v1_guest_proto_rawDescGZIP(), []int{42}
+	return file_guest_v1_guest_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *PackResponse) GetData() []byte {
@@ -2604,7 +2753,7 @@ type UnpackRequest struct {
 
 func (x *UnpackRequest) Reset() {
 	*x = UnpackRequest{}
-	mi := &file_guest_v1_guest_proto_msgTypes[43]
+	mi := &file_guest_v1_guest_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2616,7 +2765,7 @@ func (x *UnpackRequest) String() string {
 func (*UnpackRequest) ProtoMessage() {}
 
 func (x *UnpackRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_v1_guest_proto_msgTypes[43]
+	mi := &file_guest_v1_guest_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2629,7 +2778,7 @@ func (x *UnpackRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnpackRequest.ProtoReflect.Descriptor instead.
 func (*UnpackRequest) Descriptor() ([]byte, []int) {
-	return file_guest_v1_guest_proto_rawDescGZIP(), []int{43}
+	return file_guest_v1_guest_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *UnpackRequest) GetPart() isUnpackRequest_Part {
@@ -2683,7 +2832,7 @@ type UnpackHeader struct {
 
 func (x *UnpackHeader) Reset() {
 	*x = UnpackHeader{}
-	mi := &file_guest_v1_guest_proto_msgTypes[44]
+	mi := &file_guest_v1_guest_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2695,7 +2844,7 @@ func (x *UnpackHeader) String() string {
 func (*UnpackHeader) ProtoMessage() {}
 
 func (x *UnpackHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_v1_guest_proto_msgTypes[44]
+	mi := &file_guest_v1_guest_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2708,7 +2857,7 @@ func (x *UnpackHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnpackHeader.ProtoReflect.Descriptor instead.
 func (*UnpackHeader) Descriptor() ([]byte, []int) {
-	return file_guest_v1_guest_proto_rawDescGZIP(), []int{44}
+	return file_guest_v1_guest_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *UnpackHeader) GetPath() string {
@@ -2736,7 +2885,7 @@ type UnpackResponse struct {
 
 func (x *UnpackResponse) Reset() {
 	*x = UnpackResponse{}
-	mi := &file_guest_v1_guest_proto_msgTypes[45]
+	mi := &file_guest_v1_guest_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2748,7 +2897,7 @@ func (x *UnpackResponse) String() string {
 func (*UnpackResponse) ProtoMessage() {}
 
 func (x *UnpackResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_v1_guest_proto_msgTypes[45]
+	mi := &file_guest_v1_guest_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2761,7 +2910,7 @@ func (x *UnpackResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnpackResponse.ProtoReflect.Descriptor instead.
 func (*UnpackResponse) Descriptor() ([]byte, []int) {
-	return file_guest_v1_guest_proto_rawDescGZIP(), []int{45}
+	return file_guest_v1_guest_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *UnpackResponse) GetEntries() uint64 {
@@ -2795,7 +2944,7 @@ type UnpackFailure struct {
 
 func (x *UnpackFailure) Reset() {
 	*x = UnpackFailure{}
-	mi := &file_guest_v1_guest_proto_msgTypes[46]
+	mi := &file_guest_v1_guest_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2807,7 +2956,7 @@ func (x *UnpackFailure) String() string {
 func (*UnpackFailure) ProtoMessage() {}
 
 func (x *UnpackFailure) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_v1_guest_proto_msgTypes[46]
+	mi := &file_guest_v1_guest_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2820,7 +2969,7 @@ func (x *UnpackFailure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnpackFailure.ProtoReflect.Descriptor instead.
 func (*UnpackFailure) Descriptor() ([]byte, []int) {
-	return file_guest_v1_guest_proto_rawDescGZIP(), []int{46}
+	return file_guest_v1_guest_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *UnpackFailure) GetName() string {
@@ -2847,7 +2996,7 @@ type ConnectRequest struct {
 
 func (x *ConnectRequest) Reset() {
 	*x = ConnectRequest{}
-	mi := &file_guest_v1_guest_proto_msgTypes[47]
+	mi := &file_guest_v1_guest_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2859,7 +3008,7 @@ func (x *ConnectRequest) String() string {
 func (*ConnectRequest) ProtoMessage() {}
 
 func (x *ConnectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_v1_guest_proto_msgTypes[47]
+	mi := &file_guest_v1_guest_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2872,7 +3021,7 @@ func (x *ConnectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConnectRequest.ProtoReflect.Descriptor instead.
 func (*ConnectRequest) Descriptor() ([]byte, []int) {
-	return file_guest_v1_guest_proto_rawDescGZIP(), []int{47}
+	return file_guest_v1_guest_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *ConnectRequest) GetPort() uint32 {
@@ -2901,7 +3050,7 @@ type ConnectResponse struct {
 
 func (x *ConnectResponse) Reset() {
 	*x = ConnectResponse{}
-	mi := &file_guest_v1_guest_proto_msgTypes[48]
+	mi := &file_guest_v1_guest_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2913,7 +3062,7 @@ func (x *ConnectResponse) String() string {
 func (*ConnectResponse) ProtoMessage() {}
 
 func (x *ConnectResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_v1_guest_proto_msgTypes[48]
+	mi := &file_guest_v1_guest_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2926,7 +3075,7 @@ func (x *ConnectResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConnectResponse.ProtoReflect.Descriptor instead.
 func (*ConnectResponse) Descriptor() ([]byte, []int) {
-	return file_guest_v1_guest_proto_rawDescGZIP(), []int{48}
+	return file_guest_v1_guest_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *ConnectResponse) GetConnected() bool {
@@ -2965,7 +3114,7 @@ type PingRequest struct {
 
 func (x *PingRequest) Reset() {
 	*x = PingRequest{}
-	mi := &file_guest_v1_guest_proto_msgTypes[49]
+	mi := &file_guest_v1_guest_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2977,7 +3126,7 @@ func (x *PingRequest) String() string {
 func (*PingRequest) ProtoMessage() {}
 
 func (x *PingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_v1_guest_proto_msgTypes[49]
+	mi := &file_guest_v1_guest_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2990,7 +3139,7 @@ func (x *PingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PingRequest.ProtoReflect.Descriptor instead.
 func (*PingRequest) Descriptor() ([]byte, []int) {
-	return file_guest_v1_guest_proto_rawDescGZIP(), []int{49}
+	return file_guest_v1_guest_proto_rawDescGZIP(), []int{52}
 }
 
 type PingResponse struct {
@@ -3004,7 +3153,7 @@ type PingResponse struct {
 
 func (x *PingResponse) Reset() {
 	*x = PingResponse{}
-	mi := &file_guest_v1_guest_proto_msgTypes[50]
+	mi := &file_guest_v1_guest_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3016,7 +3165,7 @@ func (x *PingResponse) String() string {
 func (*PingResponse) ProtoMessage() {}
 
 func (x *PingResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_v1_guest_proto_msgTypes[50]
+	mi := &file_guest_v1_guest_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3029,7 +3178,7 @@ func (x *PingResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PingResponse.ProtoReflect.Descriptor instead.
 func (*PingResponse) Descriptor() ([]byte, []int) {
-	return file_guest_v1_guest_proto_rawDescGZIP(), []int{50}
+	return file_guest_v1_guest_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *PingResponse) GetVersion() string {
@@ -3061,7 +3210,7 @@ type StatsRequest struct {
 
 func (x *StatsRequest) Reset() {
 	*x = StatsRequest{}
-	mi := &file_guest_v1_guest_proto_msgTypes[51]
+	mi := &file_guest_v1_guest_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3073,7 +3222,7 @@ func (x *StatsRequest) String() string {
 func (*StatsRequest) ProtoMessage() {}
 
 func (x *StatsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_v1_guest_proto_msgTypes[51]
+	mi := &file_guest_v1_guest_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3086,7 +3235,7 @@ func (x *StatsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatsRequest.ProtoReflect.Descriptor instead.
 func (*StatsRequest) Descriptor() ([]byte, []int) {
-	return file_guest_v1_guest_proto_rawDescGZIP(), []int{51}
+	return file_guest_v1_guest_proto_rawDescGZIP(), []int{54}
 }
 
 type StatsResponse struct {
@@ -3103,7 +3252,7 @@ type StatsResponse struct {
 
 func (x *StatsResponse) Reset() {
 	*x = StatsResponse{}
-	mi := &file_guest_v1_guest_proto_msgTypes[52]
+	mi := &file_guest_v1_guest_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3115,7 +3264,7 @@ func (x *StatsResponse) String() string {
 func (*StatsResponse) ProtoMessage() {}
 
 func (x *StatsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_v1_guest_proto_msgTypes[52]
+	mi := &file_guest_v1_guest_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3128,7 +3277,7 @@ func (x *StatsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatsResponse.ProtoReflect.Descriptor instead.
 func (*StatsResponse) Descriptor() ([]byte, []int) {
-	return file_guest_v1_guest_proto_rawDescGZIP(), []int{52}
+	return file_guest_v1_guest_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *StatsResponse) GetMemoryBytes() uint64 {
@@ -3182,7 +3331,7 @@ type RotateRequest struct {
 
 func (x *RotateRequest) Reset() {
 	*x = RotateRequest{}
-	mi := &file_guest_v1_guest_proto_msgTypes[53]
+	mi := &file_guest_v1_guest_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3194,7 +3343,7 @@ func (x *RotateRequest) String() string {
 func (*RotateRequest) ProtoMessage() {}
 
 func (x *RotateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_v1_guest_proto_msgTypes[53]
+	mi := &file_guest_v1_guest_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3207,7 +3356,7 @@ func (x *RotateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateRequest.ProtoReflect.Descriptor instead.
 func (*RotateRequest) Descriptor() ([]byte, []int) {
-	return file_guest_v1_guest_proto_rawDescGZIP(), []int{53}
+	return file_guest_v1_guest_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *RotateRequest) GetSecret() string {
@@ -3225,7 +3374,7 @@ type RotateResponse struct {
 
 func (x *RotateResponse) Reset() {
 	*x = RotateResponse{}
-	mi := &file_guest_v1_guest_proto_msgTypes[54]
+	mi := &file_guest_v1_guest_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3237,7 +3386,7 @@ func (x *RotateResponse) String() string {
 func (*RotateResponse) ProtoMessage() {}
 
 func (x *RotateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_v1_guest_proto_msgTypes[54]
+	mi := &file_guest_v1_guest_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3250,7 +3399,7 @@ func (x *RotateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateResponse.ProtoReflect.Descriptor instead.
 func (*RotateResponse) Descriptor() ([]byte, []int) {
-	return file_guest_v1_guest_proto_rawDescGZIP(), []int{54}
+	return file_guest_v1_guest_proto_rawDescGZIP(), []int{57}
 }
 
 type TailRequest struct {
@@ -3262,7 +3411,7 @@ type TailRequest struct {
 
 func (x *TailRequest) Reset() {
 	*x = TailRequest{}
-	mi := &file_guest_v1_guest_proto_msgTypes[55]
+	mi := &file_guest_v1_guest_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3274,7 +3423,7 @@ func (x *TailRequest) String() string {
 func (*TailRequest) ProtoMessage() {}
 
 func (x *TailRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_v1_guest_proto_msgTypes[55]
+	mi := &file_guest_v1_guest_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3287,7 +3436,7 @@ func (x *TailRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TailRequest.ProtoReflect.Descriptor instead.
 func (*TailRequest) Descriptor() ([]byte, []int) {
-	return file_guest_v1_guest_proto_rawDescGZIP(), []int{55}
+	return file_guest_v1_guest_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *TailRequest) GetLines() uint32 {
@@ -3306,7 +3455,7 @@ type TailResponse struct {
 
 func (x *TailResponse) Reset() {
 	*x = TailResponse{}
-	mi := &file_guest_v1_guest_proto_msgTypes[56]
+	mi := &file_guest_v1_guest_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3318,7 +3467,7 @@ func (x *TailResponse) String() string {
 func (*TailResponse) ProtoMessage() {}
 
 func (x *TailResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_v1_guest_proto_msgTypes[56]
+	mi := &file_guest_v1_guest_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3331,7 +3480,7 @@ func (x *TailResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TailResponse.ProtoReflect.Descriptor instead.
 func (*TailResponse) Descriptor() ([]byte, []int) {
-	return file_guest_v1_guest_proto_rawDescGZIP(), []int{56}
+	return file_guest_v1_guest_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *TailResponse) GetLines() []string {
@@ -3432,7 +3581,15 @@ const file_guest_v1_guest_proto_rawDesc = "" +
 	"\vWaitRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"C\n" +
 	"\fWaitResponse\x123\n" +
-	"\aprocess\x18\x01 \x01(\v2\x19.stacyvm.guest.v1.ProcessR\aprocess\"p\n" +
+	"\aprocess\x18\x01 \x01(\v2\x19.stacyvm.guest.v1.ProcessR\aprocess\")\n" +
+	"\x11WatchExitsRequest\x12\x14\n" +
+	"\x05after\x18\x01 \x01(\x04R\x05after\"I\n" +
+	"\x12WatchExitsResponse\x123\n" +
+	"\x05exits\x18\x01 \x03(\v2\x1d.stacyvm.guest.v1.ProcessExitR\x05exits\"a\n" +
+	"\vProcessExit\x12\x16\n" +
+	"\x06number\x18\x01 \x01(\x04R\x06number\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\tR\x02id\x12*\n" +
+	"\x04exit\x18\x03 \x01(\v2\x16.stacyvm.guest.v1.ExitR\x04exit\"p\n" +
 	"\fInputRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04data\x18\x02 \x01(\fR\x04data\x12\x14\n" +
@@ -3559,12 +3716,14 @@ const file_guest_v1_guest_proto_rawDesc = "" +
 	"\x06Stream\x12\x16\n" +
 	"\x12STREAM_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rSTREAM_STDOUT\x10\x01\x12\x11\n" +
-	"\rSTREAM_STDERR\x10\x022\xe2\x04\n" +
+	"\rSTREAM_STDERR\x10\x022\xbd\x05\n" +
 	"\x0eProcessService\x12G\n" +
 	"\x03Run\x12\x1e.stacyvm.guest.v1.StartRequest\x1a\x1e.stacyvm.guest.v1.ProcessEvent0\x01\x12H\n" +
 	"\x05Start\x12\x1e.stacyvm.guest.v1.StartRequest\x1a\x1f.stacyvm.guest.v1.StartResponse\x12K\n" +
 	"\x06Attach\x12\x1f.stacyvm.guest.v1.AttachRequest\x1a\x1e.stacyvm.guest.v1.ProcessEvent0\x01\x12E\n" +
-	"\x04Wait\x12\x1d.stacyvm.guest.v1.WaitRequest\x1a\x1e.stacyvm.guest.v1.WaitResponse\x12H\n" +
+	"\x04Wait\x12\x1d.stacyvm.guest.v1.WaitRequest\x1a\x1e.stacyvm.guest.v1.WaitResponse\x12Y\n" +
+	"\n" +
+	"WatchExits\x12#.stacyvm.guest.v1.WatchExitsRequest\x1a$.stacyvm.guest.v1.WatchExitsResponse0\x01\x12H\n" +
 	"\x05Input\x12\x1e.stacyvm.guest.v1.InputRequest\x1a\x1f.stacyvm.guest.v1.InputResponse\x12K\n" +
 	"\x06Signal\x12\x1f.stacyvm.guest.v1.SignalRequest\x1a .stacyvm.guest.v1.SignalResponse\x12K\n" +
 	"\x06Resize\x12\x1f.stacyvm.guest.v1.ResizeRequest\x1a .stacyvm.guest.v1.ResizeResponse\x12E\n" +
@@ -3604,70 +3763,73 @@ func file_guest_v1_guest_proto_rawDescGZIP() []byte {
 }
 
 var file_guest_v1_guest_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_guest_v1_guest_proto_msgTypes = make([]protoimpl.MessageInfo, 58)
+var file_guest_v1_guest_proto_msgTypes = make([]protoimpl.MessageInfo, 61)
 var file_guest_v1_guest_proto_goTypes = []any{
-	(Stream)(0),               // 0: stacyvm.guest.v1.Stream
-	(*Terminal)(nil),          // 1: stacyvm.guest.v1.Terminal
-	(*StartRequest)(nil),      // 2: stacyvm.guest.v1.StartRequest
-	(*StartResponse)(nil),     // 3: stacyvm.guest.v1.StartResponse
-	(*Process)(nil),           // 4: stacyvm.guest.v1.Process
-	(*StreamState)(nil),       // 5: stacyvm.guest.v1.StreamState
-	(*Exit)(nil),              // 6: stacyvm.guest.v1.Exit
-	(*AttachRequest)(nil),     // 7: stacyvm.guest.v1.AttachRequest
-	(*ProcessEvent)(nil),      // 8: stacyvm.guest.v1.ProcessEvent
-	(*Data)(nil),              // 9: stacyvm.guest.v1.Data
-	(*Gap)(nil),               // 10: stacyvm.guest.v1.Gap
-	(*Keepalive)(nil),         // 11: stacyvm.guest.v1.Keepalive
-	(*WaitRequest)(nil),       // 12: stacyvm.guest.v1.WaitRequest
-	(*WaitResponse)(nil),      // 13: stacyvm.guest.v1.WaitResponse
-	(*InputRequest)(nil),      // 14: stacyvm.guest.v1.InputRequest
-	(*InputResponse)(nil),     // 15: stacyvm.guest.v1.InputResponse
-	(*SignalRequest)(nil),     // 16: stacyvm.guest.v1.SignalRequest
-	(*SignalResponse)(nil),    // 17: stacyvm.guest.v1.SignalResponse
-	(*ResizeRequest)(nil),     // 18: stacyvm.guest.v1.ResizeRequest
-	(*ResizeResponse)(nil),    // 19: stacyvm.guest.v1.ResizeResponse
-	(*ListRequest)(nil),       // 20: stacyvm.guest.v1.ListRequest
-	(*ListResponse)(nil),      // 21: stacyvm.guest.v1.ListResponse
-	(*FileInfo)(nil),          // 22: stacyvm.guest.v1.FileInfo
-	(*ReadRequest)(nil),       // 23: stacyvm.guest.v1.ReadRequest
-	(*ReadResponse)(nil),      // 24: stacyvm.guest.v1.ReadResponse
-	(*WriteRequest)(nil),      // 25: stacyvm.guest.v1.WriteRequest
-	(*WriteHeader)(nil),       // 26: stacyvm.guest.v1.WriteHeader
-	(*WriteResponse)(nil),     // 27: stacyvm.guest.v1.WriteResponse
-	(*ListFilesRequest)(nil),  // 28: stacyvm.guest.v1.ListFilesRequest
-	(*ListFilesResponse)(nil), // 29: stacyvm.guest.v1.ListFilesResponse
-	(*StatRequest)(nil),       // 30: stacyvm.guest.v1.StatRequest
-	(*StatResponse)(nil),      // 31: stacyvm.guest.v1.StatResponse
-	(*GlobRequest)(nil),       // 32: stacyvm.guest.v1.GlobRequest
-	(*GlobResponse)(nil),      // 33: stacyvm.guest.v1.GlobResponse
-	(*MkdirRequest)(nil),      // 34: stacyvm.guest.v1.MkdirRequest
-	(*MkdirResponse)(nil),     // 35: stacyvm.guest.v1.MkdirResponse
-	(*MoveRequest)(nil),       // 36: stacyvm.guest.v1.MoveRequest
-	(*MoveResponse)(nil),      // 37: stacyvm.guest.v1.MoveResponse
-	(*ChmodRequest)(nil),      // 38: stacyvm.guest.v1.ChmodRequest
-	(*ChmodResponse)(nil),     // 39: stacyvm.guest.v1.ChmodResponse
-	(*RemoveRequest)(nil),     // 40: stacyvm.guest.v1.RemoveRequest
-	(*RemoveResponse)(nil),    // 41: stacyvm.guest.v1.RemoveResponse
-	(*PackRequest)(nil),       // 42: stacyvm.guest.v1.PackRequest
-	(*PackResponse)(nil),      // 43: stacyvm.guest.v1.PackResponse
-	(*UnpackRequest)(nil),     // 44: stacyvm.guest.v1.UnpackRequest
-	(*UnpackHeader)(nil),      // 45: stacyvm.guest.v1.UnpackHeader
-	(*UnpackResponse)(nil),    // 46: stacyvm.guest.v1.UnpackResponse
-	(*UnpackFailure)(nil),     // 47: stacyvm.guest.v1.UnpackFailure
-	(*ConnectRequest)(nil),    // 48: stacyvm.guest.v1.ConnectRequest
-	(*ConnectResponse)(nil),   // 49: stacyvm.guest.v1.ConnectResponse
-	(*PingRequest)(nil),       // 50: stacyvm.guest.v1.PingRequest
-	(*PingResponse)(nil),      // 51: stacyvm.guest.v1.PingResponse
-	(*StatsRequest)(nil),      // 52: stacyvm.guest.v1.StatsRequest
-	(*StatsResponse)(nil),     // 53: stacyvm.guest.v1.StatsResponse
-	(*RotateRequest)(nil),     // 54: stacyvm.guest.v1.RotateRequest
-	(*RotateResponse)(nil),    // 55: stacyvm.guest.v1.RotateResponse
-	(*TailRequest)(nil),       // 56: stacyvm.guest.v1.TailRequest
-	(*TailResponse)(nil),      // 57: stacyvm.guest.v1.TailResponse
-	nil,                       // 58: stacyvm.guest.v1.StartRequest.EnvEntry
+	(Stream)(0),                // 0: stacyvm.guest.v1.Stream
+	(*Terminal)(nil),           // 1: stacyvm.guest.v1.Terminal
+	(*StartRequest)(nil),       // 2: stacyvm.guest.v1.StartRequest
+	(*StartResponse)(nil),      // 3: stacyvm.guest.v1.StartResponse
+	(*Process)(nil),            // 4: stacyvm.guest.v1.Process
+	(*StreamState)(nil),        // 5: stacyvm.guest.v1.StreamState
+	(*Exit)(nil),               // 6: stacyvm.guest.v1.Exit
+	(*AttachRequest)(nil),      // 7: stacyvm.guest.v1.AttachRequest
+	(*ProcessEvent)(nil),       // 8: stacyvm.guest.v1.ProcessEvent
+	(*Data)(nil),               // 9: stacyvm.guest.v1.Data
+	(*Gap)(nil),                // 10: stacyvm.guest.v1.Gap
+	(*Keepalive)(nil),          // 11: stacyvm.guest.v1.Keepalive
+	(*WaitRequest)(nil),        // 12: stacyvm.guest.v1.WaitRequest
+	(*WaitResponse)(nil),       // 13: stacyvm.guest.v1.WaitResponse
+	(*WatchExitsRequest)(nil),  // 14: stacyvm.guest.v1.WatchExitsRequest
+	(*WatchExitsResponse)(nil), // 15: stacyvm.guest.v1.WatchExitsResponse
+	(*ProcessExit)(nil),        // 16: stacyvm.guest.v1.ProcessExit
+	(*InputRequest)(nil),       // 17: stacyvm.guest.v1.InputRequest
+	(*InputResponse)(nil),      // 18: stacyvm.guest.v1.InputResponse
+	(*SignalRequest)(nil),      // 19: stacyvm.guest.v1.SignalRequest
+	(*SignalResponse)(nil),     // 20: stacyvm.guest.v1.SignalResponse
+	(*ResizeRequest)(nil),      // 21: stacyvm.guest.v1.ResizeRequest
+	(*ResizeResponse)(nil),     // 22: stacyvm.guest.v1.ResizeResponse
+	(*ListRequest)(nil),        // 23: stacyvm.guest.v1.ListRequest
+	(*ListResponse)(nil),       // 24: stacyvm.guest.v1.ListResponse
+	(*FileInfo)(nil),           // 25: stacyvm.guest.v1.FileInfo
+	(*ReadRequest)(nil),        // 26: stacyvm.guest.v1.ReadRequest
+	(*ReadResponse)(nil),       // 27: stacyvm.guest.v1.ReadResponse
+	(*WriteRequest)(nil),       // 28: stacyvm.guest.v1.WriteRequest
+	(*WriteHeader)(nil),        // 29: stacyvm.guest.v1.WriteHeader
+	(*WriteResponse)(nil),      // 30: stacyvm.guest.v1.WriteResponse
+	(*ListFilesRequest)(nil),   // 31: stacyvm.guest.v1.ListFilesRequest
+	(*ListFilesResponse)(nil),  // 32: stacyvm.guest.v1.ListFilesResponse
+	(*StatRequest)(nil),        // 33: stacyvm.guest.v1.StatRequest
+	(*StatResponse)(nil),       // 34: stacyvm.guest.v1.StatResponse
+	(*GlobRequest)(nil),        // 35: stacyvm.guest.v1.GlobRequest
+	(*GlobResponse)(nil),       // 36: stacyvm.guest.v1.GlobResponse
+	(*MkdirRequest)(nil),       // 37: stacyvm.guest.v1.MkdirRequest
+	(*MkdirResponse)(nil),      // 38: stacyvm.guest.v1.MkdirResponse
+	(*MoveRequest)(nil),        // 39: stacyvm.guest.v1.MoveRequest
+	(*MoveResponse)(nil),       // 40: stacyvm.guest.v1.MoveResponse
+	(*ChmodRequest)(nil),       // 41: stacyvm.guest.v1.ChmodRequest
+	(*ChmodResponse)(nil),      // 42: stacyvm.guest.v1.ChmodResponse
+	(*RemoveRequest)(nil),      // 43: stacyvm.guest.v1.RemoveRequest
+	(*RemoveResponse)(nil),     // 44: stacyvm.guest.v1.RemoveResponse
+	(*PackRequest)(nil),        // 45: stacyvm.guest.v1.PackRequest
+	(*PackResponse)(nil),       // 46: stacyvm.guest.v1.PackResponse
+	(*UnpackRequest)(nil),      // 47: stacyvm.guest.v1.UnpackRequest
+	(*UnpackHeader)(nil),       // 48: stacyvm.guest.v1.UnpackHeader
+	(*UnpackResponse)(nil),     // 49: stacyvm.guest.v1.UnpackResponse
+	(*UnpackFailure)(nil),      // 50: stacyvm.guest.v1.UnpackFailure
+	(*ConnectRequest)(nil),     // 51: stacyvm.guest.v1.ConnectRequest
+	(*ConnectResponse)(nil),    // 52: stacyvm.guest.v1.ConnectResponse
+	(*PingRequest)(nil),        // 53: stacyvm.guest.v1.PingRequest
+	(*PingResponse)(nil),       // 54: stacyvm.guest.v1.PingResponse
+	(*StatsRequest)(nil),       // 55: stacyvm.guest.v1.StatsRequest
+	(*StatsResponse)(nil),      // 56: stacyvm.guest.v1.StatsResponse
+	(*RotateRequest)(nil),      // 57: stacyvm.guest.v1.RotateRequest
+	(*RotateResponse)(nil),     // 58: stacyvm.guest.v1.RotateResponse
+	(*TailRequest)(nil),        // 59: stacyvm.guest.v1.TailRequest
+	(*TailResponse)(nil),       // 60: stacyvm.guest.v1.TailResponse
+	nil,                        // 61: stacyvm.guest.v1.StartRequest.EnvEntry
 }
 var file_guest_v1_guest_proto_depIdxs = []int32{
-	58, // 0: stacyvm.guest.v1.StartRequest.env:type_name -> stacyvm.guest.v1.StartRequest.EnvEntry
+	61, // 0: stacyvm.guest.v1.StartRequest.env:type_name -> stacyvm.guest.v1.StartRequest.EnvEntry
 	1,  // 1: stacyvm.guest.v1.StartRequest.terminal:type_name -> stacyvm.guest.v1.Terminal
 	4,  // 2: stacyvm.guest.v1.StartResponse.process:type_name -> stacyvm.guest.v1.Process
 	5,  // 3: stacyvm.guest.v1.Process.stdout:type_name -> stacyvm.guest.v1.StreamState
@@ -3681,68 +3843,72 @@ var file_guest_v1_guest_proto_depIdxs = []int32{
 	0,  // 11: stacyvm.guest.v1.Data.stream:type_name -> stacyvm.guest.v1.Stream
 	0,  // 12: stacyvm.guest.v1.Gap.stream:type_name -> stacyvm.guest.v1.Stream
 	4,  // 13: stacyvm.guest.v1.WaitResponse.process:type_name -> stacyvm.guest.v1.Process
-	1,  // 14: stacyvm.guest.v1.ResizeRequest.terminal:type_name -> stacyvm.guest.v1.Terminal
-	4,  // 15: stacyvm.guest.v1.ListResponse.processes:type_name -> stacyvm.guest.v1.Process
-	22, // 16: stacyvm.guest.v1.ReadResponse.info:type_name -> stacyvm.guest.v1.FileInfo
-	26, // 17: stacyvm.guest.v1.WriteRequest.header:type_name -> stacyvm.guest.v1.WriteHeader
-	22, // 18: stacyvm.guest.v1.WriteResponse.info:type_name -> stacyvm.guest.v1.FileInfo
-	22, // 19: stacyvm.guest.v1.ListFilesResponse.files:type_name -> stacyvm.guest.v1.FileInfo
-	22, // 20: stacyvm.guest.v1.StatResponse.info:type_name -> stacyvm.guest.v1.FileInfo
-	45, // 21: stacyvm.guest.v1.UnpackRequest.header:type_name -> stacyvm.guest.v1.UnpackHeader
-	47, // 22: stacyvm.guest.v1.UnpackResponse.failures:type_name -> stacyvm.guest.v1.UnpackFailure
-	2,  // 23: stacyvm.guest.v1.ProcessService.Run:input_type -> stacyvm.guest.v1.StartRequest
-	2,  // 24: stacyvm.guest.v1.ProcessService.Start:input_type -> stacyvm.guest.v1.StartRequest
-	7,  // 25: stacyvm.guest.v1.ProcessService.Attach:input_type -> stacyvm.guest.v1.AttachRequest
-	12, // 26: stacyvm.guest.v1.ProcessService.Wait:input_type -> stacyvm.guest.v1.WaitRequest
-	14, // 27: stacyvm.guest.v1.ProcessService.Input:input_type -> stacyvm.guest.v1.InputRequest
-	16, // 28: stacyvm.guest.v1.ProcessService.Signal:input_type -> stacyvm.guest.v1.SignalRequest
-	18, // 29: stacyvm.guest.v1.ProcessService.Resize:input_type -> stacyvm.guest.v1.ResizeRequest
-	20, // 30: stacyvm.guest.v1.ProcessService.List:input_type -> stacyvm.guest.v1.ListRequest
-	23, // 31: stacyvm.guest.v1.FileService.Read:input_type -> stacyvm.guest.v1.ReadRequest
-	25, // 32: stacyvm.guest.v1.FileService.Write:input_type -> stacyvm.guest.v1.WriteRequest
-	28, // 33: stacyvm.guest.v1.FileService.List:input_type -> stacyvm.guest.v1.ListFilesRequest
-	30, // 34: stacyvm.guest.v1.FileService.Stat:input_type -> stacyvm.guest.v1.StatRequest
-	32, // 35: stacyvm.guest.v1.FileService.Glob:input_type -> stacyvm.guest.v1.GlobRequest
-	34, // 36: stacyvm.guest.v1.FileService.Mkdir:input_type -> stacyvm.guest.v1.MkdirRequest
-	36, // 37: stacyvm.guest.v1.FileService.Move:input_type -> stacyvm.guest.v1.MoveRequest
-	38, // 38: stacyvm.guest.v1.FileService.Chmod:input_type -> stacyvm.guest.v1.ChmodRequest
-	40, // 39: stacyvm.guest.v1.FileService.Remove:input_type -> stacyvm.guest.v1.RemoveRequest
-	42, // 40: stacyvm.guest.v1.FileService.Pack:input_type -> stacyvm.guest.v1.PackRequest
-	44, // 41: stacyvm.guest.v1.FileService.Unpack:input_type -> stacyvm.guest.v1.UnpackRequest
-	48, // 42: stacyvm.guest.v1.PortService.Connect:input_type -> stacyvm.guest.v1.ConnectRequest
-	50, // 43: stacyvm.guest.v1.SystemService.Ping:input_type -> stacyvm.guest.v1.PingRequest
-	52, // 44: stacyvm.guest.v1.SystemService.Stats:input_type -> stacyvm.guest.v1.StatsRequest
-	54, // 45: stacyvm.guest.v1.SystemService.Rotate:input_type -> stacyvm.guest.v1.RotateRequest
-	56, // 46: stacyvm.guest.v1.LogService.Tail:input_type -> stacyvm.guest.v1.TailRequest
-	8,  // 47: stacyvm.guest.v1.ProcessService.Run:output_type -> stacyvm.guest.v1.ProcessEvent
-	3,  // 48: stacyvm.guest.v1.ProcessService.Start:output_type -> stacyvm.guest.v1.StartResponse
-	8,  // 49: stacyvm.guest.v1.ProcessService.Attach:output_type -> stacyvm.guest.v1.ProcessEvent
-	13, // 50: stacyvm.guest.v1.ProcessService.Wait:output_type -> stacyvm.guest.v1.WaitResponse
-	15, // 51: stacyvm.guest.v1.ProcessService.Input:output_type -> stacyvm.guest.v1.InputResponse
-	17, // 52: stacyvm.guest.v1.ProcessService.Signal:output_type -> stacyvm.guest.v1.SignalResponse
-	19, // 53: stacyvm.guest.v1.ProcessService.Resize:output_type -> stacyvm.guest.v1.ResizeResponse
-	21, // 54: stacyvm.guest.v1.ProcessService.List:output_type -> stacyvm.guest.v1.ListResponse
-	24, // 55: stacyvm.guest.v1.FileService.Read:output_type -> stacyvm.guest.v1.ReadResponse
-	27, // 56: stacyvm.guest.v1.FileService.Write:output_type -> stacyvm.guest.v1.WriteResponse
-	29, // 57: stacyvm.guest.v1.FileService.List:output_type -> stacyvm.guest.v1.ListFilesResponse
-	31, // 58: stacyvm.guest.v1.FileService.Stat:output_type -> stacyvm.guest.v1.StatResponse
-	33, // 59: stacyvm.guest.v1.FileService.Glob:output_type -> stacyvm.guest.v1.GlobResponse
-	35, // 60: stacyvm.guest.v1.FileService.Mkdir:output_type -> stacyvm.guest.v1.MkdirResponse
-	37, // 61: stacyvm.guest.v1.FileService.Move:output_type -> stacyvm.guest.v1.MoveResponse
-	39, // 62: stacyvm.guest.v1.FileService.Chmod:output_type -> stacyvm.guest.v1.ChmodResponse
-	41, // 63: stacyvm.guest.v1.FileService.Remove:output_type -> stacyvm.guest.v1.RemoveResponse
-	43, // 64: stacyvm.guest.v1.FileService.Pack:output_type -> stacyvm.guest.v1.PackResponse
-	46, // 65: stacyvm.guest.v1.FileService.Unpack:output_type -> stacyvm.guest.v1.UnpackResponse
-	49, // 66: stacyvm.guest.v1.PortService.Connect:output_type -> stacyvm.guest.v1.ConnectResponse
-	51, // 67: stacyvm.guest.v1.SystemService.Ping:output_type -> stacyvm.guest.v1.PingResponse
-	53, // 68: stacyvm.guest.v1.SystemService.Stats:output_type -> stacyvm.guest.v1.StatsResponse
-	55, // 69: stacyvm.guest.v1.SystemService.Rotate:output_type -> stacyvm.guest.v1.RotateResponse
-	57, // 70: stacyvm.guest.v1.LogService.Tail:output_type -> stacyvm.guest.v1.TailResponse
-	47, // [47:71] is the sub-list for method output_type
-	23, // [23:47] is the sub-list for method input_type
-	23, // [23:23] is the sub-list for extension type_name
-	23, // [23:23] is the sub-list for extension extendee
-	0,  // [0:23] is the sub-list for field type_name
+	16, // 14: stacyvm.guest.v1.WatchExitsResponse.exits:type_name -> stacyvm.guest.v1.ProcessExit
+	6,  // 15: stacyvm.guest.v1.ProcessExit.exit:type_name -> stacyvm.guest.v1.Exit
+	1,  // 16: stacyvm.guest.v1.ResizeRequest.terminal:type_name -> stacyvm.guest.v1.Terminal
+	4,  // 17: stacyvm.guest.v1.ListResponse.processes:type_name -> stacyvm.guest.v1.Process
+	25, // 18: stacyvm.guest.v1.ReadResponse.info:type_name -> stacyvm.guest.v1.FileInfo
+	29, // 19: stacyvm.guest.v1.WriteRequest.header:type_name -> stacyvm.guest.v1.WriteHeader
+	25, // 20: stacyvm.guest.v1.WriteResponse.info:type_name -> stacyvm.guest.v1.FileInfo
+	25, // 21: stacyvm.guest.v1.ListFilesResponse.files:type_name -> stacyvm.guest.v1.FileInfo
+	25, // 22: stacyvm.guest.v1.StatResponse.info:type_name -> stacyvm.guest.v1.FileInfo
+	48, // 23: stacyvm.guest.v1.UnpackRequest.header:type_name -> stacyvm.guest.v1.UnpackHeader
+	50, // 24: stacyvm.guest.v1.UnpackResponse.failures:type_name -> stacyvm.guest.v1.UnpackFailure
+	2,  // 25: stacyvm.guest.v1.ProcessService.Run:input_type -> stacyvm.guest.v1.StartRequest
+	2,  // 26: stacyvm.guest.v1.ProcessService.Start:input_type -> stacyvm.guest.v1.StartRequest
+	7,  // 27: stacyvm.guest.v1.ProcessService.Attach:input_type -> stacyvm.guest.v1.AttachRequest
+	12, // 28: stacyvm.guest.v1.ProcessService.Wait:input_type -> stacyvm.guest.v1.WaitRequest
+	14, // 29: stacyvm.guest.v1.ProcessService.WatchExits:input_type -> stacyvm.guest.v1.WatchExitsRequest
+	17, // 30: stacyvm.guest.v1.ProcessService.Input:input_type -> stacyvm.guest.v1.InputRequest
+	19, // 31: stacyvm.guest.v1.ProcessService.Signal:input_type -> stacyvm.guest.v1.SignalRequest
+	21, // 32: stacyvm.guest.v1.ProcessService.Resize:input_type -> stacyvm.guest.v1.ResizeRequest
+	23, // 33: stacyvm.guest.v1.ProcessService.List:input_type -> stacyvm.guest.v1.ListRequest
+	26, // 34: stacyvm.guest.v1.FileService.Read:input_type -> stacyvm.guest.v1.ReadRequest
+	28, // 35: stacyvm.guest.v1.FileService.Write:input_type -> stacyvm.guest.v1.WriteRequest
+	31, // 36: stacyvm.guest.v1.FileService.List:input_type -> stacyvm.guest.v1.ListFilesRequest
+	33, // 37: stacyvm.guest.v1.FileService.Stat:input_type -> stacyvm.guest.v1.StatRequest
+	35, // 38: stacyvm.guest.v1.FileService.Glob:input_type -> stacyvm.guest.v1.GlobRequest
+	37, // 39: stacyvm.guest.v1.FileService.Mkdir:input_type -> stacyvm.guest.v1.MkdirRequest
+	39, // 40: stacyvm.guest.v1.FileService.Move:input_type -> stacyvm.guest.v1.MoveRequest
+	41, // 41: stacyvm.guest.v1.FileService.Chmod:input_type -> stacyvm.guest.v1.ChmodRequest
+	43, // 42: stacyvm.guest.v1.FileService.Remove:input_type -> stacyvm.guest.v1.RemoveRequest
+	45, // 43: stacyvm.guest.v1.FileService.Pack:input_type -> stacyvm.guest.v1.PackRequest
+	47, // 44: stacyvm.guest.v1.FileService.Unpack:input_type -> stacyvm.guest.v1.UnpackRequest
+	51, // 45: stacyvm.guest.v1.PortService.Connect:input_type -> stacyvm.guest.v1.ConnectRequest
+	53, // 46: stacyvm.guest.v1.SystemService.Ping:input_type -> stacyvm.guest.v1.PingRequest
+	55, // 47: stacyvm.guest.v1.SystemService.Stats:input_type -> stacyvm.guest.v1.StatsRequest
+	57, // 48: stacyvm.guest.v1.SystemService.Rotate:input_type -> stacyvm.guest.v1.RotateRequest
+	59, // 49: stacyvm.guest.v1.LogService.Tail:input_type -> stacyvm.guest.v1.TailRequest
+	8,  // 50: stacyvm.guest.v1.ProcessService.Run:output_type -> stacyvm.guest.v1.ProcessEvent
+	3,  // 51: stacyvm.guest.v1.ProcessService.Start:output_type -> stacyvm.guest.v1.StartResponse
+	8,  // 52: stacyvm.guest.v1.ProcessService.Attach:output_type -> stacyvm.guest.v1.ProcessEvent
+	13, // 53: stacyvm.guest.v1.ProcessService.Wait:output_type -> stacyvm.guest.v1.WaitResponse
+	15, // 54: stacyvm.guest.v1.ProcessService.WatchExits:output_type -> stacyvm.guest.v1.WatchExitsResponse
+	18, // 55: stacyvm.guest.v1.ProcessService.Input:output_type -> stacyvm.guest.v1.InputResponse
+	20, // 56: stacyvm.guest.v1.ProcessService.Signal:output_type -> stacyvm.guest.v1.SignalResponse
+	22, // 57: stacyvm.guest.v1.ProcessService.Resize:output_type -> stacyvm.guest.v1.ResizeResponse
+	24, // 58: stacyvm.guest.v1.ProcessService.List:output_type -> stacyvm.guest.v1.ListResponse
+	27, // 59: stacyvm.guest.v1.FileService.Read:output_type -> stacyvm.guest.v1.ReadResponse
+	30, // 60: stacyvm.guest.v1.FileService.Write:output_type -> stacyvm.guest.v1.WriteResponse
+	32, // 61: stacyvm.guest.v1.FileService.List:output_type -> stacyvm.guest.v1.ListFilesResponse
+	34, // 62: stacyvm.guest.v1.FileService.Stat:output_type -> stacyvm.guest.v1.StatResponse
+	36, // 63: stacyvm.guest.v1.FileService.Glob:output_type -> stacyvm.guest.v1.GlobResponse
+	38, // 64: stacyvm.guest.v1.FileService.Mkdir:output_type -> stacyvm.guest.v1.MkdirResponse
+	40, // 65: stacyvm.guest.v1.FileService.Move:output_type -> stacyvm.guest.v1.MoveResponse
+	42, // 66: stacyvm.guest.v1.FileService.Chmod:output_type -> stacyvm.guest.v1.ChmodResponse
+	44, // 67: stacyvm.guest.v1.FileService.Remove:output_type -> stacyvm.guest.v1.RemoveResponse
+	46, // 68: stacyvm.guest.v1.FileService.Pack:output_type -> stacyvm.guest.v1.PackResponse
+	49, // 69: stacyvm.guest.v1.FileService.Unpack:output_type -> stacyvm.guest.v1.UnpackResponse
+	52, // 70: stacyvm.guest.v1.PortService.Connect:output_type -> stacyvm.guest.v1.ConnectResponse
+	54, // 71: stacyvm.guest.v1.SystemService.Ping:output_type -> stacyvm.guest.v1.PingResponse
+	56, // 72: stacyvm.guest.v1.SystemService.Stats:output_type -> stacyvm.guest.v1.StatsResponse
+	58, // 73: stacyvm.guest.v1.SystemService.Rotate:output_type -> stacyvm.guest.v1.RotateResponse
+	60, // 74: stacyvm.guest.v1.LogService.Tail:output_type -> stacyvm.guest.v1.TailResponse
+	50, // [50:75] is the sub-list for method output_type
+	25, // [25:50] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_guest_v1_guest_proto_init() }
@@ -3757,16 +3923,16 @@ func file_guest_v1_guest_proto_init() {
 		(*ProcessEvent_Exit)(nil),
 		(*ProcessEvent_Keepalive)(nil),
 	}
-	file_guest_v1_guest_proto_msgTypes[13].OneofWrappers = []any{}
-	file_guest_v1_guest_proto_msgTypes[23].OneofWrappers = []any{
+	file_guest_v1_guest_proto_msgTypes[16].OneofWrappers = []any{}
+	file_guest_v1_guest_proto_msgTypes[26].OneofWrappers = []any{
 		(*ReadResponse_Info)(nil),
 		(*ReadResponse_Data)(nil),
 	}
-	file_guest_v1_guest_proto_msgTypes[24].OneofWrappers = []any{
+	file_guest_v1_guest_proto_msgTypes[27].OneofWrappers = []any{
 		(*WriteRequest_Header)(nil),
 		(*WriteRequest_Data)(nil),
 	}
-	file_guest_v1_guest_proto_msgTypes[43].OneofWrappers = []any{
+	file_guest_v1_guest_proto_msgTypes[46].OneofWrappers = []any{
 		(*UnpackRequest_Header)(nil),
 		(*UnpackRequest_Data)(nil),
 	}
@@ -3776,7 +3942,7 @@ func file_guest_v1_guest_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_guest_v1_guest_proto_rawDesc), len(file_guest_v1_guest_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   58,
+			NumMessages:   61,
 			NumExtensions: 0,
 			NumServices:   5,
 		},

@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"context"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -11,23 +12,40 @@ import (
 	"path/filepath"
 	"strconv"
 	"syscall"
+	"time"
 )
 
 const (
 	maxRequest = 1 << 20
-	maxAnswer  = 16 << 20 // a list of very many sandboxes with their labels
+	// busyPause is the time between two tries to get into the launcher's queue.
+	busyPause = 10 * time.Millisecond
+	maxAnswer = 16 << 20 // a list of very many sandboxes with their labels
 )
 
-// Dial connects to the launcher in dir. It goes through an open directory, because the path itself may be longer than a
+// Dial connects to the launcher in dir, which does not accept while it is stopped or has very many callers. It goes through an open directory, because the path itself may be longer than a
 // socket address.
-func Dial(dir string) (*net.UnixConn, error) {
+func Dial(ctx context.Context, dir string) (*net.UnixConn, error) {
 	handle, err := os.Open(dir)
 	if err != nil {
 		return nil, err
 	}
 	defer handle.Close()
 	short := filepath.Join("/proc/self/fd", strconv.Itoa(int(handle.Fd())), Socket)
-	return net.DialUnix("unix", nil, &net.UnixAddr{Name: short, Net: "unix"})
+	var dialer net.Dialer
+	for {
+		conn, err := dialer.DialContext(ctx, "unix", short)
+		if err == nil {
+			return conn.(*net.UnixConn), nil
+		}
+		if !errors.Is(err, syscall.EAGAIN) { // the queue of callers is full
+			return nil, err
+		}
+		select {
+		case <-time.After(busyPause):
+		case <-ctx.Done():
+			return nil, errors.Join(ctx.Err(), err)
+		}
+	}
 }
 
 // WriteRequest sends a request.

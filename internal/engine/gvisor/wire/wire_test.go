@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"io"
@@ -8,7 +9,9 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 )
 
 // connect gives both ends of a Unix socket.
@@ -25,7 +28,7 @@ func connect(t *testing.T) (client, server *net.UnixConn) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { listener.Close() })
-	client, err = Dial(dir)
+	client, err = Dial(t.Context(), dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -99,5 +102,36 @@ func TestValidID(t *testing.T) {
 		if ValidID(id) != want {
 			t.Errorf("ValidID(%q) = %v", id, !want)
 		}
+	}
+}
+
+// TestDialIsBounded: a launcher that accepts nobody is waited for as long as the caller wants, and a caller who has left asks nobody.
+func TestDialIsBounded(t *testing.T) {
+	dir := t.TempDir()
+	fd, err := syscall.Socket(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Close(fd)
+	if err := errors.Join(syscall.Bind(fd, &syscall.SockaddrUnix{Name: filepath.Join(dir, Socket)}), syscall.Listen(fd, 0)); err != nil {
+		t.Fatal(err)
+	}
+	var last error
+	for range 3 { // the first ones are in the queue
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		conn, err := Dial(ctx, dir)
+		if last = err; err == nil {
+			defer conn.Close()
+		}
+		cancel()
+	}
+	if !errors.Is(last, context.DeadlineExceeded) && !errors.Is(last, os.ErrDeadlineExceeded) {
+		t.Errorf("a full queue: %v", last)
+	}
+	left, leave := context.WithCancel(t.Context())
+	leave()
+	if conn, err := Dial(left, dir); err == nil {
+		conn.Close()
+		t.Error("a caller who has left is connected")
 	}
 }

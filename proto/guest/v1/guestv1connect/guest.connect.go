@@ -59,6 +59,9 @@ const (
 	ProcessServiceAttachProcedure = "/stacyvm.guest.v1.ProcessService/Attach"
 	// ProcessServiceWaitProcedure is the fully-qualified name of the ProcessService's Wait RPC.
 	ProcessServiceWaitProcedure = "/stacyvm.guest.v1.ProcessService/Wait"
+	// ProcessServiceWatchExitsProcedure is the fully-qualified name of the ProcessService's WatchExits
+	// RPC.
+	ProcessServiceWatchExitsProcedure = "/stacyvm.guest.v1.ProcessService/WatchExits"
 	// ProcessServiceInputProcedure is the fully-qualified name of the ProcessService's Input RPC.
 	ProcessServiceInputProcedure = "/stacyvm.guest.v1.ProcessService/Input"
 	// ProcessServiceSignalProcedure is the fully-qualified name of the ProcessService's Signal RPC.
@@ -113,6 +116,9 @@ type ProcessServiceClient interface {
 	Attach(context.Context, *connect.Request[v1.AttachRequest]) (*connect.ServerStreamForClient[v1.ProcessEvent], error)
 	// Wait returns when the process has ended and its streams are drained. Cut it with the request's deadline.
 	Wait(context.Context, *connect.Request[v1.WaitRequest]) (*connect.Response[v1.WaitResponse], error)
+	// WatchExits tells of the end of every process, in order: first of those after the given number that are still known, the
+	// last 4,096, then of each that comes. The first message comes at once and may be empty.
+	WatchExits(context.Context, *connect.Request[v1.WatchExitsRequest]) (*connect.ServerStreamForClient[v1.WatchExitsResponse], error)
 	// Input writes to standard input and returns when the process's pipe took the bytes. With an offset it is idempotent:
 	// bytes that came already are dropped. failed_precondition: input is closed or was never open.
 	Input(context.Context, *connect.Request[v1.InputRequest]) (*connect.Response[v1.InputResponse], error)
@@ -160,6 +166,12 @@ func NewProcessServiceClient(httpClient connect.HTTPClient, baseURL string, opts
 			connect.WithSchema(processServiceMethods.ByName("Wait")),
 			connect.WithClientOptions(opts...),
 		),
+		watchExits: connect.NewClient[v1.WatchExitsRequest, v1.WatchExitsResponse](
+			httpClient,
+			baseURL+ProcessServiceWatchExitsProcedure,
+			connect.WithSchema(processServiceMethods.ByName("WatchExits")),
+			connect.WithClientOptions(opts...),
+		),
 		input: connect.NewClient[v1.InputRequest, v1.InputResponse](
 			httpClient,
 			baseURL+ProcessServiceInputProcedure,
@@ -189,14 +201,15 @@ func NewProcessServiceClient(httpClient connect.HTTPClient, baseURL string, opts
 
 // processServiceClient implements ProcessServiceClient.
 type processServiceClient struct {
-	run    *connect.Client[v1.StartRequest, v1.ProcessEvent]
-	start  *connect.Client[v1.StartRequest, v1.StartResponse]
-	attach *connect.Client[v1.AttachRequest, v1.ProcessEvent]
-	wait   *connect.Client[v1.WaitRequest, v1.WaitResponse]
-	input  *connect.Client[v1.InputRequest, v1.InputResponse]
-	signal *connect.Client[v1.SignalRequest, v1.SignalResponse]
-	resize *connect.Client[v1.ResizeRequest, v1.ResizeResponse]
-	list   *connect.Client[v1.ListRequest, v1.ListResponse]
+	run        *connect.Client[v1.StartRequest, v1.ProcessEvent]
+	start      *connect.Client[v1.StartRequest, v1.StartResponse]
+	attach     *connect.Client[v1.AttachRequest, v1.ProcessEvent]
+	wait       *connect.Client[v1.WaitRequest, v1.WaitResponse]
+	watchExits *connect.Client[v1.WatchExitsRequest, v1.WatchExitsResponse]
+	input      *connect.Client[v1.InputRequest, v1.InputResponse]
+	signal     *connect.Client[v1.SignalRequest, v1.SignalResponse]
+	resize     *connect.Client[v1.ResizeRequest, v1.ResizeResponse]
+	list       *connect.Client[v1.ListRequest, v1.ListResponse]
 }
 
 // Run calls stacyvm.guest.v1.ProcessService.Run.
@@ -217,6 +230,11 @@ func (c *processServiceClient) Attach(ctx context.Context, req *connect.Request[
 // Wait calls stacyvm.guest.v1.ProcessService.Wait.
 func (c *processServiceClient) Wait(ctx context.Context, req *connect.Request[v1.WaitRequest]) (*connect.Response[v1.WaitResponse], error) {
 	return c.wait.CallUnary(ctx, req)
+}
+
+// WatchExits calls stacyvm.guest.v1.ProcessService.WatchExits.
+func (c *processServiceClient) WatchExits(ctx context.Context, req *connect.Request[v1.WatchExitsRequest]) (*connect.ServerStreamForClient[v1.WatchExitsResponse], error) {
+	return c.watchExits.CallServerStream(ctx, req)
 }
 
 // Input calls stacyvm.guest.v1.ProcessService.Input.
@@ -251,6 +269,9 @@ type ProcessServiceHandler interface {
 	Attach(context.Context, *connect.Request[v1.AttachRequest], *connect.ServerStream[v1.ProcessEvent]) error
 	// Wait returns when the process has ended and its streams are drained. Cut it with the request's deadline.
 	Wait(context.Context, *connect.Request[v1.WaitRequest]) (*connect.Response[v1.WaitResponse], error)
+	// WatchExits tells of the end of every process, in order: first of those after the given number that are still known, the
+	// last 4,096, then of each that comes. The first message comes at once and may be empty.
+	WatchExits(context.Context, *connect.Request[v1.WatchExitsRequest], *connect.ServerStream[v1.WatchExitsResponse]) error
 	// Input writes to standard input and returns when the process's pipe took the bytes. With an offset it is idempotent:
 	// bytes that came already are dropped. failed_precondition: input is closed or was never open.
 	Input(context.Context, *connect.Request[v1.InputRequest]) (*connect.Response[v1.InputResponse], error)
@@ -294,6 +315,12 @@ func NewProcessServiceHandler(svc ProcessServiceHandler, opts ...connect.Handler
 		connect.WithSchema(processServiceMethods.ByName("Wait")),
 		connect.WithHandlerOptions(opts...),
 	)
+	processServiceWatchExitsHandler := connect.NewServerStreamHandler(
+		ProcessServiceWatchExitsProcedure,
+		svc.WatchExits,
+		connect.WithSchema(processServiceMethods.ByName("WatchExits")),
+		connect.WithHandlerOptions(opts...),
+	)
 	processServiceInputHandler := connect.NewUnaryHandler(
 		ProcessServiceInputProcedure,
 		svc.Input,
@@ -328,6 +355,8 @@ func NewProcessServiceHandler(svc ProcessServiceHandler, opts ...connect.Handler
 			processServiceAttachHandler.ServeHTTP(w, r)
 		case ProcessServiceWaitProcedure:
 			processServiceWaitHandler.ServeHTTP(w, r)
+		case ProcessServiceWatchExitsProcedure:
+			processServiceWatchExitsHandler.ServeHTTP(w, r)
 		case ProcessServiceInputProcedure:
 			processServiceInputHandler.ServeHTTP(w, r)
 		case ProcessServiceSignalProcedure:
@@ -359,6 +388,10 @@ func (UnimplementedProcessServiceHandler) Attach(context.Context, *connect.Reque
 
 func (UnimplementedProcessServiceHandler) Wait(context.Context, *connect.Request[v1.WaitRequest]) (*connect.Response[v1.WaitResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("stacyvm.guest.v1.ProcessService.Wait is not implemented"))
+}
+
+func (UnimplementedProcessServiceHandler) WatchExits(context.Context, *connect.Request[v1.WatchExitsRequest], *connect.ServerStream[v1.WatchExitsResponse]) error {
+	return connect.NewError(connect.CodeUnimplemented, errors.New("stacyvm.guest.v1.ProcessService.WatchExits is not implemented"))
 }
 
 func (UnimplementedProcessServiceHandler) Input(context.Context, *connect.Request[v1.InputRequest]) (*connect.Response[v1.InputResponse], error) {
