@@ -16,7 +16,11 @@ var services = map[string]Scope{
 
 // TakesRoom reports whether a request to this URL path makes files or directories: it is refused on a full disk.
 func TakesRoom(path string) bool {
-	return path == guestv1connect.FileServiceWriteProcedure || path == guestv1connect.FileServiceMkdirProcedure
+	switch path {
+	case guestv1connect.FileServiceWriteProcedure, guestv1connect.FileServiceUnpackProcedure, guestv1connect.FileServiceMkdirProcedure:
+		return true
+	}
+	return false
 }
 
 // Allows reports whether the scope covers a request to this URL path, "/package.Service/Method".

@@ -65,6 +65,7 @@ func (d deed) leaves(s standing) standing {
 		s.Lease = stacyvm.Lease{Resource: string(row.ID), Type: "sandbox", Holder: "w", Session: "s", Epoch: 1, Generation: 1, ExpiresAt: at.Add(deedTTL)}
 	case "run":
 		row.State, row.RuntimeID, row.Unenforced = stacyvm.StateRunning, "rt-"+string(row.ID), []string{"disk", "pids"}
+		row.ExpiresAt = at.Add(row.Spec.TTL) // its time counts from here
 	case "renew":
 		lease.Generation, lease.ExpiresAt = 2, at.Add(2*deedTTL)
 		return s // the row stays as it is

@@ -30,8 +30,8 @@ func TestJSON(t *testing.T) {
 		t.Errorf("logs: %q", got)
 	}
 	for _, row := range []struct{ line, must, may string }{
-		{"list", "created_at disk_mb expires_at id image memory_mb metadata owner_id provider state vcpus vm_id worker_id", "preview_domain reason recovered tenant_id unenforced"},
-		{"ps " + id, "args command ended_at error exit_code id lossless pid pty signal started_at state stderr_bytes stderr_first stdin_open stdout_bytes stdout_first streams_held timed_out user workdir", ""},
+		{"list", "created_at disk_mb expires_at id image memory_mb metadata owner_id provider state vcpus vm_id worker_id", "detail preview_domain queue_place reason recovered since tenant_id unenforced"},
+		{"ps " + id, "args command ended_at error exit_code id lossless pid pty signal started_at state stderr_bytes stderr_first stdin_open stdout_bytes stdout_first streams_held timed_out user workdir", "reason"},
 		{"image list", "built_in bytes in_use name", "created_at digest"},
 		{"doctor", "level message name", "fix"},
 	} {

@@ -59,7 +59,7 @@ var misuses = []struct {
 	{"STACYVM_API_KEY=wrong events", 1, "STACYVM_API_KEY"},
 
 	{"exec", 1, "SANDBOX"}, {"exec $SB", 1, "COMMAND"}, {"exec $SB --", 1, "COMMAND"}, {"exec --nope $SB", 1, "--nope"}, {"exec $SB --nope -- true", 1, "--nope"},
-	{"exec $NONE -- true", 1, "$NONE"}, {"exec $EMPTY -- true", 1, "SANDBOX"}, {"exec nonsense -- true", 1, `"nonsense"`}, {"exec ../x -- true", 1, `"../x"`},
+	{"exec $NONE -- true", 1, "$NONE"}, {"exec $EMPTY -- true", 1, "SANDBOX"}, {"exec nonsense -- true", 1, `"nonsense"`}, {"exec ../x -- true", 1, "id:"},
 	{"exec -d -i $SB -- true", 1, "--detach"}, {"exec -t $SB -- true", 1, "--tty"}, {"exec --timeout 0s $SB -- true", 1, "--timeout"},
 	{"exec --timeout soon $SB -- true", 1, "--timeout"}, {"exec $SB --timeout soon -- true", 1, "--timeout"}, {"exec -e =x $SB -- true", 1, "--env"},
 	{"exec -w here $SB -- true", 1, "workdir"}, {"exec -w /nowhere $SB -- true", 126, "workdir"}, {"exec -u nobodyhere $SB -- true", 126, "nobodyhere"},
@@ -67,7 +67,7 @@ var misuses = []struct {
 	{"exec --server $OFF $SB -- true", 1, "$OFF"}, {"exec --config x $SB -- true", 1, "--config"}, {"STACYVM_API_KEY=wrong exec $SB -- true", 1, "STACYVM_API_KEY"},
 
 	{"attach", 1, "SANDBOX"}, {"attach $SB", 1, "PROCESS"}, {"attach $SB $PROC extra", 1, `"extra"`}, {"attach --nope $SB $PROC", 1, "--nope"},
-	{"attach $NONE $PROC", 1, "$NONE"}, {"attach $SB $EMPTY", 1, "PROCESS"}, {"attach $SB nope", 1, `"nope"`}, {"attach $SB ../x", 1, `"../x"`}, {"attach -i --no-follow $SB $PROC", 1, "--no-follow"},
+	{"attach $NONE $PROC", 1, "$NONE"}, {"attach $SB $EMPTY", 1, "PROCESS"}, {"attach $SB nope", 1, `"nope"`}, {"attach $SB ../x", 1, "pid:"}, {"attach -i --no-follow $SB $PROC", 1, "--no-follow"},
 	{"attach --server $OFF $SB $PROC", 1, "$OFF"}, {"STACYVM_API_KEY=wrong attach $SB $PROC", 1, "STACYVM_API_KEY"}, {"attach --output json $SB $PROC", 1, "--output"},
 
 	{"ps", 1, "SANDBOX"}, {"ps $SB extra", 1, `"extra"`}, {"ps --nope $SB", 1, "--nope"}, {"ps $NONE", 1, "$NONE"}, {"ps --output xml $SB", 1, "--output"},
@@ -134,7 +134,7 @@ var misuses = []struct {
 	{"worker resume", 1, "WORKER"}, {"worker resume nobody", 1, `"nobody"`}, {"worker resume a b", 1, `"b"`}, {"worker rm", 1, "WORKER"}, {"worker rm nobody", 1, `"nobody"`}, {"worker rm a b", 1, `"b"`}, {"worker rm --config x a", 1, "--config"},
 	{"worker join-token extra", 1, `"extra"`}, {"worker join-token --nope", 1, "--nope"}, {"worker join-token --ttl 0s", 1, "--ttl"}, {"worker join-token --ttl soon", 1, "--ttl"}, {"worker join-token --ttl 200h", 1, "ttl"}, {"worker join-token --worker a/b", 1, "worker"},
 	{"worker join-token list extra", 1, `"extra"`}, {"worker join-token list --nope", 1, "--nope"}, {"worker join-token list --output xml", 1, "--output"}, {"worker join-token list --config x", 1, "--config"}, {"worker join-token list --server $OFF", 1, "$OFF"}, {"STACYVM_API_KEY=wrong worker join-token list", 1, "STACYVM_API_KEY"},
-	{"worker join-token rm", 1, "TOKEN"}, {"worker join-token rm a b", 1, `"b"`}, {"worker join-token rm $EMPTY", 1, "TOKEN"}, {"worker join-token rm nothing", 1, `"nothing"`}, {"worker join-token rm --nope a", 1, "--nope"}, {"worker join-token rm ../workers/local", 1, "../workers/local"}, {"worker join-token rm a --server $OFF", 1, "$OFF"},
+	{"worker join-token rm", 1, "TOKEN"}, {"worker join-token rm a b", 1, `"b"`}, {"worker join-token rm $EMPTY", 1, "TOKEN"}, {"worker join-token rm nothing", 1, `"nothing"`}, {"worker join-token rm --nope a", 1, "--nope"}, {"worker join-token rm ../workers/local", 1, "token:"}, {"worker join-token rm a --server $OFF", 1, "$OFF"},
 	{"worker join-token --output xml", 1, "--output"}, {"worker join-token --server $OFF", 1, "$OFF"}, {"STACYVM_API_KEY=wrong worker join-token", 1, "STACYVM_API_KEY"},
 	{"worker token", 1, "WORKER"}, {"worker token $EMPTY", 1, "WORKER"}, {"worker token a b", 1, `"b"`}, {"worker token --nope a", 1, "--nope"}, {"worker token a", 1, "--signing-key-file"}, {"worker token a --api-key x", 1, "--api-key"},
 	{"worker token a/b --signing-key " + goodKey, 1, "WORKER"}, {"worker token a --signing-key short", 1, "--signing-key-file"}, {"worker token a --signing-key x --signing-key-file file", 1, "--signing-key-file"},

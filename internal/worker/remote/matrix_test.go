@@ -61,6 +61,8 @@ var rows = map[string][]string{
 	"FileService/Move":   {auth.ScopeFiles},
 	"FileService/Chmod":  {auth.ScopeFiles},
 	"FileService/Remove": {auth.ScopeFiles},
+	"FileService/Pack":   {auth.ScopeFiles},
+	"FileService/Unpack": {auth.ScopeFiles},
 
 	"PortService/Connect": {auth.ScopeExec},
 	"LogService/Tail":     {auth.ScopeLogs},
