@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -23,12 +24,16 @@ import (
 // guestDescriptor is where the guest program finds its end of the connection to the host.
 const guestDescriptor = 3
 
-// create makes and starts a sandbox and gives the host's end of its guest descriptor. After an error nothing is left.
-func (s *server) create(id string, request *wire.Create) ([]wire.Runtime, *os.File, error) {
+// create makes and starts a sandbox and gives the host's end of its guest descriptor. After an error nothing is left. A client that
+// left has its sandbox removed on another connection, perhaps before this request had its turn: nothing is made for it any more.
+func (s *server) create(id string, request *wire.Create, client *net.UnixConn) ([]wire.Runtime, *os.File, error) {
 	if request == nil {
 		return nil, nil, fail(wire.FailureInvalid, errors.New("no create request"))
 	}
 	defer s.locks.lock(id)()
+	if left(client) {
+		return nil, nil, errors.New("the client left before its turn")
+	}
 	if err := os.Mkdir(home(id), 0o700); errors.Is(err, os.ErrExist) {
 		return nil, nil, fail(wire.FailureExists, errors.New("the sandbox exists"))
 	} else if err != nil {
@@ -36,8 +41,8 @@ func (s *server) create(id string, request *wire.Create) ([]wire.Runtime, *os.Fi
 	}
 	runtime, file, err := s.assemble(id, request)
 	if err != nil {
-		if left := s.remove(id); left != nil {
-			log.Warningf("%v", left)
+		if failed := s.remove(id); failed != nil {
+			log.Warningf("%v", failed)
 		}
 		return nil, nil, err
 	}

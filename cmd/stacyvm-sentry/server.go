@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/log"
 
 	"github.com/stacyvm/stacyvm/internal/engine/gvisor/wire"
@@ -96,7 +97,7 @@ func (s *server) handle(conn *net.UnixConn) {
 		return
 	}
 	_ = conn.SetDeadline(time.Time{}) // a create may take its time
-	answer, file := s.answer(request)
+	answer, file := s.answer(request, conn)
 	_ = conn.SetDeadline(time.Now().Add(requestTime))
 	err = wire.WriteAnswer(conn, answer, file)
 	if file != nil {
@@ -111,6 +112,20 @@ func (s *server) handle(conn *net.UnixConn) {
 	if err == nil && request.Verb == wire.VerbHello {
 		s.hold(conn)
 	}
+}
+
+// left tells whether a client has closed its connection.
+func left(client *net.UnixConn) bool {
+	raw, err := client.SyscallConn()
+	if err != nil {
+		return true
+	}
+	gone := true // what cannot be looked at is closed here
+	_ = raw.Control(func(fd uintptr) {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}, 0)
+		gone = err == nil && n > 0
+	})
+	return gone
 }
 
 // hold keeps a client counted until it goes away, and hears its wish to stop.
@@ -147,7 +162,7 @@ func (s *server) settles() bool {
 }
 
 // answer does what is asked. A panic in gVisor's code becomes an error: the other requests go on.
-func (s *server) answer(request wire.Request) (answer wire.Answer, file *os.File) {
+func (s *server) answer(request wire.Request, client *net.UnixConn) (answer wire.Answer, file *os.File) {
 	defer func() {
 		if problem := recover(); problem != nil {
 			log.Warningf("panic: %v\n%s", problem, debug.Stack())
@@ -170,15 +185,15 @@ func (s *server) answer(request wire.Request) (answer wire.Answer, file *os.File
 	if !wire.ValidID(request.ID) {
 		return failed(fail(wire.FailureInvalid, errors.New("bad sandbox id"))), nil
 	}
-	return s.answerFor(request)
+	return s.answerFor(request, client)
 }
 
 // answerFor does what is asked of one sandbox.
-func (s *server) answerFor(request wire.Request) (answer wire.Answer, file *os.File) {
+func (s *server) answerFor(request wire.Request, client *net.UnixConn) (answer wire.Answer, file *os.File) {
 	var err error
 	switch request.Verb {
 	case wire.VerbCreate:
-		answer.Runtimes, file, err = s.create(request.ID, request.Create)
+		answer.Runtimes, file, err = s.create(request.ID, request.Create, client)
 	case wire.VerbDial:
 		file, err = s.dial(request.ID, request.Port)
 	case wire.VerbDestroy:
