@@ -47,12 +47,13 @@ func TestMuteGuestsHoldUpNobody(t *testing.T) {
 	var making sync.WaitGroup
 	for i := range many {
 		ref := stacyvm.Ref{ID: stacyvm.NewSandboxID(), Fence: stacyvm.Fence{Incarnation: 1, Epoch: 1}}
-		mute[ref.ID] = i%2 == 0
+		muted := i%2 == 0
+		mute[ref.ID] = muted
 		making.Go(func() {
 			if _, err := w.Create(t.Context(), ref, worker.CreateRequest{Cluster: "ours", Spec: stacyvm.Spec{Provider: mock.Name}}); err != nil {
 				t.Error(err)
 			}
-			if mute[ref.ID] {
+			if muted {
 				e.Mute(ref.ID)
 			}
 		})
@@ -115,9 +116,9 @@ func inventoried(t *testing.T, w *Worker) map[stacyvm.SandboxID]worker.Runtime {
 }
 
 // waitFor returns when something has become so.
-func waitFor(t *testing.T, true func() bool) time.Time {
+func waitFor(t *testing.T, met func() bool) time.Time {
 	t.Helper()
-	for end := time.Now().Add(5 * time.Minute); !true(); {
+	for end := time.Now().Add(5 * time.Minute); !met(); {
 		if time.Now().After(end) {
 			t.Fatal("waited in vain")
 		}

@@ -187,9 +187,11 @@ func TestMoreStreamsThanAConnectionTakes(t *testing.T) {
 	var all sync.WaitGroup
 	for i := range outputs {
 		all.Go(func() {
-			if outputs[i], err = exec.Attach(t.Context(), p.ID, 0, 0, true); err != nil {
+			output, err := exec.Attach(t.Context(), p.ID, 0, 0, true)
+			if err != nil {
 				t.Errorf("output %d: %v", i, err)
 			}
+			outputs[i] = output
 		})
 	}
 	all.Wait()
