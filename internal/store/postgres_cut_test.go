@@ -137,8 +137,8 @@ func lostConnections(t *testing.T, mode string, sent func(text string) string) {
 		"statement is not sent":   {cut{word: "sb-"}, "", 2, true},
 		"statement has no answer": {cut{word: "sb-", pass: true}, "", 2, true},
 		// Between two zero bytes it is executed; a new connection prepares it before, behind the length of a message.
-		"commit is not sent":      {cut{word: "\x00" + sent(commit) + "\x00"}, stacyvm.CodeUnavailable, 1, false},
-		"commit has no answer":    {cut{word: "\x00" + sent(commit) + "\x00", pass: true}, stacyvm.CodeUnavailable, 1, true},
+		"commit is not sent":   {cut{word: "\x00" + sent(commit) + "\x00"}, stacyvm.CodeUnavailable, 1, false},
+		"commit has no answer": {cut{word: "\x00" + sent(commit) + "\x00", pass: true}, stacyvm.CodeUnavailable, 1, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			err := s.Update(t.Context(), func(tx Tx) error { // a connection that is good, and has prepared all that is sent
