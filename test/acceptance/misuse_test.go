@@ -77,7 +77,7 @@ var misuses = []struct {
 	{"logs -n 0 $SB", 1, "--lines"}, {"logs -n x $SB", 1, "--lines"}, {"logs -n 99999999 $SB", 1, "lines"}, {"logs --server $OFF $SB", 1, "$OFF"},
 	{"STACYVM_API_KEY=wrong logs $SB", 1, "STACYVM_API_KEY"},
 
-	{"cp", 1, "SOURCE"}, {"cp file", 1, "TARGET"}, {"cp file $SB:x extra", 1, `"extra"`}, {"cp --nope file $SB:x", 1, "--nope"},
+	{"cp", 1, "SOURCE"}, {"cp file", 1, "TARGET"}, {"cp file $SB:x extra", 1, "SANDBOX:PATH"}, {"cp --nope file $SB:x", 1, "--nope"},
 	{"cp file other", 1, "SANDBOX:PATH"}, {"cp $SB:x $SB:y", 1, "SANDBOX:PATH"}, {"cp $EMPTY $SB:x", 1, "SOURCE"}, {"cp $SB:/etc/passwd $EMPTY", 1, "TARGET"},
 	{"cp absent $SB:x", 1, "absent"}, {"cp /proc/self/mem $SB:x", 1, "/proc/self/mem"}, {"cp file $NONE:x", 1, "$NONE"}, {"cp $NONE:/etc/passwd here", 1, "$NONE"},
 	{"cp file $SB:/etc/passwd/x", 1, "/etc/passwd"}, {"cp dir $SB:/etc/passwd", 1, "/etc/passwd"}, {"cp file $SB:/proc/x", 1, "/proc/x"},
