@@ -190,9 +190,10 @@ func (s *server) checkAcknowledged(round int, victim string, made []acknowledged
 	return alive, dead
 }
 
-// withState is an answer with what may change of it: the state, its reason, and that it was found again.
+// withState is an answer with what may change of it: the state with its cause, and that it was found again.
 func withState(answered, now client.Sandbox) client.Sandbox {
-	answered.State, answered.Reason, answered.Recovered = now.State, now.Reason, now.Recovered
+	answered.State, answered.Recovered = now.State, now.Recovered
+	answered.Reason, answered.Detail, answered.Since = now.Reason, now.Detail, now.Since
 	return answered
 }
 
@@ -213,8 +214,13 @@ func (s *server) checkRows(round int, victim string, asked map[string]client.Spa
 		}
 		seen[n] = true
 		is := client.SpawnRequest{
-			MemoryMB: sandbox.MemoryMB, VCPUs: sandbox.VCPUs, DiskMB: sandbox.DiskMB, TTL: sandbox.ExpiresAt.Sub(sandbox.CreatedAt).String(),
+			MemoryMB: sandbox.MemoryMB, VCPUs: sandbox.VCPUs, DiskMB: sandbox.DiskMB, TTL: request.TTL,
 			OwnerID: sandbox.OwnerID, Metadata: sandbox.Metadata,
+		}
+		// Its time counts from the moment when it runs.
+		ttl, err := time.ParseDuration(request.TTL)
+		if life := sandbox.ExpiresAt.Sub(sandbox.CreatedAt); err != nil || life < ttl || life > ttl+5*time.Minute {
+			s.t.Errorf("round %d (%s): %s were asked for, %s to live: %v", round, victim, request.TTL, life, err)
 		}
 		if !reflect.DeepEqual(is, request) || sandbox.Provider != "gvisor" || sandbox.Image != "host" {
 			s.t.Errorf("round %d (%s): %+v was asked for, %+v is there", round, victim, request, sandbox)
