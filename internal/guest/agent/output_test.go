@@ -186,10 +186,11 @@ func TestKeptOutputIsBoundedInSum(t *testing.T) {
 			script = "(sleep 0.4; " + script + "; sleep 1000) & exit" // printed after the end, and held
 		}
 		p := h.begin(t, &guestv1.StartRequest{Argv: shell(script), Lossless: i%2 == 0})
+		eventually(t, "it has ended", func() bool { return h.state(t, p.Id).Exit != nil }) // so that the first is the oldest
 		ids = append(ids, p.Id)
 	}
 	for _, id := range ids {
-		eventually(t, "all is printed", func() bool { return h.state(t, id).Stdout.Bytes == each && h.state(t, id).Exit != nil })
+		eventually(t, "all is printed", func() bool { return h.state(t, id).Stdout.Bytes == each })
 	}
 	disk := func() (sum int64) {
 		for _, p := range h.table.all() {
