@@ -10,4 +10,4 @@ if [ -z "${STACYVM_POSTGRES_TEST_DSN:-}" ]; then
 	export STACYVM_POSTGRES_TEST_DSN
 fi
 export STACYVM_TEST_REQUIRE=all STACYVM_BIN="$PWD/bin/stacyvm"
-go test -race -count=1 -timeout 60m -v -tags cluster -run "${TEST_RUN:-Cluster}" ./test/system
+scripts/go-test.sh -count=1 -timeout 60m -v -tags cluster -run "${TEST_RUN:-Cluster}" ./test/system

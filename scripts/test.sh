@@ -23,10 +23,10 @@ packages=$(go list ./... | grep -v -e "/cmd/stacyvm-sentry$" -e /test/)
 status=0
 CGO_ENABLED=0 go vet -trimpath ./... || status=$? # with the flags of the build, so that gVisor is not compiled twice
 # shellcheck disable=SC2086 # lists of words
-go test -race -timeout 20m -p "${TEST_PARALLEL:-2}" ${TEST_FLAGS:-} $packages || status=$?
+scripts/go-test.sh -timeout 20m -p "${TEST_PARALLEL:-2}" ${TEST_FLAGS:-} $packages || status=$?
 # One after the other and alone: they load the machine and measure what a neighbour notices.
 # shellcheck disable=SC2086
-go test -race -timeout 25m -p 1 ${TEST_FLAGS:-} ./test/... || status=$?
+scripts/go-test.sh -timeout 25m -p 1 ${TEST_FLAGS:-} ./test/... || status=$?
 
 scripts/postgres.sh stop "$server"
 scripts/host-state.sh >"$work/after"

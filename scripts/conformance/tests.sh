@@ -7,7 +7,7 @@ passes() { # package test...
 	shift
 	pattern=$(IFS='|' && echo "^($*)\$")
 	if [[ $1 == */* ]]; then pattern="^${1//\//\$/^}\$"; fi
-	go test -race -count=1 -timeout 10m -v -run "$pattern" "$package" >"$work/gate/test" 2>&1 || {
+	scripts/go-test.sh -count=1 -timeout 10m -v -run "$pattern" "$package" >"$work/gate/test" 2>&1 || {
 		grep -vE '^ *(=== |--- PASS)' "$work/gate/test"
 		name=$(grep -oE '^ *--- FAIL: [^ ]+' "$work/gate/test" | sed 's/.*: //' | head -n 4 | paste -sd ' ')
 		why "$package: ${name:-it does not build or run}"

@@ -257,9 +257,10 @@ func txNoLostUpdate(r *rig) {
 	}
 }
 
-// txQuota lets in exactly as many as the limit says, counting inside the transaction that inserts.
+// txQuota lets in exactly as many as the limit says, counting inside the transaction that inserts. All wait for one another, and on a
+// busy machine more callers would wait longer than a transaction may take.
 func txQuota(r *rig) {
-	const callers, limit = 200, 10
+	const callers, limit = 40, 10
 	stores := []store.Store{r.Store, r.another()}
 	errFull := stacyvm.Errorf(stacyvm.CodeLimit, "full")
 	var admitted atomic.Int32

@@ -96,9 +96,9 @@ func workerOffers(r *rig) {
 	refused(r, stacyvm.CodeNotFound, offer("nobody"))
 }
 
-// txReservation has two servers take 200 creates for what fits: memory for ten on one worker, processors for ten on another.
+// txReservation has two servers take 40 creates for what fits: memory for ten on one worker, processors for ten on another.
 func txReservation(r *rig) {
-	const callers, fit = 200, 10
+	const callers, fit = 40, 10
 	stores := []store.Store{r.Store, r.another()}
 	errFull := stacyvm.Errorf(stacyvm.CodeLimit, "full")
 	workers := map[stacyvm.WorkerID]stacyvm.Usage{"memory": {MemoryMB: 512*fit + 511, VCPUs: callers}, "vcpus": {MemoryMB: 512 * callers, VCPUs: 2*fit + 1}}
