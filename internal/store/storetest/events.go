@@ -143,7 +143,7 @@ func eventSpan(r *rig) {
 // eventOrder has writers on several connections at once, some of whom change their minds, and readers on others. Every
 // reader must see every committed notice once, in one order, that keeps each writer's own.
 func eventOrder(r *rig) {
-	const writers, each, atOnce = 20, 100, 5 // transactions of each; notices in one
+	const writers, each, atOnce = 10, 50, 5 // transactions of each; notices in one
 	const total = writers * each * atOnce
 	stores := []store.Store{r.Store, r.another(), r.another()}
 	var wait sync.WaitGroup
