@@ -31,7 +31,7 @@ func (s *server) create(id string, request *wire.Create, client *net.UnixConn) (
 		return nil, nil, fail(wire.FailureInvalid, errors.New("no create request"))
 	}
 	defer s.locks.lock(id)()
-	if left(client) {
+	if wire.Closed(client) {
 		return nil, nil, errors.New("the client left before its turn")
 	}
 	if err := os.Mkdir(home(id), 0o700); errors.Is(err, os.ErrExist) {

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"sync"
 	"syscall"
+	"time"
 
 	"gvisor.dev/gvisor/pkg/log"
 
@@ -21,7 +22,7 @@ const readyMessage = "ready"
 
 // daemonize starts the launcher in a session of its own, as nobody's child, and returns when it listens: it must outlive
 // the server that asked for it.
-func daemonize(dir, build string) error {
+func daemonize(dir, build string, grace time.Duration) error {
 	read, write, err := os.Pipe()
 	if err != nil {
 		return err
@@ -33,7 +34,8 @@ func daemonize(dir, build string) error {
 	}
 	defer journal.Close()
 	//nolint:noctx // it outlives every context
-	serve := exec.Command("/proc/self/exe", "launch", "--serve", "--dir", dir, "--build", build)
+	serve := exec.Command("/proc/self/exe", "launch", "--serve", "--dir", dir, "--build", build,
+		"--expire-after", grace.String())
 	serve.Args[0] = "stacyvm-sentry" // not /proc/self/exe, which gVisor's helper is called
 	serve.Stderr = journal           // for the Go runtime, should it panic
 	serve.ExtraFiles = []*os.File{write}
@@ -57,14 +59,14 @@ func daemonize(dir, build string) error {
 }
 
 // serveDir is the launcher itself.
-func serveDir(dir, build string) error {
+func serveDir(dir, build string, grace time.Duration) error {
 	ready := os.NewFile(3, "ready")
 	syscall.CloseOnExec(3)
 	if err := errors.Join(withoutMembarrier(), reserveDescriptors()); err != nil {
 		fmt.Fprint(ready, err)
 		return err
 	}
-	s, listener, err := open(dir, build)
+	s, listener, err := open(dir, build, grace)
 	if err != nil {
 		fmt.Fprint(ready, err)
 		return err
@@ -75,7 +77,7 @@ func serveDir(dir, build string) error {
 }
 
 // open takes the directory for this launcher alone and clears what a dead one left half done.
-func open(dir, build string) (*server, *net.UnixListener, error) {
+func open(dir, build string, grace time.Duration) (*server, *net.UnixListener, error) {
 	// The true path: sentries are told apart by the path on their command line.
 	dir, err := filepath.EvalSymlinks(dir)
 	if err != nil {
@@ -94,7 +96,7 @@ func open(dir, build string) (*server, *net.UnixListener, error) {
 	if err := quietGVisor(); err != nil {
 		return nil, nil, err
 	}
-	s, err := newServer(dir, build)
+	s, err := newServer(dir, build, grace)
 	if err != nil {
 		return nil, nil, err
 	}

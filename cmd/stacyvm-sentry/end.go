@@ -96,12 +96,12 @@ func (p *process) wait(name string) exit {
 	return e
 }
 
-// ended keeps how a sandbox ended, unless it was destroyed: then nothing of it is there. made tells it from another one that
-// got its id.
+// ended keeps how a sandbox ended, unless that is known, or it was destroyed: then nothing of it
+// is there. made tells it from another one that got its id.
 func (s *server) ended(id string, made time.Time, e exit) {
 	defer s.locks.lock(id)()
 	kept := readAbout(id)
-	if kept.Created.IsZero() || !kept.Created.Equal(made) {
+	if kept.Created.IsZero() || !kept.Created.Equal(made) || hasEnd(id) {
 		return
 	}
 	end := s.explain(id, e)
@@ -150,6 +150,12 @@ func (s *server) end(id string, kept about) *wire.End {
 	}
 	end = s.explain(id, exit{process: "sentry"})
 	return &end
+}
+
+// hasEnd reports whether it is known how a sandbox ended.
+func hasEnd(id string) bool {
+	_, err := os.Lstat(filepath.Join(home(id), endFile))
+	return err == nil
 }
 
 // readAbout gives what is kept of a sandbox; the zero value when nothing can be read.

@@ -32,19 +32,26 @@ func main() {
 		return
 	}
 	if len(os.Args) < 2 || os.Args[1] != "launch" {
-		fmt.Fprintln(os.Stderr, "usage: stacyvm-sentry launch --dir DIR [--build HASH]; stacyvm calls this, people need not")
+		fmt.Fprintln(os.Stderr, "usage: stacyvm-sentry launch --dir DIR [--build HASH] [--expire-after DURATION]")
+		fmt.Fprintln(os.Stderr, "stacyvm calls this, people need not")
 		os.Exit(2)
 	}
 	flags := flag.NewFlagSet("launch", flag.ExitOnError)
 	dir := flags.String("dir", "", "the engine's state directory")
 	build := flags.String("build", "", "content hash of this program, told to clients")
 	serve := flags.Bool("serve", false, "stay in the foreground; descriptor 3 hears when the socket is open")
+	grace := flags.Duration("expire-after", expiryGrace,
+		"how long an expired sandbox is left alone after its expiry, and after the last server was connected")
 	_ = flags.Parse(os.Args[2:])
 	run := daemonize
 	if *serve {
 		run = serveDir
 	}
-	if err := run(*dir, *build); err != nil {
+	if *grace <= 0 {
+		fmt.Fprintln(os.Stderr, "stacyvm-sentry: --expire-after must be positive")
+		os.Exit(2)
+	}
+	if err := run(*dir, *build, *grace); err != nil {
 		fmt.Fprintln(os.Stderr, "stacyvm-sentry:", err)
 		if errors.Is(err, errServed) {
 			os.Exit(wire.ExitServed)

@@ -149,13 +149,18 @@ func (s *server) remove(id string) error {
 	if _, err := os.Lstat(home(id)); errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
-	if err := killAll(s.known(id)); err != nil {
-		return err
-	}
-	if err := s.groups.remove(id); err != nil {
+	if err := s.terminate(id); err != nil {
 		return err
 	}
 	return os.RemoveAll(home(id))
+}
+
+// terminate ends every process of the sandbox and then takes away its control groups.
+func (s *server) terminate(id string) error {
+	if err := killAll(s.known(id)); err != nil {
+		return err
+	}
+	return s.groups.remove(id)
 }
 
 // known gives the sandbox's processes from gVisor's state, which names them once a create is through, and otherwise from
@@ -194,6 +199,10 @@ func (s *server) recover() error {
 			}
 			continue
 		}
+		if hasEnd(id) { // an earlier launcher ended it when it had expired
+			exists[id] = true
+			continue
+		}
 		log.Warningf("removing %s: its create was interrupted", id)
 		if err := s.remove(id); err != nil {
 			return err
@@ -218,10 +227,15 @@ func (s *server) recover() error {
 	return nil
 }
 
+// writeJSON makes a file of the sandbox's appear whole, in place of the one before.
 func writeJSON(id, name string, value any) error {
 	text, err := json.Marshal(value)
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(home(id), name), text, 0o600)
+	path := filepath.Join(home(id), name)
+	if err := os.WriteFile(path+".tmp", text, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(path+".tmp", path)
 }

@@ -9,7 +9,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/log"
 
 	"github.com/stacyvm/stacyvm/internal/engine/gvisor/wire"
@@ -25,7 +24,8 @@ const requestTime = 10 * time.Second
 type server struct {
 	dir    string // absolute; also the working directory
 	build  string
-	net    *os.File // network namespace with only lo, held open
+	grace  time.Duration // see expiryGrace
+	net    *os.File      // network namespace with only lo, held open
 	groups groups
 	locks  keyed
 	score  oomScore
@@ -35,7 +35,7 @@ type server struct {
 	since   time.Time // of the last moment with a client
 }
 
-func newServer(dir, build string) (*server, error) {
+func newServer(dir, build string, grace time.Duration) (*server, error) {
 	if err := os.MkdirAll(sandboxes, 0o700); err != nil {
 		return nil, err
 	}
@@ -47,11 +47,12 @@ func newServer(dir, build string) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &server{dir: dir, build: build, net: network, groups: groups, since: time.Now()}, nil
+	return &server{dir: dir, build: build, grace: grace, net: network, groups: groups, since: time.Now()}, nil
 }
 
 // serve runs until the launcher is not needed. The process then ends; every sandbox stays.
 func (s *server) serve(listener *net.UnixListener) error {
+	go s.expireLoop()
 	for {
 		_ = listener.SetDeadline(time.Now().Add(time.Second))
 		conn, err := listener.AcceptUnix()
@@ -112,20 +113,6 @@ func (s *server) handle(conn *net.UnixConn) {
 	if err == nil && request.Verb == wire.VerbHello {
 		s.hold(conn)
 	}
-}
-
-// left tells whether a client has closed its connection.
-func left(client *net.UnixConn) bool {
-	raw, err := client.SyscallConn()
-	if err != nil {
-		return true
-	}
-	gone := true // what cannot be looked at is closed here
-	_ = raw.Control(func(fd uintptr) {
-		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}, 0)
-		gone = err == nil && n > 0
-	})
-	return gone
 }
 
 // hold keeps a client counted until it goes away, and hears its wish to stop.
@@ -198,6 +185,8 @@ func (s *server) answerFor(request wire.Request, client *net.UnixConn) (answer w
 		file, err = s.dial(request.ID, request.Port)
 	case wire.VerbDestroy:
 		err = s.destroy(request.ID)
+	case wire.VerbExpire:
+		err = s.setExpiry(request.ID, request.Expires)
 	case wire.VerbStatus:
 		answer.Runtimes, err = s.status(request.ID)
 	default:

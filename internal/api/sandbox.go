@@ -68,7 +68,7 @@ func hashOf(value any) string {
 type Sandbox struct {
 	ID            string            `json:"id"`
 	State         string            `json:"state" enum:"creating,running,paused,unhealthy,expired,error,destroyed"`
-	Reason        string            `json:"reason,omitempty" enum:"queued,create_failed,runtime_died,oom,killed,machine_rebooted,launcher_gone,lost,no_answer,worker_stale,worker_unreachable" doc:"Why it is not well; queued while it waits for its worker to start it."`
+	Reason        string            `json:"reason,omitempty" enum:"queued,create_failed,runtime_died,oom,killed,machine_rebooted,launcher_gone,expired,lost,no_answer,worker_stale,worker_unreachable" doc:"Why it is not well; queued while it waits for its worker to start it."`
 	Detail        string            `json:"detail,omitempty" doc:"More of the reason, in a sentence: an exit status, a signal."`
 	Since         *time.Time        `json:"since,omitempty" doc:"When it died or gave its last sign of life, as far as known."`
 	QueuePlace    int               `json:"queue_place,omitempty" doc:"Its place in that line, 1 for the next one, as far as this server knows it."`

@@ -20,8 +20,11 @@ var rules = []struct {
 }{
 	{"cmd/stacyvm", []string{"internal/cli"}},
 	{"cmd/stacyvm-guest", []string{"internal/guest", "internal/guest/agent"}},
-	{"cmd/stacyvm-sentry", []string{"cmd/stacyvm-sentry/cgroup", "internal/engine/gvisor/wire"}},
+	{"cmd/stacyvm-sentry", []string{
+		"cmd/stacyvm-sentry/cgroup", "cmd/stacyvm-sentry/expiry", "internal/engine/gvisor/wire",
+	}},
 	{"cmd/stacyvm-sentry/cgroup", nil},
+	{"cmd/stacyvm-sentry/expiry", nil},
 	{"client/...", nil},
 	{"proto/...", []string{"proto/..."}},
 	{"scripts/...", []string{"internal/bundle"}},

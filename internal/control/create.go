@@ -91,7 +91,8 @@ func (s *Service) makeRuntime(ctx context.Context, sandbox stacyvm.Sandbox, clus
 		return created, err
 	}
 	return w.Create(ctx, stacyvm.Ref{ID: sandbox.ID, Fence: sandbox.Fence}, worker.CreateRequest{
-		Cluster: cluster, Spec: sandbox.Spec, OwnerID: sandbox.OwnerID, TenantID: sandbox.TenantID, ExpiresAt: sandbox.ExpiresAt,
+		Cluster: cluster, Spec: sandbox.Spec, OwnerID: sandbox.OwnerID, TenantID: sandbox.TenantID,
+		ExpiresAt: sandbox.Expiry(),
 	})
 }
 
@@ -130,6 +131,10 @@ func (s *Service) confirm(ctx context.Context, sandbox stacyvm.Sandbox, created 
 	case err != nil:
 		// The runtime is there: reconciliation finds it and finishes what could not be written.
 		return sandbox, err
+	}
+	if running.ExpiresAt.Sub(sandbox.Expiry()).Abs() > stacyvm.ExpiryDrift {
+		// It was extended while it was being created.
+		s.sendExpiry(ctx, running)
 	}
 	return running, nil
 }

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stacyvm/stacyvm/internal/auth"
 	"github.com/stacyvm/stacyvm/internal/control"
@@ -347,5 +348,19 @@ func TestManyRetriesMakeOneSandbox(t *testing.T) {
 	wait.Wait()
 	if creates, _, _ := r.worker.Counts(); creates != 1 || len(ids) != 1 {
 		t.Errorf("%d runtimes, %d ids", creates, len(ids))
+	}
+}
+
+// TestExtendDuringCreate: the worker learns of it with the confirmation.
+func TestExtendDuringCreate(t *testing.T) {
+	r := newRig(t, nil)
+	r.worker.AfterCreate = func(_ context.Context, ref stacyvm.Ref) error {
+		_, err := r.Extend(r.ctx, ref.ID, 2*time.Hour)
+		return err
+	}
+	sandbox := r.create(t)
+	runtime, _ := r.worker.Runtime(sandbox.ID)
+	if !runtime.Request.ExpiresAt.Equal(sandbox.ExpiresAt) || time.Until(sandbox.ExpiresAt) < time.Hour {
+		t.Errorf("it expires at %s, and its worker was told %s", sandbox.ExpiresAt, runtime.Request.ExpiresAt)
 	}
 }

@@ -281,6 +281,9 @@ func extend(t *testing.T) {
 	if err != nil || extended.ExpiresAt.Sub(sandbox.ExpiresAt) < 29*time.Minute {
 		t.Errorf("extended to %s, %v", extended.ExpiresAt, err)
 	}
+	if runtime, _ := r.worker.Runtime(sandbox.ID); !runtime.Request.ExpiresAt.Equal(extended.ExpiresAt) {
+		t.Errorf("its worker was told %s", runtime.Request.ExpiresAt)
+	}
 	for ttl, code := range map[time.Duration]stacyvm.Code{0: stacyvm.CodeInvalid, -1: stacyvm.CodeInvalid, 2*time.Hour + 1: stacyvm.CodeLimit} {
 		_, err := r.Extend(r.ctx, sandbox.ID, ttl)
 		wantCode(t, err, code)

@@ -247,6 +247,10 @@ func TestShortLifeOnABusyMachine(t *testing.T) {
 		if left := time.Until(made.ExpiresAt); err != nil || made.State != stacyvm.StateRunning || left < ttl-time.Second || left > ttl {
 			t.Errorf("it is %s for %s more, %v", made.State, left, err)
 		}
+		runtime, _ := r.worker.Runtime(made.ID)
+		if told := runtime.Request.ExpiresAt; made.ExpiresAt.Sub(told).Abs() > stacyvm.ExpiryDrift {
+			t.Errorf("it expires at %s, and its worker was told %s", made.ExpiresAt, told)
+		}
 		if _, err := r.Extend(r.ctx, made.ID, time.Minute); err != nil {
 			t.Error(err)
 		}

@@ -20,6 +20,14 @@ type faulty struct {
 	*controltest.Worker
 	guest   func(context.Context) (guest.Conn, error)
 	destroy error
+	expire  func(context.Context) error
+}
+
+func (f *faulty) Expire(ctx context.Context, ref stacyvm.Ref, at time.Time) error {
+	if f.expire != nil {
+		return f.expire(ctx)
+	}
+	return f.Worker.Expire(ctx, ref, at)
 }
 
 func (f *faulty) Guest(ctx context.Context, _ stacyvm.Ref, _ guest.Scope) (guest.Conn, error) {
@@ -80,11 +88,13 @@ func (r *rig) calls(id stacyvm.SandboxID) map[string]func() error {
 func TestUnreachableIsRefusedAtOnce(t *testing.T) {
 	const soon = 5 * time.Second
 	broken := stacyvm.Errorf(stacyvm.CodeUnavailable, "the connection to the sandbox broke")
+	hangs := func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
 	for name, kind := range map[string]struct {
 		found   error // no worker is found
 		guest   func(context.Context) (guest.Conn, error)
 		state   stacyvm.State
 		destroy error
+		expire  func(context.Context) error
 		within  time.Duration
 	}{
 		"no address": {found: stacyvm.Errorf(stacyvm.CodeUnavailable, "worker here has no RPC address")},
@@ -97,21 +107,22 @@ func TestUnreachableIsRefusedAtOnce(t *testing.T) {
 		"worker cut off": {
 			guest:   func(context.Context) (guest.Conn, error) { time.Sleep(4 * time.Second); return guest.Conn{}, errSilent },
 			destroy: errSilent, within: soon,
+			expire: func(context.Context) error { time.Sleep(4 * time.Second); return errSilent },
 		},
 		"worker hangs": {
 			guest:  func(ctx context.Context) (guest.Conn, error) { <-ctx.Done(); return guest.Conn{}, ctx.Err() },
-			within: soon,
+			expire: hangs, within: soon,
 		},
 		"runtime gone": {guest: func(context.Context) (guest.Conn, error) {
 			return guest.Conn{}, stacyvm.Errorf(stacyvm.CodeNotFound, "gone")
 		}},
 		"guest mute": {guest: connected(func(r *http.Request) (*http.Response, error) { <-r.Context().Done(); return nil, r.Context().Err() }), within: soon},
 		"guest gone": {guest: connected(func(*http.Request) (*http.Response, error) { return nil, broken }), within: soon},
-		"unhealthy":  {state: stacyvm.StateUnhealthy},
+		"unhealthy":  {state: stacyvm.StateUnhealthy, expire: hangs},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				w := &faulty{Worker: controltest.NewWorker(), guest: kind.guest, destroy: kind.destroy}
+				w := &faulty{controltest.NewWorker(), kind.guest, kind.destroy, kind.expire}
 				var found error
 				r := newRig(t, func(c *control.Config) { c.Workers = func(stacyvm.WorkerID) (worker.Worker, error) { return w, found } })
 				sandbox := r.create(t)
@@ -131,9 +142,10 @@ func TestUnreachableIsRefusedAtOnce(t *testing.T) {
 					}
 				}
 				began := time.Now()
-				if _, err := r.Extend(r.ctx, sandbox.ID, time.Hour); err != nil || time.Since(began) > 0 {
+				if _, err := r.Extend(r.ctx, sandbox.ID, time.Hour); err != nil || time.Since(began) > kind.within {
 					t.Errorf("extend: after %s %v", time.Since(began), err)
 				}
+				began = time.Now()
 				want := stacyvm.Code("")
 				if kind.found != nil || kind.destroy != nil {
 					want = stacyvm.CodeUnavailable

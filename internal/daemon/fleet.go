@@ -30,6 +30,7 @@ const (
 // caller is a worker on another machine.
 type caller interface {
 	worker.Worker
+	worker.Expirer
 	Close() error
 }
 
@@ -228,6 +229,11 @@ func (w watched) Create(ctx context.Context, ref stacyvm.Ref, request worker.Cre
 // Destroy implements worker.Worker.
 func (w watched) Destroy(ctx context.Context, ref stacyvm.Ref) error {
 	return w.note(w.caller.Destroy(ctx, ref))
+}
+
+// Expire implements worker.Expirer.
+func (w watched) Expire(ctx context.Context, ref stacyvm.Ref, at time.Time) error {
+	return w.note(w.caller.Expire(ctx, ref, at))
 }
 
 // Inventory implements worker.Worker.

@@ -19,6 +19,7 @@ import (
 // fakeClient is a client of a worker of another machine.
 type fakeClient struct {
 	worker.Worker
+	worker.Expirer
 	url    string
 	broken atomic.Bool
 	wary   atomic.Bool // it does not believe who calls

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net/http"
 	"path/filepath"
+	"time"
 
 	"github.com/stacyvm/stacyvm/internal/config"
 	"github.com/stacyvm/stacyvm/internal/guest"
@@ -57,7 +58,10 @@ type sparedWorker struct {
 	guard *space.Guard
 }
 
-var _ worker.Worker = sparedWorker{}
+var (
+	_ worker.Worker  = sparedWorker{}
+	_ worker.Expirer = sparedWorker{}
+)
 
 // Create implements worker.Worker. CodeStorageFull: the disk is full.
 func (w sparedWorker) Create(ctx context.Context, ref stacyvm.Ref, request worker.CreateRequest) (worker.Created, error) {
@@ -70,6 +74,11 @@ func (w sparedWorker) Create(ctx context.Context, ref stacyvm.Ref, request worke
 // Destroy implements worker.Worker.
 func (w sparedWorker) Destroy(ctx context.Context, ref stacyvm.Ref) error {
 	return w.guard.Spare(func() error { return w.Worker.Destroy(ctx, ref) })
+}
+
+// Expire implements worker.Expirer.
+func (w sparedWorker) Expire(ctx context.Context, ref stacyvm.Ref, at time.Time) error {
+	return w.guard.Spare(func() error { return w.Worker.Expire(ctx, ref, at) })
 }
 
 // Guest implements worker.Worker: the connection refuses to write files while the disk is full.

@@ -52,6 +52,14 @@ type Remover interface {
 	Remove(ctx context.Context, id stacyvm.SandboxID) error
 }
 
+// Expirer is implemented by engines whose runtimes end by themselves when they expire while no
+// server runs. They know from LabelExpires when that is.
+type Expirer interface {
+	// Expire changes when a runtime expires. CodeNotFound: no such runtime; CodeUnsupported: what
+	// runs it is of an earlier release and cannot be told.
+	Expire(ctx context.Context, id stacyvm.SandboxID, at time.Time) error
+}
+
 // Target says what Dial reaches: the guest program (zero value) or a TCP port on the sandbox's loopback.
 type Target struct{ Port uint16 }
 
@@ -92,7 +100,7 @@ const (
 	LabelOwner       = "owner"
 	LabelTenant      = "tenant"
 	LabelSpecHash    = "spec"
-	LabelExpires     = "expires" // Unix seconds
+	LabelExpires     = "expires" // Unix seconds; not positive: never
 )
 
 // Capabilities is what an engine can do on this machine, as tried, not as configured.

@@ -1,6 +1,7 @@
 package reconcile
 
 import (
+	"slices"
 	"time"
 
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
@@ -59,6 +60,8 @@ func decide(v view) action {
 		return warn // the store is older than what this worker has confirmed
 	case v.row.Desired == stacyvm.DesiredDestroyed:
 		return finish
+	case v.expired():
+		return leave // Reap ends it as it would have while it ran
 	}
 	switch v.row.State {
 	case stacyvm.StateCreating:
@@ -84,6 +87,25 @@ func decideUnowned(v view) action {
 		return warn // the row is from a backup, and the runtime may be its newer owner's
 	}
 	return kill
+}
+
+// expired reports whether the worker ended the sandbox because it had expired, and the row says
+// so, too.
+func (v view) expired() bool {
+	ended := v.runtime != nil && v.runtime.Reason == "dead" && v.runtime.Cause.Reason == stacyvm.ReasonExpired
+	return ended && slices.Contains(living, v.row.State) && !v.now.Before(v.row.ExpiresAt)
+}
+
+// living are the states in which a sandbox has a runtime that may expire.
+var living = []stacyvm.State{stacyvm.StateRunning, stacyvm.StatePaused, stacyvm.StateUnhealthy}
+
+// drifted reports whether the worker has another expiry for the sandbox than its row. It compares
+// what decide leaves alone.
+func (v view) drifted() bool {
+	if v.row == nil || v.runtime == nil || v.runtime.Reason == "dead" || !slices.Contains(living, v.row.State) {
+		return false
+	}
+	return v.row.ExpiresAt.Sub(v.runtime.Request.ExpiresAt).Abs() > stacyvm.ExpiryDrift
 }
 
 // earlier reports whether the runtime was last confirmed in an earlier incarnation than the row's.

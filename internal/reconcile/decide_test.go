@@ -18,7 +18,8 @@ var (
 // aRow is a healthy running row of worker "me"; aRuntime what fits to it.
 func aRow(change func(*stacyvm.Sandbox)) *stacyvm.Sandbox {
 	row := &stacyvm.Sandbox{
-		State: stacyvm.StateRunning, Desired: stacyvm.DesiredRunning, WorkerID: "me", Fence: present, CreatedAt: noon.Add(-10 * time.Second), UpdatedAt: noon.Add(-10 * time.Second),
+		State: stacyvm.StateRunning, Desired: stacyvm.DesiredRunning, WorkerID: "me", Fence: present,
+		CreatedAt: noon.Add(-10 * time.Second), UpdatedAt: noon.Add(-10 * time.Second), ExpiresAt: noon.Add(time.Hour),
 	}
 	if change != nil {
 		change(row)
@@ -65,6 +66,12 @@ func TestDecide(t *testing.T) {
 	foreign := func(runtime *worker.Runtime) { runtime.Cluster = "theirs" }
 	unlabelled := func(runtime *worker.Runtime) { runtime.Cluster = "" }
 
+	over := func(state stacyvm.State) func(*stacyvm.Sandbox) {
+		return func(row *stacyvm.Sandbox) { row.State, row.ExpiresAt = state, noon }
+	}
+	running, unhealthy := over(stacyvm.StateRunning), over(stacyvm.StateUnhealthy)
+	ended := func(r *worker.Runtime) { sick("dead")(r); r.Cause.Reason = stacyvm.ReasonExpired }
+
 	tests := []struct {
 		name        string
 		row         *stacyvm.Sandbox
@@ -92,6 +99,13 @@ func TestDecide(t *testing.T) {
 		{"running, does not answer", aRow(nil), aRuntime(sick("no_answer")), false, mute},
 		{"running and unwanted", aRow(unwanted(stacyvm.StateRunning)), aRuntime(nil), false, finish},
 		{"running and unwanted, gone already", aRow(unwanted(stacyvm.StateRunning)), nil, false, finish},
+
+		{"running, expired, ended by its machine", aRow(running), aRuntime(ended), false, leave},
+		{"paused, expired, ended by its machine", aRow(over(stacyvm.StatePaused)), aRuntime(ended), false, leave},
+		{"unhealthy, expired, ended by its machine", aRow(unhealthy), aRuntime(ended), false, leave},
+		{"running, expired, dead before", aRow(running), aRuntime(sick("dead")), false, die},
+		{"running, extended, ended by its machine", aRow(nil), aRuntime(ended), false, die},
+		{"unwanted, ended by its machine", aRow(unwanted(stacyvm.StateRunning)), aRuntime(ended), false, finish},
 
 		{"lost, its runtime is back", aRow(in(stacyvm.StateUnhealthy)), aRuntime(nil), false, restore},
 		{"lost, still nothing", aRow(in(stacyvm.StateUnhealthy)), nil, false, leave},

@@ -2,6 +2,7 @@ package reconcile
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -45,6 +46,72 @@ func TestReapLeavesWhatIsBeingCreated(t *testing.T) {
 		time.Sleep(30 * time.Second)
 		r.must(r.Reap(r.Context()))
 		r.expect(row.ID, stacyvm.StateCreating, "", true)
+	})
+}
+
+// TestExpiredWithoutServer: what its machine ended because it expired ends as if it had been
+// reaped, whatever comes first.
+func TestExpiredWithoutServer(t *testing.T) {
+	inBubble(t, func(r *rig) {
+		const detail = "by its machine's record"
+		expired, extended := r.sandbox(lives(time.Minute)), r.sandbox(lives(time.Hour))
+		time.Sleep(time.Minute)
+		for _, row := range []stacyvm.Sandbox{expired, extended} {
+			r.runtime(row, func(runtime *worker.Runtime) {
+				runtime.Healthy, runtime.Reason = false, "dead"
+				runtime.Cause = stacyvm.Cause{Reason: stacyvm.ReasonExpired, Detail: detail, Since: time.Now()}
+			})
+		}
+		for range 2 {
+			r.recover()
+			r.expect(expired.ID, stacyvm.StateRunning, "", true)
+		}
+		r.must(r.Reap(r.Context()))
+		r.expect(expired.ID, stacyvm.StateDestroyed, "", false)
+		if r.audited(expired.ID, "sandbox.expire") != 1 {
+			r.Error("its expiry is not in the audit")
+		}
+		if row := r.expect(extended.ID, stacyvm.StateError, stacyvm.ReasonExpired, true); row.Detail != detail {
+			r.Errorf("%+v", row.Cause)
+		}
+	})
+}
+
+// TestExpiryIsSentAgain: a worker whose record of an expiry is another than the row's is told,
+// until it has it.
+func TestExpiryIsSentAgain(t *testing.T) {
+	inBubble(t, func(r *rig) {
+		drifted, near, mute, dead := r.sandbox(nil), r.sandbox(nil), r.sandbox(nil), r.sandbox(nil)
+		at := func(row stacyvm.Sandbox, off time.Duration, change func(*worker.Runtime)) {
+			r.runtime(row, func(runtime *worker.Runtime) {
+				runtime.Request.ExpiresAt = runtime.Request.ExpiresAt.Add(off)
+				if change != nil {
+					change(runtime)
+				}
+			})
+		}
+		at(drifted, -time.Hour, nil)
+		at(near, time.Minute, nil)
+		at(mute, time.Hour, sick("unknown"))
+		at(dead, time.Hour, sick("dead"))
+		var asked []stacyvm.SandboxID
+		answer := error(errBroken)
+		r.machine.BeforeExpire = func(_ context.Context, ref stacyvm.Ref) error {
+			asked = append(asked, ref.ID)
+			return answer
+		}
+		r.recover()
+		answer = nil
+		r.recover()
+		for _, row := range []stacyvm.Sandbox{drifted, mute} {
+			if runtime, _ := r.machine.Runtime(row.ID); !runtime.Request.ExpiresAt.Equal(row.ExpiresAt) {
+				r.Errorf("the worker has %s, the row %s", runtime.Request.ExpiresAt, row.ExpiresAt)
+			}
+		}
+		r.recover()
+		if len(asked) != 4 || slices.Contains(asked, near.ID) || slices.Contains(asked, dead.ID) {
+			r.Errorf("%d calls: %v", len(asked), asked)
+		}
 	})
 }
 

@@ -45,7 +45,7 @@ func (m *machine) Recover(ctx context.Context) error {
 		return nil
 	}
 	sighted := map[sighting]bool{}
-	var tasks []task
+	var tasks, drifted []task
 	for id, v := range views {
 		t := task{view: v, id: id, action: decide(v)}
 		seen := sighting{id, t.action}
@@ -53,8 +53,11 @@ func (m *machine) Recover(ctx context.Context) error {
 			sighted[seen] = true
 			continue
 		}
-		if t.action != leave {
+		switch {
+		case t.action != leave:
 			tasks = append(tasks, t)
+		case v.drifted():
+			drifted = append(drifted, t)
 		}
 	}
 	m.sighted = sighted
@@ -64,6 +67,22 @@ func (m *machine) Recover(ctx context.Context) error {
 		}
 	}
 	each(ctx, m.log, tasks, m.carryOut)
+	each(ctx, m.log, drifted, m.sendExpiry)
+	return nil
+}
+
+// sendExpiry tells the worker when a sandbox expires. A worker that cannot be told ends nothing
+// by itself.
+func (m *machine) sendExpiry(ctx context.Context, t task) error {
+	ctx, cancel := context.WithTimeout(ctx, destroyWithin)
+	defer cancel()
+	asked, err := m.reach()
+	if err == nil {
+		err = worker.Expire(ctx, asked, stacyvm.Ref{ID: t.id, Fence: t.row.Fence}, t.row.ExpiresAt)
+	}
+	if err != nil && stacyvm.CodeOf(err) != stacyvm.CodeUnsupported {
+		return fmt.Errorf("send the expiry of %s: %w", t.id, err)
+	}
 	return nil
 }
 
@@ -278,7 +297,8 @@ func (m *machine) resend(ctx context.Context, t task) error {
 		return err
 	}
 	created, err := asked.Create(ctx, stacyvm.Ref{ID: row.ID, Fence: row.Fence}, worker.CreateRequest{
-		Cluster: t.cluster.ID, Spec: row.Spec, OwnerID: row.OwnerID, TenantID: row.TenantID, ExpiresAt: row.ExpiresAt,
+		Cluster: t.cluster.ID, Spec: row.Spec, OwnerID: row.OwnerID, TenantID: row.TenantID,
+		ExpiresAt: row.Expiry(),
 	})
 	if err != nil {
 		return fmt.Errorf("create %s again: %w", row.ID, err)

@@ -58,7 +58,8 @@ func TestRestored(t *testing.T) {
 		for _, row := range []stacyvm.Sandbox{s.older, s.creating, s.lost, s.newer} {
 			after := r.expect(row.ID, stacyvm.StateRunning, "", true)
 			runtime, _ := r.machine.Runtime(row.ID)
-			if after.Fence.Compare(runtime.Fence) <= 0 || after.Recovered != (row.ID == s.newer.ID) || r.lease(row.ID).Session != "now" {
+			newer := after.Fence.Incarnation > r.cluster.Incarnation && after.Fence.Compare(runtime.Fence) >= 0
+			if !newer || after.Recovered != (row.ID == s.newer.ID) || r.lease(row.ID).Session != "now" {
 				r.Errorf("%s: fence %v, the worker confirmed %v, recovered %v, lease %+v", row.ID, after.Fence, runtime.Fence, after.Recovered, r.lease(row.ID))
 			}
 		}

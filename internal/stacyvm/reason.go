@@ -24,6 +24,9 @@ const (
 	// ReasonLauncherGone means that the runtime ended while the launcher that had started it was gone, so that nobody knows
 	// its exit status.
 	ReasonLauncherGone Reason = "launcher_gone"
+	// ReasonExpired means that the sandbox's machine ended it while no server ran there, because
+	// it had expired by the machine's record; by the store's it had not.
+	ReasonExpired Reason = "expired"
 	// ReasonLost means that the worker has no runtime for the sandbox.
 	ReasonLost Reason = "lost"
 	// ReasonNoAnswer means that the runtime lives and its guest program does not answer.
@@ -36,8 +39,8 @@ const (
 
 // Reasons lists every reason.
 var Reasons = []Reason{
-	ReasonQueued, ReasonCreateFailed, ReasonRuntimeDied, ReasonOOM, ReasonKilled, ReasonMachineRebooted, ReasonLauncherGone, ReasonLost,
-	ReasonNoAnswer, ReasonWorkerStale, ReasonWorkerUnreachable,
+	ReasonQueued, ReasonCreateFailed, ReasonRuntimeDied, ReasonOOM, ReasonKilled, ReasonMachineRebooted,
+	ReasonLauncherGone, ReasonExpired, ReasonLost, ReasonNoAnswer, ReasonWorkerStale, ReasonWorkerUnreachable,
 }
 
 // Cause is why a sandbox is not well. Clients see all of it: Detail holds no host path and no text of the guest's.

@@ -56,6 +56,16 @@ type Sandbox struct {
 	ExpiresAt  time.Time
 }
 
+// Expiry is when the sandbox expires. For one that is still being created it is when it would
+// expire if it ran since its row last changed, because its time counts from the moment when it
+// runs.
+func (s Sandbox) Expiry() time.Time {
+	if s.State == StateCreating {
+		return s.ExpiresAt.Add(s.UpdatedAt.Sub(s.CreatedAt))
+	}
+	return s.ExpiresAt
+}
+
 // Desired is what the user wants of a sandbox; reconciliation makes it true.
 type Desired string
 

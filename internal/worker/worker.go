@@ -38,6 +38,23 @@ type Worker interface {
 	Providers(ctx context.Context) ([]Provider, error)
 }
 
+// Expirer is implemented by workers that can be told when a sandbox expires, for the time when no
+// server runs.
+type Expirer interface {
+	// Expire changes when the sandbox expires; Inventory shows it as the request's ExpiresAt.
+	// CodeNotFound: there is no runtime; CodeStaleEpoch: the fence is old; CodeUnsupported: its
+	// engine cannot be told, or not by this worker.
+	Expire(ctx context.Context, ref stacyvm.Ref, at time.Time) error
+}
+
+// Expire tells w when a sandbox expires. CodeUnsupported: it cannot be told.
+func Expire(ctx context.Context, w Worker, ref stacyvm.Ref, at time.Time) error {
+	if e, ok := w.(Expirer); ok {
+		return e.Expire(ctx, ref, at)
+	}
+	return stacyvm.Errorf(stacyvm.CodeUnsupported, "the worker cannot be told when sandboxes expire")
+}
+
 // CreateRequest is a full spec and who it is for.
 type CreateRequest struct {
 	Cluster   string // this cluster's id: a runtime of another is left alone

@@ -123,6 +123,9 @@ func (p *Program) Kill(signal syscall.Signal) error {
 // Stop ends the process as an operator would.
 func (p *Program) Stop() error { return p.Kill(syscall.SIGTERM) }
 
+// PID is the process's id, which is not valid any more when the process has ended.
+func (p *Program) PID() int { return p.cmd.Process.Pid }
+
 // Memory gives the process's resident memory in bytes.
 func (p *Program) Memory() (int64, error) { return Memory(p.cmd.Process.Pid, "VmRSS:") }
 

@@ -18,6 +18,7 @@ type Worker struct {
 	BeforeCreate    func(context.Context, stacyvm.Ref) error
 	BeforeDestroy   func(context.Context, stacyvm.Ref) error
 	BeforeInventory func(context.Context) error
+	BeforeExpire    func(context.Context, stacyvm.Ref) error
 	// AfterCreate runs when the runtime is there: its error is an answer that was lost.
 	AfterCreate func(context.Context, stacyvm.Ref) error
 
@@ -97,6 +98,25 @@ func (w *Worker) Destroy(ctx context.Context, ref stacyvm.Ref) error {
 		w.destroys++
 	}
 	delete(w.runtimes, ref.ID)
+	return nil
+}
+
+// Expire implements worker.Expirer.
+func (w *Worker) Expire(ctx context.Context, ref stacyvm.Ref, at time.Time) error {
+	if err := hook(ctx, w.BeforeExpire, ref); err != nil {
+		return err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	runtime, ok := w.runtimes[ref.ID]
+	if !ok {
+		return stacyvm.Errorf(stacyvm.CodeNotFound, "no such runtime")
+	}
+	if err := w.admit(ref); err != nil {
+		return err
+	}
+	runtime.Fence, runtime.Request.ExpiresAt = ref.Fence, at
+	w.runtimes[ref.ID] = runtime
 	return nil
 }
 

@@ -32,6 +32,7 @@ func Run(t *testing.T, open Open, spec Spec, reopen Reopen) {
 		"destroy":           testDestroy,
 		"list":              testList,
 		"attach":            testAttach,
+		"expiry":            testExpiry,
 		"ports":             testPorts,
 		"parallel":          testParallel,
 		"cancelled creates": testCancelled,

@@ -158,6 +158,29 @@ func testList(t *testing.T, s suite) {
 	}
 }
 
+// testExpiry: a changed expiry is the label from then on. Nothing ends while this process is
+// connected.
+func testExpiry(t *testing.T, s suite) {
+	expirer, ok := s.engine.(engine.Expirer)
+	if !ok {
+		return
+	}
+	spec := s.spec(t)
+	spec.Labels = map[string]string{engine.LabelOwner: "anne", engine.LabelExpires: "17"}
+	bootID(t, client(t, s.create(t, spec), spec.Boot.Secret))
+	for _, seconds := range []int64{time.Now().Add(time.Hour).Unix(), 1} {
+		if err := expirer.Expire(bounded(t), spec.ID, time.Unix(seconds, 0)); err != nil {
+			t.Fatal(err)
+		}
+		r := s.find(t, spec.ID)
+		want := strconv.FormatInt(seconds, 10)
+		if r == nil || !r.Running || r.Labels[engine.LabelExpires] != want || r.Labels[engine.LabelOwner] != "anne" {
+			t.Errorf("%+v: want expiry %d", r, seconds)
+		}
+	}
+	wantCode(t, "expire nothing", expirer.Expire(bounded(t), stacyvm.NewSandboxID(), time.Now()), stacyvm.CodeNotFound)
+}
+
 func testAttach(t *testing.T, s suite) {
 	spec := s.spec(t)
 	first := client(t, s.create(t, spec), spec.Boot.Secret)

@@ -32,7 +32,7 @@ type Config struct {
 	Guest    string
 }
 
-// Engine implements engine.Engine and engine.Remover.
+// Engine implements engine.Engine, engine.Remover and engine.Expirer.
 type Engine struct {
 	config Config
 
@@ -46,6 +46,7 @@ type Engine struct {
 var (
 	_ engine.Engine  = (*Engine)(nil)
 	_ engine.Remover = (*Engine)(nil)
+	_ engine.Expirer = (*Engine)(nil)
 )
 
 // Open prepares the directory. The launcher is started by the first call that needs it. CodeInvalid: the directory cannot
@@ -174,6 +175,18 @@ func (e *Engine) Remove(ctx context.Context, id stacyvm.SandboxID) error {
 	ctx, cancel := context.WithTimeout(ctx, bootTime)
 	defer cancel()
 	_, _, err := e.call(ctx, wire.Request{Verb: wire.VerbDestroy, ID: string(id)})
+	return err
+}
+
+// Expire implements engine.Expirer.
+func (e *Engine) Expire(ctx context.Context, id stacyvm.SandboxID, at time.Time) error {
+	if !wire.ValidID(string(id)) {
+		return stacyvm.Errorf(stacyvm.CodeNotFound, "no such sandbox")
+	}
+	_, _, err := e.call(ctx, wire.Request{Verb: wire.VerbExpire, ID: string(id), Expires: at.Unix()})
+	if l, ok := errors.AsType[*launcherError](err); ok && l.failure == wire.FailureInvalid {
+		return stacyvm.Wrap(stacyvm.CodeUnsupported, err, "the gVisor launcher is of an earlier release")
+	}
 	return err
 }
 

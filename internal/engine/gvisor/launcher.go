@@ -25,7 +25,10 @@ func (e *Engine) call(ctx context.Context, request wire.Request) (wire.Answer, n
 		return wire.Answer{}, nil, wrap(err, "the gVisor launcher was not asked")
 	}
 	conn, err := wire.Dial(ctx, e.config.Dir)
-	if err != nil {
+	if err != nil || e.lost() {
+		if err == nil {
+			conn.Close()
+		}
 		if err := e.ensure(ctx); err != nil {
 			return wire.Answer{}, nil, err
 		}
@@ -143,6 +146,17 @@ func (e *Engine) ensure(ctx context.Context) error {
 		case <-time.After(10 * time.Millisecond):
 		}
 	}
+}
+
+// lost reports whether the connection of ensure has ended. A launcher that somebody else started
+// since does not know that a server is there, and would end what expires. While another call
+// connects, the answer is no.
+func (e *Engine) lost() bool {
+	if !e.mu.TryLock() {
+		return false
+	}
+	defer e.mu.Unlock()
+	return e.hold != nil && wire.Closed(e.hold)
 }
 
 // served reports whether a launcher did not start because another has the directory.

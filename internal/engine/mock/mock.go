@@ -6,10 +6,11 @@ package mock
 import (
 	"context"
 	"errors"
-	"maps"
 	"os"
 	"path/filepath"
+	"strconv"
 	"sync"
+	"time"
 
 	"github.com/stacyvm/stacyvm/internal/engine"
 	"github.com/stacyvm/stacyvm/internal/guest"
@@ -28,7 +29,7 @@ type Config struct {
 	Dir string
 }
 
-// Engine implements engine.Engine and engine.Remover. Its runtimes end with it.
+// Engine implements engine.Engine, engine.Remover and engine.Expirer. Its runtimes end with it.
 type Engine struct {
 	dir string
 
@@ -41,6 +42,7 @@ type Engine struct {
 var (
 	_ engine.Engine  = (*Engine)(nil)
 	_ engine.Remover = (*Engine)(nil)
+	_ engine.Expirer = (*Engine)(nil)
 )
 
 // Open prepares the directory and removes what an earlier process left there. CodeInvalid: it cannot be used.
@@ -167,7 +169,9 @@ func (e *Engine) List(ctx context.Context) ([]engine.Runtime, error) {
 			continue
 		}
 		running, detail := r.state()
-		list = append(list, engine.Runtime{ID: r.id, Labels: maps.Clone(r.labels), Running: running, Detail: detail, Cause: r.cause(), Created: r.created})
+		list = append(list, engine.Runtime{
+			ID: r.id, Labels: r.labelled(), Running: running, Detail: detail, Cause: r.cause(), Created: r.created,
+		})
 	}
 	return list, nil
 }
@@ -190,6 +194,24 @@ func (e *Engine) Remove(ctx context.Context, id stacyvm.SandboxID) error {
 	if r := e.find(id); r != nil {
 		return r.destroy()
 	}
+	return nil
+}
+
+// Expire implements engine.Expirer: it keeps the label, and ends nothing.
+func (e *Engine) Expire(ctx context.Context, id stacyvm.SandboxID, at time.Time) error {
+	if err := ctx.Err(); err != nil {
+		return wrap(err)
+	}
+	r := e.find(id)
+	if r == nil {
+		return errNotFound
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.labels == nil {
+		r.labels = map[string]string{}
+	}
+	r.labels[engine.LabelExpires] = strconv.FormatInt(at.Unix(), 10)
 	return nil
 }
 

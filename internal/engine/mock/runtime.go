@@ -24,7 +24,6 @@ import (
 type runtime struct {
 	engine     *Engine
 	id         stacyvm.SandboxID
-	labels     map[string]string
 	created    time.Time
 	unenforced []string
 	dir        string
@@ -32,14 +31,15 @@ type runtime struct {
 	ending  sync.Mutex     // held by who takes it apart, to the end
 	serving sync.WaitGroup // connections of the guest program
 
-	mu    sync.Mutex
-	boot  guest.Boot
-	agent *agent.Agent // nil until somebody dials
-	ended string       // why it does not run
-	died  time.Time    // when it ended by itself; zero: it did not
-	gone  bool         // it is being destroyed
-	muted bool
-	conns map[net.Conn]bool // the guest's ends
+	mu     sync.Mutex
+	labels map[string]string
+	boot   guest.Boot
+	agent  *agent.Agent // nil until somebody dials
+	ended  string       // why it does not run
+	died   time.Time    // when it ended by itself; zero: it did not
+	gone   bool         // it is being destroyed
+	muted  bool
+	conns  map[net.Conn]bool // the guest's ends
 }
 
 func newRuntime(e *Engine, spec engine.Spec) *runtime {
@@ -92,6 +92,12 @@ func (r *runtime) state() (running bool, why string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.ended == "", r.ended
+}
+
+func (r *runtime) labelled() map[string]string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return maps.Clone(r.labels)
 }
 
 // cause is why it ended.

@@ -126,6 +126,9 @@ func (w *Worker) examine(f found, known bool) *worker.Runtime {
 		ID: f.ID, Fence: fence, Cluster: r.Request.Cluster, Request: r.Request, Created: r.Created, CreatedAt: r.CreatedAt,
 		CheckedAt: health.checked,
 	}
+	if at := expiryOf(f.Labels); !at.IsZero() { // it may have changed since the create
+		line.Request.ExpiresAt = at
+	}
 	switch {
 	case busy != nil && busy.kind == kindCreate:
 		line.Reason = reasonCreating
@@ -171,13 +174,20 @@ func fromLabels(f found) *worker.Runtime {
 		},
 		Created: worker.Created{RuntimeID: string(f.ID)}, CreatedAt: f.Created,
 	}
-	if seconds, err := strconv.ParseInt(f.Labels[engine.LabelExpires], 10, 64); err == nil {
-		line.Request.ExpiresAt = time.Unix(seconds, 0).UTC()
-	}
+	line.Request.ExpiresAt = expiryOf(f.Labels)
 	if !f.Running {
 		line.Reason, line.Cause = reasonDead, f.Cause
 	}
 	return line
+}
+
+// expiryOf reads when a runtime expires; zero: never, as far as its engine knows.
+func expiryOf(labels map[string]string) time.Time {
+	seconds, err := strconv.ParseInt(labels[engine.LabelExpires], 10, 64)
+	if err != nil || seconds <= 0 {
+		return time.Time{}
+	}
+	return time.Unix(seconds, 0).UTC()
 }
 
 // fenceOf reads the fence of a runtime's creation; the zero fence when it has none.

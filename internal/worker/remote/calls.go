@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
+	"github.com/stacyvm/stacyvm/internal/worker"
 	workerv1 "github.com/stacyvm/stacyvm/proto/worker/v1"
 )
 
@@ -52,6 +53,21 @@ func (c calls) Destroy(ctx context.Context, stream *connect.BidiStream[workerv1.
 		}
 		return &workerv1.DestroyResponse{}, err
 	})
+}
+
+// Expire implements the service.
+func (c calls) Expire(
+	ctx context.Context, q *connect.Request[workerv1.ExpireRequest],
+) (*connect.Response[workerv1.ExpireResponse], error) {
+	ref := refFromWire(q.Msg.GetRef())
+	err := c.enter(ctx, ref)
+	if err == nil {
+		err = worker.Expire(ctx, c.Worker, ref, time.UnixMicro(q.Msg.GetExpiresUs()).UTC())
+	}
+	if err != nil {
+		return nil, c.failed(ctx, "Expire", err)
+	}
+	return connect.NewResponse(&workerv1.ExpireResponse{}), nil
 }
 
 // Inventory implements the service.

@@ -52,7 +52,10 @@ type Client struct {
 	rpc           workerv1connect.WorkerServiceClient
 }
 
-var _ worker.Worker = (*Client)(nil)
+var (
+	_ worker.Worker  = (*Client)(nil)
+	_ worker.Expirer = (*Client)(nil)
+)
 
 // NewClient checks the configuration; it does not call. CodeInvalid: the address is not one.
 func NewClient(config ClientConfig) (*Client, error) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"time"
 
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/proto"
@@ -33,6 +34,15 @@ func (c *Client) Create(ctx context.Context, ref stacyvm.Ref, request worker.Cre
 // Destroy implements worker.Worker.
 func (c *Client) Destroy(ctx context.Context, ref stacyvm.Ref) error {
 	_, err := attend(ctx, c, c.rpc.Destroy, &workerv1.DestroyRequest{Ref: refToWire(ref), TimeoutUs: left(ctx)})
+	return err
+}
+
+// Expire implements worker.Expirer.
+func (c *Client) Expire(ctx context.Context, ref stacyvm.Ref, at time.Time) error {
+	_, err := twice(ctx, c, func(ctx context.Context) (*connect.Response[workerv1.ExpireResponse], error) {
+		question := &workerv1.ExpireRequest{Ref: refToWire(ref), ExpiresUs: at.UnixMicro()}
+		return c.rpc.Expire(ctx, connect.NewRequest(question))
+	})
 	return err
 }
 
@@ -93,8 +103,9 @@ func (c *Client) admit(ctx context.Context, ref stacyvm.Ref) error {
 	return err
 }
 
-// twice makes a call that changes nothing, and makes it again when the connection broke under it: the worker may have been
-// started anew since it was last used.
+// twice makes a call that changes nothing, or the same when it is made again, and makes it again
+// when the connection broke under it: the worker may have been started anew since it was last
+// used.
 func twice[A any](ctx context.Context, c *Client, call func(context.Context) (A, error)) (A, error) {
 	ctx, _, end := c.heed(ctx)
 	defer end()

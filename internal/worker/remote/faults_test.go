@@ -141,6 +141,10 @@ func (d doubled) Destroy(ctx context.Context, ref stacyvm.Ref) error {
 	return errors.Join(d.Worker.Destroy(ctx, ref), d.Worker.Destroy(ctx, ref))
 }
 
+func (d doubled) Expire(ctx context.Context, ref stacyvm.Ref, at time.Time) error {
+	return errors.Join(worker.Expire(ctx, d.Worker, ref, at), worker.Expire(ctx, d.Worker, ref, at))
+}
+
 func (d doubled) Inventory(ctx context.Context) (worker.Inventory, error) {
 	if _, err := d.Worker.Inventory(ctx); err != nil {
 		return worker.Inventory{}, err

@@ -37,6 +37,7 @@ import (
 var rows = map[string][]string{
 	"WorkerService/Create":    {auth.ScopeSpawn},
 	"WorkerService/Destroy":   {auth.ScopeDestroy},
+	"WorkerService/Expire":    {auth.ScopeSpawn},
 	"WorkerService/Inventory": {auth.ScopeStatus},
 	"WorkerService/Providers": {auth.ScopeStatus},
 	"WorkerService/Admit":     {auth.ScopeStatus},

@@ -14,6 +14,7 @@ import (
 var methods = map[string]string{
 	workerv1connect.WorkerServiceCreateProcedure:    auth.ScopeSpawn,
 	workerv1connect.WorkerServiceDestroyProcedure:   auth.ScopeDestroy,
+	workerv1connect.WorkerServiceExpireProcedure:    auth.ScopeSpawn,
 	workerv1connect.WorkerServiceInventoryProcedure: auth.ScopeStatus,
 	workerv1connect.WorkerServiceProvidersProcedure: auth.ScopeStatus,
 	workerv1connect.WorkerServiceAdmitProcedure:     auth.ScopeStatus,

@@ -9,6 +9,7 @@ import (
 	"github.com/stacyvm/stacyvm/internal/engine/mock"
 	"github.com/stacyvm/stacyvm/internal/guest"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
+	"github.com/stacyvm/stacyvm/internal/worker"
 )
 
 func testDestroy(t *testing.T, m *Machine) {
@@ -126,6 +127,33 @@ func testFences(t *testing.T, m *Machine) {
 	wantCode(t, "older incarnation", m.Worker.Destroy(bounded(t), at(id, 100)), stacyvm.CodeStaleEpoch)
 	m.destroy(t, newer)
 	m.empty(t)
+}
+
+// testExpiry: a changed expiry is in the inventory, also after a restart; an older owner changes
+// none.
+func testExpiry(t *testing.T, m *Machine) {
+	expire := func(ref stacyvm.Ref, at time.Time) error { return worker.Expire(bounded(t), m.Worker, ref, at) }
+	id := stacyvm.NewSandboxID()
+	m.create(t, at(id, 5))
+	made := m.inventory(t)[id].Request.ExpiresAt
+	later, earlier := made.Add(2*time.Hour), made.Add(-time.Minute)
+	for _, wanted := range []time.Time{later, earlier, later} {
+		if err := expire(at(id, 6), wanted); err != nil {
+			t.Fatal(err)
+		}
+		line := m.inventory(t)[id]
+		if !line.Request.ExpiresAt.Equal(wanted) || line.Fence != at(id, 6).Fence || !line.Healthy {
+			t.Errorf("%+v: want expiry %s", line, wanted)
+		}
+	}
+	wantCode(t, "of an older owner", expire(at(id, 5), earlier), stacyvm.CodeStaleEpoch)
+	wantCode(t, "of no sandbox", expire(fresh(), later), stacyvm.CodeNotFound)
+	m.Reopen(t)
+	if line := m.inventory(t)[id]; !line.Request.ExpiresAt.Equal(later) || line.Request.OwnerID != "anne" {
+		t.Errorf("after a restart: %+v", line)
+	}
+	m.destroy(t, at(id, 6))
+	wantCode(t, "of a destroyed one", expire(at(id, 6), later), stacyvm.CodeNotFound)
 }
 
 func testSpentFence(t *testing.T, m *Machine) {

@@ -46,6 +46,7 @@ func Run(t *testing.T, open func(t *testing.T) *Machine) {
 		"destroy fails":                  testDestroyFails,
 		"destroy during create":          testDestroyDuringCreate,
 		"races":                          testRaces,
+		"expiry":                         testExpiry,
 		"fences":                         testFences,
 		"fence of a destroyed sandbox":   testSpentFence,
 		"a newer fence takes over":       testTakeover,

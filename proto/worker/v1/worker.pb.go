@@ -489,6 +489,94 @@ func (x *DestroyResponse) GetTaken() bool {
 	return false
 }
 
+type ExpireRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Ref           *Ref                   `protobuf:"bytes,1,opt,name=ref,proto3" json:"ref,omitempty"`
+	ExpiresUs     int64                  `protobuf:"varint,2,opt,name=expires_us,json=expiresUs,proto3" json:"expires_us,omitempty"` // Unix microseconds
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExpireRequest) Reset() {
+	*x = ExpireRequest{}
+	mi := &file_worker_v1_worker_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExpireRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExpireRequest) ProtoMessage() {}
+
+func (x *ExpireRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_worker_v1_worker_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExpireRequest.ProtoReflect.Descriptor instead.
+func (*ExpireRequest) Descriptor() ([]byte, []int) {
+	return file_worker_v1_worker_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *ExpireRequest) GetRef() *Ref {
+	if x != nil {
+		return x.Ref
+	}
+	return nil
+}
+
+func (x *ExpireRequest) GetExpiresUs() int64 {
+	if x != nil {
+		return x.ExpiresUs
+	}
+	return 0
+}
+
+type ExpireResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExpireResponse) Reset() {
+	*x = ExpireResponse{}
+	mi := &file_worker_v1_worker_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExpireResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExpireResponse) ProtoMessage() {}
+
+func (x *ExpireResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_worker_v1_worker_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExpireResponse.ProtoReflect.Descriptor instead.
+func (*ExpireResponse) Descriptor() ([]byte, []int) {
+	return file_worker_v1_worker_proto_rawDescGZIP(), []int{9}
+}
+
 type InventoryRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -497,7 +585,7 @@ type InventoryRequest struct {
 
 func (x *InventoryRequest) Reset() {
 	*x = InventoryRequest{}
-	mi := &file_worker_v1_worker_proto_msgTypes[8]
+	mi := &file_worker_v1_worker_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -509,7 +597,7 @@ func (x *InventoryRequest) String() string {
 func (*InventoryRequest) ProtoMessage() {}
 
 func (x *InventoryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_worker_v1_worker_proto_msgTypes[8]
+	mi := &file_worker_v1_worker_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -522,7 +610,7 @@ func (x *InventoryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InventoryRequest.ProtoReflect.Descriptor instead.
 func (*InventoryRequest) Descriptor() ([]byte, []int) {
-	return file_worker_v1_worker_proto_rawDescGZIP(), []int{8}
+	return file_worker_v1_worker_proto_rawDescGZIP(), []int{10}
 }
 
 type InventoryResponse struct {
@@ -536,7 +624,7 @@ type InventoryResponse struct {
 
 func (x *InventoryResponse) Reset() {
 	*x = InventoryResponse{}
-	mi := &file_worker_v1_worker_proto_msgTypes[9]
+	mi := &file_worker_v1_worker_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -548,7 +636,7 @@ func (x *InventoryResponse) String() string {
 func (*InventoryResponse) ProtoMessage() {}
 
 func (x *InventoryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_worker_v1_worker_proto_msgTypes[9]
+	mi := &file_worker_v1_worker_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -561,7 +649,7 @@ func (x *InventoryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InventoryResponse.ProtoReflect.Descriptor instead.
 func (*InventoryResponse) Descriptor() ([]byte, []int) {
-	return file_worker_v1_worker_proto_rawDescGZIP(), []int{9}
+	return file_worker_v1_worker_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *InventoryResponse) GetWorkerId() string {
@@ -604,7 +692,7 @@ type Runtime struct {
 
 func (x *Runtime) Reset() {
 	*x = Runtime{}
-	mi := &file_worker_v1_worker_proto_msgTypes[10]
+	mi := &file_worker_v1_worker_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -616,7 +704,7 @@ func (x *Runtime) String() string {
 func (*Runtime) ProtoMessage() {}
 
 func (x *Runtime) ProtoReflect() protoreflect.Message {
-	mi := &file_worker_v1_worker_proto_msgTypes[10]
+	mi := &file_worker_v1_worker_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -629,7 +717,7 @@ func (x *Runtime) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Runtime.ProtoReflect.Descriptor instead.
 func (*Runtime) Descriptor() ([]byte, []int) {
-	return file_worker_v1_worker_proto_rawDescGZIP(), []int{10}
+	return file_worker_v1_worker_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Runtime) GetRef() *Ref {
@@ -717,7 +805,7 @@ type ProvidersRequest struct {
 
 func (x *ProvidersRequest) Reset() {
 	*x = ProvidersRequest{}
-	mi := &file_worker_v1_worker_proto_msgTypes[11]
+	mi := &file_worker_v1_worker_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -729,7 +817,7 @@ func (x *ProvidersRequest) String() string {
 func (*ProvidersRequest) ProtoMessage() {}
 
 func (x *ProvidersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_worker_v1_worker_proto_msgTypes[11]
+	mi := &file_worker_v1_worker_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -742,7 +830,7 @@ func (x *ProvidersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProvidersRequest.ProtoReflect.Descriptor instead.
 func (*ProvidersRequest) Descriptor() ([]byte, []int) {
-	return file_worker_v1_worker_proto_rawDescGZIP(), []int{11}
+	return file_worker_v1_worker_proto_rawDescGZIP(), []int{13}
 }
 
 type ProvidersResponse struct {
@@ -754,7 +842,7 @@ type ProvidersResponse struct {
 
 func (x *ProvidersResponse) Reset() {
 	*x = ProvidersResponse{}
-	mi := &file_worker_v1_worker_proto_msgTypes[12]
+	mi := &file_worker_v1_worker_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -766,7 +854,7 @@ func (x *ProvidersResponse) String() string {
 func (*ProvidersResponse) ProtoMessage() {}
 
 func (x *ProvidersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_worker_v1_worker_proto_msgTypes[12]
+	mi := &file_worker_v1_worker_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -779,7 +867,7 @@ func (x *ProvidersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProvidersResponse.ProtoReflect.Descriptor instead.
 func (*ProvidersResponse) Descriptor() ([]byte, []int) {
-	return file_worker_v1_worker_proto_rawDescGZIP(), []int{12}
+	return file_worker_v1_worker_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ProvidersResponse) GetProviders() []*Provider {
@@ -810,7 +898,7 @@ type Provider struct {
 
 func (x *Provider) Reset() {
 	*x = Provider{}
-	mi := &file_worker_v1_worker_proto_msgTypes[13]
+	mi := &file_worker_v1_worker_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -822,7 +910,7 @@ func (x *Provider) String() string {
 func (*Provider) ProtoMessage() {}
 
 func (x *Provider) ProtoReflect() protoreflect.Message {
-	mi := &file_worker_v1_worker_proto_msgTypes[13]
+	mi := &file_worker_v1_worker_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -835,7 +923,7 @@ func (x *Provider) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Provider.ProtoReflect.Descriptor instead.
 func (*Provider) Descriptor() ([]byte, []int) {
-	return file_worker_v1_worker_proto_rawDescGZIP(), []int{13}
+	return file_worker_v1_worker_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Provider) GetName() string {
@@ -939,7 +1027,7 @@ type Problem struct {
 
 func (x *Problem) Reset() {
 	*x = Problem{}
-	mi := &file_worker_v1_worker_proto_msgTypes[14]
+	mi := &file_worker_v1_worker_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -951,7 +1039,7 @@ func (x *Problem) String() string {
 func (*Problem) ProtoMessage() {}
 
 func (x *Problem) ProtoReflect() protoreflect.Message {
-	mi := &file_worker_v1_worker_proto_msgTypes[14]
+	mi := &file_worker_v1_worker_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -964,7 +1052,7 @@ func (x *Problem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Problem.ProtoReflect.Descriptor instead.
 func (*Problem) Descriptor() ([]byte, []int) {
-	return file_worker_v1_worker_proto_rawDescGZIP(), []int{14}
+	return file_worker_v1_worker_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Problem) GetWhat() string {
@@ -990,7 +1078,7 @@ type AdmitRequest struct {
 
 func (x *AdmitRequest) Reset() {
 	*x = AdmitRequest{}
-	mi := &file_worker_v1_worker_proto_msgTypes[15]
+	mi := &file_worker_v1_worker_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1002,7 +1090,7 @@ func (x *AdmitRequest) String() string {
 func (*AdmitRequest) ProtoMessage() {}
 
 func (x *AdmitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_worker_v1_worker_proto_msgTypes[15]
+	mi := &file_worker_v1_worker_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1015,7 +1103,7 @@ func (x *AdmitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdmitRequest.ProtoReflect.Descriptor instead.
 func (*AdmitRequest) Descriptor() ([]byte, []int) {
-	return file_worker_v1_worker_proto_rawDescGZIP(), []int{15}
+	return file_worker_v1_worker_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *AdmitRequest) GetRef() *Ref {
@@ -1033,7 +1121,7 @@ type AdmitResponse struct {
 
 func (x *AdmitResponse) Reset() {
 	*x = AdmitResponse{}
-	mi := &file_worker_v1_worker_proto_msgTypes[16]
+	mi := &file_worker_v1_worker_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1045,7 +1133,7 @@ func (x *AdmitResponse) String() string {
 func (*AdmitResponse) ProtoMessage() {}
 
 func (x *AdmitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_worker_v1_worker_proto_msgTypes[16]
+	mi := &file_worker_v1_worker_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1058,7 +1146,7 @@ func (x *AdmitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdmitResponse.ProtoReflect.Descriptor instead.
 func (*AdmitResponse) Descriptor() ([]byte, []int) {
-	return file_worker_v1_worker_proto_rawDescGZIP(), []int{16}
+	return file_worker_v1_worker_proto_rawDescGZIP(), []int{18}
 }
 
 var File_worker_v1_worker_proto protoreflect.FileDescriptor
@@ -1101,7 +1189,12 @@ const file_worker_v1_worker_proto_rawDesc = "" +
 	"\n" +
 	"timeout_us\x18\x02 \x01(\x03R\ttimeoutUs\"'\n" +
 	"\x0fDestroyResponse\x12\x14\n" +
-	"\x05taken\x18\x01 \x01(\bR\x05taken\"\x12\n" +
+	"\x05taken\x18\x01 \x01(\bR\x05taken\"X\n" +
+	"\rExpireRequest\x12(\n" +
+	"\x03ref\x18\x01 \x01(\v2\x16.stacyvm.worker.v1.RefR\x03ref\x12\x1d\n" +
+	"\n" +
+	"expires_us\x18\x02 \x01(\x03R\texpiresUs\"\x10\n" +
+	"\x0eExpireResponse\"\x12\n" +
 	"\x10InventoryRequest\"\x84\x01\n" +
 	"\x11InventoryResponse\x12\x1b\n" +
 	"\tworker_id\x18\x01 \x01(\tR\bworkerId\x126\n" +
@@ -1148,10 +1241,11 @@ const file_worker_v1_worker_proto_rawDesc = "" +
 	"\x03fix\x18\x02 \x01(\tR\x03fix\"8\n" +
 	"\fAdmitRequest\x12(\n" +
 	"\x03ref\x18\x01 \x01(\v2\x16.stacyvm.worker.v1.RefR\x03ref\"\x0f\n" +
-	"\rAdmitResponse2\xb6\x03\n" +
+	"\rAdmitResponse2\x85\x04\n" +
 	"\rWorkerService\x12Q\n" +
 	"\x06Create\x12 .stacyvm.worker.v1.CreateRequest\x1a!.stacyvm.worker.v1.CreateResponse(\x010\x01\x12T\n" +
-	"\aDestroy\x12!.stacyvm.worker.v1.DestroyRequest\x1a\".stacyvm.worker.v1.DestroyResponse(\x010\x01\x12X\n" +
+	"\aDestroy\x12!.stacyvm.worker.v1.DestroyRequest\x1a\".stacyvm.worker.v1.DestroyResponse(\x010\x01\x12M\n" +
+	"\x06Expire\x12 .stacyvm.worker.v1.ExpireRequest\x1a!.stacyvm.worker.v1.ExpireResponse\x12X\n" +
 	"\tInventory\x12#.stacyvm.worker.v1.InventoryRequest\x1a$.stacyvm.worker.v1.InventoryResponse0\x01\x12V\n" +
 	"\tProviders\x12#.stacyvm.worker.v1.ProvidersRequest\x1a$.stacyvm.worker.v1.ProvidersResponse\x12J\n" +
 	"\x05Admit\x12\x1f.stacyvm.worker.v1.AdmitRequest\x1a .stacyvm.worker.v1.AdmitResponseB5Z3github.com/stacyvm/stacyvm/proto/worker/v1;workerv1b\x06proto3"
@@ -1168,7 +1262,7 @@ func file_worker_v1_worker_proto_rawDescGZIP() []byte {
 	return file_worker_v1_worker_proto_rawDescData
 }
 
-var file_worker_v1_worker_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_worker_v1_worker_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_worker_v1_worker_proto_goTypes = []any{
 	(*Failure)(nil),           // 0: stacyvm.worker.v1.Failure
 	(*Ref)(nil),               // 1: stacyvm.worker.v1.Ref
@@ -1178,43 +1272,48 @@ var file_worker_v1_worker_proto_goTypes = []any{
 	(*CreateResponse)(nil),    // 5: stacyvm.worker.v1.CreateResponse
 	(*DestroyRequest)(nil),    // 6: stacyvm.worker.v1.DestroyRequest
 	(*DestroyResponse)(nil),   // 7: stacyvm.worker.v1.DestroyResponse
-	(*InventoryRequest)(nil),  // 8: stacyvm.worker.v1.InventoryRequest
-	(*InventoryResponse)(nil), // 9: stacyvm.worker.v1.InventoryResponse
-	(*Runtime)(nil),           // 10: stacyvm.worker.v1.Runtime
-	(*ProvidersRequest)(nil),  // 11: stacyvm.worker.v1.ProvidersRequest
-	(*ProvidersResponse)(nil), // 12: stacyvm.worker.v1.ProvidersResponse
-	(*Provider)(nil),          // 13: stacyvm.worker.v1.Provider
-	(*Problem)(nil),           // 14: stacyvm.worker.v1.Problem
-	(*AdmitRequest)(nil),      // 15: stacyvm.worker.v1.AdmitRequest
-	(*AdmitResponse)(nil),     // 16: stacyvm.worker.v1.AdmitResponse
+	(*ExpireRequest)(nil),     // 8: stacyvm.worker.v1.ExpireRequest
+	(*ExpireResponse)(nil),    // 9: stacyvm.worker.v1.ExpireResponse
+	(*InventoryRequest)(nil),  // 10: stacyvm.worker.v1.InventoryRequest
+	(*InventoryResponse)(nil), // 11: stacyvm.worker.v1.InventoryResponse
+	(*Runtime)(nil),           // 12: stacyvm.worker.v1.Runtime
+	(*ProvidersRequest)(nil),  // 13: stacyvm.worker.v1.ProvidersRequest
+	(*ProvidersResponse)(nil), // 14: stacyvm.worker.v1.ProvidersResponse
+	(*Provider)(nil),          // 15: stacyvm.worker.v1.Provider
+	(*Problem)(nil),           // 16: stacyvm.worker.v1.Problem
+	(*AdmitRequest)(nil),      // 17: stacyvm.worker.v1.AdmitRequest
+	(*AdmitResponse)(nil),     // 18: stacyvm.worker.v1.AdmitResponse
 }
 var file_worker_v1_worker_proto_depIdxs = []int32{
 	1,  // 0: stacyvm.worker.v1.CreateRequest.ref:type_name -> stacyvm.worker.v1.Ref
 	2,  // 1: stacyvm.worker.v1.CreateRequest.making:type_name -> stacyvm.worker.v1.Making
 	3,  // 2: stacyvm.worker.v1.CreateResponse.made:type_name -> stacyvm.worker.v1.Made
 	1,  // 3: stacyvm.worker.v1.DestroyRequest.ref:type_name -> stacyvm.worker.v1.Ref
-	10, // 4: stacyvm.worker.v1.InventoryResponse.runtimes:type_name -> stacyvm.worker.v1.Runtime
-	1,  // 5: stacyvm.worker.v1.Runtime.ref:type_name -> stacyvm.worker.v1.Ref
-	2,  // 6: stacyvm.worker.v1.Runtime.making:type_name -> stacyvm.worker.v1.Making
-	3,  // 7: stacyvm.worker.v1.Runtime.made:type_name -> stacyvm.worker.v1.Made
-	13, // 8: stacyvm.worker.v1.ProvidersResponse.providers:type_name -> stacyvm.worker.v1.Provider
-	14, // 9: stacyvm.worker.v1.Provider.problems:type_name -> stacyvm.worker.v1.Problem
-	1,  // 10: stacyvm.worker.v1.AdmitRequest.ref:type_name -> stacyvm.worker.v1.Ref
-	4,  // 11: stacyvm.worker.v1.WorkerService.Create:input_type -> stacyvm.worker.v1.CreateRequest
-	6,  // 12: stacyvm.worker.v1.WorkerService.Destroy:input_type -> stacyvm.worker.v1.DestroyRequest
-	8,  // 13: stacyvm.worker.v1.WorkerService.Inventory:input_type -> stacyvm.worker.v1.InventoryRequest
-	11, // 14: stacyvm.worker.v1.WorkerService.Providers:input_type -> stacyvm.worker.v1.ProvidersRequest
-	15, // 15: stacyvm.worker.v1.WorkerService.Admit:input_type -> stacyvm.worker.v1.AdmitRequest
-	5,  // 16: stacyvm.worker.v1.WorkerService.Create:output_type -> stacyvm.worker.v1.CreateResponse
-	7,  // 17: stacyvm.worker.v1.WorkerService.Destroy:output_type -> stacyvm.worker.v1.DestroyResponse
-	9,  // 18: stacyvm.worker.v1.WorkerService.Inventory:output_type -> stacyvm.worker.v1.InventoryResponse
-	12, // 19: stacyvm.worker.v1.WorkerService.Providers:output_type -> stacyvm.worker.v1.ProvidersResponse
-	16, // 20: stacyvm.worker.v1.WorkerService.Admit:output_type -> stacyvm.worker.v1.AdmitResponse
-	16, // [16:21] is the sub-list for method output_type
-	11, // [11:16] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	1,  // 4: stacyvm.worker.v1.ExpireRequest.ref:type_name -> stacyvm.worker.v1.Ref
+	12, // 5: stacyvm.worker.v1.InventoryResponse.runtimes:type_name -> stacyvm.worker.v1.Runtime
+	1,  // 6: stacyvm.worker.v1.Runtime.ref:type_name -> stacyvm.worker.v1.Ref
+	2,  // 7: stacyvm.worker.v1.Runtime.making:type_name -> stacyvm.worker.v1.Making
+	3,  // 8: stacyvm.worker.v1.Runtime.made:type_name -> stacyvm.worker.v1.Made
+	15, // 9: stacyvm.worker.v1.ProvidersResponse.providers:type_name -> stacyvm.worker.v1.Provider
+	16, // 10: stacyvm.worker.v1.Provider.problems:type_name -> stacyvm.worker.v1.Problem
+	1,  // 11: stacyvm.worker.v1.AdmitRequest.ref:type_name -> stacyvm.worker.v1.Ref
+	4,  // 12: stacyvm.worker.v1.WorkerService.Create:input_type -> stacyvm.worker.v1.CreateRequest
+	6,  // 13: stacyvm.worker.v1.WorkerService.Destroy:input_type -> stacyvm.worker.v1.DestroyRequest
+	8,  // 14: stacyvm.worker.v1.WorkerService.Expire:input_type -> stacyvm.worker.v1.ExpireRequest
+	10, // 15: stacyvm.worker.v1.WorkerService.Inventory:input_type -> stacyvm.worker.v1.InventoryRequest
+	13, // 16: stacyvm.worker.v1.WorkerService.Providers:input_type -> stacyvm.worker.v1.ProvidersRequest
+	17, // 17: stacyvm.worker.v1.WorkerService.Admit:input_type -> stacyvm.worker.v1.AdmitRequest
+	5,  // 18: stacyvm.worker.v1.WorkerService.Create:output_type -> stacyvm.worker.v1.CreateResponse
+	7,  // 19: stacyvm.worker.v1.WorkerService.Destroy:output_type -> stacyvm.worker.v1.DestroyResponse
+	9,  // 20: stacyvm.worker.v1.WorkerService.Expire:output_type -> stacyvm.worker.v1.ExpireResponse
+	11, // 21: stacyvm.worker.v1.WorkerService.Inventory:output_type -> stacyvm.worker.v1.InventoryResponse
+	14, // 22: stacyvm.worker.v1.WorkerService.Providers:output_type -> stacyvm.worker.v1.ProvidersResponse
+	18, // 23: stacyvm.worker.v1.WorkerService.Admit:output_type -> stacyvm.worker.v1.AdmitResponse
+	18, // [18:24] is the sub-list for method output_type
+	12, // [12:18] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_worker_v1_worker_proto_init() }
@@ -1228,7 +1327,7 @@ func file_worker_v1_worker_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_worker_v1_worker_proto_rawDesc), len(file_worker_v1_worker_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   17,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

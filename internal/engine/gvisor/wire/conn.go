@@ -13,6 +13,8 @@ import (
 	"strconv"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -46,6 +48,20 @@ func Dial(ctx context.Context, dir string) (*net.UnixConn, error) {
 			return nil, errors.Join(ctx.Err(), err)
 		}
 	}
+}
+
+// Closed reports whether the peer has closed its end of a connection, or the connection is broken.
+func Closed(conn *net.UnixConn) bool {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return true
+	}
+	closed := true // what cannot be looked at is closed here
+	_ = raw.Control(func(fd uintptr) {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}, 0)
+		closed = err == nil && n > 0
+	})
+	return closed
 }
 
 // WriteRequest sends a request.

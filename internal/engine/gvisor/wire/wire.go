@@ -30,11 +30,18 @@ const (
 	VerbDial = "dial"
 	// VerbDestroy removes a sandbox and everything that belongs to it; one that is not there is a success.
 	VerbDestroy = "destroy"
+	// VerbExpire changes when a sandbox expires (LabelExpires). The launcher ends an expired
+	// sandbox by itself when no client has been connected for a while.
+	VerbExpire = "expire"
 	// VerbStatus tells of one sandbox.
 	VerbStatus = "status"
 	// VerbList tells of all.
 	VerbList = "list"
 )
+
+// LabelExpires is the label that says when a sandbox expires, in Unix seconds; without it a
+// sandbox never does. It is engine.LabelExpires, which the launcher does not link.
+const LabelExpires = "expires"
 
 // Request is one question.
 type Request struct {
@@ -42,6 +49,7 @@ type Request struct {
 	Verb    string  `json:"verb"`
 	ID      string  `json:"id,omitempty"`
 	Port    uint16  `json:"port,omitempty"`
+	Expires int64   `json:"expires,omitempty"` // VerbExpire: Unix seconds
 	Create  *Create `json:"create,omitempty"`
 }
 
@@ -104,6 +112,7 @@ const (
 	CauseKilled       Cause = "killed"
 	CauseRebooted     Cause = "machine_rebooted"
 	CauseLauncherGone Cause = "launcher_gone"
+	CauseExpired      Cause = "expired"
 )
 
 // End is how a sandbox's runtime ended. Detail is for users.

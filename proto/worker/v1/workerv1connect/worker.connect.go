@@ -46,6 +46,8 @@ const (
 	WorkerServiceCreateProcedure = "/stacyvm.worker.v1.WorkerService/Create"
 	// WorkerServiceDestroyProcedure is the fully-qualified name of the WorkerService's Destroy RPC.
 	WorkerServiceDestroyProcedure = "/stacyvm.worker.v1.WorkerService/Destroy"
+	// WorkerServiceExpireProcedure is the fully-qualified name of the WorkerService's Expire RPC.
+	WorkerServiceExpireProcedure = "/stacyvm.worker.v1.WorkerService/Expire"
 	// WorkerServiceInventoryProcedure is the fully-qualified name of the WorkerService's Inventory RPC.
 	WorkerServiceInventoryProcedure = "/stacyvm.worker.v1.WorkerService/Inventory"
 	// WorkerServiceProvidersProcedure is the fully-qualified name of the WorkerService's Providers RPC.
@@ -60,6 +62,8 @@ type WorkerServiceClient interface {
 	Create(context.Context) *connect.BidiStreamForClient[v1.CreateRequest, v1.CreateResponse]
 	// Destroy removes it; one that is not there is a success. Scope: worker:destroy.
 	Destroy(context.Context) *connect.BidiStreamForClient[v1.DestroyRequest, v1.DestroyResponse]
+	// Expire changes when a sandbox expires, for the time when no server runs on its machine. Scope: worker:spawn.
+	Expire(context.Context, *connect.Request[v1.ExpireRequest]) (*connect.Response[v1.ExpireResponse], error)
 	// Inventory lists everything on the machine, in pages. Without a last page that says `complete` it is not an inventory.
 	// Scope: worker:status.
 	Inventory(context.Context, *connect.Request[v1.InventoryRequest]) (*connect.ServerStreamForClient[v1.InventoryResponse], error)
@@ -92,6 +96,12 @@ func NewWorkerServiceClient(httpClient connect.HTTPClient, baseURL string, opts 
 			connect.WithSchema(workerServiceMethods.ByName("Destroy")),
 			connect.WithClientOptions(opts...),
 		),
+		expire: connect.NewClient[v1.ExpireRequest, v1.ExpireResponse](
+			httpClient,
+			baseURL+WorkerServiceExpireProcedure,
+			connect.WithSchema(workerServiceMethods.ByName("Expire")),
+			connect.WithClientOptions(opts...),
+		),
 		inventory: connect.NewClient[v1.InventoryRequest, v1.InventoryResponse](
 			httpClient,
 			baseURL+WorkerServiceInventoryProcedure,
@@ -117,6 +127,7 @@ func NewWorkerServiceClient(httpClient connect.HTTPClient, baseURL string, opts 
 type workerServiceClient struct {
 	create    *connect.Client[v1.CreateRequest, v1.CreateResponse]
 	destroy   *connect.Client[v1.DestroyRequest, v1.DestroyResponse]
+	expire    *connect.Client[v1.ExpireRequest, v1.ExpireResponse]
 	inventory *connect.Client[v1.InventoryRequest, v1.InventoryResponse]
 	providers *connect.Client[v1.ProvidersRequest, v1.ProvidersResponse]
 	admit     *connect.Client[v1.AdmitRequest, v1.AdmitResponse]
@@ -130,6 +141,11 @@ func (c *workerServiceClient) Create(ctx context.Context) *connect.BidiStreamFor
 // Destroy calls stacyvm.worker.v1.WorkerService.Destroy.
 func (c *workerServiceClient) Destroy(ctx context.Context) *connect.BidiStreamForClient[v1.DestroyRequest, v1.DestroyResponse] {
 	return c.destroy.CallBidiStream(ctx)
+}
+
+// Expire calls stacyvm.worker.v1.WorkerService.Expire.
+func (c *workerServiceClient) Expire(ctx context.Context, req *connect.Request[v1.ExpireRequest]) (*connect.Response[v1.ExpireResponse], error) {
+	return c.expire.CallUnary(ctx, req)
 }
 
 // Inventory calls stacyvm.worker.v1.WorkerService.Inventory.
@@ -153,6 +169,8 @@ type WorkerServiceHandler interface {
 	Create(context.Context, *connect.BidiStream[v1.CreateRequest, v1.CreateResponse]) error
 	// Destroy removes it; one that is not there is a success. Scope: worker:destroy.
 	Destroy(context.Context, *connect.BidiStream[v1.DestroyRequest, v1.DestroyResponse]) error
+	// Expire changes when a sandbox expires, for the time when no server runs on its machine. Scope: worker:spawn.
+	Expire(context.Context, *connect.Request[v1.ExpireRequest]) (*connect.Response[v1.ExpireResponse], error)
 	// Inventory lists everything on the machine, in pages. Without a last page that says `complete` it is not an inventory.
 	// Scope: worker:status.
 	Inventory(context.Context, *connect.Request[v1.InventoryRequest], *connect.ServerStream[v1.InventoryResponse]) error
@@ -181,6 +199,12 @@ func NewWorkerServiceHandler(svc WorkerServiceHandler, opts ...connect.HandlerOp
 		connect.WithSchema(workerServiceMethods.ByName("Destroy")),
 		connect.WithHandlerOptions(opts...),
 	)
+	workerServiceExpireHandler := connect.NewUnaryHandler(
+		WorkerServiceExpireProcedure,
+		svc.Expire,
+		connect.WithSchema(workerServiceMethods.ByName("Expire")),
+		connect.WithHandlerOptions(opts...),
+	)
 	workerServiceInventoryHandler := connect.NewServerStreamHandler(
 		WorkerServiceInventoryProcedure,
 		svc.Inventory,
@@ -205,6 +229,8 @@ func NewWorkerServiceHandler(svc WorkerServiceHandler, opts ...connect.HandlerOp
 			workerServiceCreateHandler.ServeHTTP(w, r)
 		case WorkerServiceDestroyProcedure:
 			workerServiceDestroyHandler.ServeHTTP(w, r)
+		case WorkerServiceExpireProcedure:
+			workerServiceExpireHandler.ServeHTTP(w, r)
 		case WorkerServiceInventoryProcedure:
 			workerServiceInventoryHandler.ServeHTTP(w, r)
 		case WorkerServiceProvidersProcedure:
@@ -226,6 +252,10 @@ func (UnimplementedWorkerServiceHandler) Create(context.Context, *connect.BidiSt
 
 func (UnimplementedWorkerServiceHandler) Destroy(context.Context, *connect.BidiStream[v1.DestroyRequest, v1.DestroyResponse]) error {
 	return connect.NewError(connect.CodeUnimplemented, errors.New("stacyvm.worker.v1.WorkerService.Destroy is not implemented"))
+}
+
+func (UnimplementedWorkerServiceHandler) Expire(context.Context, *connect.Request[v1.ExpireRequest]) (*connect.Response[v1.ExpireResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("stacyvm.worker.v1.WorkerService.Expire is not implemented"))
 }
 
 func (UnimplementedWorkerServiceHandler) Inventory(context.Context, *connect.Request[v1.InventoryRequest], *connect.ServerStream[v1.InventoryResponse]) error {
