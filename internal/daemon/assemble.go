@@ -104,11 +104,12 @@ func fullFirst(guard *space.Guard, err error) error {
 	return err
 }
 
-// workerName gives this machine's name in the store. SQLite has one server; PostgreSQL may have many, and two of one name
-// would take each other's sandboxes over, so that each data directory gets a name of its own.
+// workerName gives this process's name in the store. SQLite has one server; PostgreSQL may have many, and two of one name
+// would take each other's sandboxes over, so that each data directory gets a name of its own. A control plane alone has no
+// worker: worker.id in its configuration names the worker process beside it, which may share the file.
 func workerName(c config.Config) (string, error) {
 	switch {
-	case c.Worker.ID != "":
+	case c.Server.Worker && c.Worker.ID != "":
 		return c.Worker.ID, nil
 	case !c.Postgres():
 		return "local", nil
@@ -217,8 +218,9 @@ func openGVisor(p place) (*gvisor.Engine, error) {
 	return gvisor.Open(gvisor.Config{Dir: filepath.Join(p.engines, gvisor.Name), Launcher: launcher, Guest: guest})
 }
 
-// probeWithin bounds the first look at the engines, which makes a trial sandbox.
-const probeWithin = 30 * time.Second
+// probeWithin bounds the first look at the engines, which makes a trial sandbox: seconds, on a slow machine that has just been
+// started more than half a minute.
+const probeWithin = 2 * time.Minute
 
 // checkDefault refuses a machine on which the default engine does not work.
 func checkDefault(ctx context.Context, w worker.Worker) error {

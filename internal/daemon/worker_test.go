@@ -89,6 +89,7 @@ const workToken = "token-0123456789abcdef0123456789abcdef"
 func TestWork(t *testing.T) {
 	plane := planeConfig(t)
 	plane.Auth.WorkerToken = workToken
+	plane.Worker.ID = "w1" // one configuration for both, as on a machine with a control plane alone and a worker
 	address := serving(t, plane)
 	c := workConfig(t, "http://127.0.0.1:1,"+address) // the first one is away
 	c.Auth.WorkerToken = workToken
