@@ -45,7 +45,7 @@ var rules = []struct {
 	{"internal/telemetry", nil},
 	{"internal/budget", []string{"internal/stacyvm"}},
 	{"internal/space", []string{"internal/stacyvm"}},
-	{"internal/config", []string{"internal/auth", "internal/stacyvm"}},
+	{"internal/config", []string{"internal/auth", "internal/pki", "internal/stacyvm"}},
 	{"internal/schedule", []string{"internal/stacyvm"}},
 	{"internal/lease", []string{"internal/store", "internal/stacyvm"}},
 	{"internal/image", []string{"internal/stacyvm"}},

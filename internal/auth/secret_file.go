@@ -8,6 +8,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/stacyvm/stacyvm/internal/pki"
 )
 
 const (
@@ -124,8 +126,10 @@ func ReadSecretFile(path string) (string, error) {
 	if info.IsDir() {
 		return "", fmt.Errorf("%s is a directory", path)
 	}
-	if info.Mode().IsRegular() && info.Mode().Perm()&0o077 != 0 {
-		return "", fmt.Errorf("%s can be read by others than its owner (mode %04o): chmod 600 it", path, info.Mode().Perm())
+	if info.Mode().IsRegular() {
+		if err := pki.CheckPrivate(path, info); err != nil {
+			return "", err
+		}
 	}
 	file, err := os.Open(path)
 	if err != nil {

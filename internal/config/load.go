@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/stacyvm/stacyvm/internal/pki"
 )
 
 // maxFile bounds a configuration file, maxSecret a secret's.
@@ -150,8 +152,10 @@ func readSecret(path string, secret secrecy) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if secret == hidden && info.Mode().Perm()&0o077 != 0 {
-		return "", fmt.Errorf("%s can be read by others than its owner (mode %04o): chmod 600 it", path, info.Mode().Perm())
+	if secret == hidden {
+		if err := pki.CheckPrivate(path, info); err != nil {
+			return "", err
+		}
 	}
 	content, err := readBounded(path, maxSecret)
 	if err != nil {

@@ -115,8 +115,10 @@ func readPEM(path string, private bool) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if private && info.Mode().Perm()&0o077 != 0 {
-		return nil, fmt.Errorf("%s can be read by others than its owner (mode %04o): chmod 600 it", path, info.Mode().Perm())
+	if private {
+		if err := CheckPrivate(path, info); err != nil {
+			return nil, err
+		}
 	}
 	content, err := io.ReadAll(io.LimitReader(file, maxFile+1))
 	if err == nil && len(content) > maxFile {

@@ -16,8 +16,9 @@ import (
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
 
-// startTime bounds the start of a launcher, which looks for the sandboxes of its predecessor first.
-const startTime = 20 * time.Second
+// startTime bounds the start of a launcher, which looks for the sandboxes of its predecessor first: on a slow machine that is busy
+// with other things a quarter of a minute.
+const startTime = time.Minute
 
 // call asks the launcher, starting one if none listens. The connection beside the answer is the caller's.
 func (e *Engine) call(ctx context.Context, request wire.Request) (wire.Answer, net.Conn, error) {
