@@ -82,7 +82,7 @@ type Runtime struct {
 	Fence   stacyvm.Fence // highest that the worker has confirmed; from the labels when its journal has none
 	Cluster string
 	// Healthy means that the guest answered when it was last asked. Otherwise Reason says why not: "creating", "dead",
-	// "no_answer", and "unknown" for one that was not asked yet.
+	// "no_answer", and "unknown" for one that was not asked yet or is being destroyed.
 	Healthy   bool
 	Reason    string
 	Cause     stacyvm.Cause // of a dead one how it ended, of a silent one since when; as far as known

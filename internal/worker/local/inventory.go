@@ -19,7 +19,7 @@ const (
 	reasonCreating = "creating"
 	reasonDead     = "dead"
 	reasonNoAnswer = "no_answer"
-	reasonUnknown  = "unknown" // its guest was not asked yet
+	reasonUnknown  = "unknown" // its guest was not asked yet, or it is being destroyed
 )
 
 // found is a runtime with the engine that has it.
@@ -132,6 +132,8 @@ func (w *Worker) examine(f found, known bool) *worker.Runtime {
 	switch {
 	case busy != nil && busy.kind == kindCreate:
 		line.Reason = reasonCreating
+	case busy != nil && busy.kind == kindDestroy: // part of it is gone; it did not die
+		line.Reason = reasonUnknown
 	case !f.Running:
 		line.Reason, line.Cause = reasonDead, f.Cause
 	case health.checked.IsZero():

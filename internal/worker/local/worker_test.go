@@ -319,6 +319,46 @@ func request() worker.CreateRequest {
 	}
 }
 
+// slowRemoval is an engine whose removals stop halfway: the runtime does not run any more and is still listed.
+type slowRemoval struct {
+	*mock.Engine
+	halfway, goOn chan struct{}
+}
+
+func (s slowRemoval) Remove(ctx context.Context, id stacyvm.SandboxID) error {
+	s.Kill(id)
+	close(s.halfway)
+	<-s.goOn
+	return s.Engine.Remove(ctx, id)
+}
+
+// TestInventoryDuringDestroy: a sandbox that is being destroyed did not die.
+func TestInventoryDuringDestroy(t *testing.T) {
+	m := open(t)
+	ref := at(1)
+	m.create(t, ref)
+	if err := m.Worker.(*local.Worker).Close(); err != nil { // so that it is removed by its id
+		t.Fatal(err)
+	}
+	slow := slowRemoval{m.Engine, make(chan struct{}), make(chan struct{})}
+	m.Worker = m.start(t, slow)
+	done := make(chan error, 1)
+	go func() { done <- m.Worker.Destroy(t.Context(), ref) }()
+	<-slow.halfway
+	inventory, err := m.Worker.Inventory(t.Context())
+	close(slow.goOn)
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	m.nothing(t)
+	if err != nil || len(inventory.Runtimes) != 1 {
+		t.Fatalf("%+v, %v", inventory.Runtimes, err)
+	}
+	if line := inventory.Runtimes[0]; line.Healthy || line.Reason != "unknown" || line.Cause.Reason != "" {
+		t.Errorf("it is said to be %q, for %+v", line.Reason, line.Cause)
+	}
+}
+
 func (m *machine) create(t *testing.T, ref stacyvm.Ref) {
 	t.Helper()
 	if _, err := m.Worker.Create(t.Context(), ref, request()); err != nil {
