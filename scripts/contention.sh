@@ -10,6 +10,6 @@ if [ -z "${STACYVM_POSTGRES_TEST_DSN:-}" ]; then
 	STACYVM_POSTGRES_TEST_DSN=$(scripts/postgres.sh start "$server")
 	export STACYVM_POSTGRES_TEST_DSN
 fi
-export STACYVM_TEST_REQUIRE=all STACYVM_TEST_CONTENTION=1
+export STACYVM_TEST_REQUIRE=all STACYVM_TEST_LONG=1
 scripts/go-test.sh -count=1 -timeout 60m -v -run 'Contract/lease/races|Kill|StoppedHolder|Restarts|Promotion' ./internal/store |
 	grep -vE '^(=== |\s+--- PASS: .*/(sandbox|worker|audit))'

@@ -2,13 +2,13 @@ package lease_test
 
 import (
 	"context"
-	"os"
 	"testing"
 	"time"
 
 	"github.com/stacyvm/stacyvm/internal/lease"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 	"github.com/stacyvm/stacyvm/internal/store"
+	"github.com/stacyvm/stacyvm/internal/testneed"
 )
 
 // lapsed makes sandboxes whose leases ran out while the process held them.
@@ -35,14 +35,11 @@ func (r *rig) renew(within time.Duration) lease.Renewed {
 	return renewed
 }
 
-// TestRenewAfterAnOutage: 2,000 leases, or 10,000 with STACYVM_TEST_LONG, that ran out are all taken again, by renewals of which each takes some, and by transactions of
-// which each is short. On an idle machine that takes a few seconds; the test prints how many.
+// TestRenewAfterAnOutage: 2,000 leases, or 10,000 with STACYVM_TEST_LONG, that ran out are all taken again, by renewals of which each
+// takes some, and by transactions of which each is short. On an idle machine that takes a few seconds; the test prints how many.
 func TestRenewAfterAnOutage(t *testing.T) {
 	onEachDriver(t, func(r *rig) {
-		all := 2_000
-		if os.Getenv("STACYVM_TEST_LONG") != "" {
-			all = 10_000
-		}
+		all := testneed.Often(2_000, 10_000)
 		rows := r.lapsed(all)
 		began, rounds, before := time.Now(), 0, 0
 		for {

@@ -12,7 +12,7 @@ import (
 
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 	"github.com/stacyvm/stacyvm/internal/store"
-	"github.com/stacyvm/stacyvm/internal/store/storetest"
+	"github.com/stacyvm/stacyvm/internal/testneed"
 )
 
 const (
@@ -86,7 +86,7 @@ func TestStoppedHolderWritesNothing(t *testing.T) {
 		c := startChild(t, "hold", config)
 		c.start(t)
 		mayWrite := turns(t, config)
-		rounds := storetest.Often(2, 100)
+		rounds := testneed.Often(2, 100)
 		for round := range rounds {
 			if _, err := fmt.Fprintln(c.input, "go"); err != nil {
 				t.Fatal(err)

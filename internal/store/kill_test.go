@@ -13,7 +13,6 @@ import (
 
 	"github.com/stacyvm/stacyvm/internal/store"
 	"github.com/stacyvm/stacyvm/internal/store/postgrestest"
-	"github.com/stacyvm/stacyvm/internal/store/storetest"
 	"github.com/stacyvm/stacyvm/internal/testneed"
 )
 
@@ -55,7 +54,7 @@ func TestAnsweredWritesSurviveKill(t *testing.T) {
 
 func killWriters(t *testing.T, config store.Config) {
 	var j journal
-	for range storetest.Often(20, 100) {
+	for range testneed.Often(20, 100) {
 		c := startChild(t, "write", config)
 		c.start(t)
 		limit := j.answered + 1 + rand.IntN(150) // answers, then any moment soon after

@@ -12,7 +12,7 @@ import (
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 	"github.com/stacyvm/stacyvm/internal/store"
 	"github.com/stacyvm/stacyvm/internal/store/postgrestest"
-	"github.com/stacyvm/stacyvm/internal/store/storetest"
+	"github.com/stacyvm/stacyvm/internal/testneed"
 )
 
 // healthyWithin is how long after the server's return a store may take to work again.
@@ -107,7 +107,7 @@ func TestPostgresRestarts(t *testing.T) {
 	server := postgrestest.Start(t)
 	s := open(t, store.Config{Driver: "postgres", DSN: server.DSN})
 	l := startLoad(t, len(deeds), s)
-	for range storetest.Often(3, 20) {
+	for range testneed.Often(3, 20) {
 		l.progress(50)
 		server.Restart()
 		wantHealthy(t, s)

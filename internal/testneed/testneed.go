@@ -71,3 +71,11 @@ func note(path, line string) error {
 	_, err = fmt.Fprintln(file, line)
 	return err
 }
+
+// Often is how much of something a test does: usually, or, with STACYVM_TEST_LONG set, what a night allows.
+func Often(usually, thoroughly int) int {
+	if os.Getenv("STACYVM_TEST_LONG") != "" {
+		return thoroughly
+	}
+	return usually
+}

@@ -4,20 +4,17 @@ package system
 
 import (
 	"fmt"
-	"os"
 	"testing"
 	"time"
 
 	"github.com/stacyvm/stacyvm/client"
+	"github.com/stacyvm/stacyvm/internal/testneed"
 )
 
 // TestClusterQuietCommand: a command on another machine that says nothing for long is not cut, whichever way it is read. With
 // STACYVM_TEST_LONG it is quiet for 20 minutes, otherwise for longer than every keepalive, idle limit, lease and renewal on the way.
 func TestClusterQuietCommand(t *testing.T) {
-	quiet := 75 * time.Second
-	if os.Getenv("STACYVM_TEST_LONG") != "" {
-		quiet = 20 * time.Minute
-	}
+	quiet := time.Duration(testneed.Often(75, 20*60)) * time.Second
 	c := startCluster(t, 1, 1)
 	p := c.planes[0]
 	box, err := p.Spawn(t.Context(), client.SpawnRequest{Provider: "gvisor", TTL: "1h"})

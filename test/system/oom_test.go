@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/stacyvm/stacyvm/client"
+	"github.com/stacyvm/stacyvm/internal/testneed"
 )
 
 // hogs are ways to use a sandbox's memory up. Each is run by /bin/sh in a sandbox with 256 MiB.
@@ -61,10 +62,7 @@ time.sleep(1)' & done; wait`, true, -1},
 // the memory is ended, and the answer says why. A neighbour notices little.
 func TestOutOfMemory(t *testing.T) {
 	s := start(t)
-	rounds := 2 * len(hogs)
-	if os.Getenv("STACYVM_TEST_LONG") != "" {
-		rounds = 200
-	}
+	rounds := testneed.Often(2*len(hogs), 200)
 	neighbour := s.spawn(client.SpawnRequest{})
 	sandbox := s.spawn(client.SpawnRequest{MemoryMB: 256})
 	s.shell(sandbox.ID, "echo kept > /workspace/file; sleep 1000 >/dev/null 2>&1 &")

@@ -16,18 +16,19 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/stacyvm/stacyvm/client"
+	"github.com/stacyvm/stacyvm/internal/testneed"
 )
 
 const mayGrow = 64 << 20 // bytes of server memory, in each test here
 
-// TestSlowReader: 256 MiB of random bytes, read at 1 MiB/s at first and then as fast as they come, arrive whole, while the server
+// TestSlowReader: 128 MiB of random bytes, or 512 with STACYVM_TEST_LONG, read at 1 MiB/s at first and then as fast as they come, arrive whole, while the server
 // keeps no more of them than its buffers hold.
 func TestSlowReader(t *testing.T) {
 	s := start(t)
 	sandbox := s.spawn(client.SpawnRequest{})
 	before := s.memory()
 
-	const size = 256 << 20
+	size := testneed.Often(128, 512) << 20
 	// The hash is taken inside and comes over standard error.
 	program := fmt.Sprintf(`head -c %d /dev/urandom | python3 -c 'import sys,hashlib
 h = hashlib.sha256()
@@ -106,10 +107,11 @@ func (r *slowReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// TestTenThousandCommands: each short command gives its exact output and exit code.
-func TestTenThousandCommands(t *testing.T) {
+// TestThousandsOfCommands: each of 2,500 short commands, or 10,000 with STACYVM_TEST_LONG, gives its exact output and exit code.
+func TestThousandsOfCommands(t *testing.T) {
 	s := start(t)
-	const commands, clients = 10_000, 4
+	const clients = 4
+	commands := testneed.Often(2_500, 10_000)
 	var boxes []client.Sandbox
 	for range clients {
 		boxes = append(boxes, s.spawn(client.SpawnRequest{}))

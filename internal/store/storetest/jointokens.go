@@ -10,6 +10,7 @@ import (
 
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 	"github.com/stacyvm/stacyvm/internal/store"
+	"github.com/stacyvm/stacyvm/internal/testneed"
 )
 
 // keepTokens is how long after its end a token is kept.
@@ -93,7 +94,7 @@ func joinTokenLife(r *rig) {
 // joinTokenRaces: of many workers on several connections one gets a token, and the record says which.
 func joinTokenRaces(r *rig) {
 	stores := []store.Store{r.Store, r.another(), r.another()}
-	for round := range Often(20, 200) {
+	for round := range testneed.Often(20, 200) {
 		id := fmt.Sprint("j", round)
 		done(r, createJoinToken(joinToken(id)))
 		var winner atomic.Value

@@ -2,25 +2,17 @@ package storetest
 
 import (
 	"fmt"
-	"os"
 	"sync"
 
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 	"github.com/stacyvm/stacyvm/internal/store"
+	"github.com/stacyvm/stacyvm/internal/testneed"
 )
 
 const (
 	raceStores     = 4
 	raceContenders = 16
 )
-
-// Often is how often a test repeats what chance decides: usually, or as `make contention` wants it.
-func Often(usually, thoroughly int) int {
-	if os.Getenv("STACYVM_TEST_CONTENTION") != "" {
-		return thoroughly
-	}
-	return usually
-}
 
 // grant is one entry of the history: what one contender got in one round.
 type grant struct {
@@ -38,7 +30,7 @@ func leaseRaces(r *rig) {
 	}
 	row := r.insert(nil)
 	var last stacyvm.Lease
-	for round := range Often(200, 10_000) {
+	for round := range testneed.Often(200, 10_000) {
 		history := r.meet(stores, row.ID)
 		winner := r.oneWinner(round, history)
 		if winner.Epoch != last.Epoch+1 || winner.Generation <= last.Generation {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 	"github.com/stacyvm/stacyvm/internal/store"
+	"github.com/stacyvm/stacyvm/internal/testneed"
 )
 
 // heartbeat writes a worker's record for a session if it is still the registered one; register makes it the registered one.
@@ -32,7 +33,7 @@ func workerSessions(r *rig) {
 	on := func(i int, do step[stacyvm.Worker]) error {
 		return stores[i%len(stores)].Update(r.Context(), func(tx store.Tx) error { _, err := do(r.Context(), tx); return err })
 	}
-	for round := range Often(50, 1000) {
+	for round := range testneed.Often(50, 1000) {
 		session := fmt.Sprint("s", round)
 		drained := round%2 == 0
 		var racing sync.WaitGroup
