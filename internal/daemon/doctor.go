@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -93,8 +94,9 @@ func largest(dataDir string) string {
 	}
 	var uses []use
 	homes, _ := filepath.Glob(filepath.Join(dataDir, "engines", "*", "sandboxes", "*")) // the pattern is good
+	removed := removedFiles(dataDir)
 	for _, home := range homes {
-		uses = append(uses, use{filepath.Base(home), taken(home)})
+		uses = append(uses, use{filepath.Base(home), taken(home) + removed[filepath.Base(home)]})
 	}
 	slices.SortFunc(uses, func(a, b use) int { return cmp.Compare(b.bytes, a.bytes) })
 	text := ""
@@ -121,6 +123,35 @@ func taken(dir string) (bytes int64) {
 		return nil
 	})
 	return bytes
+}
+
+// ofSandbox is what /proc shows of an open file of a sandbox that was removed; the way to the data directory depends on the process.
+var ofSandbox = regexp.MustCompile(`/engines/[^/]+/sandboxes/([^/]+)/.* \(deleted\)$`)
+
+// removedFiles is what files that were removed and are still open take on the disk of a data directory, in bytes by sandbox: gVisor
+// removes the file of a sandbox's disk as soon as it has opened it. What cannot be looked at counts nothing.
+func removedFiles(dataDir string) map[string]int64 {
+	taken := map[string]int64{}
+	var disk syscall.Stat_t
+	if syscall.Stat(dataDir, &disk) != nil {
+		return taken
+	}
+	counted := map[uint64]bool{}                  // by inode: several processes have one file open
+	open, _ := filepath.Glob("/proc/[0-9]*/fd/*") // the pattern is good
+	for _, path := range open {
+		target, err := os.Readlink(path)
+		if err != nil {
+			continue
+		}
+		var stat syscall.Stat_t
+		match := ofSandbox.FindStringSubmatch(target)
+		if match == nil || syscall.Stat(path, &stat) != nil || stat.Dev != disk.Dev || counted[stat.Ino] {
+			continue
+		}
+		counted[stat.Ino] = true
+		taken[match[1]] += stat.Blocks * 512
+	}
+	return taken
 }
 
 // checkRuns tells of the server and of what killed private servers left.

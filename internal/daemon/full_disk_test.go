@@ -99,7 +99,8 @@ func readiness(t *testing.T, address string, status int) (problems []string) {
 	return body.Problems
 }
 
-// TestDoctorNamesTheLargest sandboxes of a data directory that is nearly full.
+// TestDoctorNamesTheLargest sandboxes of a data directory that is nearly full, also where their disk is a file that was removed, as
+// gVisor's is.
 func TestDoctorNamesTheLargest(t *testing.T) {
 	dir := t.TempDir()
 	sizes := map[string]int{"sb-small": 1 << 20, "sb-large": 5 << 20, "sb-middle": 3 << 20}
@@ -108,7 +109,18 @@ func TestDoctorNamesTheLargest(t *testing.T) {
 		if err := os.MkdirAll(home, 0o700); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.WriteFile(filepath.Join(home, "filestore"), make([]byte, size), 0o600); err != nil {
+		file, err := os.Create(filepath.Join(home, "filestore"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer file.Close()
+		if _, err := file.Write(make([]byte, size)); err != nil {
+			t.Fatal(err)
+		}
+		if id == "sb-small" {
+			continue
+		}
+		if err := os.Remove(file.Name()); err != nil {
 			t.Fatal(err)
 		}
 	}
