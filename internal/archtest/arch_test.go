@@ -53,6 +53,7 @@ var rules = []struct {
 	{"internal/guest", []string{"internal/budget", "internal/stacyvm", "proto/..."}},
 
 	{"internal/store/postgrestest", []string{"internal/testneed"}},
+	{"internal/store/storetest", []string{"internal/stacyvm", "internal/store/...", "internal/testneed"}},
 	{"internal/store/...", []string{"internal/stacyvm", "internal/store/..."}},
 
 	{"internal/engine/mock", []string{"internal/engine", "internal/guest/...", "internal/stacyvm"}},
