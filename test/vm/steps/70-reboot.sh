@@ -1,6 +1,7 @@
 # An orderly shutdown of the services: nothing hangs
 ready
-stacyvm list | grep -o "^sb-[0-9a-f]*" | xargs -r stacyvm kill >/dev/null || fail "what the power cuts ended cannot be removed"
+left=$(stacyvm list | grep -o "^sb-[0-9a-f]*" || true)
+[ -z "$left" ] || stacyvm kill $left >/dev/null || fail "what the power cuts ended cannot be removed"
 rm -f /etc/stacyvm/environment
 systemctl restart stacyvm
 ready
