@@ -61,6 +61,7 @@ type Worker struct {
 	Providers     []string
 	Capabilities  []string
 	Capacity      Capacity
+	Problems      []string // what is wrong with its machine, in sentences, such as a full disk
 	LastHeartbeat time.Time
 	CreatedAt     time.Time
 	UpdatedAt     time.Time

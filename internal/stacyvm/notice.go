@@ -47,6 +47,12 @@ const (
 	KindSpawnDequeued Kind = "spawn.dequeued" // it has been answered
 	KindSpawnTimeout  Kind = "spawn.queue_timeout"
 
+	KindServerProblem   Kind = "server.problem" // with a server's database or disk; of a database it is told when it is over
+	KindServerRecovered Kind = "server.recovered"
+	KindWorkerStarted   Kind = "worker.started" // its process registered; the one before it may have been killed
+	KindWorkerProblem   Kind = "worker.problem" // with its machine, such as a full disk
+	KindWorkerRecovered Kind = "worker.recovered"
+
 	// KindMissed is told to one subscriber: what stood between its place and here is no longer kept.
 	KindMissed Kind = "events.missed"
 )

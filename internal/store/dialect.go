@@ -23,6 +23,8 @@ type dialect struct {
 	members func(argument string) string
 	// integer is the whole number that a JSON object in a column has under a key.
 	integer func(column, key string) string
+	// word is the text that a JSON object in a column has under a key.
+	word func(column, key string) string
 	// serial: writing transactions run one after the other, so that what they number is numbered in the order of commits.
 	serial bool
 	// words fill the migrations.

@@ -26,6 +26,8 @@ type Events interface {
 	Number(ctx context.Context) (more bool, err error)
 	// List gives the notices after a number, in order. A notice that has not come once a later one is there never comes.
 	List(ctx context.Context, filter EventFilter) ([]stacyvm.Notice, error)
+	// Recent gives the newest notices first, those without a number too.
+	Recent(ctx context.Context, filter RecentFilter) ([]stacyvm.Notice, error)
 	// Span tells what List can give.
 	Span(ctx context.Context) (EventSpan, error)
 	// Purge forgets what is older than life, and the oldest of more than count, and returns their number.
@@ -37,6 +39,14 @@ type EventFilter struct {
 	Tenant string // only this tenant's
 	After  int64  // number of the last one that was seen
 	Limit  int    // 0: 100
+}
+
+// RecentFilter selects notices for Recent; the zero value selects all.
+type RecentFilter struct {
+	Tenant string         // only this tenant's
+	Kinds  []stacyvm.Kind // only these
+	Reason string         // only those whose data has this reason
+	Limit  int            // 0: 100
 }
 
 // EventSpan is the numbers of the oldest notice that is kept and of the last one that was made: First is Last+1 when none is
@@ -125,15 +135,36 @@ func (t events) List(ctx context.Context, f EventFilter) ([]stacyvm.Notice, erro
 	c.equal(`tenant_id`, f.Tenant)
 	c.add(`number > %s`, f.After)
 	text := `SELECT ` + eventColumns + ` FROM events` + c.where() + ` ORDER BY number LIMIT ` + c.arg(limited(f.Limit, listed))
-	return all(ctx, t.tx, func(row scanner) (n stacyvm.Notice, err error) {
-		var data string
-		var created int64
-		if err = row.Scan(&n.Number, &n.Kind, &n.SandboxID, &n.TenantID, &data, &created); err != nil {
-			return n, err
+	return all(ctx, t.tx, readNotice, text, c.args...)
+}
+
+func readNotice(row scanner) (n stacyvm.Notice, err error) {
+	var data string
+	var created int64
+	if err = row.Scan(&n.Number, &n.Kind, &n.SandboxID, &n.TenantID, &data, &created); err != nil {
+		return n, err
+	}
+	n.CreatedAt = fromUS(created)
+	return n, unpack(&data, &n.Data)
+}
+
+// Recent implements Events.
+func (t events) Recent(ctx context.Context, f RecentFilter) ([]stacyvm.Notice, error) {
+	var c clause
+	c.equal(`tenant_id`, f.Tenant)
+	if len(f.Kinds) > 0 {
+		kinds := make([]any, len(f.Kinds))
+		for i, kind := range f.Kinds {
+			kinds[i] = string(kind)
 		}
-		n.CreatedAt = fromUS(created)
-		return n, unpack(&data, &n.Data)
-	}, text, c.args...)
+		c.parts = append(c.parts, `kind IN `+c.list(kinds...))
+	}
+	if f.Reason != "" {
+		c.add(t.dialect.word("data", "reason")+` = %s`, f.Reason)
+	}
+	text := `SELECT coalesce(number, 0), kind, sandbox_id, tenant_id, data, created_us FROM events` + c.where() +
+		` ORDER BY created_us DESC, id DESC LIMIT ` + c.arg(limited(f.Limit, listed))
+	return all(ctx, t.tx, readNotice, text, c.args...)
 }
 
 // Span implements Events.

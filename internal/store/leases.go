@@ -143,3 +143,19 @@ func (t leases) List(ctx context.Context, holder stacyvm.WorkerID, page Page) ([
 	text := `SELECT ` + leaseColumns + ` FROM leases` + c.byKey("resource_id", page)
 	return all(ctx, t.tx, readLease, text, c.args...)
 }
+
+// Lapsed implements Leases.
+func (t leases) Lapsed(ctx context.Context) (map[stacyvm.WorkerID]int, error) {
+	now, err := t.nowUS(ctx)
+	if err != nil {
+		return nil, err
+	}
+	lapsed := map[stacyvm.WorkerID]int{}
+	_, err = all(ctx, t.tx, func(row scanner) (n int, err error) {
+		var holder stacyvm.WorkerID
+		err = row.Scan(&holder, &n)
+		lapsed[holder] = n
+		return n, err
+	}, `SELECT holder_id, count(*) FROM leases WHERE resource_type = $1 AND holder_id IS NOT NULL AND expires_us <= $2 GROUP BY holder_id`, typeSandbox, now)
+	return lapsed, err
+}

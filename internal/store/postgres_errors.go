@@ -23,6 +23,7 @@ func postgresDialect(password string) *dialect {
 		rowLock: " FOR NO KEY UPDATE",
 		hold:    `SELECT pg_advisory_xact_lock(hashtextextended(CAST($1 AS TEXT) || current_schema(), 0))`,
 		members: func(argument string) string { return "json_each_text(CAST(CAST(" + argument + " AS TEXT) AS JSON))" },
+		word:    func(column, key string) string { return "CAST(" + column + " AS JSON) ->> '" + key + "'" },
 		integer: func(column, key string) string {
 			return "CAST(CAST(" + column + " AS JSON) ->> '" + key + "' AS BIGINT)"
 		},

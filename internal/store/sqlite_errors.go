@@ -27,6 +27,7 @@ func sqliteDialect(path string) *dialect {
 		clock:     hostClock,
 		serial:    true,
 		members:   func(argument string) string { return "json_each(" + argument + ")" },
+		word:      func(column, key string) string { return "json_extract(" + column + ", '$." + key + "')" },
 		integer:   func(column, key string) string { return "json_extract(" + column + ", '$." + key + "')" },
 		words:     map[string]string{"serial": "INTEGER PRIMARY KEY"},
 		translate: func(err error) error { return translateSQLite(filepath.Dir(path), err) },

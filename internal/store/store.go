@@ -144,6 +144,8 @@ type Leases interface {
 	Get(ctx context.Context, resource string) (stacyvm.Lease, error)
 	// List gives the leases of one holder, or all with an empty holder, by resource.
 	List(ctx context.Context, holder stacyvm.WorkerID, page Page) ([]stacyvm.Lease, error)
+	// Lapsed counts the sandboxes' leases that have run out and are neither free nor taken over, by holder.
+	Lapsed(ctx context.Context) (map[stacyvm.WorkerID]int, error)
 }
 
 // LeaseRequest asks for a lease.

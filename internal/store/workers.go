@@ -10,17 +10,17 @@ import (
 // workers implements Workers.
 type workers struct{ *tx }
 
-const workerColumns = `id, hostname, status, session, providers, capabilities, capacity, heartbeat_us, created_us, updated_us`
+const workerColumns = `id, hostname, status, session, providers, capabilities, capacity, problems, heartbeat_us, created_us, updated_us`
 
 func readWorker(row scanner) (w stacyvm.Worker, err error) {
-	var providers, capabilities, capacity string
+	var providers, capabilities, capacity, problems string
 	var heartbeat, created, updated int64
-	err = row.Scan(&w.ID, &w.Hostname, &w.Status, &w.Session, &providers, &capabilities, &capacity, &heartbeat, &created, &updated)
+	err = row.Scan(&w.ID, &w.Hostname, &w.Status, &w.Session, &providers, &capabilities, &capacity, &problems, &heartbeat, &created, &updated)
 	if err != nil {
 		return w, err
 	}
 	w.LastHeartbeat, w.CreatedAt, w.UpdatedAt = fromUS(heartbeat), fromUS(created), fromUS(updated)
-	return w, unpack(&providers, &w.Providers, &capabilities, &w.Capabilities, &capacity, &w.Capacity)
+	return w, unpack(&providers, &w.Providers, &capabilities, &w.Capabilities, &capacity, &w.Capacity, &problems, &w.Problems)
 }
 
 // Save implements Workers.
@@ -30,10 +30,11 @@ func (t workers) Save(ctx context.Context, w stacyvm.Worker) (stacyvm.Worker, er
 		return w, err
 	}
 	var c clause
-	values := c.list(string(w.ID), w.Hostname, w.Status, w.Session, packed(w.Providers), packed(w.Capabilities), packed(w.Capacity), now, now, now)
+	values := c.list(string(w.ID), w.Hostname, w.Status, w.Session, packed(w.Providers), packed(w.Capabilities), packed(w.Capacity), packed(w.Problems), now, now, now)
 	saved, _, err := one(ctx, t.tx, readWorker, `INSERT INTO workers (`+workerColumns+`) VALUES `+values+`
 		ON CONFLICT (id) DO UPDATE SET hostname = excluded.hostname, status = excluded.status, session = excluded.session,
 			providers = excluded.providers, capabilities = excluded.capabilities, capacity = excluded.capacity,
+			problems = excluded.problems,
 			heartbeat_us = excluded.heartbeat_us, updated_us = excluded.updated_us
 		RETURNING `+workerColumns, c.args...)
 	return saved, err

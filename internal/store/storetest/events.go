@@ -279,3 +279,38 @@ func eventRestored(r *rig) {
 		r.Errorf("after a restore: %+v", after)
 	}
 }
+
+// eventsRecent: the newest come first, also before they have numbers, of one tenant, some kinds or one reason.
+func eventsRecent(r *rig) {
+	at := func(kind stacyvm.Kind, tenant, reason, name string) stacyvm.Notice {
+		data := map[string]any{"name": name}
+		if reason != "" {
+			data["reason"] = reason
+		}
+		return stacyvm.Notice{Kind: kind, TenantID: tenant, Data: data}
+	}
+	for _, n := range []stacyvm.Notice{
+		at(stacyvm.KindExecCompleted, "", "", "a"), at(stacyvm.KindExecCompleted, "acme", "oom", "b"), at(stacyvm.KindSandboxError, "", "oom", "c"),
+		at(stacyvm.KindExecCompleted, "", "oom", "d"), at(stacyvm.KindWorkerProblem, "", "", "e"),
+	} {
+		r.update(func(ctx context.Context, tx store.Tx) error { return tx.Events().Append(ctx, []stacyvm.Notice{n}) })
+		r.clock.advance(time.Second)
+	}
+	for want, filter := range map[string]store.RecentFilter{
+		"edcba": {}, "ed": {Limit: 2}, "b": {Tenant: "acme"}, "dba": {Kinds: []stacyvm.Kind{stacyvm.KindExecCompleted}},
+		"ec": {Kinds: []stacyvm.Kind{stacyvm.KindWorkerProblem, stacyvm.KindSandboxError}}, "dcb": {Reason: "oom"},
+		"db": {Reason: "oom", Kinds: []stacyvm.Kind{stacyvm.KindExecCompleted}},
+	} {
+		r.view(func(ctx context.Context, tx store.Tx) error {
+			got := ""
+			recent, err := tx.Events().Recent(ctx, filter)
+			for _, n := range recent {
+				got += nameOf(n)
+			}
+			if got != want {
+				r.Errorf("%+v gave %q, want %q", filter, got, want)
+			}
+			return err
+		})
+	}
+}

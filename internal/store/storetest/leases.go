@@ -2,6 +2,7 @@ package storetest
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"time"
 
@@ -205,12 +206,15 @@ func leaseFence(r *rig) {
 		r.Errorf("after the first acquire: fence %v, worker %s", got.Fence, got.WorkerID)
 	}
 	r.refused(of(row.ID, "w2"))
+	r.wantLapsed(map[stacyvm.WorkerID]int{})
 	r.clock.advance(leaseTTL + leaseGrace + time.Second)
+	r.wantLapsed(map[stacyvm.WorkerID]int{"w1": 1})
 	second := r.granted(of(row.ID, "w2"), 2, 2)
 	_, err := r.apply(row.ID, stacyvm.Fence{Incarnation: 1, Epoch: first.Epoch}, store.Change{State: stacyvm.StateRunning})
 	r.want(stacyvm.CodeStaleEpoch, err)
 	got, err := r.apply(row.ID, stacyvm.Fence{Incarnation: 1, Epoch: second.Epoch}, store.Change{State: stacyvm.StateRunning})
 	r.must(err)
+	r.wantLapsed(map[stacyvm.WorkerID]int{})
 	if got.WorkerID != "w2" {
 		r.Errorf("the row's worker is %s", got.WorkerID)
 	}
@@ -231,4 +235,16 @@ func leaseFence(r *rig) {
 			r.Errorf("the lease of a sandbox that is gone went from %+v to %+v", before, after)
 		}
 	}
+}
+
+// wantLapsed demands what the leases say of those that have run out; those of duties do not count.
+func (r *rig) wantLapsed(want map[stacyvm.WorkerID]int) {
+	r.Helper()
+	r.view(func(ctx context.Context, tx store.Tx) error {
+		lapsed, err := tx.Leases().Lapsed(ctx)
+		if !maps.Equal(lapsed, want) {
+			r.Errorf("lapsed are %v, want %v", lapsed, want)
+		}
+		return err
+	})
 }

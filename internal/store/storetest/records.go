@@ -32,6 +32,7 @@ func workerLife(r *rig) {
 	}
 	r.clock.advance(time.Minute)
 	worker.Status, worker.Capacity.MaxSandboxes, worker.Session = "draining", 9, "s2"
+	worker.Problems = []string{"the disk is full", "the \"other\" one, too"}
 	second := save(worker)
 	want := worker
 	want.CreatedAt, want.UpdatedAt, want.LastHeartbeat = first.CreatedAt, second.UpdatedAt, second.LastHeartbeat

@@ -29,6 +29,7 @@ func Run(t *testing.T, database Database, without ...string) {
 		"sandbox/state machine":           sandboxStates,
 		"sandbox/wishes":                  sandboxWishes,
 		"worker/life":                     workerLife,
+		"event/recent":                    eventsRecent,
 		"worker/loads":                    workerLoads,
 		"worker/offers":                   workerOffers,
 		"worker/sessions":                 workerSessions,
