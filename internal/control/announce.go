@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
@@ -20,6 +22,8 @@ const (
 	maxOffered   = 64 // providers, capabilities, labels
 	maxOfferName = 64
 	maxDomain    = 253
+	maxProblems  = 16
+	maxProblem   = 512
 )
 
 // check judges what a heartbeat says. CodeInvalid names the field.
@@ -41,6 +45,7 @@ func (b Beat) check() error {
 		checkLabels("capacity.labels", b.Capacity.Labels),
 		checkRPCURL(b.Capacity.RPCURL),
 		checkDomain(b.Capacity.PreviewDomain),
+		checkProblems(b.Problems),
 	} {
 		if err != nil {
 			return err
@@ -64,6 +69,20 @@ func checkOffered(field string, names []string) error {
 	for _, name := range names {
 		if err := checkWord(field, name, maxOfferName); err != nil {
 			return err
+		}
+	}
+	return nil
+}
+
+// checkProblems takes sentences that can be printed on one line.
+func checkProblems(problems []string) error {
+	const field = "problems"
+	if len(problems) > maxProblems {
+		return stacyvm.Invalid(field, "%d are over %d", len(problems), maxProblems)
+	}
+	for _, problem := range problems {
+		if len(problem) > maxProblem || !utf8.ValidString(problem) || strings.ContainsFunc(problem, func(r rune) bool { return !unicode.IsPrint(r) }) {
+			return stacyvm.Invalid(field, "must be printable text of at most %d bytes", maxProblem)
 		}
 	}
 	return nil

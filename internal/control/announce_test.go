@@ -51,8 +51,12 @@ func TestWhatAWorkerSaysOfItself(t *testing.T) {
 		},
 		"providers":    {func(w *stacyvm.Worker) { w.Providers = []string{"mo\x07ck"} }},
 		"capabilities": {func(w *stacyvm.Worker) { w.Capabilities = []string{strings.Repeat("x", 65)} }},
-		"session":      {func(w *stacyvm.Worker) { w.Session = "a\nb" }},
-		"status":       {func(w *stacyvm.Worker) { w.Status = "busy" }},
+		"problems": {
+			func(w *stacyvm.Worker) { w.Problems = []string{"a\nb"} }, func(w *stacyvm.Worker) { w.Problems = []string{"a\x1b[2J"} },
+			func(w *stacyvm.Worker) { w.Problems = []string{strings.Repeat("a", 513)} }, func(w *stacyvm.Worker) { w.Problems = make([]string, 17) },
+		},
+		"session": {func(w *stacyvm.Worker) { w.Session = "a\nb" }},
+		"status":  {func(w *stacyvm.Worker) { w.Status = "busy" }},
 	} {
 		for i, change := range all {
 			err := say(change)

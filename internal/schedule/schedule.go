@@ -51,6 +51,7 @@ func Pick(spec stacyvm.Spec, seed uint64, candidates []Candidate) Choice {
 	if len(eligible) == 0 {
 		return none(spec, candidates)
 	}
+	eligible = sound(eligible, candidates)
 	choice := Choice{Eligible: len(eligible)}
 	random := rand.New(rand.NewPCG(seed, 0)) //nolint:gosec // nobody gains by guessing it
 	light, least := lightest(eligible, random)
@@ -61,6 +62,16 @@ func Pick(spec stacyvm.Spec, seed uint64, candidates []Candidate) Choice {
 		choice.Most = candidates[drawn.at].Used.Sandboxes + spare(drawn, least)
 	}
 	return choice
+}
+
+// sound leaves out workers whose machines have a problem, such as a full disk: they would refuse, or take what others take better.
+// Where all have one, each is as good, and says itself what it cannot do.
+func sound(eligible []scored, candidates []Candidate) []scored {
+	troubled := func(s scored) bool { return len(candidates[s.at].Worker.Problems) > 0 }
+	if !slices.ContainsFunc(eligible, func(s scored) bool { return !troubled(s) }) {
+		return eligible
+	}
+	return slices.DeleteFunc(eligible, troubled)
 }
 
 // spare is how many sandboxes like the new one a worker may have that are not known, see Choice.Most.

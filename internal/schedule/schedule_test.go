@@ -135,3 +135,16 @@ func TestCallable(t *testing.T) {
 		}
 	}
 }
+
+// TestPickAvoidsTroubledMachines: one whose machine has a problem gets sandboxes only when no other can take them.
+func TestPickAvoidsTroubledMachines(t *testing.T) {
+	troubled := func(c *Candidate) { c.Worker.Problems = []string{"the disk is full"} }
+	for seed := range uint64(32) {
+		if got := Pick(spec, seed, []Candidate{candidate("full", troubled), candidate("busy", used(40, 0, 0))}); got.Worker != "busy" {
+			t.Errorf("beside a full disk %q was chosen", got.Worker)
+		}
+		if got := Pick(spec, seed, []Candidate{candidate("full", troubled), candidate("away", status("offline"))}); got.Worker != "full" {
+			t.Errorf("with full disks alone %q was chosen: %s", got.Worker, got.Reason)
+		}
+	}
+}

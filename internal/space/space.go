@@ -31,6 +31,8 @@ const (
 	watermarkPart, reservePart = 20, 50
 	// remakeEvery is how often it is looked whether a reserve can be made again.
 	remakeEvery = 10 * time.Second
+	// lookEvery is how often it is looked whether there is a problem.
+	lookEvery = 2 * time.Second
 )
 
 // Config is what a Guard is made from.
@@ -47,6 +49,7 @@ type Guard struct {
 	minFree int64
 	reserve int64
 	log     *slog.Logger
+	changed chan struct{} // gets one when there is a problem, or none any more
 
 	mu     sync.Mutex // held while reserves are changed
 	failed error      // the last write that found no room, and whether one succeeded since: nil
@@ -66,7 +69,7 @@ func New(config Config) (*Guard, error) {
 	if config.Logger == nil {
 		config.Logger = slog.New(slog.DiscardHandler)
 	}
-	g := &Guard{minFree: config.MinFree, reserve: config.Reserve, log: config.Logger}
+	g := &Guard{minFree: config.MinFree, reserve: config.Reserve, log: config.Logger, changed: make(chan struct{}, 1)}
 	seen := map[uint64]bool{}
 	for _, dir := range config.Dirs {
 		var stat syscall.Stat_t
@@ -193,16 +196,18 @@ func (g *Guard) Start() {
 
 // Run makes reserves again, when there is room, until ctx ends.
 func (g *Guard) Run(ctx context.Context) error {
-	ticks := time.NewTicker(remakeEvery)
+	ticks := time.NewTicker(lookEvery)
 	defer ticks.Stop()
 	said := ""
-	for {
+	for n := 1; ; n++ {
 		select {
 		case <-ticks.C:
 		case <-ctx.Done():
 			return nil
 		}
-		g.remake()
+		if n%int(remakeEvery/lookEvery) == 0 {
+			g.remake()
+		}
 		now := strings.Join(g.Problems(), "; ")
 		switch {
 		case now != "" && said == "":
@@ -210,9 +215,18 @@ func (g *Guard) Run(ctx context.Context) error {
 		case now == "" && said != "":
 			g.log.Info("there is room on the disk again")
 		}
+		if (now == "") != (said == "") {
+			select {
+			case g.changed <- struct{}{}:
+			default: // nobody has asked since the last one
+			}
+		}
 		said = now
 	}
 }
+
+// Changed gives a value when Run finds a problem after there was none, or none any more.
+func (g *Guard) Changed() <-chan struct{} { return g.changed }
 
 // release gives up a part of the reserve of each place that is full; false: there is none any more, or it is another machine's disk that
 // is full.

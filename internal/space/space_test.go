@@ -1,6 +1,7 @@
 package space
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -148,5 +149,31 @@ func TestNoGuard(t *testing.T) {
 	full := stacyvm.Errorf(stacyvm.CodeStorageFull, "no")
 	if err := g.Spare(func() error { return full }); g.Full() != nil || g.Problems() != nil || !errors.Is(err, full) {
 		t.Error("it watches something")
+	}
+}
+
+// TestChanged: who watches is told once that a disk is full, and once that it has room again.
+func TestChanged(t *testing.T) {
+	dir := testneed.Tmpfs(t, disk)
+	g := guardOn(t, dir)
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- g.Run(ctx) }()
+	ballast := filepath.Join(dir, "ballast")
+	fill(t, ballast)
+	<-g.Changed()
+	if len(g.Problems()) == 0 {
+		t.Error("told of a problem, and there is none")
+	}
+	if err := os.Remove(ballast); err != nil {
+		t.Fatal(err)
+	}
+	<-g.Changed()
+	if problems := g.Problems(); len(problems) > 0 {
+		t.Errorf("told that there is no problem any more: %v", problems)
+	}
+	stop()
+	if err := <-done; err != nil {
+		t.Error(err)
 	}
 }

@@ -61,6 +61,7 @@ type Offer struct {
 	Providers    []string // engines that work
 	Capabilities []string
 	Capacity     stacyvm.Capacity
+	Problems     []string // with the machine, such as a full disk
 }
 
 // Heartbeat is what a worker tells of itself.
@@ -160,6 +161,14 @@ func (m *Member) acts() bool {
 // Drain takes no new sandboxes from now on, and tells so. A control plane that does not answer learns it by the refusals.
 func (m *Member) Drain(ctx context.Context) error {
 	m.draining.Store(true)
+	if !m.acts() {
+		return nil
+	}
+	return m.beat(ctx, false)
+}
+
+// Tell sends a heartbeat now, because what it says has changed. Without an answer the next one says it.
+func (m *Member) Tell(ctx context.Context) error {
 	if !m.acts() {
 		return nil
 	}

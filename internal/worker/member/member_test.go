@@ -373,3 +373,23 @@ func TestEndBeforeTheStart(t *testing.T) {
 		}
 	})
 }
+
+// TestTell: what changes on the machine is told at once, by a member that acts.
+func TestTell(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(box)
+		p := prepare(t, "one", 1, c.planes(1)...)
+		if err := p.Tell(t.Context()); err != nil || len(c.beats) != 0 {
+			t.Errorf("before it acts: %v, %d heartbeats", err, len(c.beats))
+		}
+		p.run(t)
+		<-p.Ready()
+		before, began := len(c.beats), time.Now()
+		if err := p.Tell(t.Context()); err != nil || len(c.beats) != before+1 || c.beats[before].Register || time.Since(began) > time.Second {
+			t.Errorf("%v, %d heartbeats after %d", err, len(c.beats), before)
+		}
+		if err := p.end(); err != nil {
+			t.Error(err)
+		}
+	})
+}
