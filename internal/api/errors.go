@@ -34,15 +34,16 @@ var answers = map[stacyvm.Code]answer{
 	stacyvm.CodeTimeout:         {http.StatusRequestTimeout, "TIMEOUT", 0},
 	stacyvm.CodeConflict:        {http.StatusConflict, "CONFLICT", 0},
 	stacyvm.CodeInProgress:      {http.StatusConflict, "CONFLICT", 1},
-	stacyvm.CodeStaleEpoch:      {http.StatusConflict, "CONFLICT", 0},
-	stacyvm.CodeLeaseLost:       {http.StatusConflict, "CONFLICT", 0},
 	stacyvm.CodeKeyReused:       {http.StatusUnprocessableEntity, "KEY_REUSED", 0},
 	stacyvm.CodeUnsupported:     {http.StatusUnprocessableEntity, "UNSUPPORTED", 0},
 	stacyvm.CodeLimit:           {http.StatusTooManyRequests, "RESOURCE_LIMIT", 0},
 	stacyvm.CodeTooLarge:        {http.StatusRequestEntityTooLarge, "RESOURCE_LIMIT", 0},
 	stacyvm.CodeStorageFull:     {http.StatusInsufficientStorage, "STORAGE_FULL", 0},
 	stacyvm.CodeUnavailable:     {http.StatusServiceUnavailable, "UNAVAILABLE", 1},
-	stacyvm.CodeInternal:        {http.StatusInternalServerError, "INTERNAL_ERROR", 0},
+	// Nothing was changed, and who has the right to act is about to be known again.
+	stacyvm.CodeStaleEpoch: {http.StatusServiceUnavailable, "UNAVAILABLE", 1},
+	stacyvm.CodeLeaseLost:  {http.StatusServiceUnavailable, "UNAVAILABLE", 1},
+	stacyvm.CodeInternal:   {http.StatusInternalServerError, "INTERNAL_ERROR", 0},
 }
 
 var (

@@ -175,7 +175,7 @@ func broken(err error) bool {
 		return true // the stream ended without the exit
 	}
 	code := stacyvm.CodeOf(err)
-	return code == stacyvm.CodeUnavailable || code == stacyvm.CodeStaleEpoch
+	return code == stacyvm.CodeUnavailable || code == stacyvm.CodeStaleEpoch || code == stacyvm.CodeLeaseLost
 }
 
 // sleep waits, or gives up with the context.
