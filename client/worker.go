@@ -32,6 +32,7 @@ type WorkerHeartbeat struct {
 	Providers    []string       `json:"providers"`
 	Capabilities []string       `json:"capabilities"`
 	Capacity     WorkerCapacity `json:"capacity"`
+	Problems     []string       `json:"problems,omitempty"` // with its machine, such as a full disk
 }
 
 // Lease says who acts for a sandbox.

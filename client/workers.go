@@ -16,6 +16,7 @@ type Worker struct {
 	Providers     []string       `json:"providers"`
 	Capabilities  []string       `json:"capabilities"`
 	Capacity      WorkerCapacity `json:"capacity"`
+	Problems      []string       `json:"problems,omitempty"` // with its machine, such as a full disk
 	LastHeartbeat time.Time      `json:"last_heartbeat"`
 	CreatedAt     time.Time      `json:"created_at"`
 	UpdatedAt     time.Time      `json:"updated_at"`

@@ -111,6 +111,7 @@ func build(config Config) *api {
 	a.providerRoutes()
 	a.systemRoutes()
 	a.eventRoutes()
+	a.reportRoutes()
 	a.workerRoutes()
 	a.joiningRoutes()
 	a.auditRoutes()

@@ -22,7 +22,7 @@ type example struct {
 
 // examples has every operation by its id; one that is missing here fails the test below.
 var examples = map[string]example{
-	"health": {}, "live": {}, "ready": {}, "openapi": {},
+	"health": {}, "live": {}, "ready": {}, "openapi": {}, "status": {},
 	"events":         {query: "?follow=false&last_event_id=0"},
 	"list-providers": {}, "test-providers": {}, "provider": {}, "list-snapshots": {}, "pool-status": {},
 	"spawn": {}, "list-sandboxes": {}, "prune": {}, "admission": {}, "sandbox": {}, "destroy": {},

@@ -146,6 +146,10 @@ func TestThePublicClient(t *testing.T) {
 	if ready, err := c.Ready(ctx); err != nil || ready.Status != "ready" || ready.ReadyProviders != 1 {
 		t.Errorf("ready %+v, %v", ready, err)
 	}
+	report, err := c.Report(ctx)
+	if err != nil || report.Status != "ok" || !report.Known || report.Sandboxes["running"] != 1 || len(report.Workers) != 1 || !report.Workers[0].Answers {
+		t.Errorf("report %+v, %v", report, err)
+	}
 	if document, err := c.OpenAPI(ctx); err != nil || !bytes.Contains(document, []byte(`"3.1.0"`)) {
 		t.Errorf("openapi %.100s, %v", document, err)
 	}

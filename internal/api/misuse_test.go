@@ -212,7 +212,7 @@ var misuse = map[string][]wrong{
 func init() { maps.Copy(misuse, workerMisuse) }
 
 // takesNothing are operations without any input.
-const takesNothing = " health live ready openapi list-providers test-providers list-snapshots pool-status list-workers admin-list-workers list-join-tokens "
+const takesNothing = " health live ready openapi status list-providers test-providers list-snapshots pool-status list-workers admin-list-workers list-join-tokens "
 
 func TestWrongUse(t *testing.T) {
 	f := start(t, withWorkers(t), withAuthority(t))

@@ -34,6 +34,7 @@ type Worker struct {
 	Providers     []string  `json:"providers"`
 	Capabilities  []string  `json:"capabilities"`
 	Capacity      Capacity  `json:"capacity"`
+	Problems      []string  `json:"problems,omitempty" doc:"With its machine, such as a full disk."`
 	LastHeartbeat time.Time `json:"last_heartbeat"`
 	CreatedAt     time.Time `json:"created_at"`
 	UpdatedAt     time.Time `json:"updated_at"`
@@ -47,7 +48,7 @@ func workerOf(w control.WorkerStatus) Worker {
 			MaxSandboxes: c.MaxSandboxes, MemoryMB: c.MemoryMB, VCPUs: c.VCPUs, ParallelCreates: c.ParallelCreates, RPCURL: c.RPCURL,
 			PreviewDomain: c.PreviewDomain, Labels: c.Labels, Drained: c.Drained,
 		},
-		LastHeartbeat: w.LastHeartbeat.UTC(), CreatedAt: w.CreatedAt.UTC(), UpdatedAt: w.UpdatedAt.UTC(),
+		Problems: w.Problems, LastHeartbeat: w.LastHeartbeat.UTC(), CreatedAt: w.CreatedAt.UTC(), UpdatedAt: w.UpdatedAt.UTC(),
 	}
 }
 
@@ -128,6 +129,7 @@ type heartbeatInput struct {
 		Providers    []string `json:"providers,omitempty" maxItems:"64"`
 		Capabilities []string `json:"capabilities,omitempty" maxItems:"64"`
 		Capacity     Capacity `json:"capacity,omitzero"`
+		Problems     []string `json:"problems,omitempty" maxItems:"16" doc:"With its machine, such as a full disk, in sentences."`
 	}
 }
 
@@ -140,6 +142,7 @@ func (a *api) heartbeat(ctx context.Context, in *heartbeatInput) (*body[Worker],
 			MaxSandboxes: c.MaxSandboxes, MemoryMB: c.MemoryMB, VCPUs: c.VCPUs, ParallelCreates: c.ParallelCreates, RPCURL: c.RPCURL,
 			PreviewDomain: c.PreviewDomain, Labels: c.Labels,
 		},
+		Problems: b.Problems,
 	}})
 	return answered(workerOf(w), err)
 }

@@ -93,7 +93,7 @@ move files, destroy it.`,
 	addGroup(root, "On this machine:", remote, a.runCommand(), a.serveCommand(), a.imageCommand(), a.configCommand(), a.doctorCommand())
 	addGroup(root, "Upkeep:", remote, a.dbCommand(), a.upgradeCommand())
 	addGroup(root, "Upkeep:", []string{"config"}, a.adminAuditCommand())
-	addGroup(root, "Upkeep:", nil, a.supportCommand())
+	addGroup(root, "Upkeep:", nil, a.statusCommand(), a.supportCommand())
 	addGroup(root, "Cluster:", remote, a.workerCommand())
 	addGroup(root, "Cluster:", append(remote, "config"), a.pkiCommand())
 	addGroup(root, otherGroup, append(remote, "config"), a.versionCommand(), help, completionCommand(root))

@@ -81,7 +81,8 @@ func checkProblems(problems []string) error {
 		return stacyvm.Invalid(field, "%d are over %d", len(problems), maxProblems)
 	}
 	for _, problem := range problems {
-		if len(problem) > maxProblem || !utf8.ValidString(problem) || strings.ContainsFunc(problem, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		unprintable := strings.ContainsFunc(problem, func(r rune) bool { return !unicode.IsPrint(r) })
+		if len(problem) > maxProblem || !utf8.ValidString(problem) || unprintable {
 			return stacyvm.Invalid(field, "must be printable text of at most %d bytes", maxProblem)
 		}
 	}

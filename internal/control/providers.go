@@ -86,9 +86,13 @@ func (s *Service) status(p worker.Provider) ProviderStatus {
 func (s *Service) Readiness(ctx context.Context) Readiness {
 	ctx, cancel := context.WithTimeout(ctx, readyWithin)
 	defer cancel()
-	r := Readiness{StoreOK: s.store.Ping(ctx) == nil, Dropped: s.journal.dropped.Load(), Problems: s.problems()}
+	r := Readiness{Dropped: s.journal.dropped.Load(), Problems: s.problems()}
+	err := s.store.Ping(ctx)
+	if r.StoreOK = err == nil; !r.StoreOK {
+		r.Problems = append(r.Problems, "the database does not answer: "+messageOf(err))
+	}
 	r.Ready = r.StoreOK && s.recovered() && len(r.Problems) == 0
-	_, err := s.workers(s.self)
+	_, err = s.workers(s.self)
 	r.Alone = err != nil
 	if r.StoreOK {
 		r.Providers, _ = s.providers(ctx) // without them the answer is as good

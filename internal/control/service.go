@@ -82,6 +82,7 @@ type Service struct {
 	fleet     *fleet
 	queue     *queue
 	starts    *starts
+	outages   *outages
 }
 
 // New makes a service; Background must run for as long as it is used.
@@ -98,7 +99,7 @@ func New(config Config) *Service {
 	if config.Logger == nil {
 		config.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Service{
+	s := &Service{
 		store:     config.Store,
 		workers:   config.Workers,
 		self:      config.Self,
@@ -118,15 +119,18 @@ func New(config Config) *Service {
 		queue:     newQueue(config.Defaults, config.Store.Watch),
 		starts:    newStarts(),
 	}
+	s.outages = &outages{service: s}
+	return s
 }
 
-// Background writes audit and exec log lines and events in batches, and gives turns to creates that wait for room, until ctx
-// ends, and then what is left. End it after the last
+// Background writes audit and exec log lines and events in batches, gives turns to creates that wait for room, and watches the store
+// and the disk, until ctx ends, and then writes what is left. End it after the last
 // request. (Run, the name that other long-lived parts give to this, is a verb of the product here.)
 func (s *Service) Background(ctx context.Context) error {
 	var lines sync.WaitGroup
 	lines.Go(func() { s.queue.run(ctx) })
 	lines.Go(func() { s.touchStarts(ctx) })
+	lines.Go(func() { s.outages.run(ctx) })
 	err := s.journal.run(ctx)
 	lines.Wait()
 	s.exits.close()

@@ -149,7 +149,7 @@ func (s *Service) unreserved(ctx context.Context, id stacyvm.WorkerID) error {
 
 // Beat is a worker's heartbeat.
 type Beat struct {
-	stacyvm.Worker      // ID, Hostname, Status, Session, Providers, Capabilities and Capacity
+	stacyvm.Worker      // ID, Hostname, Status, Session, Providers, Capabilities, Capacity and Problems
 	Register       bool // Session becomes the one that counts
 }
 
@@ -192,6 +192,9 @@ func (s *Service) kept(ctx context.Context, tx store.Tx, beat Beat) (stacyvm.Wor
 	}
 	if beat.Capacity.Drained = known.Capacity.Drained; beat.Capacity.Drained && beat.Status == statusOnline {
 		beat.Status = statusDraining
+	}
+	if err := tx.Events().Append(ctx, machineNotices(known, beat, !absent)); err != nil {
+		return known, err
 	}
 	return tx.Workers().Save(ctx, beat.Worker)
 }

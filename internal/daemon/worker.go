@@ -146,6 +146,7 @@ func (w *work) run(ctx context.Context) error {
 	group.Go(func() error { return w.identity.renewLoop(failed) })
 	group.Go(func() error { return w.parts.ask(failed) })
 	group.Go(func() error { return w.parts.guard.Run(failed) })
+	group.Go(func() error { return w.tellProblems(failed) })
 	if w.listener != nil {
 		group.Go(func() error { return w.serve(failed) })
 	} else {
@@ -169,6 +170,21 @@ func (w *work) run(ctx context.Context) error {
 		return err
 	}
 	return w.leave()
+}
+
+// tellProblems tells control planes at once when the disk is full, or has room again, until ctx ends. A heartbeat that fails is told
+// of by the next one.
+func (w *work) tellProblems(ctx context.Context) error {
+	for {
+		select {
+		case <-w.parts.guard.Changed():
+		case <-ctx.Done():
+			return nil
+		}
+		if err := w.member.Tell(ctx); err != nil && ctx.Err() == nil {
+			w.log.Warn("no control plane heard of a change on this machine", "error", err)
+		}
+	}
 }
 
 func (w *work) announce() {

@@ -102,7 +102,7 @@ func (w *work) offer(ctx context.Context) (member.Offer, error) {
 		return member.Offer{}, err
 	}
 	return member.Offer{
-		Hostname: host, Providers: working(providers), Capabilities: workCapabilities,
+		Hostname: host, Providers: working(providers), Capabilities: workCapabilities, Problems: w.parts.guard.Problems(),
 		Capacity: stacyvm.Capacity{
 			MaxSandboxes: c.MaxSandboxes, MemoryMB: cmp.Or(c.MemoryMB, memory), VCPUs: cmp.Or(c.VCPUs, runtime.NumCPU()),
 			ParallelCreates: parallelCreates(w.config), RPCURL: w.rpcURL,

@@ -156,6 +156,7 @@ func (t leases) Lapsed(ctx context.Context) (map[stacyvm.WorkerID]int, error) {
 		err = row.Scan(&holder, &n)
 		lapsed[holder] = n
 		return n, err
-	}, `SELECT holder_id, count(*) FROM leases WHERE resource_type = $1 AND holder_id IS NOT NULL AND expires_us <= $2 GROUP BY holder_id`, typeSandbox, now)
+	}, `SELECT holder_id, count(*) FROM leases WHERE resource_type = $1 AND holder_id IS NOT NULL AND expires_us <= $2
+		GROUP BY holder_id`, typeSandbox, now)
 	return lapsed, err
 }

@@ -58,6 +58,8 @@ var misuses = []struct {
 	{"events --since x", 1, "--since"}, {"events --since -1", 1, "--since"}, {"events --server $OFF", 1, "$OFF"},
 	{"STACYVM_API_KEY=wrong events", 1, "STACYVM_API_KEY"},
 
+	{"status extra", 1, `"extra"`}, {"status --nope", 1, "--nope"}, {"status --output xml", 1, "--output"}, {"status --json=x", 1, "--json"},
+
 	{"exec", 1, "SANDBOX"}, {"exec $SB", 1, "COMMAND"}, {"exec $SB --", 1, "COMMAND"}, {"exec --nope $SB", 1, "--nope"}, {"exec $SB --nope -- true", 1, "--nope"},
 	{"exec $NONE -- true", 1, "$NONE"}, {"exec $EMPTY -- true", 1, "SANDBOX"}, {"exec nonsense -- true", 1, `"nonsense"`}, {"exec ../x -- true", 1, "id:"},
 	{"exec -d -i $SB -- true", 1, "--detach"}, {"exec -t $SB -- true", 1, "--tty"}, {"exec --timeout 0s $SB -- true", 1, "--timeout"},

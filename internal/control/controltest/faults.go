@@ -14,6 +14,8 @@ type FaultStore struct {
 	BeforeUpdate func(context.Context) error
 	// BeforeView does the same for those that read.
 	BeforeView func(context.Context) error
+	// BeforePing runs before each question whether the store answers.
+	BeforePing func(context.Context) error
 	// BeforeLine runs before a line of the audit, the administrators' audit, the exec log or the events is written: a
 	// stacyvm.Operation, AdminCall, ExecRecord or Notice. Its error is the write's.
 	BeforeLine func(line any) error
@@ -27,6 +29,16 @@ func (s *FaultStore) Update(ctx context.Context, write func(store.Tx) error) err
 		}
 	}
 	return s.Store.Update(ctx, func(tx store.Tx) error { return write(faultTx{tx, s}) })
+}
+
+// Ping implements store.Store.
+func (s *FaultStore) Ping(ctx context.Context) error {
+	if s.BeforePing != nil {
+		if err := s.BeforePing(ctx); err != nil {
+			return err
+		}
+	}
+	return s.Store.Ping(ctx)
 }
 
 // View implements store.Store.
