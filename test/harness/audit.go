@@ -65,7 +65,7 @@ func (p *Program) Sentries() map[string]int {
 }
 
 // Leftovers lists what of the program is on the machine: processes, mounts, control groups.
-func (p *Program) Leftovers() []string { return append(Leftovers(p.Dir), p.controlGroups()...) }
+func (p *Program) Leftovers() []string { return append(Leftovers(p.Dir), p.ControlGroups()...) }
 
 // Leftovers lists the processes and mounts that belong to a directory.
 func Leftovers(dir string) []string {
@@ -85,8 +85,8 @@ func Leftovers(dir string) []string {
 	return left
 }
 
-// controlGroups lists the groups of the server's sandboxes, whose names begin with a hash of the engine's directory.
-func (p *Program) controlGroups() []string {
+// ControlGroups lists the groups of the server's sandboxes, whose names begin with a hash of the engine's directory.
+func (p *Program) ControlGroups() []string {
 	dir, err := filepath.EvalSymlinks(filepath.Join(p.DataDir(), "engines", "gvisor"))
 	if err != nil {
 		return nil // no engine directory, no group

@@ -1,5 +1,3 @@
-//go:build cluster
-
 package system
 
 import (
@@ -12,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -38,6 +37,7 @@ type cluster struct {
 	planes   []*plane
 	workers  []*harness.Worker
 	http     *http.Client // trusts the cluster's authority
+	mounted  string       // a directory that the test itself has mounted; its end is no leftover
 }
 
 // plane is a control plane with a client that waits for it, and one that does not.
@@ -48,8 +48,8 @@ type plane struct {
 }
 
 // startCluster brings everything up. At the end of the test every sandbox is destroyed, every process stopped, and nothing
-// may be left on this machine.
-func startCluster(t *testing.T, planes, workers int) *cluster {
+// may be left on this machine. prepare runs before any process does.
+func startCluster(t *testing.T, planes, workers int, prepare ...func(*cluster)) *cluster {
 	t.Helper()
 	testneed.GVisor(t)
 	testneed.Root(t, "make network namespaces")
@@ -68,6 +68,9 @@ func startCluster(t *testing.T, planes, workers int) *cluster {
 	}
 	for i := range workers {
 		c.addWorker(i)
+	}
+	for _, step := range prepare {
+		step(c)
 	}
 	c.Cleanup(c.end)
 	for _, p := range c.planes {
@@ -228,9 +231,11 @@ func (c *cluster) end() {
 	}
 	var left []string
 	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(100 * time.Millisecond) {
-		left = harness.Leftovers(c.dir)
+		left = slices.DeleteFunc(harness.Leftovers(c.dir), func(line string) bool {
+			return c.mounted != "" && strings.HasPrefix(line, "mount ") && strings.Contains(line, " "+c.mounted+" ")
+		})
 		for _, w := range c.workers {
-			left = append(left, w.Leftovers()...)
+			left = append(left, w.ControlGroups()...)
 		}
 		if len(left) == 0 || time.Now().After(deadline) {
 			break
