@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/stacyvm/stacyvm/internal/engine"
 	"github.com/stacyvm/stacyvm/internal/engine/mock"
 	"github.com/stacyvm/stacyvm/internal/image"
@@ -44,21 +46,23 @@ func TestMuteGuestsHoldUpNobody(t *testing.T) {
 	}
 	w := open()
 	mute := map[stacyvm.SandboxID]bool{}
-	var making sync.WaitGroup
+	var making errgroup.Group
+	making.SetLimit(16) // more at once take longer than a create may, on a busy machine
 	for i := range many {
 		ref := stacyvm.Ref{ID: stacyvm.NewSandboxID(), Fence: stacyvm.Fence{Incarnation: 1, Epoch: 1}}
 		muted := i%2 == 0
 		mute[ref.ID] = muted
-		making.Go(func() {
-			if _, err := w.Create(t.Context(), ref, worker.CreateRequest{Cluster: "ours", Spec: stacyvm.Spec{Provider: mock.Name}}); err != nil {
-				t.Error(err)
-			}
+		making.Go(func() error {
+			_, err := w.Create(t.Context(), ref, worker.CreateRequest{Cluster: "ours", Spec: stacyvm.Spec{Provider: mock.Name}})
 			if muted {
 				e.Mute(ref.ID)
 			}
+			return err
 		})
 	}
-	making.Wait()
+	if err := making.Wait(); err != nil {
+		t.Fatal(err)
+	}
 	if err := w.Close(); err != nil { // the next one does not know whether anybody answers
 		t.Fatal(err)
 	}
