@@ -55,13 +55,18 @@ func claim(ctx context.Context, tx store.Tx, key Idempotency, id stacyvm.Sandbox
 		if err := tx.Idempotency().Abandon(ctx, *known); err != nil {
 			return nil, err
 		}
-		_, err := tx.Idempotency().Begin(ctx, mine)
+		known, err := tx.Idempotency().Begin(ctx, mine)
+		if err == nil && known != nil { // another repeat was faster
+			return nil, errInProgress
+		}
 		return nil, err
 	case first.State == stacyvm.StateCreating:
-		return nil, stacyvm.Errorf(stacyvm.CodeInProgress, "the first request with this Idempotency-Key is not answered yet")
+		return nil, errInProgress
 	}
 	return &first, finish(ctx, tx, key, first)
 }
+
+var errInProgress = stacyvm.Errorf(stacyvm.CodeInProgress, "the first request with this Idempotency-Key is not answered yet")
 
 // record is the claim of a sandbox's create.
 func (k Idempotency) record(ctx context.Context, id stacyvm.SandboxID) store.IdempotencyRecord {

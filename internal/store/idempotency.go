@@ -15,32 +15,38 @@ type idempotency struct{ *tx }
 
 const keyFields = `scope, request_key, body_hash, sandbox_id, done, status, body`
 
-// Begin implements Idempotency.
+// Begin implements Idempotency. A repeat locks nothing: many of them would keep the first request from storing its answer.
 func (t idempotency) Begin(ctx context.Context, claim IdempotencyRecord) (*IdempotencyRecord, error) {
 	now, err := t.nowUS(ctx)
 	if err != nil {
 		return nil, err
 	}
-	changed, err := t.exec(ctx, `
-		INSERT INTO idempotency_keys AS k (`+keyFields+`, created_us) VALUES ($1, $2, $3, $4, FALSE, 0, NULL, $5)
-		ON CONFLICT (scope, request_key) DO UPDATE SET body_hash = excluded.body_hash, sandbox_id = excluded.sandbox_id,
-			done = FALSE, status = 0, body = NULL, created_us = excluded.created_us
-		WHERE k.created_us <= $6`,
-		claim.Scope, claim.Key, claim.BodyHash, string(claim.Sandbox), now, now-KeyLife.Microseconds())
-	if err != nil || changed > 0 {
-		return nil, err
+	lapsed := now - KeyLife.Microseconds()
+	for range 2 {
+		changed, err := t.exec(ctx, `
+			INSERT INTO idempotency_keys (`+keyFields+`, created_us) VALUES ($1, $2, $3, $4, FALSE, 0, NULL, $5)
+			ON CONFLICT (scope, request_key) DO NOTHING`,
+			claim.Scope, claim.Key, claim.BodyHash, string(claim.Sandbox), now)
+		if err != nil || changed > 0 {
+			return nil, err
+		}
+		known, ok, err := one(ctx, t.tx, func(row scanner) (r IdempotencyRecord, err error) {
+			err = row.Scan(&r.Scope, &r.Key, &r.BodyHash, &r.Sandbox, &r.Done, &r.Status, &r.Body)
+			return r, err
+		}, `SELECT `+keyFields+` FROM idempotency_keys WHERE scope = $1 AND request_key = $2 AND created_us > $3`, claim.Scope, claim.Key, lapsed)
+		if err != nil {
+			return nil, err
+		}
+		if ok {
+			return &known, nil
+		}
+		// It was freed at this moment, or its time is over.
+		if _, err := t.exec(ctx, `DELETE FROM idempotency_keys WHERE scope = $1 AND request_key = $2 AND created_us <= $3`,
+			claim.Scope, claim.Key, lapsed); err != nil {
+			return nil, err
+		}
 	}
-	known, ok, err := one(ctx, t.tx, func(row scanner) (r IdempotencyRecord, err error) {
-		err = row.Scan(&r.Scope, &r.Key, &r.BodyHash, &r.Sandbox, &r.Done, &r.Status, &r.Body)
-		return r, err
-	}, `SELECT `+keyFields+` FROM idempotency_keys WHERE scope = $1 AND request_key = $2`+t.lock(), claim.Scope, claim.Key)
-	if err == nil && !ok {
-		return nil, stacyvm.Errorf(stacyvm.CodeUnavailable, "the key was freed at this moment: try again")
-	}
-	if err != nil {
-		return nil, err
-	}
-	return &known, nil
+	return nil, stacyvm.Errorf(stacyvm.CodeUnavailable, "the key was freed at this moment: try again")
 }
 
 // Finish implements Idempotency.
