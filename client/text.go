@@ -59,6 +59,7 @@ func checkText(field string, v reflect.Value) error {
 				return err
 			}
 		}
+	default: // nothing else holds text
 	}
 	return nil
 }

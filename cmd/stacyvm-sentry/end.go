@@ -134,8 +134,9 @@ func outside(signal unix.Signal) bool {
 	switch signal {
 	case unix.SIGKILL, unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2:
 		return true
+	default:
+		return false
 	}
-	return false
 }
 
 // end is how a sandbox ended that does not run. What no launcher saw is told by the machine's boot, by the group's counters

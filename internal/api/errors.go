@@ -151,8 +151,7 @@ func humaError(status int, message string, errs ...error) huma.StatusError {
 		message = faults(message, errs)
 	case http.StatusInternalServerError: // the only one: a body that was not read to its end
 		message = "body: could not be read to its end"
-		var known *stacyvm.Error
-		if errors.As(errors.Join(errs...), &known) {
+		if known, ok := errors.AsType[*stacyvm.Error](errors.Join(errs...)); ok {
 			code, message = known.Code, known.Message
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf16"
@@ -288,7 +289,7 @@ func (t *textReader) more() error {
 
 // plain takes characters that stand for themselves out of the buffer.
 func (t *textReader) plain(data []byte) error {
-	whole := append(t.begun, data...)
+	whole := slices.Concat(t.begun, data)
 	_, _ = t.p.r.Discard(len(data)) // they are there
 	t.p.at += int64(len(data))
 	end := len(whole) - incomplete(whole)

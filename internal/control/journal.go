@@ -212,8 +212,9 @@ func passing(err error) bool {
 	switch stacyvm.CodeOf(err) {
 	case stacyvm.CodeUnavailable, stacyvm.CodeStorageFull:
 		return true
+	default:
+		return errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
 	}
-	return errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
 }
 
 // drain takes what callers have put in and lets nobody put in more.

@@ -155,18 +155,19 @@ func (s *Service) readReport(ctx context.Context, tx store.Tx, r *Report) error 
 func grouped(notices []stacyvm.Notice) []Happening {
 	found := map[string]*Happening{}
 	for _, n := range notices {
-		key := string(n.Kind)
+		var key strings.Builder
+		key.WriteString(string(n.Kind))
 		same := []string{"reason", "code", "worker_id", "server", "about"}
 		if n.Kind == stacyvm.KindWorkerStarted { // in order, or after a crash
 			same = append(same, "detail")
 		}
 		for _, of := range same {
-			key += fmt.Sprintf("\x00%v", n.Data[of])
+			fmt.Fprintf(&key, "\x00%v", n.Data[of])
 		}
-		h := found[key]
+		h := found[key.String()]
 		if h == nil {
 			h = &Happening{Kind: n.Kind, First: n.CreatedAt}
-			found[key] = h
+			found[key.String()] = h
 		}
 		h.Count++
 		if n.CreatedAt.Before(h.First) {

@@ -115,9 +115,9 @@ func TestReportOfWorkers(t *testing.T) {
 	beat("w2", "first", nil)
 	beat("w1", "second", register)
 	beat("w2", "first", func(b *control.Beat) { b.Status = "draining" })
-	report := r.report(t, r.ctx, "worker w2: it is draining")
+	r.report(t, r.ctx, "worker w2: it is draining")
 	beat("w2", "second", register)
-	report = r.report(t, r.ctx)
+	report := r.report(t, r.ctx)
 	var told []string
 	for _, h := range report.Happened {
 		text := string(h.Kind) + " " + h.Data["worker_id"].(string)

@@ -99,14 +99,14 @@ func largest(dataDir string) string {
 		uses = append(uses, use{filepath.Base(home), taken(home) + removed[filepath.Base(home)]})
 	}
 	slices.SortFunc(uses, func(a, b use) int { return cmp.Compare(b.bytes, a.bytes) })
-	text := ""
-	for _, u := range uses[:min(largestShown, len(uses))] {
-		text += fmt.Sprintf(", %s (%d MiB)", u.id, u.bytes>>20)
-	}
-	if text == "" {
+	if len(uses) == 0 {
 		return ""
 	}
-	return "; the largest sandboxes are " + strings.TrimPrefix(text, ", ") + ": `stacyvm kill` those that are not needed"
+	var named []string
+	for _, u := range uses[:min(largestShown, len(uses))] {
+		named = append(named, fmt.Sprintf("%s (%d MiB)", u.id, u.bytes>>20))
+	}
+	return "; the largest sandboxes are " + strings.Join(named, ", ") + ": `stacyvm kill` those that are not needed"
 }
 
 // taken is what a directory takes on its disk, in bytes; what cannot be looked at counts nothing.

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"os"
 	"os/exec"
@@ -143,9 +144,7 @@ func (n *night) follow(sandbox string) {
 // processes are those of the gVisor sandboxes on both workers.
 func (n *night) processes() map[string]int {
 	all := n.killed.Sentries()
-	for id, pid := range n.full.Sentries() {
-		all[id] = pid
-	}
+	maps.Copy(all, n.full.Sentries())
 	return all
 }
 

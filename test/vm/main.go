@@ -41,14 +41,13 @@ func main() {
 	flag.BoolVar(&o.keep, "keep", false, "go on with the disk that an earlier run left")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	defer stop()
 	var err error
 	if o.only, err = regexp.Compile(only); err == nil {
 		err = run(ctx, o)
 	}
+	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "vm-test:", err)
-		stop()
 		os.Exit(1)
 	}
 }

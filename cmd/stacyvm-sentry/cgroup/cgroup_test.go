@@ -173,7 +173,7 @@ func unifiedGroup(t *testing.T) string {
 	if top == "" || unix.Access(top, unix.W_OK) != nil {
 		testneed.Missing(t, "cgroup2", "no hierarchy of cgroup version 2 is mounted, or it is not writable")
 	}
-	dir, err := os.MkdirTemp(top, "stacyvm-test-")
+	dir, err := os.MkdirTemp(top, "stacyvm-test-") //nolint:usetesting // a control group, which is made in its hierarchy
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -180,6 +180,7 @@ func (f *framing) take(line string) {
 		if line == "" {
 			f.stage = stageRequest
 		}
+	default: // nothing else is read by lines
 	}
 }
 
@@ -205,7 +206,7 @@ func (f *framing) header(line string) {
 // begin is the end of a header.
 func (f *framing) begin() {
 	h := f.head
-	f.verdicts = append(f.verdicts, !h.folded && !(h.chunked && (h.old || h.length != "")))
+	f.verdicts = append(f.verdicts, !h.folded && (!h.chunked || !h.old && h.length == ""))
 	f.stage, f.left = stageRequest, 0
 	switch {
 	case h.chunked:

@@ -51,7 +51,7 @@ func enterMemoryGroup(t *testing.T) string {
 	if _, err := os.Stat(filepath.Join(own, "cgroup.procs")); own == "" || err != nil {
 		testneed.Missing(t, "cgroup1", "this machine has no memory controller of cgroup version 1")
 	}
-	group, err := os.MkdirTemp(own, "test-")
+	group, err := os.MkdirTemp(own, "test-") //nolint:usetesting // a control group, which is made in its hierarchy
 	if err != nil {
 		t.Fatal(err)
 	}

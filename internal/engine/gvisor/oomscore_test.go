@@ -8,6 +8,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/stacyvm/stacyvm/internal/engine"
 	"github.com/stacyvm/stacyvm/internal/testneed"
 )
 
@@ -33,15 +34,12 @@ func TestOOMScoreIsInherited(t *testing.T) {
 		}
 	})
 	var creating sync.WaitGroup
-	for range 4 {
+	made := make([]engine.Instance, 4)
+	for i := range made {
 		s := spec(t)
 		creating.Go(func() {
-			i, err := e.Create(t.Context(), s)
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			if err := i.Destroy(t.Context()); err != nil {
+			var err error
+			if made[i], err = e.Create(t.Context(), s); err != nil {
 				t.Error(err)
 			}
 		})
@@ -49,6 +47,15 @@ func TestOOMScoreIsInherited(t *testing.T) {
 	creating.Wait()
 	close(stop)
 	watching.Wait()
+	watchOOMScores(dir, seen) // all of them run
+	for _, i := range made {
+		if i == nil {
+			continue
+		}
+		if err := i.Destroy(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
 	if len(seen) == 0 {
 		t.Fatal("no process of a sandbox was seen")
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -302,12 +303,12 @@ func eventsRecent(r *rig) {
 		"db": {Reason: "oom", Kinds: []stacyvm.Kind{stacyvm.KindExecCompleted}},
 	} {
 		r.view(func(ctx context.Context, tx store.Tx) error {
-			got := ""
+			var names []string
 			recent, err := tx.Events().Recent(ctx, filter)
 			for _, n := range recent {
-				got += nameOf(n)
+				names = append(names, nameOf(n))
 			}
-			if got != want {
+			if got := strings.Join(names, ""); got != want {
 				r.Errorf("%+v gave %q, want %q", filter, got, want)
 			}
 			return err

@@ -124,7 +124,8 @@ func (w *touched) touch() error { w.asked++; return errTouched }
 func (w *touched) Create(context.Context, stacyvm.Ref, worker.CreateRequest) (worker.Created, error) {
 	return worker.Created{}, w.touch()
 }
-func (w *touched) Destroy(context.Context, stacyvm.Ref) error { return w.touch() }
+func (w *touched) Destroy(context.Context, stacyvm.Ref) error           { return w.touch() }
+func (w *touched) Expire(context.Context, stacyvm.Ref, time.Time) error { return w.touch() }
 func (w *touched) Inventory(context.Context) (worker.Inventory, error) {
 	return worker.Inventory{}, w.touch()
 }
