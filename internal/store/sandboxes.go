@@ -263,7 +263,8 @@ func (t sandboxes) Want(ctx context.Context, id stacyvm.SandboxID, wish Wish) (s
 		c.add(`desired = %s`, string(wish.Desired))
 	}
 	if wish.TTL != 0 {
-		c.add(`expires_us = %s`, now+wish.TTL.Microseconds())
+		// Until it runs its time counts from its creation, and is moved when it does.
+		c.add(`expires_us = CASE WHEN state = '`+string(stacyvm.StateCreating)+`' THEN created_us ELSE %s END + %s`, now, wish.TTL.Microseconds())
 	}
 	set := strings.Join(c.parts, ", ")
 	row, ok, err := one(ctx, t.tx, readSandbox,

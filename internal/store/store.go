@@ -127,7 +127,7 @@ type Change struct {
 // Wish is one change of the user's will. Zero fields stay as they are.
 type Wish struct {
 	Desired stacyvm.Desired
-	TTL     time.Duration // new expiry: now plus TTL
+	TTL     time.Duration // new expiry: now plus TTL, or the moment when it first runs plus TTL if that is later
 }
 
 // Leases decide who should act; see docs/adr on leases.

@@ -42,8 +42,21 @@ func sandboxFirstRun(r *rig) {
 	if left := running.ExpiresAt.Sub(running.UpdatedAt); left != time.Second || expired() {
 		r.Errorf("it runs for %s", left)
 	}
-	apply(stacyvm.StateUnhealthy)
+	late := r.insert(func(s *stacyvm.Sandbox) { s.Spec.TTL = time.Second })
 	r.clock.advance(2 * time.Second)
+	r.update(func(ctx context.Context, tx store.Tx) error {
+		_, err := tx.Sandboxes().Want(ctx, late.ID, store.Wish{TTL: time.Hour})
+		return err
+	})
+	r.clock.advance(2 * time.Second)
+	r.update(func(ctx context.Context, tx store.Tx) error {
+		now, err := tx.Sandboxes().Apply(ctx, late.ID, late.Fence, store.Change{State: stacyvm.StateRunning})
+		if left := now.ExpiresAt.Sub(now.UpdatedAt); left != time.Hour {
+			r.Errorf("extended before it ran, it runs for %s", left)
+		}
+		return err
+	})
+	apply(stacyvm.StateUnhealthy)
 	if again := apply(stacyvm.StateRunning); !again.ExpiresAt.Equal(running.ExpiresAt) || !expired() {
 		r.Errorf("it expires at %s, and at %s once it was found again", running.ExpiresAt, again.ExpiresAt)
 	}
