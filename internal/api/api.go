@@ -128,7 +128,8 @@ const defaultMemory = 64 << 20
 
 // streamed reports whether a request's route takes the body as it comes, and counts itself what it keeps of it.
 func streamed(r *http.Request) bool {
-	return strings.HasPrefix(r.URL.Path, Prefix+"/sandboxes/") && strings.HasSuffix(r.URL.Path, "/files")
+	return strings.HasPrefix(r.URL.Path, Prefix+"/sandboxes/") &&
+		(strings.HasSuffix(r.URL.Path, "/files") || strings.HasSuffix(r.URL.Path, "/files/archive"))
 }
 
 // ofWorkers reports whether a request is for the routes on which workers show credentials of their own.

@@ -1,6 +1,8 @@
 package api_test
 
 import (
+	"archive/tar"
+	"bytes"
 	"encoding/base64"
 	"fmt"
 	"net"
@@ -101,6 +103,27 @@ func TestStalledBodies(t *testing.T) {
 		if t.Context().Err() != nil {
 			t.Fatal("what the stalled bodies held is not given back")
 		}
+	}
+}
+
+// TestArchiveBeyondTheBudget: an archive is unpacked as it comes, and counts as little as an upload.
+func TestArchiveBeyondTheBudget(t *testing.T) {
+	f := start(t, withMemory(1<<20), nil)
+	id := f.spawn().ID
+	var archive bytes.Buffer
+	w := tar.NewWriter(&archive)
+	const files, size = 3000, 1000
+	for i := range files {
+		if err := w.WriteHeader(&tar.Header{Name: fmt.Sprintf("f%d", i), Mode: 0o644, Size: size}); err != nil {
+			t.Fatal(err)
+		}
+		_, _ = w.Write(make([]byte, size))
+	}
+	_ = w.Close()
+	r := f.do("PUT", "/api/v1/sandboxes/"+id+"/files/archive?path=d", archive.Bytes())
+	var unpacked struct{ Entries, Failed int }
+	if r.into(t, &unpacked); r.StatusCode != http.StatusOK || unpacked.Entries != files || unpacked.Failed != 0 {
+		t.Errorf("%d MiB in a budget of 1: %d %.300s", archive.Len()>>20, r.StatusCode, r.text)
 	}
 }
 
