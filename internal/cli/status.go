@@ -38,6 +38,11 @@ the last 24 hours. It takes less than ten seconds, also when the database or the
 		Example: "  stacyvm status\n  stacyvm status --json | jq -r '.problems[].detail'",
 		Args:    arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if a.configFile != "" { // asked for by name, so it must be there
+				if _, err := config.Load(a.configFile); err != nil {
+					return err
+				}
+			}
 			report := a.reported(cmd.Context())
 			if len(report.Problems) > 0 {
 				a.exit = exitFailure
@@ -70,9 +75,14 @@ func (a *app) reported(ctx context.Context) client.Report {
 		About: "server", Name: a.server, Detail: a.explain(err),
 		Fix: "on its machine: `stacyvm status`, then `stacyvm doctor`; sandboxes go on without it",
 	}}
-	if refused, ok := errors.AsType[*client.Error](err); ok && refused.Status < 500 || !loopback(a.server) {
+	if refused, ok := errors.AsType[*client.Error](err); ok && refused.Status < 500 {
+		report.Problems[0].Fix = "the server runs and answers: mend what it names"
 		return report
 	}
+	if !loopback(a.server) {
+		return report
+	}
+	report.Problems[0].Fix = "look at its log, and start it anew when it hangs; sandboxes go on without it"
 	if loaded, err := config.Load(a.configFile); err == nil {
 		for _, check := range daemon.Glance(looking, loaded.Config) {
 			report.Problems = append(report.Problems, client.Problem{About: check.Name, Detail: check.Message, Fix: check.Fix})

@@ -112,4 +112,10 @@ func TestStatusWithoutServer(t *testing.T) {
 	if text, exit = status(t, refusing.URL, dir); exit != 1 || !strings.Contains(text, "set STACYVM_API_KEY") || strings.Contains(text, dir) {
 		t.Errorf("exit code %d:\n%s", exit, text)
 	}
+	missing := filepath.Join(dir, "missing.yaml")
+	root := (&app{stdout: os.Stdout, stderr: os.Stderr}).root()
+	root.SetArgs([]string{"status", "--server", refusing.URL, "--config", missing})
+	if err := root.ExecuteContext(t.Context()); err == nil || !strings.Contains(err.Error(), missing) {
+		t.Errorf("a configuration that is not there: %v", err)
+	}
 }
