@@ -153,9 +153,13 @@ func (s *Service) undo(ctx context.Context, sandbox stacyvm.Sandbox, key Idempot
 	case !silent(cause): // it would not hear of that either
 		left = s.removeRuntime(ctx, sandbox)
 	}
-	err := s.writeFailure(ctx, sandbox, key, cause, left == nil, false)
+	var told []stacyvm.Notice
+	if asked {
+		told = providerFailed(sandbox, cause)
+	}
+	err := s.writeFailure(ctx, sandbox, key, cause, told, left == nil, false)
 	if stacyvm.CodeOf(err) == stacyvm.CodeStaleEpoch {
-		err = s.writeFailure(ctx, sandbox, key, cause, false, true)
+		err = s.writeFailure(ctx, sandbox, key, cause, told, false, true)
 	}
 	if err != nil || left != nil {
 		s.log.Warn("create is not undone yet", "sandbox", sandbox.ID, "runtime", left, "row", err)
@@ -163,9 +167,11 @@ func (s *Service) undo(ctx context.Context, sandbox stacyvm.Sandbox, key Idempot
 	return createError(cause)
 }
 
-// writeFailure writes how a create ended. With gone nothing is left of it. With moved the sandbox has a newer owner, who is left
-// the wish to destroy it: its caller never learns that it is there.
-func (s *Service) writeFailure(ctx context.Context, sandbox stacyvm.Sandbox, key Idempotency, cause error, gone, moved bool) error {
+// writeFailure writes how a create ended, and what subscribers are told of it. With gone nothing is left of it. With moved the sandbox
+// has a newer owner, who is left the wish to destroy it: its caller never learns that it is there.
+func (s *Service) writeFailure(
+	ctx context.Context, sandbox stacyvm.Sandbox, key Idempotency, cause error, told []stacyvm.Notice, gone, moved bool,
+) error {
 	why := stacyvm.Cause{Reason: stacyvm.ReasonCreateFailed, Detail: createError(cause).Message}
 	return s.store.Update(ctx, func(tx store.Tx) error {
 		if err := abandon(ctx, tx, key, sandbox.ID); err != nil {
@@ -174,7 +180,7 @@ func (s *Service) writeFailure(ctx context.Context, sandbox stacyvm.Sandbox, key
 		if err := auditIn(ctx, tx, operation(ctx, "sandbox.spawn", sandbox, sandbox.Image, cause)); err != nil {
 			return err
 		}
-		if err := tx.Events().Append(ctx, providerFailed(sandbox, cause)); err != nil {
+		if err := tx.Events().Append(ctx, told); err != nil {
 			return err
 		}
 		if gone {

@@ -192,6 +192,16 @@ func TestWhoLeavesTheLine(t *testing.T) {
 				t.Errorf("%s is %s; started were %v", c.id, row.State, r.began)
 			}
 		}
+		err := r.store.View(t.Context(), func(tx store.Tx) error {
+			failed, err := tx.Events().Recent(t.Context(), store.RecentFilter{Kinds: []stacyvm.Kind{stacyvm.KindProviderFailed}, Limit: 10})
+			if len(failed) > 0 {
+				t.Errorf("of those who left is told %+v", failed)
+			}
+			return err
+		})
+		if err != nil {
+			t.Error(err)
+		}
 	})
 }
 
