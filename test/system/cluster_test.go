@@ -133,7 +133,7 @@ func (c *cluster) certify(planes, workers int) {
 func (c *cluster) addPlane(i int) {
 	dir := filepath.Join(c.dir, planeName(i))
 	s, err := harness.New(dir, append(onPostgres(c.database.DSN),
-		"STACYVM_SERVER_WORKER=false", "STACYVM_WORKER_ID="+planeName(i), "STACYVM_PKI_DIR="+filepath.Join(dir, "pki"),
+		"STACYVM_SERVER_WORKER=false", "STACYVM_PKI_DIR="+filepath.Join(dir, "pki"),
 		"STACYVM_AUTH_API_KEY="+clusterKey, "STACYVM_AUTH_ADMIN_API_KEY="+clusterAdminKey,
 		"STACYVM_PROVIDERS_DEFAULT=gvisor", "STACYVM_PROVIDERS_MOCK_ENABLED=true", "STACYVM_DEFAULTS_MAX_EXEC_TIMEOUT=1h")...)
 	c.must(err)

@@ -50,8 +50,11 @@ func startSite(t *testing.T, planes, workers int, env ...string) *site {
 	var urls []string
 	for i := range planes {
 		p := &sitePlane{name: fmt.Sprintf("plane-%d", i)}
-		p.Server, err = harness.New(s.place(p.name), append(onPostgres(dsn), append(env,
-			"STACYVM_SERVER_WORKER=false", "STACYVM_WORKER_ID="+p.name)...)...)
+		place := s.place(p.name)
+		data := filepath.Join(place, "data") // a control plane alone keeps its name there
+		s.must(os.Mkdir(data, 0o700))
+		s.must(os.WriteFile(filepath.Join(data, "worker_id"), []byte(p.name+"\n"), 0o600))
+		p.Server, err = harness.New(place, append(onPostgres(dsn), append(env, "STACYVM_SERVER_WORKER=false")...)...)
 		s.must(err)
 		p.Client, err = client.New(p.URL(), client.Options{Patience: time.Millisecond})
 		s.must(err)
