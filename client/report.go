@@ -13,12 +13,12 @@ type Report struct {
 	Version   string         `json:"version"`
 	Uptime    string         `json:"uptime"`
 	Problems  []Problem      `json:"problems"`  // what is wrong now
-	Known     bool           `json:"known"`     // false: the database does not answer, and sandboxes and past faults are not known
+	Known     bool           `json:"known"`     // false: the database does not answer; sandboxes and faults are not known
 	Workers   []WorkerReport `json:"workers"`   // without the database, those that the server remembers
 	Sandboxes map[string]int `json:"sandboxes"` // how many are in each state
 	Reasons   map[string]int `json:"reasons"`   // why sandboxes are unhealthy or in error
 	NotWell   []NotWell      `json:"not_well"`  // up to 20 of these, the last first
-	Happened  []Happening    `json:"happened"`  // up to 20 kinds of faults of the last 24 hours, and their ends, the last first
+	Happened  []Happening    `json:"happened"`  // up to 20 kinds of faults of the last 24 hours, and their ends
 }
 
 // Problem is one thing that is wrong now.
@@ -58,7 +58,8 @@ type Happening struct {
 	Data      map[string]any `json:"data,omitempty"`       // of the last one
 }
 
-// Report asks once what is wrong now and went wrong lately; the server answers within ten seconds, also without its database.
+// Report asks once what is wrong now and went wrong lately; the server answers within ten seconds,
+// also without its database.
 func (c *Client) Report(ctx context.Context) (Report, error) {
 	var report Report
 	err := c.once(ctx, request{method: http.MethodGet, path: "/status"}, &report)

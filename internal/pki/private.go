@@ -10,8 +10,8 @@ import (
 )
 
 // CheckPrivate refuses a file that somebody besides its owner and this process's user may read. Group bits alone do not tell: of a
-// file with an access control list they are the list's mask. systemd hands a service its credentials in this way, as root's
-// files that the service's user is on the list of.
+// file with an access control list they are the list's mask: a service manager may hand over root's files in this way, with
+// the service's user on their list.
 func CheckPrivate(path string, info fs.FileInfo) error {
 	mode := info.Mode().Perm()
 	if mode&0o077 == 0 || mode&0o007 == 0 && listedAlone(path) {

@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/stacyvm/stacyvm/internal/testneed"
 )
 
 // TestCheckPrivate: a file that its owner alone may read, or the user of this process beside the owner, and nobody else.
@@ -53,7 +55,7 @@ func TestCheckPrivate(t *testing.T) {
 			if c.list != nil {
 				err := unix.Setxattr(path, listAttribute, c.list, 0)
 				if errors.Is(err, unix.EOPNOTSUPP) {
-					t.Skip("this file system has no access control lists")
+					testneed.Missing(t, "acl", "the file system of the temporary directory has no access control lists")
 				}
 				if err != nil {
 					t.Fatal(err)

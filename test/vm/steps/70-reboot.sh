@@ -1,6 +1,7 @@
 # An orderly shutdown of the services: nothing hangs
 ready
-left=$(stacyvm list | grep -o "^sb-[0-9a-f]*" || true)
+listed=$(stacyvm list)
+left=$(grep -o "^sb-[0-9a-f]*" <<<"$listed" || true) # none is as good
 [ -z "$left" ] || stacyvm kill $left >/dev/null || fail "what the power cuts ended cannot be removed"
 rm -f /etc/stacyvm/environment
 systemctl restart stacyvm
