@@ -201,8 +201,8 @@ func TestNotOursAnyMore(t *testing.T) {
 			_, err := tx.Leases().Acquire(ctx, store.LeaseRequest{Resource: string(given.ID), Type: "sandbox", Holder: "near", Session: "near-1", TTL: time.Hour})
 			return err
 		})
-		fences := map[stacyvm.SandboxID]stacyvm.Fence{}
-		c.machine.BeforeDestroy = func(_ context.Context, ref stacyvm.Ref) error { fences[ref.ID] = ref.Fence; return nil }
+		var fences sync.Map // one pass destroys several at once
+		c.machine.BeforeDestroy = func(_ context.Context, ref stacyvm.Ref) error { fences.Store(ref.ID, ref.Fence); return nil }
 		c.advance(orphanAge + time.Second)
 		c.beat()
 		c.work(plane)
@@ -213,8 +213,9 @@ func TestNotOursAnyMore(t *testing.T) {
 		}
 		c.work(plane)
 		for _, row := range []stacyvm.Sandbox{tombstone, given, orphan} {
-			if _, there := c.machine.Runtime(row.ID); there || fences[row.ID] != row.Fence {
-				c.Errorf("%s is there: %v, was destroyed with %v, the worker knows %v", row.ID, there, fences[row.ID], row.Fence)
+			fence, _ := fences.Load(row.ID)
+			if _, there := c.machine.Runtime(row.ID); there || fence != row.Fence {
+				c.Errorf("%s is there: %v, was destroyed with %v, the worker knows %v", row.ID, there, fence, row.Fence)
 			}
 		}
 		c.expect("given away", given.ID, stacyvm.StateRunning, "", false)

@@ -94,9 +94,12 @@ func TestExpiryIsSentAgain(t *testing.T) {
 		at(near, time.Minute, nil)
 		at(mute, time.Hour, sick("unknown"))
 		at(dead, time.Hour, sick("dead"))
+		var lock sync.Mutex // one pass asks for several at once
 		var asked []stacyvm.SandboxID
 		answer := error(errBroken)
 		r.machine.BeforeExpire = func(_ context.Context, ref stacyvm.Ref) error {
+			lock.Lock()
+			defer lock.Unlock()
 			asked = append(asked, ref.ID)
 			return answer
 		}
