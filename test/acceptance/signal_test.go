@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -176,6 +177,9 @@ func TestSecondInterrupt(t *testing.T) {
 
 // TestHangUp: nohup protects a run; without it a hang-up goes to the command.
 func TestHangUp(t *testing.T) {
+	heard := make(chan os.Signal, 1)
+	signal.Notify(heard, syscall.SIGHUP) // commands inherit what is ignored: this suite may itself run under nohup
+	t.Cleanup(func() { signal.Stop(heard) })
 	r := newRig(t)
 	const line = "trap 'exit 5' HUP; echo ready; read word; exit 6"
 	for exit, words := range map[int][]string{
