@@ -12,7 +12,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
-	"github.com/stacyvm/stacyvm/internal/control"
+	"github.com/stacyvm/stacyvm/internal/control/audit"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
 
@@ -48,7 +48,7 @@ func (in *eventsInput) place() (int64, error) {
 	case in.After != "":
 		return stacyvm.ParseNoticeID("last_event_id", in.After)
 	}
-	return control.Latest, nil
+	return audit.Latest, nil
 }
 
 func (a *api) eventRoutes() {
@@ -90,7 +90,7 @@ func (a *api) events(ctx context.Context, in *eventsInput) (*written, error) {
 type eventStream struct {
 	writer       io.Writer
 	control      *http.ResponseController
-	subscription *control.Subscription
+	subscription *audit.Subscription
 	follow       bool
 }
 

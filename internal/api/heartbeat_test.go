@@ -9,7 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/stacyvm/stacyvm/internal/control"
+	"github.com/stacyvm/stacyvm/internal/control/audit"
 	"github.com/stacyvm/stacyvm/internal/control/controltest"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 	"github.com/stacyvm/stacyvm/internal/store"
@@ -42,7 +42,7 @@ func TestEventStreamsBeat(t *testing.T) {
 		s := controltest.OpenStore(t)
 		service := controltest.NewService(t, s, controltest.NewWorker(), nil)
 		ctx, stop := context.WithCancel(controltest.As(t.Context(), "ann", "acme"))
-		subscription, err := service.Events(ctx, control.Latest)
+		subscription, err := service.Events(ctx, audit.Latest)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -48,6 +48,7 @@ var rules = []struct {
 	{"internal/config", []string{"internal/auth", "internal/pki", "internal/stacyvm"}},
 	{"internal/schedule", []string{"internal/stacyvm"}},
 	{"internal/lease", []string{"internal/store", "internal/stacyvm"}},
+	{"internal/retry", []string{"internal/stacyvm"}},
 	{"internal/image", []string{"internal/stacyvm"}},
 	{"internal/guest/agent/...", []string{"internal/guest", "internal/guest/agent/...", "proto/..."}},
 	{"internal/guest", []string{"internal/budget", "internal/stacyvm", "proto/..."}},
@@ -68,10 +69,11 @@ var rules = []struct {
 	{"internal/worker/workertest", []string{"internal/worker", "internal/engine", "internal/engine/mock", "internal/guest", "internal/stacyvm"}},
 	{"internal/worker", []string{"internal/engine", "internal/guest", "internal/stacyvm"}},
 
-	{"internal/control", []string{"internal/budget", "internal/store", "internal/lease", "internal/worker", "internal/schedule", "internal/guest", "internal/auth", "internal/stacyvm"}},
+	{"internal/control/audit", []string{"internal/store", "internal/guest", "internal/retry", "internal/stacyvm"}},
+	{"internal/control", []string{"internal/control/audit", "internal/budget", "internal/store", "internal/lease", "internal/worker", "internal/schedule", "internal/guest", "internal/auth", "internal/retry", "internal/stacyvm"}},
 	{"internal/control/controltest", []string{"internal/control", "internal/store/...", "internal/testneed", "internal/worker", "internal/guest", "internal/auth", "internal/stacyvm"}},
 	{"internal/reconcile", []string{"internal/store", "internal/lease", "internal/worker", "internal/schedule", "internal/guest", "internal/auth", "internal/stacyvm"}},
-	{"internal/api/...", []string{"internal/api/...", "internal/budget", "internal/control", "internal/auth", "internal/telemetry", "internal/stacyvm", "internal/strictjson"}},
+	{"internal/api/...", []string{"internal/api/...", "internal/budget", "internal/control", "internal/control/audit", "internal/auth", "internal/telemetry", "internal/stacyvm", "internal/strictjson"}},
 	{"internal/cli", []string{"client", "internal/telemetry", "internal/daemon", "internal/config", "internal/auth", "internal/pki", "internal/image", "internal/stacyvm"}},
 	{"internal/daemon", []string{"internal/...", "client"}},
 }

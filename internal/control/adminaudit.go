@@ -8,9 +8,6 @@ import (
 	"github.com/stacyvm/stacyvm/internal/store"
 )
 
-// scopeAudit is what reading the administrators' audit needs.
-const scopeAudit = "admin:audit"
-
 // maxAudit is how many lines an answer holds at most.
 const maxAudit = 500
 
@@ -24,10 +21,16 @@ type AdminAuditRequest struct {
 	Limit  int   // 0: 100; more than 500 are 500
 }
 
+// AuditAdmin keeps a line of a call of an administrative route, whatever came of it. With audit.sync it is on disk before this
+// returns; a line that cannot be written is for the log then: the call has been answered.
+func (s *Service) AuditAdmin(ctx context.Context, call stacyvm.AdminCall) {
+	s.audit.RecordAdmin(ctx, call)
+}
+
 // AdminAudit gives lines of the administrators' audit, newest first; to a caller of a tenant its tenant's. The newest lines are
 // up to 100 ms late.
 func (s *Service) AdminAudit(ctx context.Context, r AdminAuditRequest) (calls []stacyvm.AdminCall, err error) {
-	if err := authorise(ctx, scopeAudit); err != nil {
+	if err := auth.From(ctx).Require(auth.ScopeAdminAudit); err != nil {
 		return nil, err
 	}
 	filter := store.AdminFilter{

@@ -20,7 +20,7 @@ const (
 
 // Admit tells whether a create would be let in now. CodeInvalid, CodeNotFound and CodeUnsupported as for Create.
 func (s *Service) Admit(ctx context.Context, request CreateRequest) (admission stacyvm.Admission, err error) {
-	if err := authorise(ctx, scopeRead); err != nil {
+	if err := auth.From(ctx).Require(auth.ScopeReadSandboxes); err != nil {
 		return admission, err
 	}
 	p, err := s.plan(auth.From(ctx), request)

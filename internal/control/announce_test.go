@@ -65,7 +65,7 @@ func TestWhatAWorkerSaysOfItself(t *testing.T) {
 			}
 		}
 	}
-	err := r.store.View(t.Context(), func(tx store.Tx) error {
+	err := r.Store.View(t.Context(), func(tx store.Tx) error {
 		_, err := tx.Workers().Get(t.Context(), "w")
 		return err
 	})

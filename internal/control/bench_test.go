@@ -33,7 +33,7 @@ func benchStores(b *testing.B, run func(*testing.B, []store.Store)) {
 		b.Run("driver="+driver, func(b *testing.B) {
 			opened, c := []store.Store{}, config(b)
 			for range benchPlanes {
-				opened = append(opened, openStore(b, c))
+				opened = append(opened, controltest.Open(b, c))
 			}
 			run(b, opened)
 		})

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/stacyvm/stacyvm/internal/auth"
+	"github.com/stacyvm/stacyvm/internal/control/audit"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 	"github.com/stacyvm/stacyvm/internal/store"
 	"github.com/stacyvm/stacyvm/internal/worker"
@@ -55,7 +57,7 @@ func (s *Service) insert(ctx context.Context, tx store.Tx, sandbox stacyvm.Sandb
 	if err != nil {
 		return sandbox, err
 	}
-	return sandbox, auditIn(ctx, tx, operation(ctx, "sandbox.spawn", sandbox, sandbox.Image, nil))
+	return sandbox, audit.Append(ctx, tx, audit.Operation(auth.From(ctx), "sandbox.spawn", sandbox, sandbox.Image, nil))
 }
 
 // build has the worker make the runtime and confirms it.
@@ -155,7 +157,7 @@ func (s *Service) undo(ctx context.Context, sandbox stacyvm.Sandbox, key Idempot
 	}
 	var told []stacyvm.Notice
 	if asked {
-		told = providerFailed(sandbox, cause)
+		told = audit.ProviderFailed(sandbox, createError(cause).Code)
 	}
 	err := s.writeFailure(ctx, sandbox, key, cause, told, left == nil, false)
 	if stacyvm.CodeOf(err) == stacyvm.CodeStaleEpoch {
@@ -177,7 +179,7 @@ func (s *Service) writeFailure(
 		if err := abandon(ctx, tx, key, sandbox.ID); err != nil {
 			return err
 		}
-		if err := auditIn(ctx, tx, operation(ctx, "sandbox.spawn", sandbox, sandbox.Image, cause)); err != nil {
+		if err := audit.Append(ctx, tx, audit.Operation(auth.From(ctx), "sandbox.spawn", sandbox, sandbox.Image, cause)); err != nil {
 			return err
 		}
 		if err := tx.Events().Append(ctx, told); err != nil {

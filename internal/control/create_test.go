@@ -28,18 +28,18 @@ func TestFailedCreateLeavesATombstone(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t, func(c *control.Config) { c.Defaults.MaxSandboxes = 1 })
 			var id stacyvm.SandboxID
-			r.worker.BeforeCreate = func(_ context.Context, ref stacyvm.Ref) error { id = ref.ID; return tt.failure }
-			_, _, err := r.Create(r.ctx, control.CreateRequest{}, control.Idempotency{})
+			r.Machine.BeforeCreate = func(_ context.Context, ref stacyvm.Ref) error { id = ref.ID; return tt.failure }
+			_, _, err := r.Create(r.Ctx, control.CreateRequest{}, control.Idempotency{})
 			wantCode(t, err, tt.code)
-			if row := controltest.Row(t, r.store, id); row.State != stacyvm.StateDestroyed || row.Reason != "create_failed" {
+			if row := controltest.Row(t, r.Store, id); row.State != stacyvm.StateDestroyed || row.Reason != "create_failed" {
 				t.Errorf("the row is %s, %s", row.State, row.Reason)
 			}
-			lines := r.operations(t, store.OperationFilter{Action: "sandbox.spawn", Sandbox: id})
+			lines := r.Operations(t, store.OperationFilter{Action: "sandbox.spawn", Sandbox: id})
 			if len(lines) != 2 || lines[0].Status != "failed" || lines[1].Status != "ok" {
 				t.Errorf("audit: %+v", lines)
 			}
-			r.worker.BeforeCreate = nil
-			r.create(t) // the reservation is free again
+			r.Machine.BeforeCreate = nil
+			r.MustCreate(t) // the reservation is free again
 		})
 	}
 }
@@ -56,22 +56,22 @@ func TestCreateFollowsItsWorker(t *testing.T) {
 		}
 	}
 	refs := 0
-	r.worker.BeforeCreate = func(ctx context.Context, ref stacyvm.Ref) error {
+	r.Machine.BeforeCreate = func(ctx context.Context, ref stacyvm.Ref) error {
 		if refs++; refs < 3 { // the worker's own word for a fence that is not the newest
 			again(ctx)
 			return stacyvm.Errorf(stacyvm.CodeStaleEpoch, "the sandbox has a newer owner")
 		}
 		return nil
 	}
-	made := r.create(t)
-	row := controltest.Row(t, r.store, made.ID)
-	if runtime, ok := r.worker.Runtime(made.ID); !ok || row.State != stacyvm.StateRunning || runtime.Fence != row.Fence || row.Fence.Epoch != 3 {
+	made := r.MustCreate(t)
+	row := controltest.Row(t, r.Store, made.ID)
+	if runtime, ok := r.Machine.Runtime(made.ID); !ok || row.State != stacyvm.StateRunning || runtime.Fence != row.Fence || row.Fence.Epoch != 3 {
 		t.Errorf("the runtime is %+v, the row %+v", runtime, row)
 	}
 	refs = -10 // always
-	_, _, err := r.Create(r.ctx, control.CreateRequest{}, control.Idempotency{})
+	_, _, err := r.Create(r.Ctx, control.CreateRequest{}, control.Idempotency{})
 	wantCode(t, err, stacyvm.CodeStaleEpoch)
-	if creates, _, present := r.worker.Counts(); creates != 1 || present != 1 {
+	if creates, _, present := r.Machine.Counts(); creates != 1 || present != 1 {
 		t.Errorf("%d were made, %d are there", creates, present)
 	}
 }
@@ -82,14 +82,14 @@ func TestFenceRisesBeforeTheConfirmation(t *testing.T) {
 	for name, adopted := range map[string]bool{"still creating": false, "adopted": true} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t, nil)
-			r.worker.AfterCreate = func(ctx context.Context, ref stacyvm.Ref) error {
-				r.worker.AfterCreate = nil
+			r.Machine.AfterCreate = func(ctx context.Context, ref stacyvm.Ref) error {
+				r.Machine.AfterCreate = nil
 				if _, err := r.Heartbeat(asWorker(ctx, self, auth.ScopeHeartbeat), beat("session-2", true)); err != nil {
 					t.Error(err)
 				}
 				if adopted {
-					row := controltest.Row(t, r.store, ref.ID)
-					controltest.Update(t, r.store, func(tx store.Tx) error {
+					row := controltest.Row(t, r.Store, ref.ID)
+					controltest.Update(t, r.Store, func(tx store.Tx) error {
 						_, err := tx.Sandboxes().Apply(ctx, ref.ID, row.Fence, store.Change{State: stacyvm.StateRunning})
 						return err
 					})
@@ -97,14 +97,14 @@ func TestFenceRisesBeforeTheConfirmation(t *testing.T) {
 				return nil
 			}
 			key := control.Idempotency{Key: "k", BodyHash: "h"}
-			made, _, err := r.Create(r.ctx, control.CreateRequest{}, key)
+			made, _, err := r.Create(r.Ctx, control.CreateRequest{}, key)
 			if err != nil || made.State != stacyvm.StateRunning || made.Fence.Epoch != 2 {
 				t.Fatalf("the caller got %+v, %v", made, err)
 			}
-			if again, replayed, err := r.Create(r.ctx, control.CreateRequest{}, key); err != nil || !replayed || again.ID != made.ID {
+			if again, replayed, err := r.Create(r.Ctx, control.CreateRequest{}, key); err != nil || !replayed || again.ID != made.ID {
 				t.Errorf("the key gives %s, %v, %v", again.ID, replayed, err)
 			}
-			if creates, destroys, present := r.worker.Counts(); creates != 1 || destroys != 0 || present != 1 {
+			if creates, destroys, present := r.Machine.Counts(); creates != 1 || destroys != 0 || present != 1 {
 				t.Errorf("%d made, %d destroyed, %d there", creates, destroys, present)
 			}
 		})
@@ -117,15 +117,15 @@ func TestCreateThatLosesItsOwner(t *testing.T) {
 	r := newRig(t, nil)
 	session := "session-1"
 	var id stacyvm.SandboxID
-	r.worker.AfterCreate = func(ctx context.Context, ref stacyvm.Ref) error {
+	r.Machine.AfterCreate = func(ctx context.Context, ref stacyvm.Ref) error {
 		id = ref.ID
 		session += "'"
 		_, err := r.Heartbeat(asWorker(ctx, self, auth.ScopeHeartbeat), beat(session, true))
 		return err
 	}
-	_, _, err := r.Create(r.ctx, control.CreateRequest{}, control.Idempotency{})
+	_, _, err := r.Create(r.Ctx, control.CreateRequest{}, control.Idempotency{})
 	wantCode(t, err, stacyvm.CodeStaleEpoch)
-	if row := controltest.Row(t, r.store, id); row.Desired != stacyvm.DesiredDestroyed {
+	if row := controltest.Row(t, r.Store, id); row.Desired != stacyvm.DesiredDestroyed {
 		t.Errorf("the row is %s, wanted %s", row.State, row.Desired)
 	}
 }
@@ -137,10 +137,10 @@ func TestAnothersClaimIsLeftAlone(t *testing.T) {
 			r := newRig(t, nil)
 			key := control.Idempotency{Key: "k", BodyHash: "h"}
 			claim := store.IdempotencyRecord{Scope: `"" "ann" ""`, Key: "k", BodyHash: "h", Sandbox: stacyvm.NewSandboxID()}
-			r.worker.AfterCreate = func(ctx context.Context, ref stacyvm.Ref) error {
+			r.Machine.AfterCreate = func(ctx context.Context, ref stacyvm.Ref) error {
 				mine := claim
 				mine.Sandbox = ref.ID
-				controltest.Update(t, r.store, func(tx store.Tx) error {
+				controltest.Update(t, r.Store, func(tx store.Tx) error {
 					if err := tx.Idempotency().Abandon(ctx, mine); err != nil {
 						return err
 					}
@@ -152,12 +152,12 @@ func TestAnothersClaimIsLeftAlone(t *testing.T) {
 				})
 				return failure
 			}
-			made, _, err := r.Create(r.ctx, control.CreateRequest{}, key)
+			made, _, err := r.Create(r.Ctx, control.CreateRequest{}, key)
 			if failure == nil && (err != nil || made.State != stacyvm.StateRunning) {
 				t.Errorf("state %s, %v", made.State, err)
 			}
-			controltest.Update(t, r.store, func(tx store.Tx) error {
-				known, err := tx.Idempotency().Begin(r.ctx, store.IdempotencyRecord{Scope: claim.Scope, Key: "k", BodyHash: "other"})
+			controltest.Update(t, r.Store, func(tx store.Tx) error {
+				known, err := tx.Idempotency().Begin(r.Ctx, store.IdempotencyRecord{Scope: claim.Scope, Key: "k", BodyHash: "other"})
 				if known == nil || known.Done || known.Sandbox != claim.Sandbox {
 					t.Errorf("the other's claim is %+v", known)
 				}
@@ -169,12 +169,12 @@ func TestAnothersClaimIsLeftAlone(t *testing.T) {
 
 func TestFailedCreateWithALostAnswerIsUndone(t *testing.T) {
 	r := newRig(t, nil)
-	r.worker.AfterCreate = func(context.Context, stacyvm.Ref) error {
+	r.Machine.AfterCreate = func(context.Context, stacyvm.Ref) error {
 		return stacyvm.Errorf(stacyvm.CodeUnavailable, "connection lost")
 	}
-	_, _, err := r.Create(r.ctx, control.CreateRequest{}, control.Idempotency{})
+	_, _, err := r.Create(r.Ctx, control.CreateRequest{}, control.Idempotency{})
 	wantCode(t, err, stacyvm.CodeUnavailable)
-	if _, destroys, present := r.worker.Counts(); present != 0 || destroys != 1 {
+	if _, destroys, present := r.Machine.Counts(); present != 0 || destroys != 1 {
 		t.Errorf("%d runtimes are left, %d destroyed", present, destroys)
 	}
 }
@@ -182,11 +182,11 @@ func TestFailedCreateWithALostAnswerIsUndone(t *testing.T) {
 func TestFailedCreateWhoseLeftoversStayIsAnError(t *testing.T) {
 	r := newRig(t, nil)
 	var id stacyvm.SandboxID
-	r.worker.AfterCreate = func(_ context.Context, ref stacyvm.Ref) error { id = ref.ID; return errors.New("broke") }
-	r.worker.BeforeDestroy = func(context.Context, stacyvm.Ref) error { return errors.New("busy") }
-	_, _, err := r.Create(r.ctx, control.CreateRequest{}, control.Idempotency{})
+	r.Machine.AfterCreate = func(_ context.Context, ref stacyvm.Ref) error { id = ref.ID; return errors.New("broke") }
+	r.Machine.BeforeDestroy = func(context.Context, stacyvm.Ref) error { return errors.New("busy") }
+	_, _, err := r.Create(r.Ctx, control.CreateRequest{}, control.Idempotency{})
 	wantCode(t, err, stacyvm.CodeInternal)
-	row := controltest.Row(t, r.store, id)
+	row := controltest.Row(t, r.Store, id)
 	if row.State != stacyvm.StateError || row.Reason != "create_failed" || row.Desired != stacyvm.DesiredDestroyed {
 		t.Errorf("the row is %s, %s, wanted %s", row.State, row.Reason, row.Desired)
 	}
@@ -194,8 +194,8 @@ func TestFailedCreateWhoseLeftoversStayIsAnError(t *testing.T) {
 
 func TestCreateOutlivesItsCaller(t *testing.T) {
 	r := newRig(t, nil)
-	ctx, cancel := context.WithCancel(r.ctx)
-	r.worker.BeforeCreate = func(making context.Context, _ stacyvm.Ref) error {
+	ctx, cancel := context.WithCancel(r.Ctx)
+	r.Machine.BeforeCreate = func(making context.Context, _ stacyvm.Ref) error {
 		cancel()
 		return making.Err()
 	}
@@ -208,26 +208,26 @@ func TestCreateOutlivesItsCaller(t *testing.T) {
 func TestDestroyDuringCreate(t *testing.T) {
 	r := newRig(t, nil)
 	var id stacyvm.SandboxID
-	r.worker.AfterCreate = func(_ context.Context, ref stacyvm.Ref) error {
+	r.Machine.AfterCreate = func(_ context.Context, ref stacyvm.Ref) error {
 		id = ref.ID
-		r.worker.AfterCreate = nil
-		return r.Destroy(r.ctx, ref.ID)
+		r.Machine.AfterCreate = nil
+		return r.Destroy(r.Ctx, ref.ID)
 	}
-	_, _, err := r.Create(r.ctx, control.CreateRequest{}, control.Idempotency{})
+	_, _, err := r.Create(r.Ctx, control.CreateRequest{}, control.Idempotency{})
 	wantCode(t, err, stacyvm.CodeConflict)
-	if row := controltest.Row(t, r.store, id); row.State != stacyvm.StateDestroyed {
+	if row := controltest.Row(t, r.Store, id); row.State != stacyvm.StateDestroyed {
 		t.Errorf("the row is %s", row.State)
 	}
 
 	// A destroy that comes before the runtime is made must not leave it behind either.
-	r.worker.BeforeCreate = func(_ context.Context, ref stacyvm.Ref) error {
+	r.Machine.BeforeCreate = func(_ context.Context, ref stacyvm.Ref) error {
 		id = ref.ID
-		r.worker.BeforeCreate = nil
-		return r.Destroy(r.ctx, ref.ID)
+		r.Machine.BeforeCreate = nil
+		return r.Destroy(r.Ctx, ref.ID)
 	}
-	_, _, err = r.Create(r.ctx, control.CreateRequest{}, control.Idempotency{})
+	_, _, err = r.Create(r.Ctx, control.CreateRequest{}, control.Idempotency{})
 	wantCode(t, err, stacyvm.CodeConflict)
-	if _, _, present := r.worker.Counts(); present != 0 {
+	if _, _, present := r.Machine.Counts(); present != 0 {
 		t.Errorf("%d runtimes are left", present)
 	}
 }
@@ -238,17 +238,17 @@ func TestIdempotencyKeys(t *testing.T) {
 	create := func(ctx context.Context, key control.Idempotency) (stacyvm.Sandbox, bool, error) {
 		return r.Create(ctx, control.CreateRequest{}, key)
 	}
-	first, replayed, err := create(r.ctx, key)
+	first, replayed, err := create(r.Ctx, key)
 	if err != nil || replayed {
 		t.Fatal(err, replayed)
 	}
-	again, replayed, err := create(r.ctx, key)
+	again, replayed, err := create(r.Ctx, key)
 	if err != nil || !replayed || again.ID != first.ID || !again.ExpiresAt.Equal(first.ExpiresAt) || again.State != stacyvm.StateRunning {
 		t.Errorf("the replay is %+v, %v, %v", again, replayed, err)
 	}
 	other := key
 	other.BodyHash = "h2"
-	_, _, err = create(r.ctx, other)
+	_, _, err = create(r.Ctx, other)
 	wantCode(t, err, stacyvm.CodeKeyReused)
 
 	fresh := map[string]struct {
@@ -257,8 +257,8 @@ func TestIdempotencyKeys(t *testing.T) {
 	}{
 		"another caller": {controltest.As(t.Context(), "bob", ""), key},
 		"another tenant": {controltest.As(t.Context(), "ann", "acme"), key},
-		"another route":  {r.ctx, control.Idempotency{Key: "k-1", Route: "other", BodyHash: "h1"}},
-		"no key":         {r.ctx, control.Idempotency{}},
+		"another route":  {r.Ctx, control.Idempotency{Key: "k-1", Route: "other", BodyHash: "h1"}},
+		"no key":         {r.Ctx, control.Idempotency{}},
 	}
 	for name, tt := range fresh {
 		if sandbox, replayed, err := create(tt.ctx, tt.key); err != nil || replayed || sandbox.ID == first.ID {
@@ -266,7 +266,7 @@ func TestIdempotencyKeys(t *testing.T) {
 		}
 	}
 	for _, bad := range []string{" ", "a b", "ü", "a\n", strings.Repeat("k", 256)} {
-		_, _, err := create(r.ctx, control.Idempotency{Key: bad})
+		_, _, err := create(r.Ctx, control.Idempotency{Key: bad})
 		wantCode(t, err, stacyvm.CodeInvalid)
 	}
 }
@@ -274,19 +274,19 @@ func TestIdempotencyKeys(t *testing.T) {
 func TestIdempotencyKeyOfAFailedCreateIsFree(t *testing.T) {
 	r := newRig(t, nil)
 	key := control.Idempotency{Key: "k", BodyHash: "h"}
-	r.worker.BeforeCreate = func(context.Context, stacyvm.Ref) error { return errors.New("broke") }
-	_, _, err := r.Create(r.ctx, control.CreateRequest{}, key)
+	r.Machine.BeforeCreate = func(context.Context, stacyvm.Ref) error { return errors.New("broke") }
+	_, _, err := r.Create(r.Ctx, control.CreateRequest{}, key)
 	wantCode(t, err, stacyvm.CodeInternal)
-	r.worker.BeforeCreate = nil
-	if _, replayed, err := r.Create(r.ctx, control.CreateRequest{}, key); err != nil || replayed {
+	r.Machine.BeforeCreate = nil
+	if _, replayed, err := r.Create(r.Ctx, control.CreateRequest{}, key); err != nil || replayed {
 		t.Errorf("%v, %v", replayed, err)
 	}
 	r = newRig(t, func(c *control.Config) { c.Defaults.MaxSandboxes = 1 })
-	sandbox := r.create(t)
-	_, _, err = r.Create(r.ctx, control.CreateRequest{}, key)
+	sandbox := r.MustCreate(t)
+	_, _, err = r.Create(r.Ctx, control.CreateRequest{}, key)
 	wantCode(t, err, stacyvm.CodeLimit)
-	wantCode(t, r.Destroy(r.ctx, sandbox.ID), "")
-	if _, replayed, err := r.Create(r.ctx, control.CreateRequest{}, key); err != nil || replayed {
+	wantCode(t, r.Destroy(r.Ctx, sandbox.ID), "")
+	if _, replayed, err := r.Create(r.Ctx, control.CreateRequest{}, key); err != nil || replayed {
 		t.Errorf("a refused create keeps its key: %v, %v", replayed, err)
 	}
 }
@@ -295,7 +295,7 @@ func TestIdempotencyKeyInFlight(t *testing.T) {
 	r := newRig(t, nil)
 	key := control.Idempotency{Key: "k", BodyHash: "h"}
 	reached, release := make(chan struct{}), make(chan struct{})
-	r.worker.BeforeCreate = func(context.Context, stacyvm.Ref) error {
+	r.Machine.BeforeCreate = func(context.Context, stacyvm.Ref) error {
 		close(reached)
 		<-release
 		return nil
@@ -304,20 +304,20 @@ func TestIdempotencyKeyInFlight(t *testing.T) {
 	var first stacyvm.Sandbox
 	wait.Go(func() {
 		var err error
-		if first, _, err = r.Create(r.ctx, control.CreateRequest{}, key); err != nil {
+		if first, _, err = r.Create(r.Ctx, control.CreateRequest{}, key); err != nil {
 			t.Error(err)
 		}
 	})
 	<-reached
-	_, _, err := r.Create(r.ctx, control.CreateRequest{}, key)
+	_, _, err := r.Create(r.Ctx, control.CreateRequest{}, key)
 	wantCode(t, err, stacyvm.CodeInProgress)
 	close(release)
 	wait.Wait()
-	again, replayed, err := r.Create(r.ctx, control.CreateRequest{}, key)
+	again, replayed, err := r.Create(r.Ctx, control.CreateRequest{}, key)
 	if err != nil || !replayed || again.ID != first.ID {
 		t.Errorf("%s, %v, %v; want the replay of %s", again.ID, replayed, err, first.ID)
 	}
-	if creates, _, _ := r.worker.Counts(); creates != 1 {
+	if creates, _, _ := r.Machine.Counts(); creates != 1 {
 		t.Errorf("%d runtimes were made", creates)
 	}
 }
@@ -331,7 +331,7 @@ func TestManyRetriesMakeOneSandbox(t *testing.T) {
 	for range 50 {
 		wait.Go(func() {
 			for {
-				sandbox, _, err := r.Create(r.ctx, control.CreateRequest{}, key)
+				sandbox, _, err := r.Create(r.Ctx, control.CreateRequest{}, key)
 				if stacyvm.CodeOf(err) == stacyvm.CodeInProgress {
 					continue
 				}
@@ -346,7 +346,7 @@ func TestManyRetriesMakeOneSandbox(t *testing.T) {
 		})
 	}
 	wait.Wait()
-	if creates, _, _ := r.worker.Counts(); creates != 1 || len(ids) != 1 {
+	if creates, _, _ := r.Machine.Counts(); creates != 1 || len(ids) != 1 {
 		t.Errorf("%d runtimes, %d ids", creates, len(ids))
 	}
 }
@@ -354,12 +354,12 @@ func TestManyRetriesMakeOneSandbox(t *testing.T) {
 // TestExtendDuringCreate: the worker learns of it with the confirmation.
 func TestExtendDuringCreate(t *testing.T) {
 	r := newRig(t, nil)
-	r.worker.AfterCreate = func(_ context.Context, ref stacyvm.Ref) error {
-		_, err := r.Extend(r.ctx, ref.ID, 2*time.Hour)
+	r.Machine.AfterCreate = func(_ context.Context, ref stacyvm.Ref) error {
+		_, err := r.Extend(r.Ctx, ref.ID, 2*time.Hour)
 		return err
 	}
-	sandbox := r.create(t)
-	runtime, _ := r.worker.Runtime(sandbox.ID)
+	sandbox := r.MustCreate(t)
+	runtime, _ := r.Machine.Runtime(sandbox.ID)
 	if !runtime.Request.ExpiresAt.Equal(sandbox.ExpiresAt) || time.Until(sandbox.ExpiresAt) < time.Hour {
 		t.Errorf("it expires at %s, and its worker was told %s", sandbox.ExpiresAt, runtime.Request.ExpiresAt)
 	}

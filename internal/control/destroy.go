@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 
 	"github.com/stacyvm/stacyvm/internal/auth"
+	"github.com/stacyvm/stacyvm/internal/control/audit"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 	"github.com/stacyvm/stacyvm/internal/store"
 )
@@ -24,7 +25,7 @@ const staleTries = 3
 func (s *Service) Destroy(ctx context.Context, id stacyvm.SandboxID) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stacyvm.CreateWithin)
 	defer cancel()
-	if err := authorise(ctx, scopeSandbox); err != nil {
+	if err := auth.From(ctx).Require(auth.ScopeAPISandboxes); err != nil {
 		return s.audited(ctx, "sandbox.destroy", stacyvm.Sandbox{ID: id}, "", err)
 	}
 	sandbox, err := s.condemn(ctx, id)
@@ -76,7 +77,7 @@ func (s *Service) condemn(ctx context.Context, id stacyvm.SandboxID) (sandbox st
 		if sandbox, err = tx.Sandboxes().Want(ctx, id, store.Wish{Desired: stacyvm.DesiredDestroyed}); err != nil {
 			return err
 		}
-		return auditIn(ctx, tx, operation(ctx, "sandbox.destroy", sandbox, "", nil))
+		return audit.Append(ctx, tx, audit.Operation(auth.From(ctx), "sandbox.destroy", sandbox, "", nil))
 	})
 	return sandbox, err
 }
@@ -138,7 +139,7 @@ func (s *Service) read(ctx context.Context, id stacyvm.SandboxID) (sandbox stacy
 // Prune destroys every sandbox of the caller's tenant whose time has passed and gives their number. One that cannot be removed
 // now does not keep the others; the error tells of them.
 func (s *Service) Prune(ctx context.Context) (int, error) {
-	if err := authorise(ctx, scopeSandbox); err != nil {
+	if err := auth.From(ctx).Require(auth.ScopeAPISandboxes); err != nil {
 		return 0, s.audited(ctx, "sandbox.prune", stacyvm.Sandbox{}, "", err)
 	}
 	var expired []stacyvm.Sandbox

@@ -4,10 +4,11 @@ import (
 	"context"
 	"errors"
 	"io"
-	"strings"
 	"time"
 
+	"github.com/stacyvm/stacyvm/internal/auth"
 	"github.com/stacyvm/stacyvm/internal/budget"
+	"github.com/stacyvm/stacyvm/internal/control/audit"
 	"github.com/stacyvm/stacyvm/internal/guest"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
@@ -15,12 +16,8 @@ import (
 // MaxKept is what the answer to a command holds of each of its streams, in bytes.
 const MaxKept = 16 << 20
 
-const (
-	// timeoutSlack is how much longer than a command's timeout its guest may take to say so.
-	timeoutSlack = 15 * time.Second
-	// exitUnknown stands in the exec log for a command whose end was not seen: the server stopped before, or its guest was lost.
-	exitUnknown = -1
-)
+// timeoutSlack is how much longer than a command's timeout its guest may take to say so.
+const timeoutSlack = 15 * time.Second
 
 // Exec runs a command and gives its output when it has ended, whatever its exit code. A command whose caller leaves goes
 // on. CodeInvalid and CodeLimit name the field; CodeNotFound; CodeConflict: the sandbox does not run; CodeTimeout: the
@@ -120,30 +117,30 @@ func (s *Service) run(ctx context.Context, id stacyvm.SandboxID, request ExecReq
 	if len(request.Input) > 0 {
 		f.feed = func(ctx context.Context) { s.feed(ctx, id, command.ProcessID, request.Input) }
 	}
-	began := time.Now()
+	run := audit.Exec{Sandbox: sandbox, Command: command, Began: time.Now()}
 	f.ended = func(exit *stacyvm.Exit) {
 		if exit == nil { // its reader left
-			s.logEnd(ctx, sandbox, command, began)
+			s.exits.Watch(ctx, run, s.connector(id))
 			return
 		}
-		s.logExec(ctx, sandbox, command, began, exit)
+		s.audit.RecordExit(ctx, run, exit)
 	}
 	f.stream, err = f.open(f.ctx, false, f.from)
-	if asked && broken(err) && !silent(err) {
+	if asked && guest.Broken(err) && !silent(err) {
 		err = nil // the guest may have been asked: Next tries again
 	}
-	if err = s.audited(ctx, "exec", sandbox, shown(command), err); err != nil {
+	if err = s.audited(ctx, "exec", sandbox, command.Display(), err); err != nil {
 		f.cancel()
 		return nil, 0, err
 	}
-	s.journal.add(ctx, line{notice: started(sandbox, command.ProcessID)})
+	s.audit.RecordStart(ctx, run)
 	return f, command.Timeout, nil
 }
 
 // admitExec checks who asks, what for, and that the sandbox runs.
 func (s *Service) admitExec(ctx context.Context, id stacyvm.SandboxID, request ExecRequest) (stacyvm.Command, stacyvm.Sandbox, error) {
 	unknown := stacyvm.Sandbox{ID: id}
-	if err := authorise(ctx, scopeExec); err != nil {
+	if err := auth.From(ctx).Require(auth.ScopeAPIExec); err != nil {
 		return stacyvm.Command{}, unknown, err
 	}
 	if err := request.nameByKey(ctx); err != nil {
@@ -188,7 +185,7 @@ func opened(stream *guest.Output, err error) (Output, error) {
 
 // Attach reads a process's output from the given offsets on, and then its exit. CodeNotFound: no such sandbox or process.
 func (s *Service) Attach(ctx context.Context, id stacyvm.SandboxID, process string, request AttachRequest) (Output, error) {
-	if err := s.admitProcess(ctx, id, process, scopeExec); err != nil {
+	if err := s.admitProcess(ctx, id, process, auth.ScopeAPIExec); err != nil {
 		return nil, err
 	}
 	f := s.follow(ctx, id, process, request)
@@ -209,48 +206,24 @@ func (s *Service) Start(ctx context.Context, id stacyvm.SandboxID, request ExecR
 	if err != nil {
 		return process, s.audited(ctx, "exec", sandbox, request.Command, err)
 	}
-	began := time.Now()
+	run := audit.Exec{Sandbox: sandbox, Command: command, Began: time.Now()}
 	_, err = s.ask(ctx, id, guest.ScopeExec, func(client *guest.Client) error {
 		if process, err = client.Start(ctx, command); err != nil {
 			return err
 		}
 		return identify(&process, command)
 	})
-	if err := s.audited(ctx, "exec", sandbox, shown(command), err); err != nil {
+	if err := s.audited(ctx, "exec", sandbox, command.Display(), err); err != nil {
 		return process, err
 	}
-	s.journal.add(ctx, line{notice: started(sandbox, process.ID)})
+	s.audit.RecordStart(ctx, run)
 	if process.Exit == nil {
-		s.logEnd(ctx, sandbox, command, began)
+		s.exits.Watch(ctx, run, s.connector(id))
 	} else {
-		s.logExec(ctx, sandbox, command, began, process.Exit)
+		s.audit.RecordExit(ctx, run, process.Exit)
 	}
 	if len(request.Input) > 0 {
 		s.feed(ctx, id, process.ID, request.Input)
 	}
 	return process, nil
-}
-
-// logExec writes the exec log line, once for a command, and tells how it ended; a nil exit means that it is not known.
-func (s *Service) logExec(ctx context.Context, sandbox stacyvm.Sandbox, command stacyvm.Command, began time.Time, exit *stacyvm.Exit) {
-	record := stacyvm.ExecRecord{
-		SandboxID: sandbox.ID, ProcessID: command.ProcessID, Command: cut(shown(command)), ExitCode: exitUnknown,
-		CreatedUS: began.UnixMicro(),
-	}
-	if exit != nil && exit.OOM {
-		s.log.Warn("a command ran out of memory", "sandbox", sandbox.ID, "process", command.ProcessID, "exit_code", exit.Code,
-			"reason", stacyvm.ReasonOOM, "memory_mb", sandbox.Spec.MemoryMB)
-	}
-	if exit != nil {
-		record.ExitCode, record.DurationUS = exit.Code, exit.Duration.Microseconds()
-	}
-	s.journal.add(ctx, line{exec: &record, notice: ended(sandbox, command.ProcessID, exit)})
-}
-
-// shown is a command as lists and logs show it.
-func shown(command stacyvm.Command) string {
-	if command.Label != "" {
-		return command.Label
-	}
-	return strings.Join(command.Argv, " ")
 }

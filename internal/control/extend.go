@@ -4,6 +4,8 @@ import (
 	"context"
 	"time"
 
+	"github.com/stacyvm/stacyvm/internal/auth"
+	"github.com/stacyvm/stacyvm/internal/control/audit"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 	"github.com/stacyvm/stacyvm/internal/store"
 	"github.com/stacyvm/stacyvm/internal/worker"
@@ -44,7 +46,7 @@ func (s *Service) sendExpiry(ctx context.Context, sandbox stacyvm.Sandbox) {
 }
 
 func (s *Service) extend(ctx context.Context, id stacyvm.SandboxID, ttl time.Duration) (extended stacyvm.Sandbox, err error) {
-	if err := authorise(ctx, scopeSandbox); err != nil {
+	if err := auth.From(ctx).Require(auth.ScopeAPISandboxes); err != nil {
 		return extended, err
 	}
 	if err := checkTTL(ttl); err != nil {
@@ -71,7 +73,7 @@ func (s *Service) extend(ctx context.Context, id stacyvm.SandboxID, ttl time.Dur
 		if extended, err = tx.Sandboxes().Want(ctx, id, store.Wish{TTL: ttl}); err != nil {
 			return err
 		}
-		return auditIn(ctx, tx, operation(ctx, "sandbox.extend", extended, ttl.String(), nil))
+		return audit.Append(ctx, tx, audit.Operation(auth.From(ctx), "sandbox.extend", extended, ttl.String(), nil))
 	})
 	return extended, err
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"path"
 
+	"github.com/stacyvm/stacyvm/internal/auth"
 	"github.com/stacyvm/stacyvm/internal/guest"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
@@ -30,17 +31,17 @@ func checkMode(mode uint32) error {
 
 // fileChange is one call that changes files, with its audit line. bad is what its checks found.
 func (s *Service) fileChange(ctx context.Context, id stacyvm.SandboxID, action, name string, bad error, change func(*guest.Client) error) error {
-	return s.fileCall(ctx, id, action, name, bad, scopeFiles, func() (stacyvm.Sandbox, error) { return s.once(ctx, id, guest.ScopeFiles, change) })
+	return s.fileCall(ctx, id, action, name, bad, auth.ScopeAPIFiles, func() (stacyvm.Sandbox, error) { return s.once(ctx, id, guest.ScopeFiles, change) })
 }
 
 // fileQuestion is one call that only looks, with its audit line. bad is what its checks found.
 func (s *Service) fileQuestion(ctx context.Context, id stacyvm.SandboxID, action, name string, bad error, question func(*guest.Client) error) error {
-	return s.fileCall(ctx, id, action, name, bad, scopeRead, func() (stacyvm.Sandbox, error) { return s.ask(ctx, id, guest.ScopeFiles, question) })
+	return s.fileCall(ctx, id, action, name, bad, auth.ScopeReadSandboxes, func() (stacyvm.Sandbox, error) { return s.ask(ctx, id, guest.ScopeFiles, question) })
 }
 
 func (s *Service) fileCall(ctx context.Context, id stacyvm.SandboxID, action, name string, bad error, scope string, call func() (stacyvm.Sandbox, error)) error {
 	sandbox := stacyvm.Sandbox{ID: id}
-	err := authorise(ctx, scope)
+	err := auth.From(ctx).Require(scope)
 	if err == nil {
 		err = bad
 	}
@@ -53,7 +54,7 @@ func (s *Service) fileCall(ctx context.Context, id stacyvm.SandboxID, action, na
 // ReadFile opens a file for reading; close it. CodeNotFound: no such sandbox or file; CodeInvalid: a directory.
 func (s *Service) ReadFile(ctx context.Context, id stacyvm.SandboxID, name string) (file *File, err error) {
 	sandbox := stacyvm.Sandbox{ID: id}
-	if err = authorise(ctx, scopeRead); err == nil {
+	if err = auth.From(ctx).Require(auth.ScopeReadSandboxes); err == nil {
 		err = checkPath("path", name)
 	}
 	if err == nil {

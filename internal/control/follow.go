@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/stacyvm/stacyvm/internal/guest"
+	"github.com/stacyvm/stacyvm/internal/retry"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 	"github.com/stacyvm/stacyvm/internal/worker"
 )
@@ -16,9 +18,6 @@ const (
 	reconnectWithin = 15 * time.Second
 	// startWithin is how long, when it broke before the command was seen to start.
 	startWithin = 3 * time.Second
-	// reconnectFirst and reconnectMost bound the pause between tries, which doubles.
-	reconnectFirst = 50 * time.Millisecond
-	reconnectMost  = time.Second
 )
 
 // follower is an Output that survives its connection: it remembers how far its reader is and opens a new stream there.
@@ -48,8 +47,7 @@ type follower struct {
 func (f *follower) Next(ctx context.Context) (stacyvm.Event, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	var giveUp time.Time
-	pause := reconnectFirst
+	var backoff retry.Backoff
 	for {
 		event, err := f.next(ctx)
 		switch {
@@ -62,30 +60,32 @@ func (f *follower) Next(ctx context.Context) (stacyvm.Event, error) {
 		case errors.Is(err, io.EOF):
 			err = io.ErrUnexpectedEOF // to the reader, io.EOF is the process's end
 		}
-		if ctx.Err() != nil || f.ctx.Err() != nil || !broken(err) || silent(err) && !f.started {
+		if ctx.Err() != nil || f.ctx.Err() != nil || !guest.Broken(err) || silent(err) && !f.started {
 			return stacyvm.Event{}, err
 		}
-		now := time.Now()
-		if giveUp.IsZero() {
-			giveUp = now.Add(reconnectWithin)
-			if !f.started {
-				giveUp = now.Add(startWithin)
-			}
+		if backoff.Within = reconnectWithin; !f.started {
+			backoff.Within = startWithin
 		}
-		switch own, coded := errors.AsType[*stacyvm.Error](err); {
-		case now.After(giveUp) && !f.started && coded:
-			return stacyvm.Event{}, own
-		case now.After(giveUp) && !f.started:
-			return stacyvm.Event{}, stacyvm.Wrap(stacyvm.CodeUnavailable, err, "the connection to the sandbox broke before the command began to answer")
-		case now.After(giveUp):
-			return stacyvm.Event{}, stacyvm.Wrap(stacyvm.CodeUnavailable, err, "the sandbox does not answer; its output can be attached to later")
+		if backoff.Over() {
+			return stacyvm.Event{}, f.unreachable(err)
 		}
 		f.drop()
-		if err := sleep(ctx, pause); err != nil {
+		if err := backoff.Wait(ctx); err != nil {
 			return stacyvm.Event{}, err
 		}
-		pause = min(2*pause, reconnectMost)
 	}
+}
+
+// unreachable is the error of a process that was given up.
+func (f *follower) unreachable(err error) error {
+	own, coded := errors.AsType[*stacyvm.Error](err)
+	switch {
+	case f.started:
+		return stacyvm.Wrap(stacyvm.CodeUnavailable, err, "the sandbox does not answer; its output can be attached to later")
+	case coded:
+		return own
+	}
+	return stacyvm.Wrap(stacyvm.CodeUnavailable, err, "the connection to the sandbox broke before the command began to answer")
 }
 
 // next reads from the stream that is open, or opens one.
@@ -168,24 +168,3 @@ func (f *follower) Close() error {
 
 // silent reports whether the worker gave no sign of life: who has begun nothing yet tries no second time.
 func silent(err error) bool { return errors.Is(err, worker.ErrSilent) }
-
-// broken reports whether a new connection may help.
-func broken(err error) bool {
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return true // the stream ended without the exit
-	}
-	code := stacyvm.CodeOf(err)
-	return code == stacyvm.CodeUnavailable || code == stacyvm.CodeStaleEpoch || code == stacyvm.CodeLeaseLost
-}
-
-// sleep waits, or gives up with the context.
-func sleep(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return stacyvm.Wrap(stacyvm.CodeUnavailable, ctx.Err(), "the caller stopped waiting")
-	}
-}

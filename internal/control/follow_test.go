@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/stacyvm/stacyvm/internal/retry"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 	"github.com/stacyvm/stacyvm/internal/worker"
 )
@@ -138,7 +139,7 @@ func TestFollowerGivesUp(t *testing.T) {
 			if stacyvm.CodeOf(err) != stacyvm.CodeUnavailable || errors.Is(err, io.EOF) {
 				t.Errorf("gave up with %v", err)
 			}
-			if took := time.Since(began); took < within || took > within+2*reconnectMost {
+			if took := time.Since(began); took < within || took > within+2*retry.MaxPause {
 				t.Errorf("started %v: gave up after %s", started, took)
 			}
 		})

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/stacyvm/stacyvm/internal/auth"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 	"github.com/stacyvm/stacyvm/internal/store"
 )
@@ -19,7 +20,7 @@ var lost = stacyvm.Cause{Reason: stacyvm.ReasonLost, Detail: "its worker is not 
 // against limits for ever. A worker that lives all the same registers anew, and removes what is left of them. CodeNotFound;
 // CodeConflict: without force, it is online or has sandboxes.
 func (s *Service) DeleteWorker(ctx context.Context, id stacyvm.WorkerID, force bool) error {
-	ended, err := 0, authorise(ctx, scopeWorkers)
+	ended, err := 0, auth.From(ctx).Require(auth.ScopeAdminWorkers)
 	if err == nil {
 		ended, err = s.forget(ctx, id, force)
 	}

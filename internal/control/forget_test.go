@@ -20,22 +20,22 @@ func newForgottenRig(t *testing.T, change func(*stacyvm.Worker)) (*rig, stacyvm.
 		c.Self, c.Defaults.MaxSandboxes = "", 1
 		c.Workers = func(stacyvm.WorkerID) (worker.Worker, error) { return w, away }
 	})
-	r := &rig{service, s, w, controltest.As(t.Context(), "ann", "")}
-	r.register(t, "w1", nil)
-	sandbox := r.create(t)
+	r := &rig{&controltest.Rig{Service: service, Store: s, Machine: w, Ctx: controltest.As(t.Context(), "ann", "")}}
+	r.Register(t, "w1", nil)
+	sandbox := r.MustCreate(t)
 	away = stacyvm.Errorf(stacyvm.CodeUnavailable, "connection refused")
-	r.register(t, "w1", change)
+	r.Register(t, "w1", change)
 	return r, sandbox
 }
 
 // wantLost fails the test unless a sandbox ended as lost, without a lease, and was told so.
 func (r *rig) wantLost(t *testing.T, id stacyvm.SandboxID) {
 	t.Helper()
-	row := controltest.Row(t, r.store, id)
+	row := controltest.Row(t, r.Store, id)
 	if row.State != stacyvm.StateDestroyed || row.Reason != "lost" {
 		t.Errorf("the sandbox is %s (%s)", row.State, row.Reason)
 	}
-	controltest.Update(t, r.store, func(tx store.Tx) error {
+	controltest.Update(t, r.Store, func(tx store.Tx) error {
 		lease, err := tx.Leases().Get(t.Context(), string(id))
 		if err == nil && lease.Holder != "" {
 			t.Errorf("its lease is %+v", lease)
@@ -57,22 +57,22 @@ func TestForgetAWorker(t *testing.T) {
 			r, sandbox := newForgottenRig(t, change)
 			admin := asAdmin(t.Context())
 			wantCode(t, r.DeleteWorker(admin, "w1", false), stacyvm.CodeConflict)
-			wantCode(t, r.Destroy(r.ctx, sandbox.ID), stacyvm.CodeUnavailable) // its worker may come back
-			_, _, err := r.Create(r.ctx, control.CreateRequest{}, control.Idempotency{})
+			wantCode(t, r.Destroy(r.Ctx, sandbox.ID), stacyvm.CodeUnavailable) // its worker may come back
+			_, _, err := r.Create(r.Ctx, control.CreateRequest{}, control.Idempotency{})
 			wantCode(t, err, stacyvm.CodeLimit)
 			wantCode(t, r.DeleteWorker(admin, "w1", true), "")
 			r.wantLost(t, sandbox.ID)
 			_, err = r.Worker(admin, "w1")
 			wantCode(t, err, stacyvm.CodeNotFound)
 			wantCode(t, r.DeleteWorker(admin, "w1", true), stacyvm.CodeNotFound)
-			wantCode(t, r.Destroy(r.ctx, sandbox.ID), stacyvm.CodeNotFound)
+			wantCode(t, r.Destroy(r.Ctx, sandbox.ID), stacyvm.CodeNotFound)
 		})
 	}
 	t.Run("without sandboxes", func(t *testing.T) {
 		r := newFleetRig(t)
-		r.register(t, "w1", nil)
+		r.Register(t, "w1", nil)
 		wantCode(t, r.DeleteWorker(asAdmin(t.Context()), "w1", false), stacyvm.CodeConflict) // it would register anew
-		r.register(t, "w1", func(w *stacyvm.Worker) { w.Status = "offline" })
+		r.Register(t, "w1", func(w *stacyvm.Worker) { w.Status = "offline" })
 		wantCode(t, r.DeleteWorker(asAdmin(t.Context()), "w1", false), "")
 	})
 }
@@ -80,9 +80,9 @@ func TestForgetAWorker(t *testing.T) {
 // TestForgetManySandboxes: more than one transaction takes.
 func TestForgetManySandboxes(t *testing.T) {
 	r := newFleetRig(t)
-	r.register(t, "w1", nil)
+	r.Register(t, "w1", nil)
 	const many = 250
-	controltest.Update(t, r.store, func(tx store.Tx) error {
+	controltest.Update(t, r.Store, func(tx store.Tx) error {
 		for range many {
 			_, err := tx.Sandboxes().InsertHeld(t.Context(), stacyvm.Sandbox{
 				ID: stacyvm.NewSandboxID(), State: stacyvm.StateCreating, Desired: stacyvm.DesiredRunning, WorkerID: "w1",
@@ -95,7 +95,7 @@ func TestForgetManySandboxes(t *testing.T) {
 		return nil
 	})
 	wantCode(t, r.DeleteWorker(asAdmin(t.Context()), "w1", true), "")
-	controltest.Update(t, r.store, func(tx store.Tx) error {
+	controltest.Update(t, r.Store, func(tx store.Tx) error {
 		n, err := tx.Sandboxes().Count(t.Context(), store.SandboxFilter{Worker: "w1"})
 		if n != 0 {
 			t.Errorf("%d are left", n)
@@ -107,7 +107,7 @@ func TestForgetManySandboxes(t *testing.T) {
 // TestKillWithoutAWorker: what a worker that is not registered any more has left can be killed.
 func TestKillWithoutAWorker(t *testing.T) {
 	r, sandbox := newForgottenRig(t, nil)
-	controltest.Update(t, r.store, func(tx store.Tx) error { return tx.Workers().Delete(t.Context(), "w1") })
-	wantCode(t, r.Destroy(r.ctx, sandbox.ID), "")
+	controltest.Update(t, r.Store, func(tx store.Tx) error { return tx.Workers().Delete(t.Context(), "w1") })
+	wantCode(t, r.Destroy(r.Ctx, sandbox.ID), "")
 	r.wantLost(t, sandbox.ID)
 }

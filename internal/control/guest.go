@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/stacyvm/stacyvm/internal/control/audit"
 	"github.com/stacyvm/stacyvm/internal/guest"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 	"github.com/stacyvm/stacyvm/internal/worker"
@@ -59,11 +60,19 @@ func (s *Service) connect(ctx context.Context, id stacyvm.SandboxID, scope guest
 	}
 }
 
+// connector opens clients of the sandbox's guest for the exit watcher.
+func (s *Service) connector(id stacyvm.SandboxID) audit.Connect {
+	return func(ctx context.Context) (*guest.Client, error) {
+		client, _, err := s.connect(ctx, id, guest.ScopeExec)
+		return client, err
+	}
+}
+
 // connectAgain connects, and once more when that fails: the row may have been old, or the worker was started anew. Nothing has been
 // asked of the guest when it gives an error.
 func (s *Service) connectAgain(ctx context.Context, id stacyvm.SandboxID, scope guest.Scope) (*guest.Client, stacyvm.Sandbox, error) {
 	client, sandbox, err := s.connect(ctx, id, scope)
-	if !broken(err) || silent(err) || ctx.Err() != nil {
+	if !guest.Broken(err) || silent(err) || ctx.Err() != nil {
 		return client, sandbox, err
 	}
 	s.rows.drop(id)
@@ -147,7 +156,7 @@ func (s *Service) once(ctx context.Context, id stacyvm.SandboxID, scope guest.Sc
 // ask connects and asks once more when the connection turns out to be broken. What it does must be harmless twice.
 func (s *Service) ask(ctx context.Context, id stacyvm.SandboxID, scope guest.Scope, question func(*guest.Client) error) (stacyvm.Sandbox, error) {
 	sandbox, err := s.once(ctx, id, scope, question)
-	if !broken(err) || silent(err) || ctx.Err() != nil {
+	if !guest.Broken(err) || silent(err) || ctx.Err() != nil {
 		return sandbox, err
 	}
 	s.rows.drop(id)

@@ -2,9 +2,10 @@ package control
 
 import (
 	"context"
-	"time"
 
+	"github.com/stacyvm/stacyvm/internal/auth"
 	"github.com/stacyvm/stacyvm/internal/guest"
+	"github.com/stacyvm/stacyvm/internal/retry"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
 
@@ -17,7 +18,7 @@ func (s *Service) Input(ctx context.Context, id stacyvm.SandboxID, process strin
 	if len(request.Data) > maxInput {
 		return 0, stacyvm.Errorf(stacyvm.CodeTooLarge, "data: %d bytes are over %d", len(request.Data), maxInput)
 	}
-	if err := s.admitProcess(ctx, id, process, scopeExec); err != nil {
+	if err := s.admitProcess(ctx, id, process, auth.ScopeAPIExec); err != nil {
 		return 0, err
 	}
 	_, err = s.once(ctx, id, guest.ScopeExec, func(client *guest.Client) error {
@@ -30,7 +31,7 @@ func (s *Service) Input(ctx context.Context, id stacyvm.SandboxID, process strin
 // feed gives a process its whole input and closes it. It ends early when the process no longer takes any.
 func (s *Service) feed(ctx context.Context, id stacyvm.SandboxID, process string, input []byte) {
 	sent := uint64(0)
-	pause, giveUp := reconnectFirst, time.Now().Add(reconnectWithin)
+	backoff := retry.Backoff{Within: reconnectWithin}
 	for {
 		part := input[sent:min(sent+maxInput, uint64(len(input)))]
 		last := sent+uint64(len(part)) == uint64(len(input))
@@ -43,11 +44,9 @@ func (s *Service) feed(ctx context.Context, id stacyvm.SandboxID, process string
 			return
 		case err == nil:
 			sent += uint64(len(part))
-			pause, giveUp = reconnectFirst, time.Now().Add(reconnectWithin)
-		case !broken(err) || time.Now().After(giveUp) || sleep(ctx, pause) != nil:
+			backoff.Reset()
+		case !guest.Broken(err) || backoff.Over() || backoff.Wait(ctx) != nil:
 			return // it has ended or closed its input, or its reader left; what it took stays with it
-		default:
-			pause = min(2*pause, reconnectMost)
 		}
 	}
 }
@@ -55,7 +54,7 @@ func (s *Service) feed(ctx context.Context, id stacyvm.SandboxID, process string
 // Signal sends a signal to a process's whole group; KILL ends everything that the process started. CodeInvalid: no such signal; CodeConflict: it has ended.
 func (s *Service) Signal(ctx context.Context, id stacyvm.SandboxID, process string, signal int) error {
 	sandbox := stacyvm.Sandbox{ID: id}
-	err := s.admitProcess(ctx, id, process, scopeExec)
+	err := s.admitProcess(ctx, id, process, auth.ScopeAPIExec)
 	if err == nil && (signal < 1 || signal > 64) {
 		err = stacyvm.Invalid("signal", "must be between 1 and 64")
 	}
@@ -67,7 +66,7 @@ func (s *Service) Signal(ctx context.Context, id stacyvm.SandboxID, process stri
 
 // Resize changes the window of a process that has a terminal. CodeConflict: it has none.
 func (s *Service) Resize(ctx context.Context, id stacyvm.SandboxID, process string, terminal stacyvm.Terminal) error {
-	if err := s.admitProcess(ctx, id, process, scopeExec); err != nil {
+	if err := s.admitProcess(ctx, id, process, auth.ScopeAPIExec); err != nil {
 		return err
 	}
 	if err := checkTerminal(&terminal); err != nil {

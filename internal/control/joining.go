@@ -39,7 +39,7 @@ type IssuedJoinToken struct {
 // IssueJoinToken makes a token for a worker's id or a pattern ("": any), good for ttl (0: the default). CodeInvalid.
 func (s *Service) IssueJoinToken(ctx context.Context, worker string, ttl time.Duration) (issued IssuedJoinToken, err error) {
 	defer func() { err = s.audited(ctx, "join_token.issue", stacyvm.Sandbox{}, issued.ID, err) }()
-	if err := authorise(ctx, scopeWorkers); err != nil {
+	if err := auth.From(ctx).Require(auth.ScopeAdminWorkers); err != nil {
 		return issued, err
 	}
 	if worker == "" {
@@ -64,7 +64,7 @@ func (s *Service) IssueJoinToken(ctx context.Context, worker string, ttl time.Du
 
 // JoinTokens lists those that were not deleted.
 func (s *Service) JoinTokens(ctx context.Context) (list []stacyvm.JoinToken, err error) {
-	if err := authorise(ctx, scopeWorkers); err != nil {
+	if err := auth.From(ctx).Require(auth.ScopeAdminWorkers); err != nil {
 		return nil, err
 	}
 	err = s.store.View(ctx, func(tx store.Tx) (err error) {
@@ -76,7 +76,7 @@ func (s *Service) JoinTokens(ctx context.Context) (list []stacyvm.JoinToken, err
 
 // DeleteJoinToken makes a token worthless. CodeNotFound.
 func (s *Service) DeleteJoinToken(ctx context.Context, id string) error {
-	err := authorise(ctx, scopeWorkers)
+	err := auth.From(ctx).Require(auth.ScopeAdminWorkers)
 	if err == nil {
 		err = s.store.Update(ctx, func(tx store.Tx) error { return tx.JoinTokens().Delete(ctx, id) })
 	}
@@ -118,7 +118,7 @@ func (s *Service) Certify(ctx context.Context, worker stacyvm.WorkerID, request 
 
 // IssueWorkerToken signs a worker's token. CodeInvalid; CodeUnavailable: there is no key for it.
 func (s *Service) IssueWorkerToken(ctx context.Context, r auth.WorkerTokenRequest) (token string, says auth.WorkerClaims, err error) {
-	err = authorise(ctx, scopeWorkers)
+	err = auth.From(ctx).Require(auth.ScopeAdminWorkers)
 	switch {
 	case err != nil:
 	case s.issuer == nil:

@@ -77,7 +77,7 @@ func TestJoin(t *testing.T) {
 	if err != nil || len(list) != 1 || list[0].UsedBy != "rack1-7" || list[0].UsedAt.IsZero() {
 		t.Errorf("%+v, %v", list, err)
 	}
-	lines := r.operations(t, store.OperationFilter{})
+	lines := r.Operations(t, store.OperationFilter{})
 	if len(lines) != 2 || lines[0].Action != "worker.join" || lines[0].Resource != "rack1-7" || lines[1].Action != "join_token.issue" || lines[1].Actor != "root" {
 		t.Errorf("the audit holds %+v", lines)
 	}
@@ -98,7 +98,7 @@ func TestJoinAsAWorkerThatExists(t *testing.T) {
 	wantCode(t, err, "")
 	_, err = r.Join(t.Context(), anybody, "new", "good") // it was not spent
 	wantCode(t, err, "")
-	controltest.Update(t, r.store, func(tx store.Tx) error {
+	controltest.Update(t, r.Store, func(tx store.Tx) error {
 		_, err := tx.Workers().Save(t.Context(), stacyvm.Worker{ID: "there", Status: "online"})
 		return err
 	})
@@ -114,7 +114,7 @@ func TestJoinAsAWorkerThatExists(t *testing.T) {
 // record has it; and a worker that says to be such a one is not believed.
 func TestNobodyIsAControlPlanesOwn(t *testing.T) {
 	r, _ := newJoinRig(t)
-	controltest.Update(t, r.store, func(tx store.Tx) error {
+	controltest.Update(t, r.Store, func(tx store.Tx) error {
 		_, err := tx.Workers().Save(t.Context(), stacyvm.Worker{ID: "inside", Status: "online", Capabilities: []string{stacyvm.CapabilityResident}})
 		return err
 	})
@@ -169,7 +169,7 @@ func TestJoinTokensOfDeletedAndElsewhere(t *testing.T) {
 	_, err = r.IssueJoinToken(admin, "w", 0)
 	wantCode(t, err, stacyvm.CodeUnavailable)
 
-	elsewhere := control.New(control.Config{Store: r.store, Self: "b"}) // a control plane without the authority's key
+	elsewhere := control.New(control.Config{Store: r.Store, Self: "b"}) // a control plane without the authority's key
 	issued, err = elsewhere.IssueJoinToken(admin, "w", 0)
 	if err != nil || issued.Fingerprint != "" {
 		t.Errorf("%+v, %v", issued, err)

@@ -24,7 +24,7 @@ func TestRegistrationTakesOver(t *testing.T) {
 	r := newRig(t, nil)
 	made := map[string]stacyvm.Sandbox{}
 	for range 3 {
-		sandbox := r.create(t)
+		sandbox := r.MustCreate(t)
 		made[string(sandbox.ID)] = sandbox
 	}
 	ctx := asWorker(t.Context(), self, auth.ScopeHeartbeat, auth.ScopeLease)
@@ -51,7 +51,7 @@ func TestRegistrationTakesOver(t *testing.T) {
 	}
 	for _, l := range after.Leases {
 		old := made[l.Resource]
-		row := controltest.Row(t, r.store, old.ID)
+		row := controltest.Row(t, r.Store, old.ID)
 		if l.Epoch != old.Fence.Epoch+1 || row.Fence.Epoch != l.Epoch || l.Session != "session-2" {
 			t.Errorf("was %+v, the lease is %+v, the row's fence %+v", old.Fence, l, row.Fence)
 		}
@@ -69,11 +69,11 @@ func TestRegistrationTakesOver(t *testing.T) {
 // whose sandbox is gone, does not.
 func TestRenewalTakesAgain(t *testing.T) {
 	r := newRig(t, nil)
-	lapsed, taken, gone := r.create(t), r.create(t), r.create(t)
-	if err := r.Destroy(r.ctx, gone.ID); err != nil {
+	lapsed, taken, gone := r.MustCreate(t), r.MustCreate(t), r.MustCreate(t)
+	if err := r.Destroy(r.Ctx, gone.ID); err != nil {
 		t.Fatal(err)
 	}
-	controltest.Update(t, r.store, func(tx store.Tx) error {
+	controltest.Update(t, r.Store, func(tx store.Tx) error {
 		for _, id := range []stacyvm.SandboxID{lapsed.ID, taken.ID} { // over almost at once
 			if _, err := tx.Leases().Renew(t.Context(), self, "session-1", []store.Held{{Resource: string(id), Epoch: 1}}, time.Microsecond); err != nil {
 				return err
@@ -81,7 +81,7 @@ func TestRenewalTakesAgain(t *testing.T) {
 		}
 		return nil
 	})
-	controltest.Update(t, r.store, func(tx store.Tx) error {
+	controltest.Update(t, r.Store, func(tx store.Tx) error {
 		_, err := tx.Leases().Acquire(t.Context(), store.LeaseRequest{Resource: string(taken.ID), Type: "sandbox", Holder: "other", Session: "s", TTL: time.Minute})
 		return err
 	})
@@ -96,8 +96,8 @@ func TestRenewalTakesAgain(t *testing.T) {
 
 func TestRenewOneLease(t *testing.T) {
 	r := newRig(t, nil)
-	sandbox := r.create(t)
-	controltest.Update(t, r.store, func(tx store.Tx) error {
+	sandbox := r.MustCreate(t)
+	controltest.Update(t, r.Store, func(tx store.Tx) error {
 		_, err := tx.Leases().Acquire(t.Context(), store.LeaseRequest{Resource: "upkeep", Type: "duty", Holder: self, Session: "session-1", TTL: time.Minute})
 		return err
 	})

@@ -15,7 +15,7 @@ import (
 
 // Sandbox gives one sandbox. CodeNotFound: absent, destroyed, or of another tenant.
 func (s *Service) Sandbox(ctx context.Context, id stacyvm.SandboxID) (sandbox stacyvm.Sandbox, err error) {
-	if err := authorise(ctx, scopeRead); err != nil {
+	if err := auth.From(ctx).Require(auth.ScopeReadSandboxes); err != nil {
 		return sandbox, err
 	}
 	err = s.store.View(ctx, func(tx store.Tx) error {
@@ -35,7 +35,7 @@ type SandboxPage struct {
 // Sandboxes gives the sandboxes of a page that the caller may see, newest first, without destroyed ones. next is the cursor for
 // those behind these; empty: there are none. CodeInvalid: a cursor that was not given out here.
 func (s *Service) Sandboxes(ctx context.Context, p SandboxPage) (sandboxes []stacyvm.Sandbox, next string, err error) {
-	if err := authorise(ctx, scopeRead); err != nil {
+	if err := auth.From(ctx).Require(auth.ScopeReadSandboxes); err != nil {
 		return nil, "", err
 	}
 	page := store.Page{Limit: p.Limit + 1} // the one too many says that there is more
@@ -56,7 +56,7 @@ func (s *Service) Sandboxes(ctx context.Context, p SandboxPage) (sandboxes []sta
 // SandboxCursor gives the cursor behind the first n sandboxes after a cursor; empty: there are none behind these. Codes as for
 // Sandboxes.
 func (s *Service) SandboxCursor(ctx context.Context, after string, n int) (next string, err error) {
-	if err := authorise(ctx, scopeRead); err != nil {
+	if err := auth.From(ctx).Require(auth.ScopeReadSandboxes); err != nil {
 		return "", err
 	}
 	page := store.Page{Limit: 2, Skip: n - 1}

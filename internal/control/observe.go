@@ -3,6 +3,7 @@ package control
 import (
 	"context"
 
+	"github.com/stacyvm/stacyvm/internal/auth"
 	"github.com/stacyvm/stacyvm/internal/guest"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
@@ -12,7 +13,7 @@ const maxLogLines = 10_000
 
 // Logs gives the last lines that the sandbox's processes printed, in their order.
 func (s *Service) Logs(ctx context.Context, id stacyvm.SandboxID, lines int) (tail []string, err error) {
-	if err := authorise(ctx, scopeRead); err != nil {
+	if err := auth.From(ctx).Require(auth.ScopeReadSandboxes); err != nil {
 		return nil, err
 	}
 	if lines < 1 || lines > maxLogLines {
@@ -27,7 +28,7 @@ func (s *Service) Logs(ctx context.Context, id stacyvm.SandboxID, lines int) (ta
 
 // Stats gives a sandbox's use of resources, as its guest counts it.
 func (s *Service) Stats(ctx context.Context, id stacyvm.SandboxID) (stats stacyvm.Stats, err error) {
-	if err := authorise(ctx, scopeRead); err != nil {
+	if err := auth.From(ctx).Require(auth.ScopeReadSandboxes); err != nil {
 		return stats, err
 	}
 	_, err = s.ask(ctx, id, guest.ScopeExec, func(client *guest.Client) error {

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/stacyvm/stacyvm/internal/retry"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
 
@@ -38,7 +39,7 @@ func (o *outages) run(ctx context.Context) {
 		if !o.look(ctx) {
 			pause = pingAgain
 		}
-		if sleep(ctx, pause) != nil {
+		if retry.Sleep(ctx, pause) != nil {
 			return
 		}
 	}
@@ -88,9 +89,9 @@ func (o *outages) look(ctx context.Context) (answers bool) {
 
 // tell tells of a problem of this server.
 func (o *outages) tell(ctx context.Context, kind stacyvm.Kind, at time.Time, about, detail string, since time.Time) {
-	o.service.journal.add(ctx, line{notice: &stacyvm.Notice{Kind: kind, CreatedAt: at.UTC(), Data: map[string]any{
+	o.service.audit.Publish(ctx, &stacyvm.Notice{Kind: kind, CreatedAt: at.UTC(), Data: map[string]any{
 		"server": string(o.service.self), "about": about, "detail": detail, "since": since.UTC().Format(time.RFC3339Nano),
-	}}})
+	}})
 }
 
 // present gives since when the store does not answer, the zero time when it does as far as known, and since when the disk has

@@ -4,13 +4,15 @@ import (
 	"context"
 	"time"
 
+	"github.com/stacyvm/stacyvm/internal/auth"
 	"github.com/stacyvm/stacyvm/internal/guest"
+	"github.com/stacyvm/stacyvm/internal/retry"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
 
 // admitProcess checks who asks and the form of a process id; a malformed one names no process.
 func (s *Service) admitProcess(ctx context.Context, id stacyvm.SandboxID, process, scope string) error {
-	if err := authorise(ctx, scope); err != nil {
+	if err := auth.From(ctx).Require(scope); err != nil {
 		return err
 	}
 	if _, err := s.resolve(ctx, id); err != nil {
@@ -28,7 +30,7 @@ func noProcess(process string) error {
 
 // Processes lists what runs and what has ended and is still kept, oldest first.
 func (s *Service) Processes(ctx context.Context, id stacyvm.SandboxID) (processes []stacyvm.Process, err error) {
-	if err := authorise(ctx, scopeRead); err != nil {
+	if err := auth.From(ctx).Require(auth.ScopeReadSandboxes); err != nil {
 		return nil, err
 	}
 	_, err = s.ask(ctx, id, guest.ScopeExec, func(client *guest.Client) error {
@@ -40,7 +42,7 @@ func (s *Service) Processes(ctx context.Context, id stacyvm.SandboxID) (processe
 
 // Process gives one process. CodeNotFound: no such sandbox or process.
 func (s *Service) Process(ctx context.Context, id stacyvm.SandboxID, process string) (stacyvm.Process, error) {
-	if err := s.admitProcess(ctx, id, process, scopeRead); err != nil {
+	if err := s.admitProcess(ctx, id, process, auth.ScopeReadSandboxes); err != nil {
 		return stacyvm.Process{}, err
 	}
 	processes, err := s.Processes(ctx, id)
@@ -57,7 +59,7 @@ func (s *Service) Process(ctx context.Context, id stacyvm.SandboxID, process str
 
 // Wait returns when a process has ended, or with the context.
 func (s *Service) Wait(ctx context.Context, id stacyvm.SandboxID, process string) (ended stacyvm.Process, err error) {
-	if err := s.admitProcess(ctx, id, process, scopeRead); err != nil {
+	if err := s.admitProcess(ctx, id, process, auth.ScopeReadSandboxes); err != nil {
 		return ended, err
 	}
 	// A sandbox that cannot be reached is refused at once; waitFor mends a connection that breaks later.
@@ -73,22 +75,21 @@ func (s *Service) Wait(ctx context.Context, id stacyvm.SandboxID, process string
 
 // waitFor is Wait without asking who waits.
 func (s *Service) waitFor(ctx context.Context, id stacyvm.SandboxID, process string) (ended stacyvm.Process, err error) {
-	pause, giveUp := reconnectFirst, time.Time{}
+	backoff := retry.Backoff{Within: reconnectWithin}
 	for {
 		asked := time.Now()
 		_, err = s.ask(ctx, id, guest.ScopeExec, func(client *guest.Client) error {
 			ended, err = client.Wait(ctx, process)
 			return err
 		})
-		if !broken(err) || ctx.Err() != nil {
+		if !guest.Broken(err) || ctx.Err() != nil {
 			return ended, err
 		}
-		if time.Since(asked) > reconnectWithin || giveUp.IsZero() { // it was well until now
-			pause, giveUp = reconnectFirst, time.Now().Add(reconnectWithin)
+		if time.Since(asked) > reconnectWithin { // it was well until now
+			backoff.Reset()
 		}
-		if time.Now().After(giveUp) || sleep(ctx, pause) != nil {
+		if backoff.Over() || backoff.Wait(ctx) != nil {
 			return ended, err
 		}
-		pause = min(2*pause, reconnectMost)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/stacyvm/stacyvm/internal/auth"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 	"github.com/stacyvm/stacyvm/internal/store"
 	"github.com/stacyvm/stacyvm/internal/worker"
@@ -18,7 +19,7 @@ var always = []string{"spawn", "exec", "exec_stream", "files", "console", "healt
 
 // Providers tells of the engines that this server can use, here or through workers of other machines, by name.
 func (s *Service) Providers(ctx context.Context) ([]ProviderStatus, error) {
-	if err := authorise(ctx, scopeRead); err != nil {
+	if err := auth.From(ctx).Require(auth.ScopeReadSandboxes); err != nil {
 		return nil, err
 	}
 	return s.providers(ctx)
@@ -86,7 +87,7 @@ func (s *Service) status(p worker.Provider) ProviderStatus {
 func (s *Service) Readiness(ctx context.Context) Readiness {
 	ctx, cancel := context.WithTimeout(ctx, readyWithin)
 	defer cancel()
-	r := Readiness{Dropped: s.journal.dropped.Load(), Problems: s.problems()}
+	r := Readiness{Dropped: s.audit.Dropped(), Problems: s.problems()}
 	err := s.store.Ping(ctx)
 	if r.StoreOK = err == nil; !r.StoreOK {
 		r.Problems = append(r.Problems, "the database does not answer: "+messageOf(err))

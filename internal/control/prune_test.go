@@ -19,7 +19,7 @@ func TestPruneGoesOn(t *testing.T) {
 		short := time.Minute
 		ids := make([]stacyvm.SandboxID, 40)
 		for i := range ids {
-			sandbox, _, err := r.Create(r.ctx, control.CreateRequest{TTL: &short}, control.Idempotency{})
+			sandbox, _, err := r.Create(r.Ctx, control.CreateRequest{TTL: &short}, control.Idempotency{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -27,7 +27,7 @@ func TestPruneGoesOn(t *testing.T) {
 		}
 		time.Sleep(2 * short)
 		refused, stuck := ids[0], ids[1:21]
-		r.worker.BeforeDestroy = func(ctx context.Context, ref stacyvm.Ref) error {
+		r.Machine.BeforeDestroy = func(ctx context.Context, ref stacyvm.Ref) error {
 			switch {
 			case ref.ID == refused:
 				return stacyvm.Errorf(stacyvm.CodeUnavailable, "not now")
@@ -37,18 +37,18 @@ func TestPruneGoesOn(t *testing.T) {
 			}
 			return nil
 		}
-		pruned, err := r.Prune(r.ctx)
+		pruned, err := r.Prune(r.Ctx)
 		if pruned != len(ids)-1-len(stuck) || stacyvm.CodeOf(err) != stacyvm.CodeUnavailable {
 			t.Errorf("pruned %d, %v", pruned, err)
 		}
 		for _, id := range ids {
-			row := controltest.Row(t, r.store, id)
+			row := controltest.Row(t, r.Store, id)
 			if left := id == refused || slices.Contains(stuck, id); left == (row.State == stacyvm.StateDestroyed) {
 				t.Errorf("%s is %s", id, row.State)
 			}
 		}
-		r.worker.BeforeDestroy = nil
-		if pruned, err := r.Prune(r.ctx); pruned != 1+len(stuck) || err != nil {
+		r.Machine.BeforeDestroy = nil
+		if pruned, err := r.Prune(r.Ctx); pruned != 1+len(stuck) || err != nil {
 			t.Errorf("then pruned %d, %v", pruned, err)
 		}
 	})

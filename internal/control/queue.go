@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/stacyvm/stacyvm/internal/retry"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
 
@@ -134,7 +135,7 @@ func (q *queue) serve(ctx context.Context) {
 		if q.turns() == 0 {
 			return
 		}
-		if sleep(ctx, max(queuePause, queueShare*time.Since(began))) != nil {
+		if retry.Sleep(ctx, max(queuePause, queueShare*time.Since(began))) != nil {
 			return
 		}
 		select {

@@ -33,7 +33,7 @@ func newQueueRig(t *testing.T, places int, change func(*control.Config)) *rig {
 // offer changes how many sandboxes the worker takes.
 func (r *rig) offer(t *testing.T, places int) {
 	t.Helper()
-	controltest.Update(t, r.store, func(tx store.Tx) error {
+	controltest.Update(t, r.Store, func(tx store.Tx) error {
 		_, err := tx.Workers().Save(t.Context(), stacyvm.Worker{
 			ID: controltest.Self, Status: "online", Session: "session-1", Providers: []string{"mock"}, Capacity: stacyvm.Capacity{MaxSandboxes: places},
 		})
@@ -77,7 +77,7 @@ func pending(t *testing.T, answered <-chan outcome) {
 func (r *rig) kinds(t *testing.T, of ...stacyvm.Kind) (kinds []stacyvm.Kind) {
 	t.Helper()
 	time.Sleep(time.Second) // what only passes through is told in batches
-	err := r.store.View(t.Context(), func(tx store.Tx) error {
+	err := r.Store.View(t.Context(), func(tx store.Tx) error {
 		notices, err := tx.Events().List(t.Context(), store.EventFilter{Limit: 1000})
 		for _, n := range notices {
 			if slices.Contains(of, n.Kind) {
@@ -96,30 +96,30 @@ func TestCreatesWaitInOrder(t *testing.T) { synctest.Test(t, createsWaitInOrder)
 
 func createsWaitInOrder(t *testing.T) {
 	r := newQueueRig(t, 1, nil)
-	last := r.create(t)
+	last := r.MustCreate(t)
 	var line []<-chan outcome
 	for range 3 {
-		line = append(line, r.begin(r.ctx, control.CreateRequest{}, control.Idempotency{}))
+		line = append(line, r.begin(r.Ctx, control.CreateRequest{}, control.Idempotency{}))
 	}
-	full := <-r.begin(r.ctx, control.CreateRequest{}, control.Idempotency{})
+	full := <-r.begin(r.Ctx, control.CreateRequest{}, control.Idempotency{})
 	if wantCode(t, full.err, stacyvm.CodeLimit); full.after != 0 {
 		t.Errorf("a full line was waited for %s", full.after)
 	}
-	if a, err := r.Admit(r.ctx, control.CreateRequest{}); err != nil || a.Allowed || a.Queueable {
+	if a, err := r.Admit(r.Ctx, control.CreateRequest{}); err != nil || a.Allowed || a.Queueable {
 		t.Errorf("a full line admits %+v, %v", a, err)
 	}
 	for i, answered := range line {
 		for _, later := range line[i:] {
 			pending(t, later)
 		}
-		wantCode(t, r.Destroy(r.ctx, last.ID), "")
+		wantCode(t, r.Destroy(r.Ctx, last.ID), "")
 		o := <-answered
 		if o.err != nil || o.sandbox.State != stacyvm.StateRunning {
 			t.Fatalf("create %d: %+v", i, o)
 		}
 		last = o.sandbox
 	}
-	if a, err := r.Admit(r.ctx, control.CreateRequest{}); err != nil || a.Allowed || !a.Queueable || a.Reason != "worker_unavailable" {
+	if a, err := r.Admit(r.Ctx, control.CreateRequest{}); err != nil || a.Allowed || !a.Queueable || a.Reason != "worker_unavailable" {
 		t.Errorf("admission %+v, %v", a, err)
 	}
 	told := r.kinds(t, stacyvm.KindSpawnQueued, stacyvm.KindSpawnDequeued, stacyvm.KindSpawnTimeout)
@@ -133,8 +133,8 @@ func TestWaitingEnds(t *testing.T) {
 	t.Run("in time", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			r := newQueueRig(t, 1, nil)
-			r.create(t)
-			o := <-r.begin(r.ctx, control.CreateRequest{}, control.Idempotency{})
+			r.MustCreate(t)
+			o := <-r.begin(r.Ctx, control.CreateRequest{}, control.Idempotency{})
 			if wantCode(t, o.err, stacyvm.CodeLimit); o.after != 30*time.Second {
 				t.Errorf("after %s", o.after)
 			}
@@ -147,15 +147,15 @@ func TestWaitingEnds(t *testing.T) {
 	t.Run("with its client", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			r := newQueueRig(t, 1, nil)
-			first := r.create(t)
-			leaving, leave := context.WithCancel(r.ctx)
+			first := r.MustCreate(t)
+			leaving, leave := context.WithCancel(r.Ctx)
 			left := r.begin(leaving, control.CreateRequest{}, control.Idempotency{})
-			stays := r.begin(r.ctx, control.CreateRequest{}, control.Idempotency{})
+			stays := r.begin(r.Ctx, control.CreateRequest{}, control.Idempotency{})
 			leave()
 			wantCode(t, (<-left).err, stacyvm.CodeUnavailable)
-			wantCode(t, r.Destroy(r.ctx, first.ID), "")
+			wantCode(t, r.Destroy(r.Ctx, first.ID), "")
 			wantCode(t, (<-stays).err, "")
-			if creates, _, present := r.worker.Counts(); creates != 2 || present != 1 {
+			if creates, _, present := r.Machine.Counts(); creates != 2 || present != 1 {
 				t.Errorf("%d made, %d there", creates, present)
 			}
 		})
@@ -163,8 +163,8 @@ func TestWaitingEnds(t *testing.T) {
 	t.Run("with the server", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			r := newQueueRig(t, 1, nil)
-			r.create(t)
-			waiting := r.begin(r.ctx, control.CreateRequest{}, control.Idempotency{})
+			r.MustCreate(t)
+			waiting := r.begin(r.Ctx, control.CreateRequest{}, control.Idempotency{})
 			r.Drain()
 			r.Drain()
 			if o := <-waiting; o.after != 0 {
@@ -172,8 +172,8 @@ func TestWaitingEnds(t *testing.T) {
 			} else {
 				wantCode(t, o.err, stacyvm.CodeUnavailable)
 			}
-			wantCode(t, (<-r.begin(r.ctx, control.CreateRequest{}, control.Idempotency{})).err, stacyvm.CodeUnavailable)
-			if a, err := r.Admit(r.ctx, control.CreateRequest{}); err != nil || a.Queueable {
+			wantCode(t, (<-r.begin(r.Ctx, control.CreateRequest{}, control.Idempotency{})).err, stacyvm.CodeUnavailable)
+			if a, err := r.Admit(r.Ctx, control.CreateRequest{}); err != nil || a.Queueable {
 				t.Errorf("a server that stops admits %+v, %v", a, err)
 			}
 		})
@@ -186,18 +186,18 @@ func TestWhoNeedNotWait(t *testing.T) { synctest.Test(t, whoNeedNotWait) }
 func whoNeedNotWait(t *testing.T) {
 	r := newQueueRig(t, 3, func(c *control.Config) { c.Defaults.MaxSandboxesPerOwner = 1 })
 	key := control.Idempotency{Key: "k", Route: "POST /sandboxes", BodyHash: "h"}
-	mine, _, err := r.Create(r.ctx, control.CreateRequest{}, key)
+	mine, _, err := r.Create(r.Ctx, control.CreateRequest{}, key)
 	if err != nil {
 		t.Fatal(err)
 	}
-	second := r.begin(r.ctx, control.CreateRequest{}, control.Idempotency{})
+	second := r.begin(r.Ctx, control.CreateRequest{}, control.Idempotency{})
 	pending(t, second) // ann has her one
 
-	bob := <-r.begin(r.ctx, control.CreateRequest{OwnerID: "bob"}, control.Idempotency{})
+	bob := <-r.begin(r.Ctx, control.CreateRequest{OwnerID: "bob"}, control.Idempotency{})
 	if wantCode(t, bob.err, ""); bob.after != 0 {
 		t.Errorf("another owner waited %s", bob.after)
 	}
-	again := <-r.begin(r.ctx, control.CreateRequest{}, key)
+	again := <-r.begin(r.Ctx, control.CreateRequest{}, key)
 	if wantCode(t, again.err, ""); !again.replayed || again.sandbox.ID != mine.ID || again.after > time.Second {
 		t.Errorf("the repeated request: %+v", again)
 	}
@@ -205,12 +205,12 @@ func whoNeedNotWait(t *testing.T) {
 		"over the longest life": {TTL: new(48 * time.Hour)},
 		"on a worker that none": {Selector: map[string]string{"zone": "nowhere"}, OwnerID: "cid"},
 	} {
-		o := <-r.begin(r.ctx, request, control.Idempotency{})
+		o := <-r.begin(r.Ctx, request, control.Idempotency{})
 		if wantCode(t, o.err, stacyvm.CodeLimit); o.after > time.Second {
 			t.Errorf("%s: waited %s", name, o.after)
 		}
 	}
-	wantCode(t, r.Destroy(r.ctx, mine.ID), "")
+	wantCode(t, r.Destroy(r.Ctx, mine.ID), "")
 	wantCode(t, (<-second).err, "")
 }
 
@@ -218,8 +218,8 @@ func whoNeedNotWait(t *testing.T) {
 func TestRoomThatComesUntold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newQueueRig(t, 1, nil)
-		r.create(t)
-		waiting := r.begin(r.ctx, control.CreateRequest{}, control.Idempotency{})
+		r.MustCreate(t)
+		waiting := r.begin(r.Ctx, control.CreateRequest{}, control.Idempotency{})
 		pending(t, waiting)
 		r.offer(t, 2)
 		if o := <-waiting; o.err != nil || o.after > 2*time.Second {
@@ -259,8 +259,8 @@ func whoLeavesWithARow(t *testing.T) {
 		late = &lateStore{Store: c.Store}
 		c.Store = late
 	})
-	first := r.create(t)
-	leaving, leave := context.WithCancel(r.ctx)
+	first := r.MustCreate(t)
+	leaving, leave := context.WithCancel(r.Ctx)
 	defer leave()
 	answered := r.begin(leaving, control.CreateRequest{}, control.Idempotency{})
 	pending(t, answered)
@@ -285,19 +285,19 @@ func TestManyShareFewPlaces(t *testing.T) {
 	var wait sync.WaitGroup
 	for range clients {
 		wait.Go(func() {
-			sandbox, _, err := r.Create(r.ctx, control.CreateRequest{}, control.Idempotency{})
+			sandbox, _, err := r.Create(r.Ctx, control.CreateRequest{}, control.Idempotency{})
 			if err != nil {
 				t.Error(err)
 				return
 			}
-			if _, _, present := r.worker.Counts(); present > places {
+			if _, _, present := r.Machine.Counts(); present > places {
 				t.Errorf("%d runtimes for %d places", present, places)
 			}
-			wantCode(t, r.Destroy(r.ctx, sandbox.ID), "")
+			wantCode(t, r.Destroy(r.Ctx, sandbox.ID), "")
 		})
 	}
 	wait.Wait()
-	if creates, _, present := r.worker.Counts(); creates != clients || present != 0 {
+	if creates, _, present := r.Machine.Counts(); creates != clients || present != 0 {
 		t.Errorf("%d made, %d left", creates, present)
 	}
 }
@@ -306,10 +306,10 @@ func TestManyShareFewPlaces(t *testing.T) {
 func TestAFullLineSaysWhy(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newQueueRig(t, 1, func(c *control.Config) { c.Defaults.MaxSandboxesPerOwner, c.Defaults.MaxSpawnQueue = 1, 1 })
-		first := <-r.begin(r.ctx, control.CreateRequest{OwnerID: "ann"}, control.Idempotency{})
+		first := <-r.begin(r.Ctx, control.CreateRequest{OwnerID: "ann"}, control.Idempotency{})
 		wantCode(t, first.err, "")
-		waiting := r.begin(r.ctx, control.CreateRequest{OwnerID: "ann"}, control.Idempotency{})
-		other := <-r.begin(r.ctx, control.CreateRequest{OwnerID: "bob"}, control.Idempotency{})
+		waiting := r.begin(r.Ctx, control.CreateRequest{OwnerID: "ann"}, control.Idempotency{})
+		other := <-r.begin(r.Ctx, control.CreateRequest{OwnerID: "bob"}, control.Idempotency{})
 		wantCode(t, other.err, stacyvm.CodeLimit)
 		told, _ := errors.AsType[*stacyvm.Error](other.err)
 		if strings.Contains(told.Message, string(stacyvm.CodeLimit)+": ") || !strings.Contains(told.Message, string(controltest.Self)) {

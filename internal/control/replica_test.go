@@ -34,7 +34,7 @@ func TestLimitsHoldAcrossServers(t *testing.T) {
 				w := controltest.NewWorker()
 				var servers []*control.Service
 				for range 2 {
-					s := openStore(t, config)
+					s := controltest.Open(t, config)
 					servers = append(servers, controltest.NewService(t, s, w, func(c *control.Config) { set(c, &record) }))
 					controltest.Update(t, s, func(tx store.Tx) error {
 						_, err := tx.Workers().Save(t.Context(), record)
@@ -71,7 +71,7 @@ func TestWorkersShareTheLoad(t *testing.T) {
 		one := c.Workers
 		c.Workers = func(stacyvm.WorkerID) (worker.Worker, error) { return one(controltest.Self) }
 	})
-	controltest.Update(t, r.store, func(tx store.Tx) error {
+	controltest.Update(t, r.Store, func(tx store.Tx) error {
 		_, err := tx.Workers().Save(t.Context(), stacyvm.Worker{
 			ID: "there", Status: "online", Session: "session-2", Providers: []string{"mock"},
 			Capacity: stacyvm.Capacity{RPCURL: "https://there"},
@@ -80,23 +80,9 @@ func TestWorkersShareTheLoad(t *testing.T) {
 	})
 	placed := map[stacyvm.WorkerID]int{}
 	for range 10 {
-		placed[r.create(t).WorkerID]++
+		placed[r.MustCreate(t).WorkerID]++
 	}
 	if placed["there"] != 5 || placed[controltest.Self] != 5 {
 		t.Errorf("placed %v", placed)
 	}
-}
-
-func openStore(t testing.TB, config store.Config) store.Store {
-	t.Helper()
-	s, err := store.Open(t.Context(), config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return s
 }

@@ -82,7 +82,7 @@ var (
 
 // Report asks everything that can be asked within a few seconds. A part that does not answer is a problem in it and no error.
 func (s *Service) Report(ctx context.Context) (Report, error) {
-	if err := authorise(ctx, scopeRead); err != nil {
+	if err := auth.From(ctx).Require(auth.ScopeReadSandboxes); err != nil {
 		return Report{}, err
 	}
 	r := Report{Sandboxes: map[stacyvm.State]int{}}
@@ -272,7 +272,7 @@ func (s *Service) judge(r *Report, err error) {
 	for _, problem := range s.problems() {
 		add("disk", string(s.self), full, problem, makeRoom)
 	}
-	if n := s.journal.dropped.Load(); n > 0 {
+	if n := s.audit.Dropped(); n > 0 {
 		add("audit", string(s.self), time.Time{}, fmt.Sprintf("%d audit lines are in the log alone", n),
 			"look for `an audit line is lost` in the server's log")
 	}

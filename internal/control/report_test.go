@@ -49,7 +49,7 @@ func (r *rig) report(t *testing.T, ctx context.Context, problems ...string) cont
 // died writes that a sandbox ended.
 func (r *rig) died(t *testing.T, sandbox stacyvm.Sandbox, reason stacyvm.Reason) {
 	t.Helper()
-	controltest.Update(t, r.store, func(tx store.Tx) error {
+	controltest.Update(t, r.Store, func(tx store.Tx) error {
 		_, err := tx.Sandboxes().Apply(t.Context(), sandbox.ID, sandbox.Fence, store.Change{State: stacyvm.StateError, Cause: &stacyvm.Cause{Reason: reason}})
 		return err
 	})
@@ -58,20 +58,20 @@ func (r *rig) died(t *testing.T, sandbox stacyvm.Sandbox, reason stacyvm.Reason)
 // TestReport tells what is wrong now, and what went wrong, as often as it did.
 func TestReport(t *testing.T) {
 	r := newRig(t, nil)
-	if report := r.report(t, r.ctx); len(report.Unwell)+len(report.Happened) > 0 || !report.Known {
+	if report := r.report(t, r.Ctx); len(report.Unwell)+len(report.Happened) > 0 || !report.Known {
 		t.Errorf("at first: %+v", report)
 	}
-	boxes := []stacyvm.Sandbox{r.create(t), r.create(t), r.create(t), r.create(t)}
+	boxes := []stacyvm.Sandbox{r.MustCreate(t), r.MustCreate(t), r.MustCreate(t), r.MustCreate(t)}
 	r.died(t, boxes[0], stacyvm.ReasonKilled)
 	r.died(t, boxes[1], stacyvm.ReasonLost)
 	r.died(t, boxes[2], stacyvm.ReasonLost)
-	controltest.Update(t, r.store, func(tx store.Tx) error {
+	controltest.Update(t, r.Store, func(tx store.Tx) error {
 		return tx.Events().Append(t.Context(), []stacyvm.Notice{
 			{Kind: stacyvm.KindExecCompleted, SandboxID: boxes[3].ID, Data: map[string]any{"reason": "oom"}},
 			{Kind: stacyvm.KindExecCompleted, SandboxID: boxes[3].ID, Data: map[string]any{}},
 		})
 	})
-	report := r.report(t, r.ctx, "3 are not well: 1 killed, 2 lost")
+	report := r.report(t, r.Ctx, "3 are not well: 1 killed, 2 lost")
 	if report.Sandboxes[stacyvm.StateError] != 3 || report.Sandboxes[stacyvm.StateRunning] != 1 || len(report.Unwell) != 3 {
 		t.Errorf("counted %v, named %d", report.Sandboxes, len(report.Unwell))
 	}
@@ -111,13 +111,13 @@ func TestReportOfWorkers(t *testing.T) {
 	beat("w2", "first", register)
 	beat("w2", "first", full)
 	beat("w2", "first", full)
-	r.report(t, r.ctx, "worker w1: it does not answer", "worker w2: the disk is full")
+	r.report(t, r.Ctx, "worker w1: it does not answer", "worker w2: the disk is full")
 	beat("w2", "first", nil)
 	beat("w1", "second", register)
 	beat("w2", "first", func(b *control.Beat) { b.Status = "draining" })
-	r.report(t, r.ctx, "worker w2: it is draining")
+	r.report(t, r.Ctx, "worker w2: it is draining")
 	beat("w2", "second", register)
-	report := r.report(t, r.ctx)
+	report := r.report(t, r.Ctx)
 	var told []string
 	for _, h := range report.Happened {
 		text := string(h.Kind) + " " + h.Data["worker_id"].(string)
@@ -156,12 +156,12 @@ func outageIsTold(t *testing.T) {
 			return nil
 		}
 	})
-	r.report(t, r.ctx)
+	r.report(t, r.Ctx)
 	time.Sleep(10 * time.Second)
 	away.Store(true)
 	began := time.Now()
 	time.Sleep(10 * time.Second)
-	report := r.report(t, r.ctx, "database: it does not answer: the database's connection ended")
+	report := r.report(t, r.Ctx, "database: it does not answer: the database's connection ended")
 	if since := report.Problems[0].Since.Sub(began); report.Known || since < 0 || since > 3*time.Second {
 		t.Errorf("known %v, since %v after its end", report.Known, since)
 	}
@@ -173,10 +173,10 @@ func outageIsTold(t *testing.T) {
 	time.Sleep(10 * time.Second)
 	full.Store(true)
 	time.Sleep(10 * time.Second)
-	r.report(t, r.ctx, "disk here: no room")
+	r.report(t, r.Ctx, "disk here: no room")
 	full.Store(false)
 	time.Sleep(10 * time.Second)
-	report = r.report(t, r.ctx)
+	report = r.report(t, r.Ctx)
 	var told []string
 	for _, h := range report.Happened {
 		told = append(told, string(h.Kind)+" "+h.Data["about"].(string))

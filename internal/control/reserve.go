@@ -28,7 +28,7 @@ type reservation struct {
 // may take a while, for as long as the caller does; what was begun is finished.
 func (s *Service) reserve(ctx context.Context, request CreateRequest, key Idempotency) (*reservation, error) {
 	none := &reservation{}
-	if err := authorise(ctx, scopeSandbox); err != nil {
+	if err := auth.From(ctx).Require(auth.ScopeAPISandboxes); err != nil {
 		return none, err
 	}
 	if err := key.check(); err != nil {
@@ -172,7 +172,7 @@ func (s *Service) tellQueue(ctx context.Context, kind stacyvm.Kind, r *reservati
 	if kind == stacyvm.KindSpawnDequeued && r.err == nil && r.first == nil {
 		n.SandboxID = r.made.ID
 	}
-	s.journal.add(ctx, line{notice: n})
+	s.audit.Publish(ctx, n)
 }
 
 // Drain sends those who wait for room or for their turn away with CodeUnavailable and lets nobody wait any more: for a server

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/stacyvm/stacyvm/internal/auth"
+	"github.com/stacyvm/stacyvm/internal/control/audit"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 	"github.com/stacyvm/stacyvm/internal/store"
 	"github.com/stacyvm/stacyvm/internal/worker"
@@ -68,16 +69,15 @@ type Service struct {
 	self      stacyvm.WorkerID
 	session   string
 	defaults  Defaults
-	auditSync bool
 	recovered func() bool
 	full      func() error
 	problems  func() []string
 	authority Authority
 	issuer    *auth.WorkerIssuer
 	log       *slog.Logger
-	journal   *journal
 	rows      *rowCache
-	exits     *exitWatcher
+	audit     *audit.Writer
+	exits     *audit.ExitWatcher
 	elsewhere engines
 	fleet     *fleet
 	queue     *queue
@@ -105,20 +105,19 @@ func New(config Config) *Service {
 		self:      config.Self,
 		session:   config.Session,
 		defaults:  config.Defaults,
-		auditSync: config.AuditSync,
 		recovered: config.Recovered,
 		full:      config.Full,
 		problems:  config.Problems,
 		authority: config.Authority,
 		issuer:    config.Issuer,
 		log:       config.Logger,
-		journal:   newJournal(config.Store, config.Logger),
 		rows:      newRowCache(),
-		exits:     newExitWatcher(),
 		fleet:     newFleet(config.Store, config.Self),
 		queue:     newQueue(config.Defaults, config.Store.Watch),
 		starts:    newStarts(),
 	}
+	s.audit = audit.NewWriter(audit.Config{Store: config.Store, Sync: config.AuditSync, Logger: config.Logger})
+	s.exits = audit.NewExitWatcher(s.audit)
 	s.outages = &outages{service: s}
 	return s
 }
@@ -131,8 +130,13 @@ func (s *Service) Background(ctx context.Context) error {
 	lines.Go(func() { s.queue.run(ctx) })
 	lines.Go(func() { s.touchStarts(ctx) })
 	lines.Go(func() { s.outages.run(ctx) })
-	err := s.journal.run(ctx)
+	err := s.audit.Run(ctx)
 	lines.Wait()
-	s.exits.close()
+	s.exits.Close()
 	return err
+}
+
+// audited records what the caller did, and gives the operation's error.
+func (s *Service) audited(ctx context.Context, action string, sandbox stacyvm.Sandbox, resource string, err error) error {
+	return s.audit.Record(ctx, auth.From(ctx), action, sandbox, resource, err)
 }

@@ -22,54 +22,18 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(controltest.OnEachDatabase(m)) }
 
-// rig is a service on a store and a worker with knobs, and a caller.
-type rig struct {
-	*control.Service
-	store  store.Store
-	worker *controltest.Worker
-	ctx    context.Context
-}
+// rig adds to controltest's what these tests share.
+type rig struct{ *controltest.Rig }
 
 func newRig(t *testing.T, change func(*control.Config)) *rig {
-	t.Helper()
-	return newRigOn(t, controltest.OpenStore(t), change)
+	return &rig{controltest.NewRig(t, change)}
 }
 
 func newRigOn(t *testing.T, s store.Store, change func(*control.Config)) *rig {
-	t.Helper()
-	w := controltest.NewWorker()
-	controltest.Register(t, s)
-	return &rig{controltest.NewService(t, s, w, change), s, w, controltest.As(t.Context(), "ann", "")}
+	return &rig{controltest.NewRigOn(t, s, change)}
 }
 
-func (r *rig) create(t *testing.T) stacyvm.Sandbox {
-	t.Helper()
-	sandbox, _, err := r.Create(r.ctx, control.CreateRequest{}, control.Idempotency{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return sandbox
-}
-
-// wantCode fails the test unless err has the code; "" means no error.
-func wantCode(t *testing.T, err error, want stacyvm.Code) {
-	t.Helper()
-	if stacyvm.CodeOf(err) != want {
-		t.Errorf("got %v, want code %q", err, want)
-	}
-}
-
-func (r *rig) operations(t *testing.T, filter store.OperationFilter) (lines []stacyvm.Operation) {
-	t.Helper()
-	err := r.store.View(t.Context(), func(tx store.Tx) (err error) {
-		lines, err = tx.Audit().Operations(t.Context(), filter)
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return lines
-}
+var wantCode = controltest.WantCode
 
 func TestCreateFillsAndKeepsEverything(t *testing.T) {
 	r := newRig(t, nil)
@@ -80,7 +44,7 @@ func TestCreateFillsAndKeepsEverything(t *testing.T) {
 	if err != nil || replayed {
 		t.Fatal(err, replayed)
 	}
-	runtime, ok := r.worker.Runtime(sandbox.ID)
+	runtime, ok := r.Machine.Runtime(sandbox.ID)
 	switch {
 	case !sandbox.ID.Valid() || sandbox.State != stacyvm.StateRunning || sandbox.OwnerID != "ann" || sandbox.TenantID != "acme":
 		t.Errorf("unexpected sandbox %+v", sandbox)
@@ -93,7 +57,7 @@ func TestCreateFillsAndKeepsEverything(t *testing.T) {
 	case !ok || runtime.Fence != sandbox.Fence || runtime.Request.OwnerID != "ann" || runtime.Request.TenantID != "acme" || runtime.Cluster == "":
 		t.Errorf("the worker was told %+v", runtime)
 	}
-	lines := r.operations(t, store.OperationFilter{Action: "sandbox.spawn"})
+	lines := r.Operations(t, store.OperationFilter{Action: "sandbox.spawn"})
 	if len(lines) != 1 || lines[0].Status != "ok" || lines[0].Actor != "ann" || lines[0].SandboxID != sandbox.ID {
 		t.Errorf("audit: %+v", lines)
 	}
@@ -137,18 +101,18 @@ func TestCreateRefusesWrongFields(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			_, _, err := r.Create(r.ctx, tt.request, control.Idempotency{})
+			_, _, err := r.Create(r.Ctx, tt.request, control.Idempotency{})
 			wantCode(t, err, tt.code)
 			var e *stacyvm.Error
 			if errors.As(err, &e) && e.Field != tt.field {
 				t.Errorf("field %q, want %q", e.Field, tt.field)
 			}
-			if _, err := r.Admit(r.ctx, tt.request); tt.code != stacyvm.CodeLimit && stacyvm.CodeOf(err) != tt.code {
+			if _, err := r.Admit(r.Ctx, tt.request); tt.code != stacyvm.CodeLimit && stacyvm.CodeOf(err) != tt.code {
 				t.Errorf("admission says %v", err)
 			}
 		})
 	}
-	if creates, _, _ := r.worker.Counts(); creates != 0 {
+	if creates, _, _ := r.Machine.Counts(); creates != 0 {
 		t.Errorf("%d runtimes were made", creates)
 	}
 }
@@ -204,23 +168,23 @@ func tenantsDoNotSeeEachOther(t *testing.T) {
 
 func TestDestroyIsOnce(t *testing.T) {
 	r := newRig(t, nil)
-	sandbox := r.create(t)
-	wantCode(t, r.Destroy(r.ctx, sandbox.ID), "")
-	wantCode(t, r.Destroy(r.ctx, sandbox.ID), stacyvm.CodeNotFound)
-	wantCode(t, r.Destroy(r.ctx, "sb-nonsense"), stacyvm.CodeNotFound)
-	_, err := r.Sandbox(r.ctx, sandbox.ID)
+	sandbox := r.MustCreate(t)
+	wantCode(t, r.Destroy(r.Ctx, sandbox.ID), "")
+	wantCode(t, r.Destroy(r.Ctx, sandbox.ID), stacyvm.CodeNotFound)
+	wantCode(t, r.Destroy(r.Ctx, "sb-nonsense"), stacyvm.CodeNotFound)
+	_, err := r.Sandbox(r.Ctx, sandbox.ID)
 	wantCode(t, err, stacyvm.CodeNotFound)
-	_, err = r.Extend(r.ctx, sandbox.ID, time.Hour)
+	_, err = r.Extend(r.Ctx, sandbox.ID, time.Hour)
 	wantCode(t, err, stacyvm.CodeNotFound)
-	_, err = r.Exec(r.ctx, sandbox.ID, control.ExecRequest{Command: "true"})
+	_, err = r.Exec(r.Ctx, sandbox.ID, control.ExecRequest{Command: "true"})
 	wantCode(t, err, stacyvm.CodeNotFound)
-	if row := controltest.Row(t, r.store, sandbox.ID); row.State != stacyvm.StateDestroyed || row.Desired != stacyvm.DesiredDestroyed {
+	if row := controltest.Row(t, r.Store, sandbox.ID); row.State != stacyvm.StateDestroyed || row.Desired != stacyvm.DesiredDestroyed {
 		t.Errorf("the tombstone is %s, %s", row.State, row.Desired)
 	}
-	if _, _, present := r.worker.Counts(); present != 0 {
+	if _, _, present := r.Machine.Counts(); present != 0 {
 		t.Errorf("%d runtimes are left", present)
 	}
-	controltest.Update(t, r.store, func(tx store.Tx) error {
+	controltest.Update(t, r.Store, func(tx store.Tx) error {
 		lease, err := tx.Leases().Get(t.Context(), string(sandbox.ID))
 		if err == nil && lease.Holder != "" {
 			t.Errorf("the lease is still held by %s", lease.Holder)
@@ -231,33 +195,33 @@ func TestDestroyIsOnce(t *testing.T) {
 
 func TestDestroyThatCannotBeDoneIsKept(t *testing.T) {
 	r := newRig(t, nil)
-	sandbox := r.create(t)
-	r.worker.BeforeDestroy = func(context.Context, stacyvm.Ref) error { return errors.New("engine: /var/lib/secret broke") }
-	err := r.Destroy(r.ctx, sandbox.ID)
+	sandbox := r.MustCreate(t)
+	r.Machine.BeforeDestroy = func(context.Context, stacyvm.Ref) error { return errors.New("engine: /var/lib/secret broke") }
+	err := r.Destroy(r.Ctx, sandbox.ID)
 	wantCode(t, err, stacyvm.CodeUnavailable)
 	var e *stacyvm.Error
 	if errors.As(err, &e) && strings.Contains(e.Message, "secret") {
 		t.Errorf("the message tells too much: %s", e.Message)
 	}
-	if row := controltest.Row(t, r.store, sandbox.ID); row.Desired != stacyvm.DesiredDestroyed || !row.State.Active() {
+	if row := controltest.Row(t, r.Store, sandbox.ID); row.Desired != stacyvm.DesiredDestroyed || !row.State.Active() {
 		t.Errorf("the wish is not kept: %s, %s", row.State, row.Desired)
 	}
-	_, err = r.Exec(r.ctx, sandbox.ID, control.ExecRequest{Command: "true"})
+	_, err = r.Exec(r.Ctx, sandbox.ID, control.ExecRequest{Command: "true"})
 	wantCode(t, err, stacyvm.CodeConflict)
-	r.worker.BeforeDestroy = nil
-	wantCode(t, r.Destroy(r.ctx, sandbox.ID), "")
+	r.Machine.BeforeDestroy = nil
+	wantCode(t, r.Destroy(r.Ctx, sandbox.ID), "")
 }
 
 func TestDestroyFollowsANewOwner(t *testing.T) {
 	r := newRig(t, nil)
-	sandbox := r.create(t)
+	sandbox := r.MustCreate(t)
 	raised := false
-	r.worker.BeforeDestroy = func(ctx context.Context, ref stacyvm.Ref) error {
+	r.Machine.BeforeDestroy = func(ctx context.Context, ref stacyvm.Ref) error {
 		if raised {
 			return nil
 		}
 		raised = true // between the wish and the worker's answer, another session takes the lease
-		err := r.store.Update(ctx, func(tx store.Tx) error {
+		err := r.Store.Update(ctx, func(tx store.Tx) error {
 			_, err := tx.Leases().Acquire(ctx, store.LeaseRequest{Resource: string(ref.ID), Type: "sandbox", Holder: controltest.Self, Session: "s2", TTL: time.Minute, Successor: true})
 			return err
 		})
@@ -266,8 +230,8 @@ func TestDestroyFollowsANewOwner(t *testing.T) {
 		}
 		return stacyvm.Errorf(stacyvm.CodeStaleEpoch, "a newer owner exists")
 	}
-	wantCode(t, r.Destroy(r.ctx, sandbox.ID), "")
-	if row := controltest.Row(t, r.store, sandbox.ID); row.State != stacyvm.StateDestroyed {
+	wantCode(t, r.Destroy(r.Ctx, sandbox.ID), "")
+	if row := controltest.Row(t, r.Store, sandbox.ID); row.State != stacyvm.StateDestroyed {
 		t.Errorf("the row is %s", row.State)
 	}
 }
@@ -276,32 +240,32 @@ func TestExtend(t *testing.T) { synctest.Test(t, extend) }
 
 func extend(t *testing.T) {
 	r := newRigOn(t, controltest.OpenSQLite(t), func(c *control.Config) { c.Defaults.MaxTTL = 2 * time.Hour })
-	sandbox := r.create(t)
-	extended, err := r.Extend(r.ctx, sandbox.ID, time.Hour)
+	sandbox := r.MustCreate(t)
+	extended, err := r.Extend(r.Ctx, sandbox.ID, time.Hour)
 	if err != nil || extended.ExpiresAt.Sub(sandbox.ExpiresAt) < 29*time.Minute {
 		t.Errorf("extended to %s, %v", extended.ExpiresAt, err)
 	}
-	if runtime, _ := r.worker.Runtime(sandbox.ID); !runtime.Request.ExpiresAt.Equal(extended.ExpiresAt) {
+	if runtime, _ := r.Machine.Runtime(sandbox.ID); !runtime.Request.ExpiresAt.Equal(extended.ExpiresAt) {
 		t.Errorf("its worker was told %s", runtime.Request.ExpiresAt)
 	}
 	for ttl, code := range map[time.Duration]stacyvm.Code{0: stacyvm.CodeInvalid, -1: stacyvm.CodeInvalid, 2*time.Hour + 1: stacyvm.CodeLimit} {
-		_, err := r.Extend(r.ctx, sandbox.ID, ttl)
+		_, err := r.Extend(r.Ctx, sandbox.ID, ttl)
 		wantCode(t, err, code)
 	}
 	short := 20 * time.Second
-	brief, _, err := r.Create(r.ctx, control.CreateRequest{TTL: &short}, control.Idempotency{})
+	brief, _, err := r.Create(r.Ctx, control.CreateRequest{TTL: &short}, control.Idempotency{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	time.Sleep(2 * short)
-	_, err = r.Extend(r.ctx, brief.ID, time.Hour)
+	_, err = r.Extend(r.Ctx, brief.ID, time.Hour)
 	wantCode(t, err, stacyvm.CodeConflict)
-	_, err = r.Exec(r.ctx, brief.ID, control.ExecRequest{Command: "true"})
+	_, err = r.Exec(r.Ctx, brief.ID, control.ExecRequest{Command: "true"})
 	wantCode(t, err, stacyvm.CodeConflict)
-	if pruned, err := r.Prune(r.ctx); pruned != 1 || err != nil {
+	if pruned, err := r.Prune(r.Ctx); pruned != 1 || err != nil {
 		t.Errorf("pruned %d, %v", pruned, err)
 	}
-	if list, _, _ := r.Sandboxes(r.ctx, control.SandboxPage{Limit: 10}); len(list) != 1 || list[0].ID != sandbox.ID {
+	if list, _, _ := r.Sandboxes(r.Ctx, control.SandboxPage{Limit: 10}); len(list) != 1 || list[0].ID != sandbox.ID {
 		t.Errorf("%d sandboxes are left", len(list))
 	}
 }
@@ -319,7 +283,7 @@ func TestQuotaIsExact(t *testing.T) {
 			var wait sync.WaitGroup
 			for range clients {
 				wait.Go(func() {
-					_, _, err := r.Create(r.ctx, control.CreateRequest{}, control.Idempotency{})
+					_, _, err := r.Create(r.Ctx, control.CreateRequest{}, control.Idempotency{})
 					mu.Lock()
 					defer mu.Unlock()
 					codes[stacyvm.CodeOf(err)]++
@@ -329,10 +293,10 @@ func TestQuotaIsExact(t *testing.T) {
 			if codes[""] != limit || codes[stacyvm.CodeLimit] != clients-limit {
 				t.Errorf("outcomes %v, want %d creates", codes, limit)
 			}
-			if creates, _, present := r.worker.Counts(); creates != limit || present != limit {
+			if creates, _, present := r.Machine.Counts(); creates != limit || present != limit {
 				t.Errorf("%d runtimes made, %d there", creates, present)
 			}
-			if a, err := r.Admit(r.ctx, control.CreateRequest{}); err != nil || a.Allowed || a.Active != limit {
+			if a, err := r.Admit(r.Ctx, control.CreateRequest{}); err != nil || a.Allowed || a.Active != limit {
 				t.Errorf("admission %+v, %v", a, err)
 			}
 		})
@@ -345,23 +309,23 @@ func TestParallelClients(t *testing.T) {
 	for range 8 {
 		wait.Go(func() {
 			for range 25 {
-				sandbox, _, err := r.Create(r.ctx, control.CreateRequest{}, control.Idempotency{})
+				sandbox, _, err := r.Create(r.Ctx, control.CreateRequest{}, control.Idempotency{})
 				if err != nil {
 					t.Error(err)
 					return
 				}
-				if err := r.Destroy(r.ctx, sandbox.ID); err != nil {
+				if err := r.Destroy(r.Ctx, sandbox.ID); err != nil {
 					t.Error(err)
 				}
 			}
 		})
 	}
 	wait.Wait()
-	creates, destroys, present := r.worker.Counts()
+	creates, destroys, present := r.Machine.Counts()
 	if creates != 200 || destroys != 200 || present != 0 {
 		t.Errorf("%d made, %d destroyed, %d left", creates, destroys, present)
 	}
-	if list, _, err := r.Sandboxes(r.ctx, control.SandboxPage{Limit: 10}); err != nil || len(list) != 0 {
+	if list, _, err := r.Sandboxes(r.Ctx, control.SandboxPage{Limit: 10}); err != nil || len(list) != 0 {
 		t.Errorf("%d sandboxes listed, %v", len(list), err)
 	}
 }
@@ -376,22 +340,22 @@ func TestAdmissionNamesTheReason(t *testing.T) {
 			t.Errorf("reason %q, allowed %v, %v; want %q", a.Reason, a.Allowed, err, want)
 		}
 	}
-	check(r.ctx, control.CreateRequest{}, "")
-	check(r.ctx, control.CreateRequest{TTL: &long}, "max_ttl")
-	r.create(t)
-	check(r.ctx, control.CreateRequest{}, "max_sandboxes_per_owner")
-	check(r.ctx, control.CreateRequest{OwnerID: "bob"}, "")
-	if _, _, err := r.Create(r.ctx, control.CreateRequest{OwnerID: "bob"}, control.Idempotency{}); err != nil {
+	check(r.Ctx, control.CreateRequest{}, "")
+	check(r.Ctx, control.CreateRequest{TTL: &long}, "max_ttl")
+	r.MustCreate(t)
+	check(r.Ctx, control.CreateRequest{}, "max_sandboxes_per_owner")
+	check(r.Ctx, control.CreateRequest{OwnerID: "bob"}, "")
+	if _, _, err := r.Create(r.Ctx, control.CreateRequest{OwnerID: "bob"}, control.Idempotency{}); err != nil {
 		t.Fatal(err)
 	}
-	check(r.ctx, control.CreateRequest{OwnerID: "cid"}, "max_sandboxes")
+	check(r.Ctx, control.CreateRequest{OwnerID: "cid"}, "max_sandboxes")
 	drained := newRig(t, nil)
-	controltest.Update(t, drained.store, func(tx store.Tx) error {
+	controltest.Update(t, drained.Store, func(tx store.Tx) error {
 		_, err := tx.Workers().Save(t.Context(), stacyvm.Worker{ID: controltest.Self, Status: "draining", Providers: []string{"mock"}})
 		return err
 	})
 	r = drained
-	check(r.ctx, control.CreateRequest{}, "worker_unavailable")
-	_, _, err := r.Create(r.ctx, control.CreateRequest{}, control.Idempotency{})
+	check(r.Ctx, control.CreateRequest{}, "worker_unavailable")
+	_, _, err := r.Create(r.Ctx, control.CreateRequest{}, control.Idempotency{})
 	wantCode(t, err, stacyvm.CodeLimit)
 }

@@ -30,28 +30,28 @@ func (m *mute) Guest(context.Context, stacyvm.Ref, guest.Scope) (guest.Conn, err
 func TestASilentWorkerIsAskedOnce(t *testing.T) {
 	w := &mute{Worker: controltest.NewWorker()}
 	r := newRig(t, func(c *control.Config) { c.Workers = func(stacyvm.WorkerID) (worker.Worker, error) { return w, nil } })
-	r.worker = w.Worker
-	id := r.create(t).ID
+	r.Machine = w.Worker
+	id := r.MustCreate(t).ID
 	for what, call := range map[string]func() error{
 		"exec": func() error {
-			_, err := r.Exec(r.ctx, id, control.ExecRequest{Command: "true"})
+			_, err := r.Exec(r.Ctx, id, control.ExecRequest{Command: "true"})
 			return err
 		},
 		"run": func() error {
-			_, err := r.Run(r.ctx, id, control.ExecRequest{Command: "true"})
+			_, err := r.Run(r.Ctx, id, control.ExecRequest{Command: "true"})
 			return err
 		},
 		"start": func() error {
-			_, err := r.Start(r.ctx, id, control.ExecRequest{Command: "true"})
+			_, err := r.Start(r.Ctx, id, control.ExecRequest{Command: "true"})
 			return err
 		},
 		"attach": func() error {
-			_, err := r.Attach(r.ctx, id, "process", control.AttachRequest{})
+			_, err := r.Attach(r.Ctx, id, "process", control.AttachRequest{})
 			return err
 		},
-		"read":  func() error { _, err := r.ReadFile(r.ctx, id, "/etc/hosts"); return err },
-		"mkdir": func() error { return r.MakeDir(r.ctx, id, "/workspace/x", 0) },
-		"logs":  func() error { _, err := r.Logs(r.ctx, id, 10); return err },
+		"read":  func() error { _, err := r.ReadFile(r.Ctx, id, "/etc/hosts"); return err },
+		"mkdir": func() error { return r.MakeDir(r.Ctx, id, "/workspace/x", 0) },
+		"logs":  func() error { _, err := r.Logs(r.Ctx, id, 10); return err },
 	} {
 		w.asked = 0
 		err := call()
@@ -66,11 +66,11 @@ func TestASilentWorkerIsAskedOnce(t *testing.T) {
 func TestCreateOnASilentWorker(t *testing.T) {
 	r := newRig(t, nil)
 	var id stacyvm.SandboxID
-	r.worker.BeforeCreate = func(_ context.Context, ref stacyvm.Ref) error { id = ref.ID; return errSilent }
-	r.worker.BeforeDestroy = func(context.Context, stacyvm.Ref) error { t.Error("it was asked again"); return nil }
-	_, _, err := r.Create(r.ctx, control.CreateRequest{}, control.Idempotency{})
+	r.Machine.BeforeCreate = func(_ context.Context, ref stacyvm.Ref) error { id = ref.ID; return errSilent }
+	r.Machine.BeforeDestroy = func(context.Context, stacyvm.Ref) error { t.Error("it was asked again"); return nil }
+	_, _, err := r.Create(r.Ctx, control.CreateRequest{}, control.Idempotency{})
 	wantCode(t, err, stacyvm.CodeUnavailable)
-	row := controltest.Row(t, r.store, id)
+	row := controltest.Row(t, r.Store, id)
 	if row.State != stacyvm.StateError || row.Reason != "create_failed" || row.Desired != stacyvm.DesiredDestroyed {
 		t.Errorf("the row is %+v", row)
 	}

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/stacyvm/stacyvm/internal/retry"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 	"github.com/stacyvm/stacyvm/internal/store"
 )
@@ -227,7 +228,7 @@ var errDestroyedEarly = stacyvm.Errorf(stacyvm.CodeConflict, "the sandbox was de
 
 // touchStarts keeps the rows of those that wait young until ctx ends.
 func (s *Service) touchStarts(ctx context.Context) {
-	for sleep(ctx, startTouchEvery) == nil {
+	for retry.Sleep(ctx, startTouchEvery) == nil {
 		for ids := range slices.Chunk(s.starts.waiting(), startTouched) {
 			err := s.store.Update(ctx, func(tx store.Tx) error {
 				for _, id := range ids {

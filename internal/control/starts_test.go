@@ -28,13 +28,13 @@ const startTakes = 50 * time.Second
 func inStartRig(t *testing.T, test func(*testing.T, *startRig)) {
 	synctest.Test(t, func(t *testing.T) {
 		r := &startRig{rig: newRigOn(t, controltest.OpenSQLite(t), nil)}
-		controltest.Update(t, r.store, func(tx store.Tx) error {
+		controltest.Update(t, r.Store, func(tx store.Tx) error {
 			w := stacyvm.Worker{ID: self, Status: "online", Session: "session-1", Providers: []string{"mock"}}
 			w.Capacity.ParallelCreates = 2
 			_, err := tx.Workers().Save(t.Context(), w)
 			return err
 		})
-		r.worker.BeforeCreate = func(ctx context.Context, ref stacyvm.Ref) error {
+		r.Machine.BeforeCreate = func(ctx context.Context, ref stacyvm.Ref) error {
 			r.mu.Lock()
 			r.began = append(r.began, ref.ID)
 			r.running++
@@ -63,7 +63,7 @@ type creating struct {
 func (r *startRig) join(t *testing.T) creating {
 	t.Helper()
 	known := r.ids(t)
-	ctx, cancel := context.WithCancel(r.ctx)
+	ctx, cancel := context.WithCancel(r.Ctx)
 	c := creating{cancel: cancel, done: make(chan error, 1)}
 	go func() {
 		_, _, err := r.Create(ctx, control.CreateRequest{}, control.Idempotency{})
@@ -83,7 +83,7 @@ func (r *startRig) join(t *testing.T) creating {
 
 func (r *startRig) ids(t *testing.T) (ids []stacyvm.SandboxID) {
 	t.Helper()
-	list, _, err := r.Sandboxes(r.ctx, control.SandboxPage{Limit: 1000})
+	list, _, err := r.Sandboxes(r.Ctx, control.SandboxPage{Limit: 1000})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -96,7 +96,7 @@ func (r *startRig) ids(t *testing.T) (ids []stacyvm.SandboxID) {
 // waits checks what a sandbox says of its waiting; place 0: it does not wait.
 func (r *startRig) waits(t *testing.T, id stacyvm.SandboxID, place int) {
 	t.Helper()
-	sandbox, err := r.Sandbox(r.ctx, id)
+	sandbox, err := r.Sandbox(r.Ctx, id)
 	reason := stacyvm.Reason("")
 	if place > 0 {
 		reason = stacyvm.ReasonQueued
@@ -123,7 +123,7 @@ func TestCreatesAreStartedInTheirOrder(t *testing.T) {
 		for time.Since(began) < 4*startTakes {
 			time.Sleep(time.Second)
 			for _, id := range r.ids(t) {
-				if row := controltest.Row(t, r.store, id); row.State == stacyvm.StateCreating {
+				if row := controltest.Row(t, r.Store, id); row.State == stacyvm.StateCreating {
 					oldest = max(oldest, time.Since(row.UpdatedAt))
 				}
 			}
@@ -143,7 +143,7 @@ func TestCreatesAreStartedInTheirOrder(t *testing.T) {
 			t.Errorf("a row that waited had not changed for %s", oldest)
 		}
 		places := map[stacyvm.SandboxID]any{}
-		controltest.Update(t, r.store, func(tx store.Tx) error {
+		controltest.Update(t, r.Store, func(tx store.Tx) error {
 			notices, err := tx.Events().List(t.Context(), store.EventFilter{Limit: 1000})
 			for _, n := range notices {
 				if n.Kind == stacyvm.KindSandboxQueued {
@@ -168,7 +168,7 @@ func TestWhoLeavesTheLine(t *testing.T) {
 		hangsUp.cancel()
 		wantCode(t, <-hangsUp.done, stacyvm.CodeUnavailable)
 		r.waits(t, destroyed.id, 1)
-		wantCode(t, r.Destroy(r.ctx, destroyed.id), "")
+		wantCode(t, r.Destroy(r.Ctx, destroyed.id), "")
 		wantCode(t, <-destroyed.done, stacyvm.CodeConflict)
 		r.waits(t, stays.id, 1)
 		r.waits(t, stopped.id, 2)
@@ -183,16 +183,16 @@ func TestWhoLeavesTheLine(t *testing.T) {
 		r.Drain()
 		wantCode(t, <-third.done, stacyvm.CodeUnavailable)
 		late := make(chan error, 1)
-		go func() { _, _, err := r.Create(r.ctx, control.CreateRequest{}, control.Idempotency{}); late <- err }()
+		go func() { _, _, err := r.Create(r.Ctx, control.CreateRequest{}, control.Idempotency{}); late <- err }()
 		wantCode(t, <-late, stacyvm.CodeUnavailable)
 		wantCode(t, <-stays.done, "")
 		wantCode(t, <-stopped.done, "")
 		for _, c := range []creating{hangsUp, destroyed, third} {
-			if row := controltest.Row(t, r.store, c.id); row.State != stacyvm.StateDestroyed || slices.Contains(r.began, c.id) {
+			if row := controltest.Row(t, r.Store, c.id); row.State != stacyvm.StateDestroyed || slices.Contains(r.began, c.id) {
 				t.Errorf("%s is %s; started were %v", c.id, row.State, r.began)
 			}
 		}
-		err := r.store.View(t.Context(), func(tx store.Tx) error {
+		err := r.Store.View(t.Context(), func(tx store.Tx) error {
 			failed, err := tx.Events().Recent(t.Context(), store.RecentFilter{Kinds: []stacyvm.Kind{stacyvm.KindProviderFailed}, Limit: 10})
 			if len(failed) > 0 {
 				t.Errorf("of those who left is told %+v", failed)
@@ -215,7 +215,7 @@ func TestDestroysDoNotWait(t *testing.T) {
 			all = append(all, r.join(t))
 		}
 		began := time.Now()
-		wantCode(t, r.Destroy(r.ctx, there.id), "")
+		wantCode(t, r.Destroy(r.Ctx, there.id), "")
 		if time.Since(began) > time.Second {
 			t.Errorf("it took %s", time.Since(began))
 		}
@@ -229,12 +229,12 @@ func TestDestroysDoNotWait(t *testing.T) {
 func TestATurnUnderANewFence(t *testing.T) {
 	inStartRig(t, func(t *testing.T, r *startRig) {
 		all := []creating{r.join(t), r.join(t), r.join(t)}
-		row := controltest.Row(t, r.store, all[2].id)
-		controltest.Update(t, r.store, func(tx store.Tx) error {
-			if err := tx.Leases().Release(r.ctx, string(row.ID), self, row.Fence.Epoch); err != nil {
+		row := controltest.Row(t, r.Store, all[2].id)
+		controltest.Update(t, r.Store, func(tx store.Tx) error {
+			if err := tx.Leases().Release(r.Ctx, string(row.ID), self, row.Fence.Epoch); err != nil {
 				return err
 			}
-			_, err := tx.Leases().Acquire(r.ctx, store.LeaseRequest{
+			_, err := tx.Leases().Acquire(r.Ctx, store.LeaseRequest{
 				Resource: string(row.ID), Type: "sandbox", Holder: self, Session: "session-1", TTL: time.Hour, Grace: stacyvm.LeaseGrace,
 			})
 			return err
@@ -242,7 +242,7 @@ func TestATurnUnderANewFence(t *testing.T) {
 		for _, c := range all {
 			wantCode(t, <-c.done, "")
 		}
-		if now := controltest.Row(t, r.store, row.ID); now.Fence.Compare(row.Fence) <= 0 || now.State != stacyvm.StateRunning {
+		if now := controltest.Row(t, r.Store, row.ID); now.Fence.Compare(row.Fence) <= 0 || now.State != stacyvm.StateRunning {
 			t.Errorf("the row is %s with %+v, before %+v", now.State, now.Fence, row.Fence)
 		}
 	})
@@ -253,15 +253,15 @@ func TestShortLifeOnABusyMachine(t *testing.T) {
 	inStartRig(t, func(t *testing.T, r *startRig) {
 		all := []creating{r.join(t), r.join(t)}
 		ttl := 10 * time.Second
-		made, _, err := r.Create(r.ctx, control.CreateRequest{TTL: &ttl}, control.Idempotency{})
+		made, _, err := r.Create(r.Ctx, control.CreateRequest{TTL: &ttl}, control.Idempotency{})
 		if left := time.Until(made.ExpiresAt); err != nil || made.State != stacyvm.StateRunning || left < ttl-time.Second || left > ttl {
 			t.Errorf("it is %s for %s more, %v", made.State, left, err)
 		}
-		runtime, _ := r.worker.Runtime(made.ID)
+		runtime, _ := r.Machine.Runtime(made.ID)
 		if told := runtime.Request.ExpiresAt; made.ExpiresAt.Sub(told).Abs() > stacyvm.ExpiryDrift {
 			t.Errorf("it expires at %s, and its worker was told %s", made.ExpiresAt, told)
 		}
-		if _, err := r.Extend(r.ctx, made.ID, time.Minute); err != nil {
+		if _, err := r.Extend(r.Ctx, made.ID, time.Minute); err != nil {
 			t.Error(err)
 		}
 		for _, c := range all {

@@ -54,32 +54,32 @@ func connected(d doer) func(context.Context) (guest.Conn, error) {
 func (r *rig) calls(id stacyvm.SandboxID) map[string]func() error {
 	const process = "p-1"
 	return map[string]func() error{
-		"exec": func() error { _, err := r.Exec(r.ctx, id, control.ExecRequest{Command: "true"}); return err },
+		"exec": func() error { _, err := r.Exec(r.Ctx, id, control.ExecRequest{Command: "true"}); return err },
 		"exec stream": func() error {
-			output, err := r.Run(r.ctx, id, control.ExecRequest{Command: "true"})
+			output, err := r.Run(r.Ctx, id, control.ExecRequest{Command: "true"})
 			if err == nil {
 				defer output.Close()
-				_, err = output.Next(r.ctx)
+				_, err = output.Next(r.Ctx)
 			}
 			return err
 		},
-		"start":  func() error { _, err := r.Start(r.ctx, id, control.ExecRequest{Command: "true"}); return err },
-		"attach": func() error { _, err := r.Attach(r.ctx, id, process, control.AttachRequest{}); return err },
+		"start":  func() error { _, err := r.Start(r.Ctx, id, control.ExecRequest{Command: "true"}); return err },
+		"attach": func() error { _, err := r.Attach(r.Ctx, id, process, control.AttachRequest{}); return err },
 		"input": func() error {
-			_, err := r.Input(r.ctx, id, process, control.InputRequest{Data: []byte("x")})
+			_, err := r.Input(r.Ctx, id, process, control.InputRequest{Data: []byte("x")})
 			return err
 		},
-		"signal":    func() error { return r.Signal(r.ctx, id, process, 15) },
-		"resize":    func() error { return r.Resize(r.ctx, id, process, stacyvm.Terminal{Rows: 1, Cols: 1}) },
-		"processes": func() error { _, err := r.Processes(r.ctx, id); return err },
-		"process":   func() error { _, err := r.Process(r.ctx, id, process); return err },
-		"wait":      func() error { _, err := r.Wait(r.ctx, id, process); return err },
-		"read":      func() error { _, err := r.ReadFile(r.ctx, id, "/x"); return err },
-		"list":      func() error { _, err := r.ListFiles(r.ctx, id, "/x"); return err },
-		"mkdir":     func() error { return r.MakeDir(r.ctx, id, "/x", 0) },
-		"remove":    func() error { return r.RemoveFile(r.ctx, id, "/x", false) },
-		"logs":      func() error { _, err := r.Logs(r.ctx, id, 10); return err },
-		"stats":     func() error { _, err := r.Stats(r.ctx, id); return err },
+		"signal":    func() error { return r.Signal(r.Ctx, id, process, 15) },
+		"resize":    func() error { return r.Resize(r.Ctx, id, process, stacyvm.Terminal{Rows: 1, Cols: 1}) },
+		"processes": func() error { _, err := r.Processes(r.Ctx, id); return err },
+		"process":   func() error { _, err := r.Process(r.Ctx, id, process); return err },
+		"wait":      func() error { _, err := r.Wait(r.Ctx, id, process); return err },
+		"read":      func() error { _, err := r.ReadFile(r.Ctx, id, "/x"); return err },
+		"list":      func() error { _, err := r.ListFiles(r.Ctx, id, "/x"); return err },
+		"mkdir":     func() error { return r.MakeDir(r.Ctx, id, "/x", 0) },
+		"remove":    func() error { return r.RemoveFile(r.Ctx, id, "/x", false) },
+		"logs":      func() error { _, err := r.Logs(r.Ctx, id, 10); return err },
+		"stats":     func() error { _, err := r.Stats(r.Ctx, id); return err },
 	}
 }
 
@@ -125,9 +125,9 @@ func TestUnreachableIsRefusedAtOnce(t *testing.T) {
 				w := &faulty{controltest.NewWorker(), kind.guest, kind.destroy, kind.expire}
 				var found error
 				r := newRig(t, func(c *control.Config) { c.Workers = func(stacyvm.WorkerID) (worker.Worker, error) { return w, found } })
-				sandbox := r.create(t)
+				sandbox := r.MustCreate(t)
 				if kind.state != "" {
-					controltest.Update(t, r.store, func(tx store.Tx) error {
+					controltest.Update(t, r.Store, func(tx store.Tx) error {
 						reason := stacyvm.ReasonWorkerUnreachable
 						_, err := tx.Sandboxes().Apply(t.Context(), sandbox.ID, sandbox.Fence, store.Change{State: kind.state, Cause: &stacyvm.Cause{Reason: reason}})
 						return err
@@ -142,7 +142,7 @@ func TestUnreachableIsRefusedAtOnce(t *testing.T) {
 					}
 				}
 				began := time.Now()
-				if _, err := r.Extend(r.ctx, sandbox.ID, time.Hour); err != nil || time.Since(began) > kind.within {
+				if _, err := r.Extend(r.Ctx, sandbox.ID, time.Hour); err != nil || time.Since(began) > kind.within {
 					t.Errorf("extend: after %s %v", time.Since(began), err)
 				}
 				began = time.Now()
@@ -150,7 +150,7 @@ func TestUnreachableIsRefusedAtOnce(t *testing.T) {
 				if kind.found != nil || kind.destroy != nil {
 					want = stacyvm.CodeUnavailable
 				}
-				if err := r.Destroy(r.ctx, sandbox.ID); stacyvm.CodeOf(err) != want || time.Since(began) > kind.within {
+				if err := r.Destroy(r.Ctx, sandbox.ID); stacyvm.CodeOf(err) != want || time.Since(began) > kind.within {
 					t.Errorf("kill: after %s %v", time.Since(began), err)
 				}
 			})

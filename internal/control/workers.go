@@ -9,9 +9,6 @@ import (
 	"github.com/stacyvm/stacyvm/internal/store"
 )
 
-// scopeWorkers is what an administrator needs for workers.
-const scopeWorkers = "admin:workers"
-
 // The statuses that a worker may tell of itself.
 const (
 	statusOnline   = "online"
@@ -29,7 +26,7 @@ type WorkerStatus struct {
 
 // Workers lists all workers.
 func (s *Service) Workers(ctx context.Context) (list []WorkerStatus, err error) {
-	if err := authorise(ctx, scopeRead); err != nil {
+	if err := auth.From(ctx).Require(auth.ScopeReadSandboxes); err != nil {
 		return nil, err
 	}
 	err = s.store.View(ctx, func(tx store.Tx) error {
@@ -45,7 +42,7 @@ func (s *Service) Workers(ctx context.Context) (list []WorkerStatus, err error) 
 
 // Worker finds one. CodeNotFound.
 func (s *Service) Worker(ctx context.Context, id stacyvm.WorkerID) (WorkerStatus, error) {
-	if err := authorise(ctx, scopeRead); err != nil {
+	if err := auth.From(ctx).Require(auth.ScopeReadSandboxes); err != nil {
 		return WorkerStatus{}, err
 	}
 	return s.oneWorker(ctx, s.store.View, func(tx store.Tx) (stacyvm.Worker, error) { return tx.Workers().Get(ctx, id) })
@@ -91,7 +88,7 @@ func (s *Service) ResumeWorker(ctx context.Context, id stacyvm.WorkerID) (Worker
 }
 
 func (s *Service) setDrained(ctx context.Context, id stacyvm.WorkerID, action string, drained bool) (WorkerStatus, error) {
-	found, err := WorkerStatus{}, authorise(ctx, scopeWorkers)
+	found, err := WorkerStatus{}, auth.From(ctx).Require(auth.ScopeAdminWorkers)
 	if err == nil {
 		found, err = s.oneWorker(ctx, s.store.Update, func(tx store.Tx) (stacyvm.Worker, error) {
 			w, err := tx.Workers().Hold(ctx, id)
@@ -114,13 +111,13 @@ func (s *Service) setDrained(ctx context.Context, id stacyvm.WorkerID, action st
 // asWorker refuses who is neither that worker, with the scope, nor an administrator.
 func asWorker(ctx context.Context, id stacyvm.WorkerID, scope string) error {
 	caller := auth.From(ctx)
-	if caller.May(scopeWorkers) {
+	if caller.May(auth.ScopeAdminWorkers) {
 		return nil
 	}
 	if caller.Subject != (auth.WorkerIdentity{WorkerID: id}).Principal().Subject {
 		return stacyvm.Errorf(stacyvm.CodeForbidden, "the worker credential is another worker's")
 	}
-	return authorise(ctx, scope)
+	return auth.From(ctx).Require(scope)
 }
 
 // reserved refuses calls in the name of a worker in a control plane's own process: that process needs none, and whoever else uses the
@@ -131,7 +128,7 @@ func (s *Service) reserved(ctx context.Context, id stacyvm.WorkerID, known stacy
 	switch {
 	case err != nil && !absent:
 		return err
-	case auth.From(ctx).May(scopeWorkers):
+	case auth.From(ctx).May(auth.ScopeAdminWorkers):
 		return nil
 	case absent && id == s.self, !absent && slices.Contains(known.Capabilities, stacyvm.CapabilityResident):
 		return stacyvm.Errorf(stacyvm.CodeForbidden, "the id %.64q is a control plane's own: set another worker.id, or, when that control plane is gone for good, remove its record (stacyvm worker rm)", string(id))

@@ -52,6 +52,15 @@ func failure(ctx context.Context, err error) error {
 	return stacyvm.Wrap(code, err, phrase(answer.Message()))
 }
 
+// Broken reports whether a call failed in such a way that a new connection to the guest may help.
+func Broken(err error) bool {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return true // the stream ended without the exit
+	}
+	code := stacyvm.CodeOf(err)
+	return code == stacyvm.CodeUnavailable || code == stacyvm.CodeStaleEpoch || code == stacyvm.CodeLeaseLost
+}
+
 // ended is the error of a call whose caller stopped waiting: the context's own cause, CodeTimeout at a deadline.
 func ended(ctx context.Context) error {
 	cause := context.Cause(ctx)

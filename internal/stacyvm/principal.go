@@ -22,6 +22,14 @@ func (p Principal) May(scope string) bool {
 	return false
 }
 
+// Require refuses a principal that does not hold a scope. CodeForbidden.
+func (p Principal) Require(scope string) error {
+	if p.May(scope) {
+		return nil
+	}
+	return Errorf(CodeForbidden, "this needs the scope %s", scope)
+}
+
 // Sees reports whether the principal may know of an object of this tenant.
 func (p Principal) Sees(tenant string) bool { return p.Tenant == "" || p.Tenant == tenant }
 

@@ -1,6 +1,9 @@
 package stacyvm
 
-import "time"
+import (
+	"strings"
+	"time"
+)
 
 // Stream names one of a process's output streams.
 type Stream string
@@ -25,6 +28,14 @@ type Command struct {
 	Terminal  *Terminal
 	Stdin     bool // keep standard input open
 	Lossless  bool // unread output blocks the process instead of being dropped
+}
+
+// Display is the command as lists and logs show it.
+func (c Command) Display() string {
+	if c.Label != "" {
+		return c.Label
+	}
+	return strings.Join(c.Argv, " ")
 }
 
 // Terminal is a window's size in characters.

@@ -30,7 +30,7 @@ func OpenStore(t testing.TB) store.Store {
 func OpenAny(t testing.TB) store.Store {
 	t.Helper()
 	if havePostgres() {
-		return open(t, store.Config{Driver: "postgres", DSN: postgrestest.Schema(t)})
+		return Open(t, store.Config{Driver: "postgres", DSN: postgrestest.Schema(t)})
 	}
 	return OpenSQLite(t)
 }
@@ -38,10 +38,11 @@ func OpenAny(t testing.TB) store.Store {
 // OpenSQLite is OpenStore for tests in a bubble of testing/synctest, whose clock stands still while a network is waited for.
 func OpenSQLite(t testing.TB) store.Store {
 	t.Helper()
-	return open(t, store.Config{Path: filepath.Join(t.TempDir(), "stacyvm.db")})
+	return Open(t, store.Config{Path: filepath.Join(t.TempDir(), "stacyvm.db")})
 }
 
-func open(t testing.TB, config store.Config) store.Store {
+// Open opens a store that ends with the test.
+func Open(t testing.TB, config store.Config) store.Store {
 	t.Helper()
 	s, err := store.Open(t.Context(), config)
 	if err != nil {

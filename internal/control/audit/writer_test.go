@@ -1,4 +1,4 @@
-package control_test
+package audit_test
 
 import (
 	"context"
@@ -25,7 +25,7 @@ func (r *rig) eventually(t *testing.T, action string, want int) []stacyvm.Operat
 	t.Helper()
 	deadline := time.Now().Add(20 * time.Second)
 	for {
-		lines := r.operations(t, store.OperationFilter{Action: action, Limit: want + 1})
+		lines := r.Operations(t, store.OperationFilter{Action: action, Limit: want + 1})
 		if len(lines) == want {
 			return lines
 		}
@@ -43,8 +43,8 @@ const poison = "a\x00b\xff"
 // The line after each is written, and none is lost.
 func TestAuditGoesOnAfterTextThatADatabaseRefuses(t *testing.T) {
 	r := newRig(t, nil)
-	id := r.create(t).ID
-	bad, ctx := stacyvm.SandboxID(poison), r.ctx
+	id := r.MustCreate(t).ID
+	bad, ctx := stacyvm.SandboxID(poison), r.Ctx
 	admin := auth.With(t.Context(), stacyvm.Principal{Scopes: []string{"admin:*"}})
 	for name, call := range map[string]func(){
 		"destroy":  func() { _ = r.Destroy(ctx, bad) },
@@ -94,9 +94,9 @@ func TestALineThatTheStoreRefusesIsDroppedAlone(t *testing.T) {
 	const good, bad = 300, 3
 	for i := range good {
 		if i%(good/bad) == 50 {
-			_ = r.Destroy(r.ctx, stacyvm.SandboxID(fmt.Sprintf("bad-%d", i)))
+			_ = r.Destroy(r.Ctx, stacyvm.SandboxID(fmt.Sprintf("bad-%d", i)))
 		}
-		_ = r.Destroy(r.ctx, stacyvm.SandboxID(fmt.Sprintf("good-%d", i)))
+		_ = r.Destroy(r.Ctx, stacyvm.SandboxID(fmt.Sprintf("good-%d", i)))
 	}
 	for i, line := range r.eventually(t, "sandbox.destroy", good) {
 		if want := fmt.Sprintf("good-%d", good-1-i); string(line.SandboxID) != want {
@@ -119,7 +119,7 @@ func TestEachPartOfARefusedLineCounts(t *testing.T) {
 	}
 	r := newRigOn(t, s, func(c *control.Config) { c.Defaults.MaxExecTimeout = time.Second })
 	over := 2 * time.Second
-	_, err := r.Exec(r.ctx, "sb-000000000000000000000000", control.ExecRequest{Command: "x", Timeout: &over})
+	_, err := r.Exec(r.Ctx, "sb-000000000000000000000000", control.ExecRequest{Command: "x", Timeout: &over})
 	wantCode(t, err, stacyvm.CodeLimit) // subscribers are told of it
 	r.eventually(t, "exec", 1)
 }
@@ -145,9 +145,9 @@ func TestAFaultThatPassesLosesNothing(t *testing.T) {
 				away := knob(s, code)
 				r := newRigOn(t, s, nil)
 				away.Store(true)
-				r.AuditAdmin(r.ctx, stacyvm.AdminCall{Path: "/a"})
+				r.AuditAdmin(r.Ctx, stacyvm.AdminCall{Path: "/a"})
 				time.Sleep(30 * time.Second)
-				r.AuditAdmin(r.ctx, stacyvm.AdminCall{Path: "/b"})
+				r.AuditAdmin(r.Ctx, stacyvm.AdminCall{Path: "/b"})
 				time.Sleep(30 * time.Second)
 				away.Store(false)
 				time.Sleep(time.Second)
@@ -172,7 +172,7 @@ func TestACallerLeavesAFullQueue(t *testing.T) {
 		away := knob(s, stacyvm.CodeUnavailable)
 		r := newRigOn(t, s, nil)
 		away.Store(true)
-		ctx, cancel := context.WithTimeout(r.ctx, time.Hour)
+		ctx, cancel := context.WithTimeout(r.Ctx, time.Hour)
 		defer cancel()
 		for n := 0; ctx.Err() == nil; n++ {
 			if n > 10_000 {

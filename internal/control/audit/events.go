@@ -1,21 +1,20 @@
-package control
+package audit
 
 import (
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
 
-// The states of sandboxes tell of themselves, with the change. What is told here only passes through: it goes with the
-// audit line, in batches.
+// The states of sandboxes tell of themselves, with the change. The events here go with the audit line, in batches.
 
-// faults are the codes of failures that are not the caller's doing.
+// faults are the codes of failures that the caller did not cause.
 var faults = map[stacyvm.Code]bool{
 	stacyvm.CodeTimeout: true, stacyvm.CodeStaleEpoch: true, stacyvm.CodeLeaseLost: true, stacyvm.CodeStorageFull: true,
 	stacyvm.CodeUnsupported: true, stacyvm.CodeUnavailable: true, stacyvm.CodeInternal: true,
 }
 
-// noticed is what subscribers are told of an operation beside its audit line, nil for nothing. It holds no command and no
+// eventOf is what subscribers are told of an operation beside its audit line, nil for nothing. It holds no command and no
 // text of an error: those are for the audit and the log.
-func noticed(op stacyvm.Operation, code stacyvm.Code) *stacyvm.Notice {
+func eventOf(op stacyvm.Operation, code stacyvm.Code) *stacyvm.Notice {
 	n := stacyvm.Notice{SandboxID: op.SandboxID, TenantID: op.TenantID, Data: map[string]any{}}
 	if !op.SandboxID.Valid() { // a caller's word
 		n.SandboxID = ""
@@ -35,19 +34,20 @@ func noticed(op stacyvm.Operation, code stacyvm.Code) *stacyvm.Notice {
 	return &n
 }
 
-func started(sandbox stacyvm.Sandbox, process string) *stacyvm.Notice {
+func startEvent(e Exec) *stacyvm.Notice {
 	return &stacyvm.Notice{
-		Kind: stacyvm.KindExecStarted, SandboxID: sandbox.ID, TenantID: sandbox.TenantID, Data: map[string]any{"process_id": process},
+		Kind: stacyvm.KindExecStarted, SandboxID: e.Sandbox.ID, TenantID: e.Sandbox.TenantID,
+		Data: map[string]any{"process_id": e.Command.ProcessID},
 	}
 }
 
-// ended tells how a command ended; nil when that is not known.
-func ended(sandbox stacyvm.Sandbox, process string, exit *stacyvm.Exit) *stacyvm.Notice {
+// exitEvent says how a command ended; nil when that is not known.
+func exitEvent(e Exec, exit *stacyvm.Exit) *stacyvm.Notice {
 	if exit == nil {
 		return nil
 	}
-	n := stacyvm.Notice{Kind: stacyvm.KindExecCompleted, SandboxID: sandbox.ID, TenantID: sandbox.TenantID, Data: map[string]any{
-		"process_id": process, "exit_code": exit.Code, "duration_ms": exit.Duration.Milliseconds(),
+	n := stacyvm.Notice{Kind: stacyvm.KindExecCompleted, SandboxID: e.Sandbox.ID, TenantID: e.Sandbox.TenantID, Data: map[string]any{
+		"process_id": e.Command.ProcessID, "exit_code": exit.Code, "duration_ms": exit.Duration.Milliseconds(),
 	}}
 	if exit.OOM {
 		n.Data["reason"] = string(stacyvm.ReasonOOM)
@@ -61,9 +61,9 @@ func ended(sandbox stacyvm.Sandbox, process string, exit *stacyvm.Exit) *stacyvm
 	return &n
 }
 
-// providerFailed tells of a create that its worker could not carry out.
-func providerFailed(sandbox stacyvm.Sandbox, cause error) []stacyvm.Notice {
-	code := stacyvm.CodeOf(createError(cause))
+// ProviderFailed are the events of a create that its worker could not carry out, for the transaction that writes how it ended. code
+// is the caller's error; a failure that the caller caused has none.
+func ProviderFailed(sandbox stacyvm.Sandbox, code stacyvm.Code) []stacyvm.Notice {
 	if !faults[code] {
 		return nil
 	}

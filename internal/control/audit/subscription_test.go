@@ -1,4 +1,4 @@
-package control_test
+package audit_test
 
 import (
 	"context"
@@ -11,13 +11,14 @@ import (
 
 	"github.com/stacyvm/stacyvm/internal/auth"
 	"github.com/stacyvm/stacyvm/internal/control"
+	"github.com/stacyvm/stacyvm/internal/control/audit"
 	"github.com/stacyvm/stacyvm/internal/control/controltest"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 	"github.com/stacyvm/stacyvm/internal/store"
 	"github.com/stacyvm/stacyvm/internal/store/postgrestest"
 )
 
-func subscribe(t *testing.T, ctx context.Context, s *control.Service, after int64) *control.Subscription {
+func subscribe(t *testing.T, ctx context.Context, s *control.Service, after int64) *audit.Subscription {
 	t.Helper()
 	b, err := s.Events(ctx, after)
 	if err != nil {
@@ -28,7 +29,7 @@ func subscribe(t *testing.T, ctx context.Context, s *control.Service, after int6
 }
 
 // take reads the next n notices.
-func take(t *testing.T, b *control.Subscription, n int) []stacyvm.Notice {
+func take(t *testing.T, b *audit.Subscription, n int) []stacyvm.Notice {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
@@ -44,7 +45,7 @@ func take(t *testing.T, b *control.Subscription, n int) []stacyvm.Notice {
 }
 
 // quiet fails when there is another notice.
-func quiet(t *testing.T, b *control.Subscription) {
+func quiet(t *testing.T, b *audit.Subscription) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
@@ -77,15 +78,15 @@ func tellOf(t *testing.T, s store.Store, tenant string, from, to int) {
 
 func TestEventsOfASandboxsLife(t *testing.T) {
 	r := newRig(t, func(c *control.Config) { c.Defaults.MaxSandboxes = 1 })
-	b := subscribe(t, r.ctx, r.Service, control.Latest)
+	b := subscribe(t, r.Ctx, r.Service, audit.Latest)
 	sandbox, _, err := r.Create(controltest.As(t.Context(), "ann", "acme"), control.CreateRequest{}, control.Idempotency{})
 	wantCode(t, err, "")
-	_, _, err = r.Create(r.ctx, control.CreateRequest{}, control.Idempotency{})
+	_, _, err = r.Create(r.Ctx, control.CreateRequest{}, control.Idempotency{})
 	wantCode(t, err, stacyvm.CodeLimit)
 	first := take(t, b, 3)
-	wantCode(t, r.Destroy(r.ctx, sandbox.ID), "")
-	r.worker.BeforeCreate = func(context.Context, stacyvm.Ref) error { return errors.New("the engine's own text") }
-	if _, _, err := r.Create(r.ctx, control.CreateRequest{}, control.Idempotency{}); err == nil {
+	wantCode(t, r.Destroy(r.Ctx, sandbox.ID), "")
+	r.Machine.BeforeCreate = func(context.Context, stacyvm.Ref) error { return errors.New("the engine's own text") }
+	if _, _, err := r.Create(r.Ctx, control.CreateRequest{}, control.Idempotency{}); err == nil {
 		t.Error("a create succeeded without a worker")
 	}
 	got := slices.Concat(first, take(t, b, 4))
@@ -116,9 +117,9 @@ func TestEventsOfASandboxsLife(t *testing.T) {
 func TestEventsOfATenant(t *testing.T) {
 	r := newRig(t, nil)
 	acme := subscribe(t, controltest.As(t.Context(), "bob", "acme"), r.Service, 0)
-	tellOf(t, r.store, "other", 0, 300)
-	tellOf(t, r.store, "acme", 300, 302)
-	tellOf(t, r.store, "", 302, 303)
+	tellOf(t, r.Store, "other", 0, 300)
+	tellOf(t, r.Store, "acme", 300, 302)
+	tellOf(t, r.Store, "", 302, 303)
 	got := take(t, acme, 2)
 	if got[0].Data["n"] != 300.0 || got[1].Data["n"] != 301.0 {
 		t.Errorf("a tenant was told of %+v", got)
@@ -135,14 +136,14 @@ func TestEventsAreReplayed(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "stacyvm.db")
 	w := controltest.NewWorker()
 	ctx := controltest.As(t.Context(), "ann", "")
-	s := openStore(t, store.Config{Path: path})
+	s := controltest.Open(t, store.Config{Path: path})
 	before := controltest.NewService(t, s, w, nil)
 	tellOf(t, s, "", 1, 6)
 	seen := take(t, subscribe(t, ctx, before, 0), 2)[1]
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	again := openStore(t, store.Config{Path: path})
+	again := controltest.Open(t, store.Config{Path: path})
 	after := controltest.NewService(t, again, w, nil)
 	b := subscribe(t, ctx, after, seen.Number)
 	tellOf(t, again, "", 6, 8)
@@ -164,12 +165,12 @@ func TestEventsAcrossServers(t *testing.T) {
 			const servers, each = 3, 12
 			config, w, ctx := database(t), controltest.NewWorker(), controltest.As(t.Context(), "ann", "")
 			services := make([]*control.Service, servers)
-			subscriptions := make([]*control.Subscription, servers)
+			subscriptions := make([]*audit.Subscription, servers)
 			for i := range services {
-				s := openStore(t, config)
+				s := controltest.Open(t, config)
 				controltest.Register(t, s)
 				services[i] = controltest.NewService(t, s, w, nil)
-				subscriptions[i] = subscribe(t, ctx, services[i], control.Latest)
+				subscriptions[i] = subscribe(t, ctx, services[i], audit.Latest)
 			}
 			var wait sync.WaitGroup
 			for _, service := range services {
@@ -212,7 +213,7 @@ func TestWhatIsThereNow(t *testing.T) {
 	} {
 		t.Run("driver="+driver, func(t *testing.T) {
 			config, ctx := database(t), controltest.As(t.Context(), "ann", "")
-			doing, asked := openStore(t, config), openStore(t, config)
+			doing, asked := controltest.Open(t, config), controltest.Open(t, config)
 			controltest.Register(t, doing)
 			does := controltest.NewService(t, doing, controltest.NewWorker(), nil)
 			reads := controltest.NewService(t, asked, controltest.NewWorker(), nil)
@@ -222,7 +223,7 @@ func TestWhatIsThereNow(t *testing.T) {
 				wantCode(t, err, "")
 				wantCode(t, does.Destroy(ctx, sandbox.ID), "")
 				if round%2 == 1 {
-					latest := subscribe(t, ctx, reads, control.Latest)
+					latest := subscribe(t, ctx, reads, audit.Latest)
 					if n, ok, err := latest.Now(ctx); ok || err != nil {
 						t.Errorf("round %d: from now on: %+v, %v", round, n, err)
 					}
@@ -250,14 +251,14 @@ func TestWhatIsThereNow(t *testing.T) {
 // TestEventsOfASlowSubscriber lets it fall behind what is kept: it is told so and reads on, and has never more than a page.
 func TestEventsOfASlowSubscriber(t *testing.T) {
 	r := newRig(t, nil)
-	b := subscribe(t, r.ctx, r.Service, 0)
-	tellOf(t, r.store, "", 1, 2001)
+	b := subscribe(t, r.Ctx, r.Service, 0)
+	tellOf(t, r.Store, "", 1, 2001)
 	for i, n := range take(t, b, 150) {
 		if n.Data["n"] != float64(i+1) {
 			t.Fatalf("notice %d is %+v", i, n)
 		}
 	}
-	controltest.Update(t, r.store, func(tx store.Tx) error {
+	controltest.Update(t, r.Store, func(tx store.Tx) error {
 		_, err := tx.Events().Purge(t.Context(), store.EventLife, 500)
 		return err
 	})
@@ -280,20 +281,20 @@ func TestEventsOfASlowSubscriber(t *testing.T) {
 
 func TestEventsFromAPlaceThatIsNotThere(t *testing.T) {
 	r := newRig(t, nil)
-	tellOf(t, r.store, "", 1, 11)
-	b := subscribe(t, r.ctx, r.Service, 1_000)
-	tellOf(t, r.store, "", 11, 12)
+	tellOf(t, r.Store, "", 1, 11)
+	b := subscribe(t, r.Ctx, r.Service, 1_000)
+	tellOf(t, r.Store, "", 11, 12)
 	if got := take(t, b, 2); got[0].Kind != stacyvm.KindMissed || got[0].Number != 10 || got[1].Data["n"] != 11.0 {
 		t.Errorf("ahead of everything: %+v", got)
 	}
 	for after, want := range map[int64]float64{0: 1, 8: 9} {
-		if got := take(t, subscribe(t, r.ctx, r.Service, after), 1); got[0].Data["n"] != want {
+		if got := take(t, subscribe(t, r.Ctx, r.Service, after), 1); got[0].Data["n"] != want {
 			t.Errorf("after %d: %+v", after, got[0])
 		}
 	}
-	latest := subscribe(t, r.ctx, r.Service, control.Latest)
+	latest := subscribe(t, r.Ctx, r.Service, audit.Latest)
 	quiet(t, latest)
-	tellOf(t, r.store, "", 12, 13)
+	tellOf(t, r.Store, "", 12, 13)
 	if got := take(t, latest, 1); got[0].Data["n"] != 12.0 {
 		t.Errorf("from now on: %+v", got[0])
 	}
