@@ -55,7 +55,12 @@ var rules = []struct {
 
 	{"internal/store/postgrestest", []string{"internal/testneed"}},
 	{"internal/store/storetest", []string{"internal/stacyvm", "internal/store/...", "internal/testneed"}},
-	{"internal/store/...", []string{"internal/stacyvm", "internal/store/..."}},
+	{"internal/store/migrations", nil},
+	{"internal/store/internal/dberr", []string{"internal/stacyvm"}},
+	{"internal/store/internal/sqldb", []string{"internal/stacyvm", "internal/store/internal/dberr", "internal/store/migrations"}},
+	{"internal/store/internal/...", []string{"internal/stacyvm", "internal/store/internal/dberr", "internal/store/internal/sqldb"}},
+	{"internal/store/dbtool", []string{"internal/stacyvm", "internal/store/..."}},
+	{"internal/store", []string{"internal/stacyvm", "internal/store/internal/...", "internal/store/migrations"}},
 
 	{"internal/engine/mock", []string{"internal/engine", "internal/guest/...", "internal/stacyvm"}},
 	{"internal/engine/gvisor/wire", []string{"internal/stacyvm"}},
@@ -74,7 +79,7 @@ var rules = []struct {
 	{"internal/control/controltest", []string{"internal/control", "internal/store/...", "internal/testneed", "internal/worker", "internal/guest", "internal/auth", "internal/stacyvm"}},
 	{"internal/reconcile", []string{"internal/store", "internal/lease", "internal/worker", "internal/schedule", "internal/guest", "internal/auth", "internal/stacyvm"}},
 	{"internal/api/...", []string{"internal/api/...", "internal/budget", "internal/control", "internal/control/audit", "internal/auth", "internal/telemetry", "internal/stacyvm", "internal/strictjson"}},
-	{"internal/cli", []string{"client", "internal/telemetry", "internal/daemon", "internal/config", "internal/auth", "internal/pki", "internal/image", "internal/stacyvm"}},
+	{"internal/cli", []string{"client", "internal/telemetry", "internal/daemon", "internal/store/dbtool", "internal/config", "internal/auth", "internal/pki", "internal/image", "internal/stacyvm"}},
 	{"internal/daemon", []string{"internal/...", "client"}},
 }
 

@@ -9,6 +9,7 @@ import (
 	"github.com/stacyvm/stacyvm/internal/config"
 	"github.com/stacyvm/stacyvm/internal/daemon"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
+	"github.com/stacyvm/stacyvm/internal/store/dbtool"
 )
 
 func (a *app) dbCommand() *cobra.Command {
@@ -41,10 +42,14 @@ It holds the records, not what is in the sandboxes. It may hold secrets that wer
 			if err != nil {
 				return err
 			}
+			path, err := daemon.SQLiteFile(c, database)
+			if err != nil {
+				return tool(nil, "back up", err)
+			}
 			ctx, stop := interruptible(cmd.Context())
 			defer stop()
 			done := progress(a.stderr, "copying the database")
-			made, err := daemon.BackupDatabase(ctx, c, database, args[0], force)
+			made, err := dbtool.BackupSQLite(ctx, dbtool.BackupRequest{Database: path, Out: args[0], Force: force})
 			done()
 			if err != nil {
 				return tool(ctx.Err(), "back up", err)
@@ -94,7 +99,7 @@ as recovered after some 20 seconds, and those that are gone as unhealthy (lost).
 	return cmd
 }
 
-func (a *app) tellRestored(backup string, r daemon.Restored) error {
+func (a *app) tellRestored(backup string, r dbtool.Restored) error {
 	if r.Unsummed {
 		a.warn("there is no %s.sha256: that the backup is unchanged could not be checked, only that it is whole", backup)
 	}

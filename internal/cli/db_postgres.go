@@ -8,6 +8,7 @@ import (
 
 	"github.com/stacyvm/stacyvm/internal/config"
 	"github.com/stacyvm/stacyvm/internal/daemon"
+	"github.com/stacyvm/stacyvm/internal/store/dbtool"
 )
 
 // aboutDSN explains --dsn, which commands for PostgreSQL have.
@@ -46,7 +47,7 @@ psql (format plain) or pg_restore puts it back; then run "stacyvm db raise-incar
 			ctx, stop := interruptible(cmd.Context())
 			defer stop()
 			done := progress(a.stderr, "copying the database")
-			made, err := daemon.DumpDatabase(ctx, c, args[0], format)
+			made, err := dbtool.DumpPostgres(ctx, dbtool.DumpRequest{DSN: c.Database.DSN, Out: args[0], Format: format})
 			done()
 			if err != nil {
 				return tool(ctx.Err(), "back up", err)
@@ -55,8 +56,8 @@ psql (format plain) or pg_restore puts it back; then run "stacyvm db raise-incar
 		},
 	}
 	cmd.Flags().StringVar(&dsn, "dsn", "", aboutDSN)
-	cmd.Flags().StringVar(&format, "format", "plain", "`format`: "+strings.Join(daemon.DumpFormats, ", "))
-	must(cmd.RegisterFlagCompletionFunc("format", cobra.FixedCompletions(daemon.DumpFormats, cobra.ShellCompDirectiveNoFileComp)))
+	cmd.Flags().StringVar(&format, "format", "plain", "`format`: "+strings.Join(dbtool.DumpFormats, ", "))
+	must(cmd.RegisterFlagCompletionFunc("format", cobra.FixedCompletions(dbtool.DumpFormats, cobra.ShellCompDirectiveNoFileComp)))
 	return cmd
 }
 

@@ -6,6 +6,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/stacyvm/stacyvm/internal/daemon"
+	"github.com/stacyvm/stacyvm/internal/store/dbtool"
 )
 
 func (a *app) dbMigrateCommand() *cobra.Command {
@@ -25,14 +26,14 @@ the same; servers of the previous version go on with the new schema.`,
 			ctx, stop := interruptible(cmd.Context())
 			defer stop()
 			if dry {
-				found, err := daemon.InspectDatabase(ctx, c)
+				found, err := dbtool.Inspect(ctx, daemon.StoreConfig(c))
 				if err != nil {
 					return tool(ctx.Err(), "look at the schema", err)
 				}
 				return a.tellSteps("pending", found, found)
 			}
 			done := progress(a.stderr, "bringing the schema up to date")
-			before, after, err := daemon.MigrateDatabase(ctx, c)
+			before, after, err := dbtool.Migrate(ctx, daemon.StoreConfig(c))
 			done()
 			if err != nil {
 				return tool(ctx.Err(), "migrate", err)
@@ -45,7 +46,7 @@ the same; servers of the previous version go on with the new schema.`,
 }
 
 // tellSteps lists the steps that were missing before, and how far the schema is now.
-func (a *app) tellSteps(what string, before, now daemon.Schema) error {
+func (a *app) tellSteps(what string, before, now dbtool.Schema) error {
 	for _, step := range before.Pending {
 		if err := a.say("%s: %s", what, step.Name); err != nil {
 			return err

@@ -8,28 +8,17 @@ import (
 	"github.com/stacyvm/stacyvm/internal/config"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 	"github.com/stacyvm/stacyvm/internal/store"
+	"github.com/stacyvm/stacyvm/internal/store/dbtool"
 	"github.com/stacyvm/stacyvm/internal/worker/local"
 )
-
-// What the tools for the database tell; the command line may not know the store itself.
-type (
-	// Schema is how far a database's schema is.
-	Schema = store.Schema
-	// Backup is a copy of a SQLite database.
-	Backup = store.Backup
-	// Restored is a database that was put back.
-	Restored = store.Restored
-	// Dump is a copy of a PostgreSQL database.
-	Dump = store.Dump
-)
-
-// DumpFormats are those of DumpDatabase.
-var DumpFormats = store.DumpFormats
 
 // serveLock is held by the server of a data directory.
 const serveLock = "serve.lock"
 
-// storeConfig is the store that the configuration names, with SQLite's file at path.
+// StoreConfig is the database that the configuration names.
+func StoreConfig(c config.Config) store.Config { return storeConfig(c, c.DatabasePath()) }
+
+// storeConfig is StoreConfig with SQLite's file at path.
 func storeConfig(c config.Config, path string) store.Config {
 	return store.Config{
 		Driver: c.Database.Driver, Path: path, DSN: c.Database.DSN, ListenDSN: c.Database.ListenDSN,
@@ -37,8 +26,9 @@ func storeConfig(c config.Config, path string) store.Config {
 	}
 }
 
-// sqliteFile is the file that a tool for SQLite works on: path, or the configuration's when path is empty.
-func sqliteFile(c config.Config, path string) (string, error) {
+// SQLiteFile is the file that a tool for SQLite works on: path, or the configuration's when path is empty. CodeInvalid: the
+// configuration names a PostgreSQL database.
+func SQLiteFile(c config.Config, path string) (string, error) {
 	if path != "" {
 		return path, nil
 	}
@@ -48,33 +38,23 @@ func sqliteFile(c config.Config, path string) (string, error) {
 	return c.DatabasePath(), nil
 }
 
-// BackupDatabase copies a SQLite database, the configuration's when path is empty, while servers use it. See
-// store.BackupSQLite.
-func BackupDatabase(ctx context.Context, c config.Config, path, out string, force bool) (Backup, error) {
-	path, err := sqliteFile(c, path)
-	if err != nil {
-		return Backup{}, err
-	}
-	return store.BackupSQLite(ctx, store.BackupRequest{Database: path, Out: out, Force: force})
-}
-
 // RestoreDatabase puts a SQLite database back, the configuration's when path is empty, with an incarnation above every one
-// that this machine knows of. CodeConflict: a server uses the data directory. See store.RestoreSQLite.
-func RestoreDatabase(ctx context.Context, c config.Config, backup, path string) (Restored, error) {
-	path, err := sqliteFile(c, path)
+// that this machine knows of. CodeConflict: a server uses the data directory. See dbtool.RestoreSQLite.
+func RestoreDatabase(ctx context.Context, c config.Config, backup, path string) (dbtool.Restored, error) {
+	path, err := SQLiteFile(c, path)
 	if err != nil {
-		return Restored{}, err
+		return dbtool.Restored{}, err
 	}
 	held, err := standStill(c)
 	if err != nil {
-		return Restored{}, err
+		return dbtool.Restored{}, err
 	}
 	defer held.release()
 	above, err := local.Incarnation(sharedPlace(c.DataDir, "").worker)
 	if err != nil {
-		return Restored{}, err
+		return dbtool.Restored{}, err
 	}
-	return store.RestoreSQLite(ctx, store.RestoreRequest{Backup: backup, Database: path, Above: above})
+	return dbtool.RestoreSQLite(ctx, dbtool.RestoreRequest{Backup: backup, Database: path, Above: above})
 }
 
 // standStill keeps servers of the data directory from starting until the lock is released.
@@ -92,33 +72,6 @@ func standStill(c config.Config) (*lock, error) {
 	return held, nil
 }
 
-// InspectDatabase looks at the configuration's database and changes nothing of it. See store.Inspect.
-func InspectDatabase(ctx context.Context, c config.Config) (Schema, error) {
-	return store.Inspect(ctx, storeConfig(c, c.DatabasePath()))
-}
-
-// MigrateDatabase brings the schema of the configuration's database up to date, and makes the database when there is none.
-// It tells how the schema was before and is after. CodeUnsupported: a newer program has changed it.
-func MigrateDatabase(ctx context.Context, c config.Config) (before, after Schema, err error) {
-	if before, err = InspectDatabase(ctx, c); err != nil {
-		return before, after, err
-	}
-	opened, err := store.Open(ctx, storeConfig(c, c.DatabasePath()))
-	if err != nil {
-		return before, after, err
-	}
-	if err := opened.Close(); err != nil {
-		return before, after, err
-	}
-	after, err = InspectDatabase(ctx, c)
-	return before, after, err
-}
-
-// DumpDatabase has pg_dump copy the configuration's PostgreSQL database. See store.DumpPostgres.
-func DumpDatabase(ctx context.Context, c config.Config, out, format string) (Dump, error) {
-	return store.DumpPostgres(ctx, store.DumpRequest{DSN: c.Database.DSN, Out: out, Format: format})
-}
-
 // RaiseIncarnation marks the configuration's database as put back from a backup by other programs: see store.Raise.
 // CodeConflict: a server uses the data directory, or there is no database.
 func RaiseIncarnation(ctx context.Context, c config.Config) (incarnation int64, err error) {
@@ -127,7 +80,7 @@ func RaiseIncarnation(ctx context.Context, c config.Config) (incarnation int64, 
 		return 0, err
 	}
 	defer held.release()
-	found, err := InspectDatabase(ctx, c)
+	found, err := dbtool.Inspect(ctx, StoreConfig(c))
 	if err != nil {
 		return 0, err
 	}
@@ -138,7 +91,7 @@ func RaiseIncarnation(ctx context.Context, c config.Config) (incarnation int64, 
 	if err != nil {
 		return 0, err
 	}
-	opened, err := store.Open(ctx, storeConfig(c, c.DatabasePath()))
+	opened, err := store.Open(ctx, StoreConfig(c))
 	if err != nil {
 		return 0, err
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/stacyvm/stacyvm/internal/config"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
+	"github.com/stacyvm/stacyvm/internal/store/dbtool"
 )
 
 // testConfig keeps everything in a directory of the test.
@@ -46,17 +47,27 @@ func level(checks []config.Check, name string) config.Level {
 	return ""
 }
 
+// backUp is `stacyvm db backup`.
+func backUp(t *testing.T, c config.Config, path, out string, force bool) (dbtool.Backup, error) {
+	t.Helper()
+	path, err := SQLiteFile(c, path)
+	if err != nil {
+		return dbtool.Backup{}, err
+	}
+	return dbtool.BackupSQLite(t.Context(), dbtool.BackupRequest{Database: path, Out: out, Force: force})
+}
+
 func TestRestoreNeedsAStillDataDirectory(t *testing.T) {
 	c := testConfig(t)
-	if _, _, err := MigrateDatabase(t.Context(), c); err != nil {
+	if _, _, err := dbtool.Migrate(t.Context(), StoreConfig(c)); err != nil {
 		t.Fatal(err)
 	}
 	out := filepath.Join(t.TempDir(), "backup")
-	if _, err := BackupDatabase(t.Context(), c, "", out, false); err != nil {
+	if _, err := backUp(t, c, "", out, false); err != nil {
 		t.Fatal(err)
 	}
 	serving := must[*lock](t)(lockFile(filepath.Join(c.DataDir, serveLock)))
-	if _, err := BackupDatabase(t.Context(), c, "", out, true); err != nil {
+	if _, err := backUp(t, c, "", out, true); err != nil {
 		t.Errorf("a backup under a server: %v", err)
 	}
 	_, err := RestoreDatabase(t.Context(), c, out, "")
@@ -64,8 +75,8 @@ func TestRestoreNeedsAStillDataDirectory(t *testing.T) {
 	_, err = RaiseIncarnation(t.Context(), c)
 	wantCode(t, err, stacyvm.CodeConflict)
 	serving.release()
-	done := must[Restored](t)(RestoreDatabase(t.Context(), c, out, ""))
-	if found := must[Schema](t)(InspectDatabase(t.Context(), c)); found.Cluster.Incarnation != done.Incarnation || done.Incarnation != 2 {
+	done := must[dbtool.Restored](t)(RestoreDatabase(t.Context(), c, out, ""))
+	if found := must[dbtool.Schema](t)(dbtool.Inspect(t.Context(), StoreConfig(c))); found.Cluster.Incarnation != done.Incarnation || done.Incarnation != 2 {
 		t.Errorf("incarnation %d, told was %d", found.Cluster.Incarnation, done.Incarnation)
 	}
 	if raised := must[int64](t)(RaiseIncarnation(t.Context(), c)); raised != 3 {
@@ -77,11 +88,11 @@ func TestRestoreNeedsAStillDataDirectory(t *testing.T) {
 // TestRestoreRisesAboveTheJournal has lost the database of the latest incarnation: the worker still knows of it.
 func TestRestoreRisesAboveTheJournal(t *testing.T) {
 	c := testConfig(t)
-	if _, _, err := MigrateDatabase(t.Context(), c); err != nil {
+	if _, _, err := dbtool.Migrate(t.Context(), StoreConfig(c)); err != nil {
 		t.Fatal(err)
 	}
 	out := filepath.Join(t.TempDir(), "backup")
-	must[Backup](t)(BackupDatabase(t.Context(), c, "", out, false))
+	must[dbtool.Backup](t)(backUp(t, c, "", out, false))
 	journal := sharedPlace(c.DataDir, "").worker
 	if err := os.MkdirAll(journal, 0o700); err != nil {
 		t.Fatal(err)
@@ -92,25 +103,25 @@ func TestRestoreRisesAboveTheJournal(t *testing.T) {
 	if err := os.Remove(c.DatabasePath()); err != nil {
 		t.Fatal(err)
 	}
-	if done := must[Restored](t)(RestoreDatabase(t.Context(), c, out, "")); done.Incarnation != 8 {
+	if done := must[dbtool.Restored](t)(RestoreDatabase(t.Context(), c, out, "")); done.Incarnation != 8 {
 		t.Errorf("incarnation %d", done.Incarnation)
 	}
 }
 
 func TestToolsForSQLiteRefusePostgres(t *testing.T) {
 	c := testConfig(t)
-	if _, _, err := MigrateDatabase(t.Context(), c); err != nil {
+	if _, _, err := dbtool.Migrate(t.Context(), StoreConfig(c)); err != nil {
 		t.Fatal(err)
 	}
 	file := c.DatabasePath()
 	c.Database.Driver, c.Database.DSN = "postgres", "host=/nowhere"
 	out := filepath.Join(t.TempDir(), "backup")
-	_, err := BackupDatabase(t.Context(), c, "", out, false)
+	_, err := backUp(t, c, "", out, false)
 	wantCode(t, err, stacyvm.CodeInvalid)
 	_, err = RestoreDatabase(t.Context(), c, out, "")
 	wantCode(t, err, stacyvm.CodeInvalid)
-	must[Backup](t)(BackupDatabase(t.Context(), c, file, out, false))
-	must[Restored](t)(RestoreDatabase(t.Context(), c, out, file))
+	must[dbtool.Backup](t)(backUp(t, c, file, out, false))
+	must[dbtool.Restored](t)(RestoreDatabase(t.Context(), c, out, file))
 }
 
 // TestDoctorDatabase follows a database from nothing to damage.
@@ -129,7 +140,7 @@ func TestDoctorDatabase(t *testing.T) {
 	if _, err := os.Stat(c.DataDir); !os.IsNotExist(err) {
 		t.Errorf("looking made the directory: %v", err)
 	}
-	if _, _, err := MigrateDatabase(t.Context(), c); err != nil {
+	if _, _, err := dbtool.Migrate(t.Context(), StoreConfig(c)); err != nil {
 		t.Fatal(err)
 	}
 	want("database.path", config.Pass, c.DatabasePath())
@@ -154,15 +165,15 @@ func TestDoctorDatabase(t *testing.T) {
 func TestSchemaChecks(t *testing.T) {
 	one := []struct {
 		name   string
-		schema Schema
+		schema dbtool.Schema
 		want   config.Level
 	}{
-		{"up to date", Schema{Exists: true, Present: 4, Known: 4, Changeable: true}, config.Pass},
-		{"empty", Schema{Known: 4, Changeable: true, Pending: stepsOf(4)}, config.Pass},
-		{"empty, and may not be filled", Schema{Exists: true, Known: 4, Pending: stepsOf(4)}, config.Fail},
-		{"behind", Schema{Exists: true, Present: 3, Known: 4, Changeable: true, Pending: stepsOf(1)}, config.Warn},
-		{"ahead", Schema{Exists: true, Present: 5, Known: 4, Changeable: true}, config.Fail},
-		{"torn", Schema{Exists: true, Present: 4, Known: 4, Changeable: true, Missing: []string{"leases"}}, config.Fail},
+		{"up to date", dbtool.Schema{Exists: true, Present: 4, Known: 4, Changeable: true}, config.Pass},
+		{"empty", dbtool.Schema{Known: 4, Changeable: true, Pending: stepsOf(4)}, config.Pass},
+		{"empty, and may not be filled", dbtool.Schema{Exists: true, Known: 4, Pending: stepsOf(4)}, config.Fail},
+		{"behind", dbtool.Schema{Exists: true, Present: 3, Known: 4, Changeable: true, Pending: stepsOf(1)}, config.Warn},
+		{"ahead", dbtool.Schema{Exists: true, Present: 5, Known: 4, Changeable: true}, config.Fail},
+		{"torn", dbtool.Schema{Exists: true, Present: 4, Known: 4, Changeable: true, Missing: []string{"leases"}}, config.Fail},
 	}
 	for _, tt := range one {
 		if got := schemaChecks(tt.schema); len(got) != 1 || got[0].Level != tt.want || (tt.want == config.Pass) != (got[0].Fix == "") {

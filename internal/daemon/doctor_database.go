@@ -11,11 +11,12 @@ import (
 	"time"
 
 	"github.com/stacyvm/stacyvm/internal/config"
+	"github.com/stacyvm/stacyvm/internal/store/dbtool"
 )
 
 // doctorDatabase looks at the database that the configuration names. A server may use it meanwhile.
 func doctorDatabase(ctx context.Context, c config.Config, production bool) []config.Check {
-	found, err := InspectDatabase(ctx, c)
+	found, err := dbtool.Inspect(ctx, StoreConfig(c))
 	if c.Postgres() {
 		const name, fix = "database.driver", "check database.dsn, that the server runs, and that the user may log in"
 		if err != nil {
@@ -57,7 +58,7 @@ func checkDatabasePath(c config.Config, production bool) config.Check {
 }
 
 // schemaChecks judge a database that answers.
-func schemaChecks(s Schema) []config.Check {
+func schemaChecks(s dbtool.Schema) []config.Check {
 	const name = "database.schema"
 	switch {
 	case s.Newer():
@@ -77,7 +78,7 @@ func schemaChecks(s Schema) []config.Check {
 }
 
 // pending names the steps that are not applied.
-func pending(s Schema) string {
+func pending(s dbtool.Schema) string {
 	names := make([]string, len(s.Pending))
 	for i, step := range s.Pending {
 		names[i] = step.Name

@@ -10,6 +10,7 @@ import (
 
 	"github.com/stacyvm/stacyvm/internal/config"
 	"github.com/stacyvm/stacyvm/internal/store"
+	"github.com/stacyvm/stacyvm/internal/store/dbtool"
 )
 
 // RehearsePostgres looks whether a server could use the configuration's PostgreSQL database, and changes nothing: that it
@@ -17,7 +18,7 @@ import (
 // passes.
 func RehearsePostgres(ctx context.Context, c config.Config) []config.Check {
 	const connection, migrations, tables = "database.connection", "database.migrations", "database.tables"
-	found, err := InspectDatabase(ctx, c)
+	found, err := dbtool.Inspect(ctx, StoreConfig(c))
 	if err != nil {
 		return []config.Check{config.Failed(connection, plain(err), "check the DSN, that the server runs, and that the user may log in")}
 	}
@@ -86,7 +87,7 @@ func orElse(value, fallback string) string {
 func rehearseSQLite(ctx context.Context, c config.Config) []config.Check {
 	const source, integrity = "database.source", "database.integrity"
 	path := c.DatabasePath()
-	found, err := InspectDatabase(ctx, c)
+	found, err := dbtool.Inspect(ctx, StoreConfig(c))
 	switch {
 	case err != nil:
 		return []config.Check{config.Failed(source, path+": "+plain(err), "name the database with --database")}
@@ -96,14 +97,14 @@ func rehearseSQLite(ctx context.Context, c config.Config) []config.Check {
 		return append([]config.Check{config.Passed(source, path)}, schemaChecks(found)...)
 	}
 	checks := []config.Check{config.Passed(source, fmt.Sprintf("%s: schema version %d, this program's %d", path, found.Present, found.Known))}
-	if err := store.CheckSQLite(ctx, path); err != nil {
+	if err := dbtool.CheckSQLite(ctx, path); err != nil {
 		return append(checks, config.Failed(integrity, plain(err), "put a backup back: `stacyvm db restore`"))
 	}
 	return append(checks, config.Passed(integrity, "every page and reference was checked"), tryUpgrade(ctx, c, found))
 }
 
 // tryUpgrade brings a copy up to date and throws it away.
-func tryUpgrade(ctx context.Context, c config.Config, found Schema) config.Check {
+func tryUpgrade(ctx context.Context, c config.Config, found dbtool.Schema) config.Check {
 	const name = "database.upgrade"
 	if len(found.Pending) == 0 {
 		return config.Passed(name, "nothing is pending")
@@ -114,7 +115,7 @@ func tryUpgrade(ctx context.Context, c config.Config, found Schema) config.Check
 	}
 	defer func() { _ = os.RemoveAll(dir) }() // a copy
 	copied := filepath.Join(dir, "copy.db")
-	if _, err = store.BackupSQLite(ctx, store.BackupRequest{Database: c.DatabasePath(), Out: copied}); err == nil {
+	if _, err = dbtool.BackupSQLite(ctx, dbtool.BackupRequest{Database: c.DatabasePath(), Out: copied}); err == nil {
 		var opened store.Store
 		if opened, err = store.NewSQLiteStore(ctx, copied); err == nil {
 			err = opened.Close()

@@ -13,14 +13,14 @@ import (
 	_ "modernc.org/sqlite" // for what a store would not do
 
 	"github.com/stacyvm/stacyvm/internal/config"
-	"github.com/stacyvm/stacyvm/internal/store"
+	"github.com/stacyvm/stacyvm/internal/store/dbtool"
 	"github.com/stacyvm/stacyvm/internal/store/migrations"
 	"github.com/stacyvm/stacyvm/internal/testneed"
 )
 
-func stepsOf(n int) (steps []store.Step) {
+func stepsOf(n int) (steps []dbtool.Step) {
 	for i := range n {
-		steps = append(steps, store.Step{Version: int64(i + 1), Name: fmt.Sprintf("%04d_x.sql", i+1)})
+		steps = append(steps, dbtool.Step{Version: int64(i + 1), Name: fmt.Sprintf("%04d_x.sql", i+1)})
 	}
 	return steps
 }
@@ -55,7 +55,7 @@ func TestRehearseUpgrade(t *testing.T) {
 		t.Fatal(err)
 	}
 	want(rehearse(Upgrade{}), map[string]config.Level{"auth.api_key": config.Fail, "database.source": config.Fail, "database.integrity": ""})
-	if _, _, err := MigrateDatabase(t.Context(), c); err != nil {
+	if _, _, err := dbtool.Migrate(t.Context(), StoreConfig(c)); err != nil {
 		t.Fatal(err)
 	}
 	good := map[string]config.Level{
@@ -78,9 +78,9 @@ func TestRehearseUpgrade(t *testing.T) {
 	want(rehearse(Upgrade{}), map[string]config.Level{"database.schema": config.Fail})
 	// Without its number the last step is tried again, on a copy, and finds its own work there.
 	change(t, db, `DELETE FROM schema_migrations WHERE version_id = 9000 OR version_id = (SELECT max(version_id) FROM schema_migrations WHERE version_id < 9000)`)
-	before := must[Schema](t)(InspectDatabase(t.Context(), c))
+	before := must[dbtool.Schema](t)(dbtool.Inspect(t.Context(), StoreConfig(c)))
 	want(rehearse(Upgrade{}), map[string]config.Level{"database.source": config.Pass, "database.upgrade": config.Fail})
-	if after := must[Schema](t)(InspectDatabase(t.Context(), c)); after.Present != before.Present || len(after.Pending) != 1 {
+	if after := must[dbtool.Schema](t)(dbtool.Inspect(t.Context(), StoreConfig(c))); after.Present != before.Present || len(after.Pending) != 1 {
 		t.Errorf("the rehearsal changed the schema from version %d to %d", before.Present, after.Present)
 	}
 	c.Database.Path = filepath.Join(t.TempDir(), "first.db")
@@ -95,7 +95,7 @@ func TestRehearseUpgrade(t *testing.T) {
 		INSERT INTO schema_migrations (version_id, is_applied) VALUES (0, 1), (1, 1);
 		INSERT INTO cluster (one, id, incarnation, created_us) VALUES (1, 'old', 5, 0)`)
 	want(rehearse(Upgrade{}), good)
-	if found := must[Schema](t)(InspectDatabase(t.Context(), c)); found.Present != 1 {
+	if found := must[dbtool.Schema](t)(dbtool.Inspect(t.Context(), StoreConfig(c))); found.Present != 1 {
 		t.Errorf("the rehearsal changed the schema to version %d", found.Present)
 	}
 }
@@ -136,7 +136,7 @@ func TestRehearsePostgres(t *testing.T) {
 		}
 	}
 	want(config.Pass, config.Pass, config.Pass)
-	if before, after, err := MigrateDatabase(t.Context(), c); err != nil || len(before.Pending) == 0 || len(after.Pending) != 0 {
+	if before, after, err := dbtool.Migrate(t.Context(), StoreConfig(c)); err != nil || len(before.Pending) == 0 || len(after.Pending) != 0 {
 		t.Fatalf("%+v, %+v, %v", before, after, err)
 	}
 	want(config.Pass, config.Pass, config.Pass)

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
+	"github.com/stacyvm/stacyvm/internal/store/internal/sqldb"
 )
 
 // AdminAudit holds the calls of administrative routes.
@@ -29,7 +30,7 @@ type AdminFilter struct {
 }
 
 // adminAudit implements AdminAudit.
-type adminAudit struct{ *tx }
+type adminAudit struct{ tx }
 
 const adminFields = `actor, method, path, status, duration_us, request_id, remote_addr, user_agent, tenant_id, created_us`
 
@@ -57,7 +58,7 @@ func (t adminAudit) List(ctx context.Context, f AdminFilter) ([]stacyvm.AdminCal
 		c.add(`id < %s`, f.Before)
 	}
 	text := `SELECT id, ` + adminFields + ` FROM admin_audit` + c.where() + ` ORDER BY id DESC LIMIT ` + c.arg(limited(f.Limit, listed))
-	return all(ctx, t.tx, func(row scanner) (l stacyvm.AdminCall, err error) {
+	return sqldb.All(ctx, t.Tx, func(row sqldb.Scanner) (l stacyvm.AdminCall, err error) {
 		var duration, created int64
 		err = row.Scan(&l.ID, &l.Actor, &l.Method, &l.Path, &l.Status, &duration, &l.RequestID, &l.RemoteAddr, &l.UserAgent, &l.TenantID, &created)
 		l.Duration, l.CreatedAt = fromMicros(duration), fromUS(created)
@@ -67,6 +68,6 @@ func (t adminAudit) List(ctx context.Context, f AdminFilter) ([]stacyvm.AdminCal
 
 // DeleteBefore implements AdminAudit.
 func (t adminAudit) DeleteBefore(ctx context.Context, before time.Time) (int, error) {
-	n, err := t.exec(ctx, `DELETE FROM admin_audit WHERE created_us < $1`, toUS(before))
+	n, err := t.Exec(ctx, `DELETE FROM admin_audit WHERE created_us < $1`, toUS(before))
 	return int(n), err
 }

@@ -6,10 +6,11 @@ import (
 	"strings"
 
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
+	"github.com/stacyvm/stacyvm/internal/store/internal/sqldb"
 )
 
 // audit implements Audit.
-type audit struct{ *tx }
+type audit struct{ tx }
 
 const (
 	operationFields = `actor, action, sandbox_id, resource, provider, status, detail, tenant_id, created_us`
@@ -35,8 +36,8 @@ func (t audit) AppendExecs(ctx context.Context, lines []stacyvm.ExecRecord) erro
 	})
 }
 
-func appendLines[T any](ctx context.Context, t *tx, into string, lines []T, values func(*clause, int64, T) string) error {
-	now, err := t.nowUS(ctx)
+func appendLines[T any](ctx context.Context, t tx, into string, lines []T, values func(*clause, int64, T) string) error {
+	now, err := t.NowUS(ctx)
 	if err != nil {
 		return err
 	}
@@ -45,7 +46,7 @@ func appendLines[T any](ctx context.Context, t *tx, into string, lines []T, valu
 		for _, line := range part {
 			c.parts = append(c.parts, values(&c, now, line))
 		}
-		if err := t.later(ctx, `INSERT INTO `+into+` VALUES `+strings.Join(c.parts, ", "), c.args...); err != nil {
+		if err := t.Later(ctx, `INSERT INTO `+into+` VALUES `+strings.Join(c.parts, ", "), c.args...); err != nil {
 			return err
 		}
 	}
@@ -73,7 +74,7 @@ func (t audit) Operations(ctx context.Context, f OperationFilter) ([]stacyvm.Ope
 		c.add(`id < %s`, f.Before)
 	}
 	text := `SELECT id, ` + operationFields + ` FROM operation_audit` + c.where() + ` ORDER BY id DESC LIMIT ` + c.arg(limited(f.Limit, listed))
-	return all(ctx, t.tx, func(row scanner) (o stacyvm.Operation, err error) {
+	return sqldb.All(ctx, t.Tx, func(row sqldb.Scanner) (o stacyvm.Operation, err error) {
 		err = row.Scan(&o.ID, &o.Actor, &o.Action, &o.SandboxID, &o.Resource, &o.Provider, &o.Status, &o.Detail, &o.TenantID, &o.CreatedUS)
 		return o, err
 	}, text, c.args...)
@@ -87,7 +88,7 @@ func (t audit) Execs(ctx context.Context, f ExecFilter) ([]stacyvm.ExecRecord, e
 		c.add(`id < %s`, f.Before)
 	}
 	text := `SELECT id, ` + execFields + ` FROM exec_log` + c.where() + ` ORDER BY id DESC LIMIT ` + c.arg(limited(f.Limit, listed))
-	return all(ctx, t.tx, func(row scanner) (e stacyvm.ExecRecord, err error) {
+	return sqldb.All(ctx, t.Tx, func(row sqldb.Scanner) (e stacyvm.ExecRecord, err error) {
 		err = row.Scan(&e.ID, &e.SandboxID, &e.ProcessID, &e.Command, &e.ExitCode, &e.DurationUS, &e.CreatedUS)
 		return e, err
 	}, text, c.args...)

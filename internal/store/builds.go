@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
+	"github.com/stacyvm/stacyvm/internal/store/internal/sqldb"
 )
 
 // Builds are attempts to make an environment's image, with what they made.
@@ -30,7 +31,7 @@ type BuildFilter struct {
 }
 
 // builds implements Builds.
-type builds struct{ *tx }
+type builds struct{ tx }
 
 const (
 	buildColumns = `id, spec_id, owner_id, status, current_step, log_text, image_size_bytes, digest_local, error, created_us, finished_us, updated_us`
@@ -42,7 +43,7 @@ const (
 	open = `status IN ('queued', 'building')`
 )
 
-func readBuild(row scanner) (b stacyvm.Build, err error) {
+func readBuild(row sqldb.Scanner) (b stacyvm.Build, err error) {
 	var created, finished, updated int64
 	err = row.Scan(&b.ID, &b.EnvironmentID, &b.OwnerID, &b.Status, &b.Step, &b.Log, &b.ImageBytes, &b.DigestLocal, &b.Error,
 		&created, &finished, &updated)
@@ -50,7 +51,7 @@ func readBuild(row scanner) (b stacyvm.Build, err error) {
 	return b, err
 }
 
-func readArtifact(row scanner) (a stacyvm.Artifact, err error) {
+func readArtifact(row sqldb.Scanner) (a stacyvm.Artifact, err error) {
 	var created, updated int64
 	err = row.Scan(&a.BuildID, &a.Target, &a.ImageRef, &a.Digest, &a.Status, &a.Error, &created, &updated)
 	a.CreatedAt, a.UpdatedAt = fromUS(created), fromUS(updated)
@@ -59,12 +60,12 @@ func readArtifact(row scanner) (a stacyvm.Artifact, err error) {
 
 // Create implements Builds.
 func (t builds) Create(ctx context.Context, b stacyvm.Build) (stacyvm.Build, error) {
-	now, err := t.nowUS(ctx)
+	now, err := t.NowUS(ctx)
 	if err != nil {
 		return b, err
 	}
 	environment, err := found(ctx, t.tx, readEnvironment, anEnvironment, b.EnvironmentID,
-		`SELECT `+environmentColumns+` FROM environment_specs WHERE id = $1`+t.lock())
+		`SELECT `+environmentColumns+` FROM environment_specs WHERE id = $1`+t.RowLock())
 	if err != nil {
 		return b, err
 	}
@@ -77,11 +78,11 @@ func (t builds) Create(ctx context.Context, b stacyvm.Build) (stacyvm.Build, err
 
 // Update implements Builds.
 func (t builds) Update(ctx context.Context, b stacyvm.Build) (stacyvm.Build, error) {
-	now, err := t.nowUS(ctx)
+	now, err := t.NowUS(ctx)
 	if err != nil {
 		return b, err
 	}
-	row, ok, err := one(ctx, t.tx, readBuild, `UPDATE environment_builds SET status = $2, current_step = $3, log_text = $4,
+	row, ok, err := sqldb.One(ctx, t.Tx, readBuild, `UPDATE environment_builds SET status = $2, current_step = $3, log_text = $4,
 		image_size_bytes = $5, digest_local = $6, error = $7, finished_us = $8, updated_us = $9
 		WHERE id = $1 AND `+open+` RETURNING `+buildColumns,
 		string(b.ID), string(b.Status), b.Step, b.Log, b.ImageBytes, b.DigestLocal, b.Error, toUS(b.FinishedAt), now)
@@ -109,20 +110,20 @@ func (t builds) List(ctx context.Context, f BuildFilter) ([]stacyvm.Build, error
 	c.equal(`owner_id`, f.Owner)
 	c.equal(`spec_id`, string(f.Environment))
 	text := `SELECT ` + buildColumns + ` FROM environment_builds` + c.newest(f.Page)
-	return all(ctx, t.tx, readBuild, text, c.args...)
+	return sqldb.All(ctx, t.Tx, readBuild, text, c.args...)
 }
 
 // SaveArtifact implements Builds.
 func (t builds) SaveArtifact(ctx context.Context, a stacyvm.Artifact) (stacyvm.Artifact, error) {
-	now, err := t.nowUS(ctx)
+	now, err := t.NowUS(ctx)
 	if err != nil {
 		return a, err
 	}
-	_, err = found(ctx, t.tx, number, aBuild, a.BuildID, `SELECT 1 FROM environment_builds WHERE id = $1`+t.lock())
+	_, err = found(ctx, t.tx, sqldb.ScanInt, aBuild, a.BuildID, `SELECT 1 FROM environment_builds WHERE id = $1`+t.RowLock())
 	if err != nil {
 		return a, err
 	}
-	saved, _, err := one(ctx, t.tx, readArtifact, `INSERT INTO environment_artifacts (`+artifactColumns+`) VALUES ($1, $2, $3, $4, $5, $6, $7, $7)
+	saved, _, err := sqldb.One(ctx, t.Tx, readArtifact, `INSERT INTO environment_artifacts (`+artifactColumns+`) VALUES ($1, $2, $3, $4, $5, $6, $7, $7)
 		ON CONFLICT (build_id, target) DO UPDATE SET image_ref = excluded.image_ref, digest = excluded.digest, status = excluded.status,
 			error = excluded.error, updated_us = excluded.updated_us
 		RETURNING `+artifactColumns, string(a.BuildID), a.Target, a.ImageRef, a.Digest, a.Status, a.Error, now)
@@ -138,6 +139,6 @@ func (t builds) Artifacts(ctx context.Context, of ...stacyvm.BuildID) ([]stacyvm
 	for _, id := range of {
 		wanted[id] = 1
 	}
-	return all(ctx, t.tx, readArtifact, `SELECT `+artifactColumns+` FROM environment_artifacts
-		WHERE build_id IN (SELECT key FROM `+t.dialect.members("$1")+`) ORDER BY build_id, target`, packed(wanted))
+	return sqldb.All(ctx, t.Tx, readArtifact, `SELECT `+artifactColumns+` FROM environment_artifacts
+		WHERE build_id IN (SELECT key FROM `+t.Dialect.Members("$1")+`) ORDER BY build_id, target`, packed(wanted))
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
+	"github.com/stacyvm/stacyvm/internal/store/internal/sqldb"
 )
 
 // Connections are owners' accounts at registries.
@@ -20,14 +21,14 @@ type Connections interface {
 }
 
 // connections implements Connections.
-type connections struct{ *tx }
+type connections struct{ tx }
 
 const (
 	connectionColumns = `id, owner_id, provider, username, secret_ref, is_default, created_us, updated_us`
 	aConnection       = "registry connection %.64q"
 )
 
-func readConnection(row scanner) (r stacyvm.Connection, err error) {
+func readConnection(row sqldb.Scanner) (r stacyvm.Connection, err error) {
 	var created, updated int64
 	err = row.Scan(&r.ID, &r.OwnerID, &r.Provider, &r.Username, &r.SecretRef, &r.Default, &created, &updated)
 	r.CreatedAt, r.UpdatedAt = fromUS(created), fromUS(updated)
@@ -40,24 +41,24 @@ func (t connections) Save(ctx context.Context, r stacyvm.Connection) (stacyvm.Co
 	if err != nil || !saved.Default {
 		return saved, err
 	}
-	_, err = t.exec(ctx, `UPDATE registry_connections SET is_default = FALSE WHERE owner_id = $1 AND provider = $2 AND id <> $3 AND is_default`,
+	_, err = t.Exec(ctx, `UPDATE registry_connections SET is_default = FALSE WHERE owner_id = $1 AND provider = $2 AND id <> $3 AND is_default`,
 		saved.OwnerID, saved.Provider, string(saved.ID))
 	return saved, err
 }
 
 // put tries the insert first: a conflict on either key changes nothing and does not end the transaction.
 func (t connections) put(ctx context.Context, r stacyvm.Connection) (stacyvm.Connection, error) {
-	now, err := t.nowUS(ctx)
+	now, err := t.NowUS(ctx)
 	if err != nil {
 		return r, err
 	}
-	row, ok, err := one(ctx, t.tx, readConnection, `INSERT INTO registry_connections (`+connectionColumns+`)
+	row, ok, err := sqldb.One(ctx, t.Tx, readConnection, `INSERT INTO registry_connections (`+connectionColumns+`)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $7) ON CONFLICT DO NOTHING RETURNING `+connectionColumns,
 		string(r.ID), r.OwnerID, r.Provider, r.Username, r.SecretRef, r.Default, now)
 	if err != nil || ok {
 		return row, err
 	}
-	row, ok, err = one(ctx, t.tx, readConnection, `UPDATE registry_connections SET secret_ref = $4, is_default = $5, updated_us = $6
+	row, ok, err = sqldb.One(ctx, t.Tx, readConnection, `UPDATE registry_connections SET secret_ref = $4, is_default = $5, updated_us = $6
 		WHERE owner_id = $1 AND provider = $2 AND username = $3 RETURNING `+connectionColumns,
 		r.OwnerID, r.Provider, r.Username, r.SecretRef, r.Default, now)
 	if err == nil && !ok {
@@ -76,7 +77,7 @@ func (t connections) List(ctx context.Context, owner string, page Page) ([]stacy
 	var c clause
 	c.add(`owner_id = %s`, owner)
 	text := `SELECT ` + connectionColumns + ` FROM registry_connections` + c.newest(page)
-	return all(ctx, t.tx, readConnection, text, c.args...)
+	return sqldb.All(ctx, t.Tx, readConnection, text, c.args...)
 }
 
 // Delete implements Connections.

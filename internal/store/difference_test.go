@@ -8,6 +8,7 @@ import (
 
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 	"github.com/stacyvm/stacyvm/internal/store"
+	"github.com/stacyvm/stacyvm/internal/store/storetest"
 )
 
 // fault is done to a database past its journal. Statements and do are about one sandbox that all was done with, $ is its id.
@@ -36,7 +37,7 @@ var faults = []fault{
 		return tx.Events().Append(ctx, []stacyvm.Notice{gone.Notice()})
 	}},
 	{name: "a sandbox that nobody asked for", do: func(ctx context.Context, tx store.Tx, _ stacyvm.Sandbox, _ deed) error {
-		return insertLeased(ctx, tx, stacyvm.NewSandboxID())
+		return storetest.InsertLeased(ctx, tx, stacyvm.NewSandboxID())
 	}},
 	{name: "half of an unanswered deed", do: func(ctx context.Context, tx store.Tx, _ stacyvm.Sandbox, open deed) error {
 		_, err := tx.Sandboxes().Insert(ctx, open.Asked)

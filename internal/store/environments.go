@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
+	"github.com/stacyvm/stacyvm/internal/store/internal/sqldb"
 )
 
 // Environments are specs that images are built from.
@@ -22,14 +23,14 @@ type Environments interface {
 }
 
 // environments implements Environments.
-type environments struct{ *tx }
+type environments struct{ tx }
 
 const (
 	environmentColumns = `id, owner_id, name, base_image, python_packages, apt_packages, python_version, created_us, updated_us`
 	anEnvironment      = "environment %.64q"
 )
 
-func readEnvironment(row scanner) (e stacyvm.Environment, err error) {
+func readEnvironment(row sqldb.Scanner) (e stacyvm.Environment, err error) {
 	var python, apt string
 	var created, updated int64
 	err = row.Scan(&e.ID, &e.OwnerID, &e.Name, &e.BaseImage, &python, &apt, &e.PythonVersion, &created, &updated)
@@ -42,7 +43,7 @@ func readEnvironment(row scanner) (e stacyvm.Environment, err error) {
 
 // Create implements Environments.
 func (t environments) Create(ctx context.Context, e stacyvm.Environment) (stacyvm.Environment, error) {
-	now, err := t.nowUS(ctx)
+	now, err := t.NowUS(ctx)
 	if err != nil {
 		return e, err
 	}
@@ -54,7 +55,7 @@ func (t environments) Create(ctx context.Context, e stacyvm.Environment) (stacyv
 
 // Update implements Environments. A name that is taken is looked for first: a violated constraint would end the transaction.
 func (t environments) Update(ctx context.Context, e stacyvm.Environment) (stacyvm.Environment, error) {
-	now, err := t.nowUS(ctx)
+	now, err := t.NowUS(ctx)
 	if err != nil {
 		return e, err
 	}
@@ -62,7 +63,7 @@ func (t environments) Update(ctx context.Context, e stacyvm.Environment) (stacyv
 	if err != nil {
 		return e, err
 	}
-	_, taken, err := one(ctx, t.tx, number, `SELECT 1 FROM environment_specs WHERE owner_id = $1 AND name = $2 AND id <> $3`,
+	_, taken, err := sqldb.One(ctx, t.Tx, sqldb.ScanInt, `SELECT 1 FROM environment_specs WHERE owner_id = $1 AND name = $2 AND id <> $3`,
 		present.OwnerID, e.Name, string(e.ID))
 	if err != nil {
 		return e, err
@@ -85,7 +86,7 @@ func (t environments) List(ctx context.Context, owner string, page Page) ([]stac
 	var c clause
 	c.add(`owner_id = %s`, owner)
 	text := `SELECT ` + environmentColumns + ` FROM environment_specs` + c.newest(page)
-	return all(ctx, t.tx, readEnvironment, text, c.args...)
+	return sqldb.All(ctx, t.Tx, readEnvironment, text, c.args...)
 }
 
 // Delete implements Environments.

@@ -9,7 +9,18 @@ import (
 	"time"
 
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
+	"github.com/stacyvm/stacyvm/internal/store/internal/sqldb"
 )
+
+func openTest(t *testing.T) Store {
+	t.Helper()
+	s, err := NewSQLiteStore(t.Context(), filepath.Join(t.TempDir(), "stacyvm.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	return s
+}
 
 // TestErrorsTellNoSQL provokes the driver's errors and looks at what a caller gets.
 func TestErrorsTellNoSQL(t *testing.T) {
@@ -21,7 +32,7 @@ func TestErrorsTellNoSQL(t *testing.T) {
 		`SELECT secret FROM nowhere`: stacyvm.CodeInternal,
 	} {
 		err := s.Update(t.Context(), func(x Tx) error {
-			_, err := x.(*tx).exec(t.Context(), text)
+			_, err := x.(tx).Exec(t.Context(), text)
 			return err
 		})
 		var e *stacyvm.Error
@@ -37,35 +48,6 @@ func TestErrorsTellNoSQL(t *testing.T) {
 	}
 }
 
-func TestBusyFileIsUnavailable(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "stacyvm.db")
-	first, err := NewSQLiteStore(t.Context(), path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = first.Close() }()
-	second, err := NewSQLiteStore(t.Context(), path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = second.Close() }()
-	if err := second.(*sqliteStore).writer.run("PRAGMA busy_timeout = 1"); err != nil {
-		t.Fatal(err)
-	}
-	err = first.Update(t.Context(), func(Tx) error {
-		if err := second.Update(t.Context(), func(Tx) error { return nil }); stacyvm.CodeOf(err) != stacyvm.CodeUnavailable {
-			t.Errorf("writing to a busy file: %v", err)
-		}
-		return nil
-	})
-	if err != nil {
-		t.Error(err)
-	}
-	if err := second.Update(t.Context(), func(Tx) error { return nil }); err != nil {
-		t.Errorf("the file is free again: %v", err)
-	}
-}
-
 // TestContextEndsALongRead gives up a query that would run for minutes, and the connection is good afterwards.
 func TestContextEndsALongRead(t *testing.T) {
 	s := openTest(t)
@@ -74,7 +56,7 @@ func TestContextEndsALongRead(t *testing.T) {
 	endless := `WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000000000) SELECT count(*) FROM n`
 	began := time.Now()
 	err := s.View(ctx, func(x Tx) error {
-		_, _, err := one(ctx, x.(*tx), number, endless)
+		_, _, err := sqldb.One(ctx, x.(tx).Tx, sqldb.ScanInt, endless)
 		return err
 	})
 	if stacyvm.CodeOf(err) != stacyvm.CodeUnavailable || !errors.Is(err, context.DeadlineExceeded) || time.Since(began) > 20*time.Second {

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
+	"github.com/stacyvm/stacyvm/internal/store/internal/sqldb"
 )
 
 const (
@@ -59,7 +60,7 @@ type EventSpan struct {
 }
 
 // events implements Events.
-type events struct{ *tx }
+type events struct{ tx }
 
 const eventColumns = `number, kind, sandbox_id, tenant_id, data, created_us`
 
@@ -72,7 +73,7 @@ func (t events) Append(ctx context.Context, notices []stacyvm.Notice) error {
 	if err != nil {
 		return err
 	}
-	t.told = true
+	t.Notify = true
 	return appendLines(ctx, t.tx, `events (`+eventColumns+`)`, notices, func(c *clause, now int64, n stacyvm.Notice) string {
 		var number any
 		if next > 0 {
@@ -86,26 +87,26 @@ func (t events) Append(ctx context.Context, notices []stacyvm.Notice) error {
 // reserve takes n numbers and gives the first, where transactions commit one after the other. Elsewhere it gives 0: holding
 // the counter until the commit would make all writers wait for each other's sync, so numbers are given after it.
 func (t events) reserve(ctx context.Context, n int) (int64, error) {
-	if !t.dialect.serial {
+	if !t.Dialect.Serial {
 		return 0, nil
 	}
-	last, _, err := one(ctx, t.tx, number, `UPDATE event_counter SET last = last + $1 WHERE one = 1 RETURNING last`, int64(n))
+	last, _, err := sqldb.One(ctx, t.Tx, sqldb.ScanInt, `UPDATE event_counter SET last = last + $1 WHERE one = 1 RETURNING last`, int64(n))
 	return last - int64(n) + 1, err
 }
 
 // waiting tells whether anything has no number yet, and the last number.
 func (t events) waiting(ctx context.Context) (waiting bool, last int64, err error) {
-	last, _, err = one(ctx, t.tx, number, `SELECT last FROM event_counter WHERE one = 1`)
-	if err != nil || t.dialect.serial {
+	last, _, err = sqldb.One(ctx, t.Tx, sqldb.ScanInt, `SELECT last FROM event_counter WHERE one = 1`)
+	if err != nil || t.Dialect.Serial {
 		return false, last, err
 	}
-	_, waiting, err = one(ctx, t.tx, number, `SELECT id FROM events WHERE number IS NULL ORDER BY id LIMIT 1`)
+	_, waiting, err = sqldb.One(ctx, t.Tx, sqldb.ScanInt, `SELECT id FROM events WHERE number IS NULL ORDER BY id LIMIT 1`)
 	return waiting, last, err
 }
 
 // Number implements Events.
 func (t events) Number(ctx context.Context) (more bool, err error) {
-	if !t.dialect.serial {
+	if !t.Dialect.Serial {
 		more, _, err = t.number(ctx)
 	}
 	return more, err
@@ -115,17 +116,17 @@ func (t events) Number(ctx context.Context) (more bool, err error) {
 // take turns, and each sees all that the one before it gave: numbers become visible in their order. It tells whether more
 // may wait, and the last number.
 func (t events) number(ctx context.Context) (more bool, last int64, err error) {
-	if last, _, err = one(ctx, t.tx, number, `SELECT last FROM event_counter WHERE one = 1`+t.lock()); err != nil {
+	if last, _, err = sqldb.One(ctx, t.Tx, sqldb.ScanInt, `SELECT last FROM event_counter WHERE one = 1`+t.RowLock()); err != nil {
 		return false, 0, err
 	}
-	n, err := t.exec(ctx, `
+	n, err := t.Exec(ctx, `
 		WITH fresh AS (SELECT id, row_number() OVER (ORDER BY id) AS place FROM events WHERE number IS NULL ORDER BY id LIMIT $2)
 		UPDATE events SET number = $1 + fresh.place FROM fresh WHERE events.id = fresh.id`, last, int64(numberedAtOnce))
 	if err != nil || n == 0 {
 		return false, last, err
 	}
 	last += n
-	_, err = t.exec(ctx, `UPDATE event_counter SET last = $1 WHERE one = 1`, last)
+	_, err = t.Exec(ctx, `UPDATE event_counter SET last = $1 WHERE one = 1`, last)
 	return n == numberedAtOnce, last, err
 }
 
@@ -135,10 +136,10 @@ func (t events) List(ctx context.Context, f EventFilter) ([]stacyvm.Notice, erro
 	c.equal(`tenant_id`, f.Tenant)
 	c.add(`number > %s`, f.After)
 	text := `SELECT ` + eventColumns + ` FROM events` + c.where() + ` ORDER BY number LIMIT ` + c.arg(limited(f.Limit, listed))
-	return all(ctx, t.tx, readNotice, text, c.args...)
+	return sqldb.All(ctx, t.Tx, readNotice, text, c.args...)
 }
 
-func readNotice(row scanner) (n stacyvm.Notice, err error) {
+func readNotice(row sqldb.Scanner) (n stacyvm.Notice, err error) {
 	var data string
 	var created int64
 	if err = row.Scan(&n.Number, &n.Kind, &n.SandboxID, &n.TenantID, &data, &created); err != nil {
@@ -160,11 +161,11 @@ func (t events) Recent(ctx context.Context, f RecentFilter) ([]stacyvm.Notice, e
 		c.parts = append(c.parts, `kind IN `+c.list(kinds...))
 	}
 	if f.Reason != "" {
-		c.add(t.dialect.word("data", "reason")+` = %s`, f.Reason)
+		c.add(t.Dialect.Word("data", "reason")+` = %s`, f.Reason)
 	}
 	text := `SELECT coalesce(number, 0), kind, sandbox_id, tenant_id, data, created_us FROM events` + c.where() +
 		` ORDER BY created_us DESC, id DESC LIMIT ` + c.arg(limited(f.Limit, listed))
-	return all(ctx, t.tx, readNotice, text, c.args...)
+	return sqldb.All(ctx, t.Tx, readNotice, text, c.args...)
 }
 
 // Span implements Events.
@@ -173,7 +174,7 @@ func (t events) Span(ctx context.Context) (EventSpan, error) {
 	if err != nil {
 		return EventSpan{}, err
 	}
-	first, ok, err := one(ctx, t.tx, number, `SELECT number FROM events WHERE number IS NOT NULL ORDER BY number LIMIT 1`)
+	first, ok, err := sqldb.One(ctx, t.Tx, sqldb.ScanInt, `SELECT number FROM events WHERE number IS NOT NULL ORDER BY number LIMIT 1`)
 	if err == nil && !ok {
 		first = last + 1
 	}
@@ -183,7 +184,7 @@ func (t events) Span(ctx context.Context) (EventSpan, error) {
 // Purge implements Events. What is forgotten is always the beginning, so that who is behind can tell that it missed
 // something.
 func (t events) Purge(ctx context.Context, life time.Duration, count int) (int, error) {
-	now, err := t.nowUS(ctx)
+	now, err := t.NowUS(ctx)
 	if err != nil {
 		return 0, err
 	}
@@ -200,7 +201,7 @@ func (t events) Purge(ctx context.Context, life time.Duration, count int) (int, 
 		{`SELECT number FROM events WHERE created_us <= $1 AND number IS NOT NULL ORDER BY created_us DESC, number DESC LIMIT 1`, now - life.Microseconds()},
 		{`SELECT number FROM events WHERE number IS NOT NULL ORDER BY number DESC LIMIT 1 OFFSET $1`, int64(count)},
 	} {
-		n, err := t.exec(ctx, `DELETE FROM events WHERE number <= (`+last.text+`)`, last.bound)
+		n, err := t.Exec(ctx, `DELETE FROM events WHERE number <= (`+last.text+`)`, last.bound)
 		if err != nil {
 			return purged, err
 		}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 	"github.com/stacyvm/stacyvm/internal/store"
+	"github.com/stacyvm/stacyvm/internal/store/storetest"
 	"github.com/stacyvm/stacyvm/internal/testneed"
 )
 
@@ -28,7 +29,7 @@ func TestFullDisk(t *testing.T) {
 	var kept []stacyvm.SandboxID
 	write := func() error {
 		id := stacyvm.NewSandboxID()
-		err := s.Update(t.Context(), func(tx store.Tx) error { return insertLeased(t.Context(), tx, id) })
+		err := s.Update(t.Context(), func(tx store.Tx) error { return storetest.InsertLeased(t.Context(), tx, id) })
 		mu.Lock()
 		defer mu.Unlock()
 		if err == nil {

@@ -5,32 +5,33 @@ import (
 	"time"
 
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
+	"github.com/stacyvm/stacyvm/internal/store/internal/sqldb"
 )
 
 // KeyLife is how long an answer is kept for repeats of its request.
 const KeyLife = 24 * time.Hour
 
 // idempotency implements Idempotency.
-type idempotency struct{ *tx }
+type idempotency struct{ tx }
 
 const keyFields = `scope, request_key, body_hash, sandbox_id, done, status, body`
 
 // Begin implements Idempotency. A repeat locks nothing: many of them would keep the first request from storing its answer.
 func (t idempotency) Begin(ctx context.Context, claim IdempotencyRecord) (*IdempotencyRecord, error) {
-	now, err := t.nowUS(ctx)
+	now, err := t.NowUS(ctx)
 	if err != nil {
 		return nil, err
 	}
 	lapsed := now - KeyLife.Microseconds()
 	for range 2 {
-		changed, err := t.exec(ctx, `
+		changed, err := t.Exec(ctx, `
 			INSERT INTO idempotency_keys (`+keyFields+`, created_us) VALUES ($1, $2, $3, $4, FALSE, 0, NULL, $5)
 			ON CONFLICT (scope, request_key) DO NOTHING`,
 			claim.Scope, claim.Key, claim.BodyHash, string(claim.Sandbox), now)
 		if err != nil || changed > 0 {
 			return nil, err
 		}
-		known, ok, err := one(ctx, t.tx, func(row scanner) (r IdempotencyRecord, err error) {
+		known, ok, err := sqldb.One(ctx, t.Tx, func(row sqldb.Scanner) (r IdempotencyRecord, err error) {
 			err = row.Scan(&r.Scope, &r.Key, &r.BodyHash, &r.Sandbox, &r.Done, &r.Status, &r.Body)
 			return r, err
 		}, `SELECT `+keyFields+` FROM idempotency_keys WHERE scope = $1 AND request_key = $2 AND created_us > $3`, claim.Scope, claim.Key, lapsed)
@@ -41,7 +42,7 @@ func (t idempotency) Begin(ctx context.Context, claim IdempotencyRecord) (*Idemp
 			return &known, nil
 		}
 		// It was freed at this moment, or its time is over.
-		if _, err := t.exec(ctx, `DELETE FROM idempotency_keys WHERE scope = $1 AND request_key = $2 AND created_us <= $3`,
+		if _, err := t.Exec(ctx, `DELETE FROM idempotency_keys WHERE scope = $1 AND request_key = $2 AND created_us <= $3`,
 			claim.Scope, claim.Key, lapsed); err != nil {
 			return nil, err
 		}
@@ -51,7 +52,7 @@ func (t idempotency) Begin(ctx context.Context, claim IdempotencyRecord) (*Idemp
 
 // Finish implements Idempotency.
 func (t idempotency) Finish(ctx context.Context, claim IdempotencyRecord) error {
-	changed, err := t.exec(ctx, `
+	changed, err := t.Exec(ctx, `
 		UPDATE idempotency_keys SET done = TRUE, status = $4, body = $5
 		WHERE scope = $1 AND request_key = $2 AND sandbox_id = $3`,
 		claim.Scope, claim.Key, string(claim.Sandbox), int64(claim.Status), claim.Body)
@@ -63,17 +64,17 @@ func (t idempotency) Finish(ctx context.Context, claim IdempotencyRecord) error 
 
 // Abandon implements Idempotency.
 func (t idempotency) Abandon(ctx context.Context, claim IdempotencyRecord) error {
-	_, err := t.exec(ctx, `DELETE FROM idempotency_keys WHERE scope = $1 AND request_key = $2 AND sandbox_id = $3 AND NOT done`,
+	_, err := t.Exec(ctx, `DELETE FROM idempotency_keys WHERE scope = $1 AND request_key = $2 AND sandbox_id = $3 AND NOT done`,
 		claim.Scope, claim.Key, string(claim.Sandbox))
 	return err
 }
 
 // Purge implements Idempotency.
 func (t idempotency) Purge(ctx context.Context) (int, error) {
-	now, err := t.nowUS(ctx)
+	now, err := t.NowUS(ctx)
 	if err != nil {
 		return 0, err
 	}
-	changed, err := t.exec(ctx, `DELETE FROM idempotency_keys WHERE created_us <= $1`, now-KeyLife.Microseconds())
+	changed, err := t.Exec(ctx, `DELETE FROM idempotency_keys WHERE created_us <= $1`, now-KeyLife.Microseconds())
 	return int(changed), err
 }

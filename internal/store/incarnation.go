@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
+	"github.com/stacyvm/stacyvm/internal/store/internal/sqldb"
+	"github.com/stacyvm/stacyvm/internal/store/migrations"
 )
 
 const (
@@ -29,37 +31,37 @@ const (
 // put back; CodeUnavailable and others as for Update.
 func Raise(ctx context.Context, s Store, above int64) (cluster Cluster, err error) {
 	err = s.Update(ctx, func(x Tx) error {
-		cluster, err = x.(*tx).reincarnate(ctx, above)
+		cluster, err = x.(tx).reincarnate(ctx, above)
 		return err
 	})
 	return cluster, err
 }
 
 // reincarnate is Raise within a transaction.
-func (t *tx) reincarnate(ctx context.Context, above int64) (Cluster, error) {
-	now, err := t.nowUS(ctx)
+func (t tx) reincarnate(ctx context.Context, above int64) (Cluster, error) {
+	now, err := t.NowUS(ctx)
 	if err != nil {
 		return Cluster{}, err
 	}
-	cluster, err := identity(ctx, t)
+	cluster, err := sqldb.ReadCluster(ctx, t.Tx)
 	if err != nil {
 		return cluster, err
 	}
 	cluster.Incarnation = max(cluster.Incarnation, above) + 1
-	if _, err := t.exec(ctx, `UPDATE cluster SET incarnation = $1 WHERE one = 1`, cluster.Incarnation); err != nil {
+	if _, err := t.Exec(ctx, `UPDATE cluster SET incarnation = $1 WHERE one = 1`, cluster.Incarnation); err != nil {
 		return cluster, err
 	}
-	if _, err := t.exec(ctx, `UPDATE sandboxes SET incarnation = $1, updated_us = $2 WHERE `+active, cluster.Incarnation, now); err != nil {
+	if _, err := t.Exec(ctx, `UPDATE sandboxes SET incarnation = $1, updated_us = $2 WHERE `+migrations.ActiveSandbox, cluster.Incarnation, now); err != nil {
 		return cluster, err
 	}
-	if _, err := t.exec(ctx, `UPDATE event_counter SET last = last + $1 WHERE one = 1`, int64(numbersApart)); err != nil {
+	if _, err := t.Exec(ctx, `UPDATE event_counter SET last = last + $1 WHERE one = 1`, int64(numbersApart)); err != nil {
 		return cluster, err
 	}
 	// What was used after the backup is not known: a token must not be good twice.
-	if _, err := t.exec(ctx, `DELETE FROM join_tokens WHERE used_us = 0`); err != nil {
+	if _, err := t.Exec(ctx, `DELETE FROM join_tokens WHERE used_us = 0`); err != nil {
 		return cluster, err
 	}
-	_, err = t.exec(ctx, `
+	_, err = t.Exec(ctx, `
 		INSERT INTO leases AS l (`+leaseColumns+`) VALUES ($1, $2, NULL, NULL, 1, 1, 0)
 		ON CONFLICT (resource_id) DO UPDATE SET holder_id = NULL, holder_session = NULL, generation = l.generation + 1, expires_us = 0`,
 		settleDuty, typeDuty)
@@ -73,14 +75,14 @@ func (t *tx) reincarnate(ctx context.Context, above int64) (Cluster, error) {
 func Settle(ctx context.Context, s Store, self stacyvm.WorkerID, session string) (until time.Time, err error) {
 	var raised bool
 	err = s.View(ctx, func(x Tx) (err error) {
-		until, raised, err = x.(*tx).settling(ctx)
+		until, raised, err = x.(tx).settling(ctx)
 		return err
 	})
 	if err != nil || !raised {
 		return until, err
 	}
 	err = s.Update(ctx, func(x Tx) error {
-		t := x.(*tx)
+		t := x.(tx)
 		if until, raised, err = t.settling(ctx); err != nil || !raised {
 			return err // another was faster
 		}
@@ -95,8 +97,8 @@ func Settle(ctx context.Context, s Store, self stacyvm.WorkerID, session string)
 }
 
 // settling reads the duty. raised: it waits for somebody.
-func (t *tx) settling(ctx context.Context) (until time.Time, raised bool, err error) {
-	now, err := t.nowUS(ctx)
+func (t tx) settling(ctx context.Context) (until time.Time, raised bool, err error) {
+	now, err := t.NowUS(ctx)
 	if err != nil {
 		return until, false, err
 	}
@@ -113,17 +115,17 @@ func (t *tx) settling(ctx context.Context) (until time.Time, raised bool, err er
 }
 
 // revive gives leases and sandboxes whose time has passed a little more.
-func (t *tx) revive(ctx context.Context) error {
-	now, err := t.nowUS(ctx)
+func (t tx) revive(ctx context.Context) error {
+	now, err := t.NowUS(ctx)
 	if err != nil {
 		return err
 	}
-	_, err = t.exec(ctx, `UPDATE leases SET expires_us = $1 WHERE holder_id IS NOT NULL AND resource_type <> $2 AND expires_us < $1`,
+	_, err = t.Exec(ctx, `UPDATE leases SET expires_us = $1 WHERE holder_id IS NOT NULL AND resource_type <> $2 AND expires_us < $1`,
 		now+stacyvm.LeaseTTL.Microseconds(), typeDuty)
 	if err != nil {
 		return err
 	}
-	_, err = t.exec(ctx, `UPDATE sandboxes SET expires_us = $1 WHERE `+active+` AND state <> $2 AND expires_us < $1`,
+	_, err = t.Exec(ctx, `UPDATE sandboxes SET expires_us = $1 WHERE `+migrations.ActiveSandbox+` AND state <> $2 AND expires_us < $1`,
 		now+settleLife.Microseconds(), string(stacyvm.StateExpired))
 	return err
 }

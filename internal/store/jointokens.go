@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
+	"github.com/stacyvm/stacyvm/internal/store/internal/sqldb"
 )
 
 // JoinTokens let new workers in.
@@ -27,11 +28,11 @@ type JoinTokens interface {
 }
 
 // joinTokens implements JoinTokens.
-type joinTokens struct{ *tx }
+type joinTokens struct{ tx }
 
 const joinTokenColumns = `id, hash, worker, created_us, expires_us, used_us, used_by`
 
-func readJoinToken(row scanner) (j stacyvm.JoinToken, err error) {
+func readJoinToken(row sqldb.Scanner) (j stacyvm.JoinToken, err error) {
 	var hash string
 	var created, expires, used int64
 	if err = row.Scan(&j.ID, &hash, &j.Worker, &created, &expires, &used, &j.UsedBy); err != nil {
@@ -49,13 +50,13 @@ func readJoinToken(row scanner) (j stacyvm.JoinToken, err error) {
 
 // Create implements JoinTokens.
 func (t joinTokens) Create(ctx context.Context, j stacyvm.JoinToken) (stacyvm.JoinToken, error) {
-	now, err := t.nowUS(ctx)
+	now, err := t.NowUS(ctx)
 	if err != nil {
 		return j, err
 	}
 	var c clause
 	values := c.list(j.ID, hex.EncodeToString(j.Hash[:]), j.Worker, now, now+j.ExpiresAt.Sub(j.CreatedAt).Microseconds(), int64(0), "")
-	made, ok, err := one(ctx, t.tx, readJoinToken, `INSERT INTO join_tokens (`+joinTokenColumns+`) VALUES `+values+`
+	made, ok, err := sqldb.One(ctx, t.Tx, readJoinToken, `INSERT INTO join_tokens (`+joinTokenColumns+`) VALUES `+values+`
 		ON CONFLICT (id) DO NOTHING RETURNING `+joinTokenColumns, c.args...)
 	if err == nil && !ok {
 		err = stacyvm.Errorf(stacyvm.CodeConflict, "join token %.64q exists", j.ID)
@@ -72,16 +73,16 @@ func (t joinTokens) Get(ctx context.Context, id string) (stacyvm.JoinToken, erro
 func (t joinTokens) List(ctx context.Context, page Page) ([]stacyvm.JoinToken, error) {
 	var c clause
 	text := `SELECT ` + joinTokenColumns + ` FROM join_tokens` + c.newest(page)
-	return all(ctx, t.tx, readJoinToken, text, c.args...)
+	return sqldb.All(ctx, t.Tx, readJoinToken, text, c.args...)
 }
 
 // Use implements JoinTokens.
 func (t joinTokens) Use(ctx context.Context, id string, worker stacyvm.WorkerID) (stacyvm.JoinToken, error) {
-	now, err := t.nowUS(ctx)
+	now, err := t.NowUS(ctx)
 	if err != nil {
 		return stacyvm.JoinToken{}, err
 	}
-	used, ok, err := one(ctx, t.tx, readJoinToken, `UPDATE join_tokens SET used_us = $3, used_by = $2 WHERE id = $1 AND used_us = 0 AND expires_us > $3
+	used, ok, err := sqldb.One(ctx, t.Tx, readJoinToken, `UPDATE join_tokens SET used_us = $3, used_by = $2 WHERE id = $1 AND used_us = 0 AND expires_us > $3
 		RETURNING `+joinTokenColumns, id, string(worker), now)
 	if err == nil && !ok {
 		err = stacyvm.Errorf(stacyvm.CodeConflict, "join token %.64q has been used or has expired", id)
@@ -96,10 +97,10 @@ func (t joinTokens) Delete(ctx context.Context, id string) error {
 
 // Purge implements JoinTokens.
 func (t joinTokens) Purge(ctx context.Context, keep time.Duration) (int, error) {
-	now, err := t.nowUS(ctx)
+	now, err := t.NowUS(ctx)
 	if err != nil {
 		return 0, err
 	}
-	purged, err := t.exec(ctx, `DELETE FROM join_tokens WHERE expires_us < $1`, now-keep.Microseconds())
+	purged, err := t.Exec(ctx, `DELETE FROM join_tokens WHERE expires_us < $1`, now-keep.Microseconds())
 	return int(purged), err
 }

@@ -46,7 +46,7 @@ func TestAnsweredWritesSurviveKill(t *testing.T) {
 	})
 	t.Run("driver=postgres", func(t *testing.T) {
 		t.Parallel()
-		config := store.Config{Driver: "postgres", DSN: newDatabase(t, testneed.Postgres(t))}
+		config := store.Config{Driver: "postgres", DSN: postgrestest.NewDatabase(t, testneed.Postgres(t))}
 		killWriters(t, config)
 		checkIndexes(t, config.DSN)
 	})
@@ -127,7 +127,7 @@ func corruption(t *testing.T, db *sql.DB) error {
 
 // TestIndexChecksTellDamage takes a row out of an index.
 func TestIndexChecksTellDamage(t *testing.T) {
-	dsn := newDatabase(t, testneed.Postgres(t))
+	dsn := postgrestest.NewDatabase(t, testneed.Postgres(t))
 	s, db := open(t, store.Config{Driver: "postgres", DSN: dsn}), postgrestest.Connect(t, dsn)
 	hide := func(hidden bool) {
 		text := fmt.Sprintf(`UPDATE pg_index SET indisready = %v, indisvalid = %v WHERE indexrelid = 'leases_holder'::regclass`, !hidden, !hidden)

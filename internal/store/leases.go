@@ -6,10 +6,12 @@ import (
 	"time"
 
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
+	"github.com/stacyvm/stacyvm/internal/store/internal/sqldb"
+	"github.com/stacyvm/stacyvm/internal/store/migrations"
 )
 
 // leases implements Leases.
-type leases struct{ *tx }
+type leases struct{ tx }
 
 const leaseColumns = `resource_id, resource_type, holder_id, holder_session, epoch, generation, expires_us`
 
@@ -19,7 +21,7 @@ const typeSandbox = "sandbox"
 // never is an expiry that no lease has: a takeover that asks for it finds nothing.
 const never = int64(-1 << 62)
 
-func readLease(row scanner) (l stacyvm.Lease, err error) {
+func readLease(row sqldb.Scanner) (l stacyvm.Lease, err error) {
 	var holder, session sql.NullString
 	var expires int64
 	err = row.Scan(&l.Resource, &l.Type, &holder, &session, &l.Epoch, &l.Generation, &expires)
@@ -32,7 +34,7 @@ func (t leases) Acquire(ctx context.Context, r LeaseRequest) (stacyvm.Lease, err
 	if r.Resource == "" || r.Holder == "" || r.TTL <= 0 {
 		return stacyvm.Lease{}, stacyvm.Errorf(stacyvm.CodeConflict, "a lease needs a resource, a holder and a time to live")
 	}
-	now, err := t.nowUS(ctx)
+	now, err := t.NowUS(ctx)
 	if err != nil {
 		return stacyvm.Lease{}, err
 	}
@@ -56,14 +58,14 @@ func (t leases) Acquire(ctx context.Context, r LeaseRequest) (stacyvm.Lease, err
 // it is until the end.
 func (t leases) take(ctx context.Context, r LeaseRequest, now int64) (stacyvm.Lease, bool, error) {
 	lapsed := now - r.Grace.Microseconds()
-	if !t.clock.mayTakeOver(t.wall, t.read) {
+	if !t.MayTakeOver() {
 		lapsed = never
 	}
 	from := `WHERE 1 = 1`
 	if r.Type == typeSandbox {
-		from = `FROM sandboxes WHERE id = $1 AND ` + active + t.lock()
+		from = `FROM sandboxes WHERE id = $1 AND ` + migrations.ActiveSandbox + t.RowLock()
 	}
-	return one(ctx, t.tx, readLease, `
+	return sqldb.One(ctx, t.Tx, readLease, `
 		INSERT INTO leases AS l (`+leaseColumns+`)
 		SELECT CAST($1 AS TEXT), CAST($2 AS TEXT), CAST($3 AS TEXT), CAST($4 AS TEXT), 1, 1, CAST($5 AS BIGINT) `+from+`
 		ON CONFLICT (resource_id) DO UPDATE SET resource_type = excluded.resource_type, holder_id = excluded.holder_id,
@@ -75,22 +77,21 @@ func (t leases) take(ctx context.Context, r LeaseRequest, now int64) (stacyvm.Le
 
 // raise gives the sandbox to the new holder: from now on only writes with the new epoch count.
 func (t leases) raise(ctx context.Context, l stacyvm.Lease, now int64) error {
-	changed, err := t.exec(ctx, `UPDATE sandboxes SET fence = $2, worker_id = $3, updated_us = $4 WHERE id = $1 AND fence < $2`,
+	changed, err := t.Exec(ctx, `UPDATE sandboxes SET fence = $2, worker_id = $3, updated_us = $4 WHERE id = $1 AND fence < $2`,
 		l.Resource, l.Epoch, string(l.Holder), now)
 	if err != nil {
 		return err
 	}
 	if changed == 0 {
 		// The row has seen a higher epoch than the lease table: one of them is from another time.
-		t.broken = stacyvm.Errorf(stacyvm.CodeInternal, "the lease of sandbox %s is behind its fence", l.Resource)
-		return t.broken
+		return t.Abort(stacyvm.Errorf(stacyvm.CodeInternal, "the lease of sandbox %s is behind its fence", l.Resource))
 	}
 	return nil
 }
 
 // Renew implements Leases.
 func (t leases) Renew(ctx context.Context, holder stacyvm.WorkerID, session string, held []Held, ttl time.Duration) ([]stacyvm.Lease, error) {
-	now, err := t.nowUS(ctx)
+	now, err := t.NowUS(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -102,8 +103,8 @@ func (t leases) Renew(ctx context.Context, holder stacyvm.WorkerID, session stri
 		terms[h.Resource] = max(terms[h.Resource], h.Epoch)
 	}
 	// The CASE keeps planners from starting at the holder's leases: they would look through all that is held for each.
-	return all(ctx, t.tx, readLease, `
-		WITH held (resource, term) AS MATERIALIZED (SELECT key, CAST(value AS BIGINT) FROM `+t.dialect.members("$5")+`)
+	return sqldb.All(ctx, t.Tx, readLease, `
+		WITH held (resource, term) AS MATERIALIZED (SELECT key, CAST(value AS BIGINT) FROM `+t.Dialect.Members("$5")+`)
 		UPDATE leases SET expires_us = $4, generation = generation + 1 FROM held
 		WHERE resource_id = held.resource AND held.term = CASE WHEN holder_id = $1 AND holder_session = $2 AND expires_us > $3 THEN epoch END
 		RETURNING `+leaseColumns,
@@ -112,11 +113,11 @@ func (t leases) Renew(ctx context.Context, holder stacyvm.WorkerID, session stri
 
 // Release implements Leases.
 func (t leases) Release(ctx context.Context, resource string, holder stacyvm.WorkerID, epoch int64) error {
-	now, err := t.nowUS(ctx)
+	now, err := t.NowUS(ctx)
 	if err != nil {
 		return err
 	}
-	changed, err := t.exec(ctx, `
+	changed, err := t.Exec(ctx, `
 		UPDATE leases SET holder_id = NULL, holder_session = NULL, generation = generation + 1, expires_us = $4
 		WHERE resource_id = $1 AND holder_id = $2 AND epoch = $3`, resource, string(holder), epoch, now)
 	if err == nil && changed == 0 {
@@ -127,7 +128,7 @@ func (t leases) Release(ctx context.Context, resource string, holder stacyvm.Wor
 
 // Get implements Leases.
 func (t leases) Get(ctx context.Context, resource string) (stacyvm.Lease, error) {
-	lease, ok, err := one(ctx, t.tx, readLease, `SELECT `+leaseColumns+` FROM leases WHERE resource_id = $1`+t.lock(), resource)
+	lease, ok, err := sqldb.One(ctx, t.Tx, readLease, `SELECT `+leaseColumns+` FROM leases WHERE resource_id = $1`+t.RowLock(), resource)
 	if err == nil && !ok {
 		return lease, stacyvm.Errorf(stacyvm.CodeNotFound, "%.64q was never leased", resource)
 	}
@@ -141,17 +142,17 @@ func (t leases) List(ctx context.Context, holder stacyvm.WorkerID, page Page) ([
 		c.add(`holder_id = %s`, string(holder))
 	}
 	text := `SELECT ` + leaseColumns + ` FROM leases` + c.byKey("resource_id", page)
-	return all(ctx, t.tx, readLease, text, c.args...)
+	return sqldb.All(ctx, t.Tx, readLease, text, c.args...)
 }
 
 // Lapsed implements Leases.
 func (t leases) Lapsed(ctx context.Context) (map[stacyvm.WorkerID]int, error) {
-	now, err := t.nowUS(ctx)
+	now, err := t.NowUS(ctx)
 	if err != nil {
 		return nil, err
 	}
 	lapsed := map[stacyvm.WorkerID]int{}
-	_, err = all(ctx, t.tx, func(row scanner) (n int, err error) {
+	_, err = sqldb.All(ctx, t.Tx, func(row sqldb.Scanner) (n int, err error) {
 		var holder stacyvm.WorkerID
 		err = row.Scan(&holder, &n)
 		lapsed[holder] = n

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
+	"github.com/stacyvm/stacyvm/internal/store/internal/sqldb"
 )
 
 // Policies permit or forbid what sandboxes may be made of.
@@ -20,14 +21,14 @@ type Policies interface {
 }
 
 // policies implements Policies.
-type policies struct{ *tx }
+type policies struct{ tx }
 
 const (
 	policyColumns = `id, tenant_id, resource_type, effect, pattern, priority, created_us, updated_us`
 	aPolicy       = "policy %.64q"
 )
 
-func readPolicy(row scanner) (p stacyvm.Policy, err error) {
+func readPolicy(row sqldb.Scanner) (p stacyvm.Policy, err error) {
 	var created, updated int64
 	err = row.Scan(&p.ID, &p.TenantID, &p.ResourceType, &p.Effect, &p.Pattern, &p.Priority, &created, &updated)
 	p.CreatedAt, p.UpdatedAt = fromUS(created), fromUS(updated)
@@ -36,7 +37,7 @@ func readPolicy(row scanner) (p stacyvm.Policy, err error) {
 
 // Create implements Policies.
 func (t policies) Create(ctx context.Context, p stacyvm.Policy) (stacyvm.Policy, error) {
-	now, err := t.nowUS(ctx)
+	now, err := t.NowUS(ctx)
 	if err != nil {
 		return p, err
 	}
@@ -55,7 +56,7 @@ func (t policies) List(ctx context.Context, tenant string, page Page) ([]stacyvm
 	var c clause
 	c.add(`tenant_id IN ('', %s)`, tenant)
 	text := `SELECT ` + policyColumns + ` FROM policies` + c.newest(page)
-	return all(ctx, t.tx, readPolicy, text, c.args...)
+	return sqldb.All(ctx, t.Tx, readPolicy, text, c.args...)
 }
 
 // Delete implements Policies.

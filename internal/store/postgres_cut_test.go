@@ -16,6 +16,8 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
+	"github.com/stacyvm/stacyvm/internal/store/internal/postgres"
+	"github.com/stacyvm/stacyvm/internal/store/internal/sqldb"
 	"github.com/stacyvm/stacyvm/internal/store/postgrestest"
 )
 
@@ -188,7 +190,7 @@ func TestSilentCommit(t *testing.T) {
 	})
 	took := time.Since(began)
 	t.Logf("it was given up after %s", took.Round(time.Millisecond))
-	if stacyvm.CodeOf(err) != stacyvm.CodeUnavailable || took < commitWithin || took > 2*commitWithin {
+	if stacyvm.CodeOf(err) != stacyvm.CodeUnavailable || took < postgres.CommitTimeout || took > 2*postgres.CommitTimeout {
 		t.Errorf("after %s: %v", took, err)
 	}
 }
@@ -207,7 +209,6 @@ func TestGivenUpWaitsEnd(t *testing.T) {
 		})
 	}
 	err = s.Update(t.Context(), func(x Tx) error {
-		inner := x.(*tx)
 		if _, err := x.Sandboxes().Count(t.Context(), SandboxFilter{}); err != nil {
 			return err
 		}
@@ -215,7 +216,7 @@ func TestGivenUpWaitsEnd(t *testing.T) {
 			ctx, leave := context.WithCancel(t.Context())
 			left := make(chan error)
 			go func() { left <- count(ctx) }()
-			waitLocked(t, inner.on)
+			waitLocked(t, x.(tx).Conn)
 			leave()
 			if err := <-left; stacyvm.CodeOf(err) != stacyvm.CodeUnavailable {
 				t.Errorf("who left got %v", err)
@@ -232,7 +233,7 @@ func TestGivenUpWaitsEnd(t *testing.T) {
 }
 
 // waitLocked waits until somebody waits for an advisory lock that this transaction has.
-func waitLocked(t *testing.T, on querier) {
+func waitLocked(t *testing.T, on sqldb.Querier) {
 	t.Helper()
 	until(func() bool {
 		rows, err := on.QueryContext(t.Context(), `
@@ -250,4 +251,10 @@ func waitLocked(t *testing.T, on querier) {
 		}
 		return rows.Err() == nil && waiting > 0
 	})
+}
+
+func until(condition func() bool) {
+	for !condition() {
+		time.Sleep(50 * time.Microsecond)
+	}
 }

@@ -4,7 +4,9 @@ import (
 	"testing"
 
 	"github.com/stacyvm/stacyvm/internal/store"
+	"github.com/stacyvm/stacyvm/internal/store/dbtool"
 	"github.com/stacyvm/stacyvm/internal/store/postgrestest"
+	"github.com/stacyvm/stacyvm/internal/store/storetest"
 )
 
 // TestPostgresThatTellsLittle: a server that refuses to tell its history, as managed ones do, is used all the same, and it is said.
@@ -29,7 +31,7 @@ func TestPostgresThatTellsLittle(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer func() { _ = s.Close() }()
-		if _, err := addSandbox(t.Context(), s); err != nil {
+		if _, err := storetest.AddSandboxes(t.Context(), s); err != nil {
 			t.Error(err)
 		}
 		cluster, err := s.Cluster(t.Context())
@@ -47,7 +49,7 @@ func TestPostgresThatTellsLittle(t *testing.T) {
 		if again := open(user); again != first || said == "" {
 			t.Errorf("without %s: %+v, want %+v; it says %q", function, again, first, said)
 		}
-		if found, err := store.Inspect(t.Context(), store.Config{Driver: "postgres", DSN: user}); err != nil || found.Blind != said {
+		if found, err := dbtool.Inspect(t.Context(), store.Config{Driver: "postgres", DSN: user}); err != nil || found.Blind != said {
 			t.Errorf("without %s: %+v, %v", function, found, err)
 		}
 	}

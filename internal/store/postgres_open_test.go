@@ -13,6 +13,7 @@ import (
 
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 	"github.com/stacyvm/stacyvm/internal/store"
+	"github.com/stacyvm/stacyvm/internal/store/dbtool"
 	"github.com/stacyvm/stacyvm/internal/store/postgrestest"
 )
 
@@ -117,7 +118,7 @@ func TestPostgresRefusesANewerSchema(t *testing.T) {
 
 // TestDialectsHaveOneSchema opens each database twice and compares what they made.
 func TestDialectsHaveOneSchema(t *testing.T) {
-	shapes := map[string]store.Schema{}
+	shapes := map[string]dbtool.Schema{}
 	for name, make := range drivers {
 		config := make(t)
 		first, err := open(t, config).Cluster(t.Context())
@@ -127,7 +128,7 @@ func TestDialectsHaveOneSchema(t *testing.T) {
 		if second, err := open(t, config).Cluster(t.Context()); err != nil || second != first {
 			t.Errorf("%s: the identity went from %+v to %+v, %v", name, first, second, err)
 		}
-		shape, err := store.Inspect(t.Context(), config)
+		shape, err := dbtool.Inspect(t.Context(), config)
 		if err != nil || len(shape.Pending) > 0 || len(shape.Missing) > 0 || len(shape.Tables) < 16 {
 			t.Errorf("%s: pending %v, missing %v, tables %v, %v", name, shape.Pending, shape.Missing, shape.Tables, err)
 		}

@@ -1,9 +1,14 @@
 package store
 
 import (
+	"context"
+	"errors"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/stacyvm/stacyvm/internal/store/internal/postgres"
+	"github.com/stacyvm/stacyvm/internal/store/internal/sqldb"
 	"github.com/stacyvm/stacyvm/internal/store/postgrestest"
 )
 
@@ -22,15 +27,49 @@ var manyRows = []string{
 	`VACUUM ANALYZE`,
 }
 
-// TestPostgresQueriesUseIndexes asks the planner about each query on a database of ordinary size.
-func TestPostgresQueriesUseIndexes(t *testing.T) {
-	dsn := postgrestest.Schema(t)
-	opened, err := Open(t.Context(), Config{Driver: "postgres", DSN: dsn})
+// postgresSchema is the DSN of a schema that is up to date.
+func postgresSchema(t *testing.T) (dsn string) {
+	t.Helper()
+	dsn = postgrestest.Schema(t)
+	s, err := NewPostgresStore(t.Context(), Config{DSN: dsn})
+	if err == nil {
+		err = s.Close()
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = opened.Close() })
-	s := opened.(*postgresStore)
+	return dsn
+}
+
+// explainPostgres asks for plans in a transaction that is rolled back when the test ends.
+func explainPostgres(t *testing.T, dsn string) *explainer {
+	t.Helper()
+	conn, err := postgrestest.Connect(t, dsn).Conn(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { // the context of the test has ended
+		_, err := conn.ExecContext(context.Background(), "ROLLBACK")
+		if err := errors.Join(err, conn.Close()); err != nil {
+			t.Error(err)
+		}
+	})
+	if _, err := conn.ExecContext(t.Context(), "BEGIN"); err != nil {
+		t.Fatal(err)
+	}
+	return &explainer{Conn: conn, word: "EXPLAIN "}
+}
+
+// postgresTx is a transaction on a connection that explains.
+func postgresTx(e *explainer) tx {
+	t := &sqldb.Tx{Conn: e, Dialect: postgres.Dialect(""), Clock: &sqldb.Clock{}}
+	t.SetNow(time.Now().UnixMicro())
+	return tx{t}
+}
+
+// TestPostgresQueriesUseIndexes asks the planner about each query on a database of ordinary size.
+func TestPostgresQueriesUseIndexes(t *testing.T) {
+	dsn := postgresSchema(t)
 	for _, text := range manyRows {
 		if _, err := postgrestest.Connect(t, dsn).ExecContext(t.Context(), text); err != nil {
 			t.Fatal(err)
@@ -38,18 +77,8 @@ func TestPostgresQueriesUseIndexes(t *testing.T) {
 	}
 	for name, tt := range planCases(t.Context()) {
 		t.Run(name, func(t *testing.T) {
-			conn, began, err := s.begin(t.Context(), true)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer func() {
-				conn.rollback(t.Context())
-				_ = conn.Close()
-			}()
-			e := &explainer{Conn: conn.Conn, word: "EXPLAIN "}
-			x := &tx{on: e, dialect: s.dialect, clock: s.clock}
-			x.stamp(began.us)
-			if err := tt.run(x); err != nil {
+			e := explainPostgres(t, dsn)
+			if err := tt.run(postgresTx(e)); err != nil {
 				t.Fatal(err)
 			}
 			plan := strings.Join(e.plans, "\n")

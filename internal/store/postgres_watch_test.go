@@ -10,15 +10,14 @@ import (
 )
 
 // openDeaf opens a store that finds nothing by looking, so that only what it hears wakes its watchers.
-func openDeaf(t *testing.T, dsn string) *postgresStore {
+func openDeaf(t *testing.T, dsn string) Store {
 	t.Helper()
-	s, err := Open(t.Context(), Config{Driver: "postgres", DSN: dsn})
+	s, err := Open(t.Context(), Config{Driver: "postgres", DSN: dsn, WatchEvery: time.Hour})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = s.Close() })
-	s.(*postgresStore).announcer.look = time.Hour
-	return s.(*postgresStore)
+	return s
 }
 
 func happen(t *testing.T, s Store) {
@@ -66,7 +65,7 @@ func TestPostgresProcessesTellEachOther(t *testing.T) {
 		happen(t, says)
 		wantEvents(t, hears, woken, round+1)
 		// Whoever listens on this server: other tests' listeners come back too.
-		if _, err := admin.ExecContext(t.Context(), `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query = 'LISTEN `+channel+`'`); err != nil {
+		if _, err := admin.ExecContext(t.Context(), `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query = 'LISTEN stacyvm_events'`); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -81,24 +80,5 @@ func TestPostgresProcessesTellEachOther(t *testing.T) {
 	case <-hears.Watch(t.Context()): // of a closed store
 		t.Error("a closed store woke its watcher")
 	default:
-	}
-}
-
-// TestListenConfig finds out where to listen.
-func TestListenConfig(t *testing.T) {
-	for name, tt := range map[string]struct {
-		config Config
-		host   string // empty: nowhere
-		code   stacyvm.Code
-	}{
-		"the database":       {Config{DSN: "postgres://u@main/x"}, "main", ""},
-		"past the pooler":    {Config{DSN: "postgres://u@pool/x", ListenDSN: "postgres://u@main/x", ExecMode: "exec"}, "main", ""},
-		"only the pooler":    {Config{DSN: "postgres://u@pool/x", ExecMode: "cache_describe"}, "", ""},
-		"a wrong listen DSN": {Config{DSN: "postgres://u@pool/x", ListenDSN: "postgres://u:a/b@main/x"}, "", stacyvm.CodeInvalid},
-	} {
-		parsed, err := listenConfig(tt.config)
-		if stacyvm.CodeOf(err) != tt.code || (parsed == nil) != (tt.host == "") || parsed != nil && parsed.Host != tt.host {
-			t.Errorf("%s: %v, %v", name, parsed, err)
-		}
 	}
 }

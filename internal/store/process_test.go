@@ -49,17 +49,6 @@ func childRun(task func(context.Context, store.Store) error) error {
 	return errors.Join(task(ctx, s), s.Close())
 }
 
-func insertLeased(ctx context.Context, tx store.Tx, id stacyvm.SandboxID) error {
-	if _, err := tx.Sandboxes().Insert(ctx, stacyvm.Sandbox{ID: id, State: stacyvm.StateCreating, Spec: stacyvm.Spec{TTL: time.Hour}}); err != nil {
-		return err
-	}
-	request := store.LeaseRequest{Resource: string(id), Type: "sandbox", Holder: "w", Session: "s", TTL: time.Hour}
-	if _, err := tx.Leases().Acquire(ctx, request); err != nil {
-		return err
-	}
-	return tx.Audit().AppendOperations(ctx, []stacyvm.Operation{{Actor: "child", SandboxID: id}})
-}
-
 // childRegister is a process that starts: it goes for a duty and registers a worker.
 func childRegister(ctx context.Context, s store.Store) error {
 	cluster, err := s.Cluster(ctx)

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
+	"github.com/stacyvm/stacyvm/internal/store/internal/sqldb"
 )
 
 // ProviderConfigs are what operators set for engines at run time.
@@ -19,11 +20,11 @@ type ProviderConfigs interface {
 }
 
 // providerConfigs implements ProviderConfigs.
-type providerConfigs struct{ *tx }
+type providerConfigs struct{ tx }
 
 const providerColumns = `name, config, enabled, updated_us`
 
-func readProvider(row scanner) (p stacyvm.ProviderConfig, err error) {
+func readProvider(row sqldb.Scanner) (p stacyvm.ProviderConfig, err error) {
 	var config string
 	var updated int64
 	err = row.Scan(&p.Name, &config, &p.Enabled, &updated)
@@ -33,11 +34,11 @@ func readProvider(row scanner) (p stacyvm.ProviderConfig, err error) {
 
 // Save implements ProviderConfigs.
 func (t providerConfigs) Save(ctx context.Context, p stacyvm.ProviderConfig) (stacyvm.ProviderConfig, error) {
-	now, err := t.nowUS(ctx)
+	now, err := t.NowUS(ctx)
 	if err != nil {
 		return p, err
 	}
-	saved, _, err := one(ctx, t.tx, readProvider, `INSERT INTO provider_configs (`+providerColumns+`) VALUES ($1, $2, $3, $4)
+	saved, _, err := sqldb.One(ctx, t.Tx, readProvider, `INSERT INTO provider_configs (`+providerColumns+`) VALUES ($1, $2, $3, $4)
 		ON CONFLICT (name) DO UPDATE SET config = excluded.config, enabled = excluded.enabled, updated_us = excluded.updated_us
 		RETURNING `+providerColumns, p.Name, string(p.Config), p.Enabled, now)
 	return saved, err
@@ -52,7 +53,7 @@ func (t providerConfigs) Get(ctx context.Context, name string) (stacyvm.Provider
 func (t providerConfigs) List(ctx context.Context, page Page) ([]stacyvm.ProviderConfig, error) {
 	var c clause
 	text := `SELECT ` + providerColumns + ` FROM provider_configs` + c.byKey("name", page)
-	return all(ctx, t.tx, readProvider, text, c.args...)
+	return sqldb.All(ctx, t.Tx, readProvider, text, c.args...)
 }
 
 // Delete implements ProviderConfigs.

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
+	"github.com/stacyvm/stacyvm/internal/store/internal/sqldb"
 )
 
 // Quotas bound owners.
@@ -19,11 +20,11 @@ type Quotas interface {
 }
 
 // quotas implements Quotas.
-type quotas struct{ *tx }
+type quotas struct{ tx }
 
 const quotaColumns = `owner_id, max_sandboxes, max_ttl_us, max_exec_timeout_us, created_us, updated_us`
 
-func readQuota(row scanner) (q stacyvm.Quota, err error) {
+func readQuota(row sqldb.Scanner) (q stacyvm.Quota, err error) {
 	var ttl, timeout, created, updated int64
 	err = row.Scan(&q.OwnerID, &q.MaxSandboxes, &ttl, &timeout, &created, &updated)
 	q.MaxTTL, q.MaxExecTimeout, q.CreatedAt, q.UpdatedAt = fromMicros(ttl), fromMicros(timeout), fromUS(created), fromUS(updated)
@@ -32,13 +33,13 @@ func readQuota(row scanner) (q stacyvm.Quota, err error) {
 
 // Save implements Quotas.
 func (t quotas) Save(ctx context.Context, q stacyvm.Quota) (stacyvm.Quota, error) {
-	now, err := t.nowUS(ctx)
+	now, err := t.NowUS(ctx)
 	if err != nil {
 		return q, err
 	}
 	var c clause
 	values := c.list(q.OwnerID, int64(q.MaxSandboxes), q.MaxTTL.Microseconds(), q.MaxExecTimeout.Microseconds(), now, now)
-	saved, _, err := one(ctx, t.tx, readQuota, `INSERT INTO owner_quotas (`+quotaColumns+`) VALUES `+values+`
+	saved, _, err := sqldb.One(ctx, t.Tx, readQuota, `INSERT INTO owner_quotas (`+quotaColumns+`) VALUES `+values+`
 		ON CONFLICT (owner_id) DO UPDATE SET max_sandboxes = excluded.max_sandboxes, max_ttl_us = excluded.max_ttl_us,
 			max_exec_timeout_us = excluded.max_exec_timeout_us, updated_us = excluded.updated_us
 		RETURNING `+quotaColumns, c.args...)
@@ -54,7 +55,7 @@ func (t quotas) Get(ctx context.Context, owner string) (stacyvm.Quota, error) {
 func (t quotas) List(ctx context.Context, page Page) ([]stacyvm.Quota, error) {
 	var c clause
 	text := `SELECT ` + quotaColumns + ` FROM owner_quotas` + c.byKey("owner_id", page)
-	return all(ctx, t.tx, readQuota, text, c.args...)
+	return sqldb.All(ctx, t.Tx, readQuota, text, c.args...)
 }
 
 // Delete implements Quotas.

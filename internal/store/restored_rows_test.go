@@ -20,6 +20,9 @@ import (
 
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 	"github.com/stacyvm/stacyvm/internal/store"
+	"github.com/stacyvm/stacyvm/internal/store/dbtool"
+	"github.com/stacyvm/stacyvm/internal/store/postgrestest"
+	"github.com/stacyvm/stacyvm/internal/store/storetest"
 	"github.com/stacyvm/stacyvm/internal/testneed"
 )
 
@@ -58,7 +61,7 @@ func filled(t *testing.T, config store.Config) store.Store {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := addSandbox(t.Context(), s); err != nil { // and its event
+	if _, err := storetest.AddSandboxes(t.Context(), s); err != nil { // and its event
 		t.Fatal(err)
 	}
 	for range 3 { // what refers to another comes after it
@@ -110,7 +113,7 @@ func underLoad(t *testing.T, s store.Store, do func()) {
 		writers.Go(func() {
 			defer once.Do(func() { close(writing) })
 			for ctx.Err() == nil {
-				if _, err := addSandbox(context.WithoutCancel(ctx), s); err != nil {
+				if _, err := storetest.AddSandboxes(context.WithoutCancel(ctx), s); err != nil {
 					t.Error(err)
 					return
 				}
@@ -181,13 +184,13 @@ func TestRestoreKeepsRows(t *testing.T) {
 	before := contents(t, live)
 	out, empty := filepath.Join(t.TempDir(), "backup"), store.Config{Path: filepath.Join(t.TempDir(), "stacyvm.db")}
 	underLoad(t, s, func() {
-		if _, err := store.BackupSQLite(t.Context(), store.BackupRequest{Database: live.Path, Out: out}); err != nil {
+		if _, err := dbtool.BackupSQLite(t.Context(), dbtool.BackupRequest{Database: live.Path, Out: out}); err != nil {
 			t.Error(err)
 		}
 	})
 	backedUp := contents(t, store.Config{Path: out})
 	heldAll(t, before, backedUp)
-	if _, err := store.RestoreSQLite(t.Context(), store.RestoreRequest{Backup: out, Database: empty.Path}); err != nil {
+	if _, err := dbtool.RestoreSQLite(t.Context(), dbtool.RestoreRequest{Backup: out, Database: empty.Path}); err != nil {
 		t.Fatal(err)
 	}
 	restored := contents(t, empty)
@@ -201,16 +204,18 @@ func TestRestoreKeepsRows(t *testing.T) {
 func TestDumpKeepsRows(t *testing.T) {
 	server := testneed.Postgres(t)
 	testneed.Program(t, "pg_dump")
-	live, empty := store.Config{Driver: "postgres", DSN: newDatabase(t, server)}, store.Config{Driver: "postgres", DSN: newDatabase(t, server)}
+	live, empty := store.Config{Driver: "postgres", DSN: postgrestest.NewDatabase(t, server)}, store.Config{Driver: "postgres", DSN: postgrestest.NewDatabase(t, server)}
 	s := filled(t, live)
 	before := contents(t, live)
 	out := filepath.Join(t.TempDir(), "dump")
 	underLoad(t, s, func() {
-		if _, err := store.DumpPostgres(t.Context(), store.DumpRequest{DSN: live.DSN, Out: out, Format: "plain"}); err != nil {
+		if _, err := dbtool.DumpPostgres(t.Context(), dbtool.DumpRequest{DSN: live.DSN, Out: out, Format: "plain"}); err != nil {
 			t.Error(err)
 		}
 	})
-	run(t, exec.Command("psql", "--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", "--file="+out, empty.DSN), "")
+	if output, err := exec.Command("psql", "--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", "--file="+out, empty.DSN).CombinedOutput(); err != nil {
+		t.Fatalf("psql: %v\n%s", err, output)
+	}
 	restored := contents(t, empty)
 	heldAll(t, before, restored)
 	back, err := store.Open(t.Context(), empty)

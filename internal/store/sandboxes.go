@@ -7,18 +7,17 @@ import (
 	"time"
 
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
+	"github.com/stacyvm/stacyvm/internal/store/internal/sqldb"
+	"github.com/stacyvm/stacyvm/internal/store/migrations"
 )
 
 // sandboxes implements Sandboxes.
-type sandboxes struct{ *tx }
+type sandboxes struct{ tx }
 
 const sandboxColumns = `id, state, reason, detail, since_us, desired, provider, image, spec, owner_id, tenant_id, worker_id,
 	incarnation, fence, runtime_id, recovered, unenforced, metadata, created_us, updated_us, expires_us`
 
-// active must stand in a statement as it stands in the schema: the indexes hold only these rows.
-const active = `state <> 'destroyed'`
-
-func readSandbox(row scanner) (s stacyvm.Sandbox, err error) {
+func readSandbox(row sqldb.Scanner) (s stacyvm.Sandbox, err error) {
 	var spec, unenforced, metadata string
 	var since, created, updated, expires int64
 	err = row.Scan(&s.ID, &s.State, &s.Reason, &s.Detail, &since, &s.Desired, &s.Provider, &s.Image, &spec, &s.OwnerID, &s.TenantID,
@@ -35,12 +34,12 @@ func readSandbox(row scanner) (s stacyvm.Sandbox, err error) {
 
 // Insert implements Sandboxes.
 func (t sandboxes) Insert(ctx context.Context, s stacyvm.Sandbox) (stacyvm.Sandbox, error) {
-	now, err := t.nowUS(ctx)
+	now, err := t.NowUS(ctx)
 	if err != nil {
 		return s, err
 	}
 	text, args := insertion(&s, now)
-	changed, err := t.exec(ctx, text+` ON CONFLICT (id) DO NOTHING`, args...)
+	changed, err := t.Exec(ctx, text+` ON CONFLICT (id) DO NOTHING`, args...)
 	if err != nil {
 		return s, err
 	}
@@ -52,18 +51,18 @@ func (t sandboxes) Insert(ctx context.Context, s stacyvm.Sandbox) (stacyvm.Sandb
 
 // InsertHeld implements Sandboxes.
 func (t sandboxes) InsertHeld(ctx context.Context, s stacyvm.Sandbox, session string, ttl time.Duration) (stacyvm.Sandbox, error) {
-	now, err := t.nowUS(ctx)
+	now, err := t.NowUS(ctx)
 	if err != nil {
 		return s, err
 	}
 	s.Fence.Epoch = 1
-	err = t.later(ctx, `INSERT INTO leases (`+leaseColumns+`) VALUES ($1, $2, $3, $4, $5, 1, $6)`,
+	err = t.Later(ctx, `INSERT INTO leases (`+leaseColumns+`) VALUES ($1, $2, $3, $4, $5, 1, $6)`,
 		string(s.ID), typeSandbox, string(s.WorkerID), session, s.Fence.Epoch, now+ttl.Microseconds())
 	if err != nil {
 		return s, err
 	}
 	text, args := insertion(&s, now)
-	if err := t.later(ctx, text, args...); err != nil {
+	if err := t.Later(ctx, text, args...); err != nil {
 		return s, err
 	}
 	return s, t.tell(ctx, s)
@@ -106,7 +105,7 @@ func (t sandboxes) tell(ctx context.Context, s stacyvm.Sandbox) error {
 
 // Get implements Sandboxes.
 func (t sandboxes) Get(ctx context.Context, id stacyvm.SandboxID) (stacyvm.Sandbox, error) {
-	s, ok, err := one(ctx, t.tx, readSandbox, `SELECT `+sandboxColumns+` FROM sandboxes WHERE id = $1`+t.lock(), string(id))
+	s, ok, err := sqldb.One(ctx, t.Tx, readSandbox, `SELECT `+sandboxColumns+` FROM sandboxes WHERE id = $1`+t.RowLock(), string(id))
 	if err == nil && !ok {
 		return s, noSandbox(id)
 	}
@@ -120,7 +119,7 @@ func (t sandboxes) List(ctx context.Context, filter SandboxFilter) ([]stacyvm.Sa
 		return nil, err
 	}
 	text := `SELECT ` + sandboxColumns + ` FROM sandboxes` + c.newest(filter.Page)
-	return all(ctx, t.tx, readSandbox, text, c.args...)
+	return sqldb.All(ctx, t.Tx, readSandbox, text, c.args...)
 }
 
 // Count implements Sandboxes.
@@ -129,10 +128,10 @@ func (t sandboxes) Count(ctx context.Context, filter SandboxFilter) (int, error)
 	if err != nil {
 		return 0, err
 	}
-	if err := t.hold(ctx, fmt.Sprint("count of sandboxes", c.where(), c.args)); err != nil {
+	if err := t.AdvisoryLock(ctx, fmt.Sprint("count of sandboxes", c.where(), c.args)); err != nil {
 		return 0, err
 	}
-	n, _, err := one(ctx, t.tx, number, `SELECT count(*) FROM sandboxes`+c.where(), c.args...)
+	n, _, err := sqldb.One(ctx, t.Tx, sqldb.ScanInt, `SELECT count(*) FROM sandboxes`+c.where(), c.args...)
 	return int(n), err
 }
 
@@ -140,7 +139,7 @@ func (t sandboxes) Count(ctx context.Context, filter SandboxFilter) (int, error)
 func (t sandboxes) filter(ctx context.Context, f SandboxFilter) (*clause, error) {
 	var c clause
 	if !wantsTombstones(f.States) {
-		c.add(active)
+		c.add(migrations.ActiveSandbox)
 	}
 	if len(f.States) > 0 {
 		states := make([]any, len(f.States))
@@ -157,7 +156,7 @@ func (t sandboxes) filter(ctx context.Context, f SandboxFilter) (*clause, error)
 		}
 	}
 	if f.Expired {
-		now, err := t.nowUS(ctx)
+		now, err := t.NowUS(ctx)
 		if err != nil {
 			return nil, err
 		}
@@ -178,7 +177,7 @@ func wantsTombstones(states []stacyvm.State) bool {
 
 // Apply implements Sandboxes.
 func (t sandboxes) Apply(ctx context.Context, id stacyvm.SandboxID, fence stacyvm.Fence, change Change) (stacyvm.Sandbox, error) {
-	now, err := t.nowUS(ctx)
+	now, err := t.NowUS(ctx)
 	if err != nil {
 		return stacyvm.Sandbox{}, err
 	}
@@ -210,7 +209,7 @@ func (t sandboxes) Apply(ctx context.Context, id stacyvm.SandboxID, fence stacyv
 	c.add(`id = %s AND incarnation = %s AND fence = %s`, string(id), fence.Incarnation, fence.Epoch)
 	c.parts = append(c.parts, permitting(&c, change.State))
 	c.equal(`desired`, string(change.Wanted))
-	row, ok, err := one(ctx, t.tx, readSandbox, `UPDATE sandboxes SET `+set+c.where()+` RETURNING `+sandboxColumns, c.args...)
+	row, ok, err := sqldb.One(ctx, t.Tx, readSandbox, `UPDATE sandboxes SET `+set+c.where()+` RETURNING `+sandboxColumns, c.args...)
 	switch {
 	case err != nil:
 		return row, err
@@ -225,7 +224,7 @@ func (t sandboxes) Apply(ctx context.Context, id stacyvm.SandboxID, fence stacyv
 // permitting is the condition on the present state for a change to next; without a next state any live one will do.
 func permitting(c *clause, next stacyvm.State) string {
 	if next == "" {
-		return active
+		return migrations.ActiveSandbox
 	}
 	var from []any
 	for _, state := range next.Before() {
@@ -253,7 +252,7 @@ func (t sandboxes) refused(ctx context.Context, id stacyvm.SandboxID, fence stac
 
 // Want implements Sandboxes.
 func (t sandboxes) Want(ctx context.Context, id stacyvm.SandboxID, wish Wish) (stacyvm.Sandbox, error) {
-	now, err := t.nowUS(ctx)
+	now, err := t.NowUS(ctx)
 	if err != nil {
 		return stacyvm.Sandbox{}, err
 	}
@@ -267,8 +266,8 @@ func (t sandboxes) Want(ctx context.Context, id stacyvm.SandboxID, wish Wish) (s
 		c.add(`expires_us = CASE WHEN state = '`+string(stacyvm.StateCreating)+`' THEN created_us ELSE %s END + %s`, now, wish.TTL.Microseconds())
 	}
 	set := strings.Join(c.parts, ", ")
-	row, ok, err := one(ctx, t.tx, readSandbox,
-		`UPDATE sandboxes SET `+set+` WHERE id = `+c.arg(string(id))+` AND `+active+` RETURNING `+sandboxColumns, c.args...)
+	row, ok, err := sqldb.One(ctx, t.Tx, readSandbox,
+		`UPDATE sandboxes SET `+set+` WHERE id = `+c.arg(string(id))+` AND `+migrations.ActiveSandbox+` RETURNING `+sandboxColumns, c.args...)
 	if err == nil && !ok {
 		return row, noSandbox(id)
 	}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
+	"github.com/stacyvm/stacyvm/internal/store/internal/sqldb"
 )
 
 // Store is the database. All methods may be called concurrently.
@@ -36,10 +37,7 @@ type Store interface {
 }
 
 // Cluster is the identity of a database.
-type Cluster struct {
-	ID          string // random, made with the schema
-	Incarnation int64  // raised by a restore from backup
-}
+type Cluster = sqldb.Cluster
 
 // Tx is one transaction's view of the tables. It is not safe for concurrent use and ends with the callback.
 type Tx interface {

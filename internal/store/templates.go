@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
+	"github.com/stacyvm/stacyvm/internal/store/internal/sqldb"
 )
 
 // Templates are named recipes.
@@ -21,7 +22,7 @@ type Templates interface {
 }
 
 // templates implements Templates.
-type templates struct{ *tx }
+type templates struct{ tx }
 
 const (
 	templateColumns = `name, version, image, provider, description, setup, allowed_hosts, memory_mb, vcpus, ttl_us,
@@ -29,7 +30,7 @@ const (
 	aTemplate = "template %.64q"
 )
 
-func readTemplate(row scanner) (m stacyvm.Template, err error) {
+func readTemplate(row sqldb.Scanner) (m stacyvm.Template, err error) {
 	var setup, hosts, env, secrets, metadata string
 	var ttl, created, updated int64
 	err = row.Scan(&m.Name, &m.Version, &m.Image, &m.Provider, &m.Description, &setup, &hosts, &m.MemoryMB, &m.VCPUs, &ttl,
@@ -51,7 +52,7 @@ func templateValues(m stacyvm.Template) []any {
 
 // Create implements Templates.
 func (t templates) Create(ctx context.Context, m stacyvm.Template) (stacyvm.Template, error) {
-	now, err := t.nowUS(ctx)
+	now, err := t.NowUS(ctx)
 	if err != nil {
 		return m, err
 	}
@@ -63,7 +64,7 @@ func (t templates) Create(ctx context.Context, m stacyvm.Template) (stacyvm.Temp
 
 // Update implements Templates.
 func (t templates) Update(ctx context.Context, m stacyvm.Template) (stacyvm.Template, error) {
-	now, err := t.nowUS(ctx)
+	now, err := t.NowUS(ctx)
 	if err != nil {
 		return m, err
 	}
@@ -82,7 +83,7 @@ func (t templates) Get(ctx context.Context, name string) (stacyvm.Template, erro
 func (t templates) List(ctx context.Context, page Page) ([]stacyvm.Template, error) {
 	var c clause
 	text := `SELECT ` + templateColumns + ` FROM templates` + c.byKey("name", page)
-	return all(ctx, t.tx, readTemplate, text, c.args...)
+	return sqldb.All(ctx, t.Tx, readTemplate, text, c.args...)
 }
 
 // Delete implements Templates.

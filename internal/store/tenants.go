@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
+	"github.com/stacyvm/stacyvm/internal/store/internal/sqldb"
 )
 
 // Tenants are groups of users.
@@ -34,8 +35,8 @@ type Members interface {
 
 // tenants implements Tenants, members Members.
 type (
-	tenants struct{ *tx }
-	members struct{ *tx }
+	tenants struct{ tx }
+	members struct{ tx }
 )
 
 const (
@@ -46,7 +47,7 @@ const (
 	aMember       = "member %.64q"
 )
 
-func readTenant(row scanner) (n stacyvm.Tenant, err error) {
+func readTenant(row sqldb.Scanner) (n stacyvm.Tenant, err error) {
 	var settings string
 	var created, updated int64
 	err = row.Scan(&n.ID, &n.Name, &n.OwnerID, &settings, &created, &updated)
@@ -54,7 +55,7 @@ func readTenant(row scanner) (n stacyvm.Tenant, err error) {
 	return n, err
 }
 
-func readMember(row scanner) (m stacyvm.Member, err error) {
+func readMember(row sqldb.Scanner) (m stacyvm.Member, err error) {
 	var created, updated int64
 	err = row.Scan(&m.TenantID, &m.UserID, &m.Role, &created, &updated)
 	m.CreatedAt, m.UpdatedAt = fromUS(created), fromUS(updated)
@@ -63,7 +64,7 @@ func readMember(row scanner) (m stacyvm.Member, err error) {
 
 // Create implements Tenants.
 func (t tenants) Create(ctx context.Context, n stacyvm.Tenant) (stacyvm.Tenant, error) {
-	now, err := t.nowUS(ctx)
+	now, err := t.NowUS(ctx)
 	if err != nil {
 		return n, err
 	}
@@ -73,7 +74,7 @@ func (t tenants) Create(ctx context.Context, n stacyvm.Tenant) (stacyvm.Tenant, 
 
 // Update implements Tenants.
 func (t tenants) Update(ctx context.Context, n stacyvm.Tenant) (stacyvm.Tenant, error) {
-	now, err := t.nowUS(ctx)
+	now, err := t.NowUS(ctx)
 	if err != nil {
 		return n, err
 	}
@@ -90,7 +91,7 @@ func (t tenants) Get(ctx context.Context, id string) (stacyvm.Tenant, error) {
 func (t tenants) List(ctx context.Context, page Page) ([]stacyvm.Tenant, error) {
 	var c clause
 	text := `SELECT ` + tenantColumns + ` FROM tenants` + c.byKey("id", page)
-	return all(ctx, t.tx, readTenant, text, c.args...)
+	return sqldb.All(ctx, t.Tx, readTenant, text, c.args...)
 }
 
 // Delete implements Tenants.
@@ -98,20 +99,20 @@ func (t tenants) Delete(ctx context.Context, id string) error {
 	if err := t.remove(ctx, aTenant, id, `DELETE FROM tenants WHERE id = $1`); err != nil {
 		return err
 	}
-	_, err := t.exec(ctx, `DELETE FROM policies WHERE tenant_id = $1`, id)
+	_, err := t.Exec(ctx, `DELETE FROM policies WHERE tenant_id = $1`, id)
 	return err
 }
 
 // Save implements Members.
 func (t members) Save(ctx context.Context, m stacyvm.Member) (stacyvm.Member, error) {
-	now, err := t.nowUS(ctx)
+	now, err := t.NowUS(ctx)
 	if err != nil {
 		return m, err
 	}
-	if _, err := found(ctx, t.tx, number, aTenant, m.TenantID, `SELECT 1 FROM tenants WHERE id = $1`+t.lock()); err != nil {
+	if _, err := found(ctx, t.tx, sqldb.ScanInt, aTenant, m.TenantID, `SELECT 1 FROM tenants WHERE id = $1`+t.RowLock()); err != nil {
 		return m, err
 	}
-	saved, _, err := one(ctx, t.tx, readMember, `INSERT INTO tenant_members (`+memberColumns+`) VALUES ($1, $2, $3, $4, $4)
+	saved, _, err := sqldb.One(ctx, t.Tx, readMember, `INSERT INTO tenant_members (`+memberColumns+`) VALUES ($1, $2, $3, $4, $4)
 		ON CONFLICT (tenant_id, user_id) DO UPDATE SET role = excluded.role, updated_us = excluded.updated_us
 		RETURNING `+memberColumns, m.TenantID, m.UserID, m.Role, now)
 	return saved, err
@@ -128,12 +129,12 @@ func (t members) List(ctx context.Context, tenant string, page Page) ([]stacyvm.
 	var c clause
 	c.add(`tenant_id = %s`, tenant)
 	text := `SELECT ` + memberColumns + ` FROM tenant_members` + c.byKey("user_id", page)
-	return all(ctx, t.tx, readMember, text, c.args...)
+	return sqldb.All(ctx, t.Tx, readMember, text, c.args...)
 }
 
 // Delete implements Members.
 func (t members) Delete(ctx context.Context, tenant, user string) error {
-	n, err := t.exec(ctx, `DELETE FROM tenant_members WHERE tenant_id = $1 AND user_id = $2`, tenant, user)
+	n, err := t.Exec(ctx, `DELETE FROM tenant_members WHERE tenant_id = $1 AND user_id = $2`, tenant, user)
 	if err == nil && n == 0 {
 		return missing(aMember, user)
 	}

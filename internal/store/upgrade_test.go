@@ -1,4 +1,4 @@
-package store
+package store_test
 
 import (
 	"bytes"
@@ -14,6 +14,11 @@ import (
 	"testing"
 
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
+	"github.com/stacyvm/stacyvm/internal/store"
+	"github.com/stacyvm/stacyvm/internal/store/dbtool"
+	"github.com/stacyvm/stacyvm/internal/store/internal/postgres"
+	"github.com/stacyvm/stacyvm/internal/store/internal/sqldb"
+	"github.com/stacyvm/stacyvm/internal/store/internal/sqlite"
 	"github.com/stacyvm/stacyvm/internal/store/postgrestest"
 )
 
@@ -51,20 +56,20 @@ func TestUpgrade(t *testing.T) {
 	}
 }
 
-func emptyDatabase(t *testing.T, driver string) Config {
+func emptyDatabase(t *testing.T, driver string) store.Config {
 	if driver == "postgres" {
-		return Config{Driver: driver, DSN: postgrestest.Schema(t)}
+		return store.Config{Driver: driver, DSN: postgrestest.Schema(t)}
 	}
-	return Config{Driver: driver, Path: filepath.Join(t.TempDir(), "stacyvm.db")}
+	return store.Config{Driver: driver, Path: filepath.Join(t.TempDir(), "stacyvm.db")}
 }
 
 // rawDatabase is the database without a store.
-func rawDatabase(t *testing.T, config Config) *sql.DB {
+func rawDatabase(t *testing.T, config store.Config) *sql.DB {
 	t.Helper()
 	if config.Driver == "postgres" {
 		return postgrestest.Connect(t, config.DSN)
 	}
-	db, err := connectSQLite(config.Path, 1, false)
+	db, err := sqlite.Connect(config.Path, 1, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -73,23 +78,23 @@ func rawDatabase(t *testing.T, config Config) *sql.DB {
 }
 
 // wantUpgraded opens the store over a fixture and looks for what testdata/schema/data.sql put into it.
-func wantUpgraded(t *testing.T, config Config) {
+func wantUpgraded(t *testing.T, config store.Config) {
 	t.Helper()
-	s, err := Open(t.Context(), config)
+	s, err := store.Open(t.Context(), config)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = s.Close() })
-	shape, err := Inspect(t.Context(), config)
+	shape, err := dbtool.Inspect(t.Context(), config)
 	if err != nil || len(shape.Pending) > 0 || len(shape.Missing) > 0 {
 		t.Errorf("pending %v, missing %v, %v", shape.Pending, shape.Missing, err)
 	}
-	if cluster, err := s.Cluster(t.Context()); err != nil || cluster != (Cluster{ID: "00112233445566778899aabbccddeeff", Incarnation: 3}) {
+	if cluster, err := s.Cluster(t.Context()); err != nil || cluster != (store.Cluster{ID: "00112233445566778899aabbccddeeff", Incarnation: 3}) {
 		t.Errorf("the identity is %+v, %v", cluster, err)
 	}
 	const id stacyvm.SandboxID = "sb-111111111111111111111111"
 	ctx := t.Context()
-	err = s.Update(ctx, func(tx Tx) error {
+	err = s.Update(ctx, func(tx store.Tx) error {
 		row, err := tx.Sandboxes().Get(ctx, id)
 		if err != nil || row.State != stacyvm.StateRunning || row.Fence != (stacyvm.Fence{Incarnation: 3, Epoch: 7}) || row.Metadata["purpose"] != "Prüfung" || !row.Recovered {
 			t.Errorf("the sandbox is %+v, %v", row, err)
@@ -101,17 +106,17 @@ func wantUpgraded(t *testing.T, config Config) {
 		if worker, err := tx.Workers().Get(ctx, "w"); err != nil || worker.Capacity.MaxSandboxes != 5 {
 			t.Errorf("the worker is %+v, %v", worker, err)
 		}
-		if lines, err := tx.Audit().Operations(ctx, OperationFilter{}); err != nil || len(lines) != 2 || lines[0].Action != "exec" {
+		if lines, err := tx.Audit().Operations(ctx, store.OperationFilter{}); err != nil || len(lines) != 2 || lines[0].Action != "exec" {
 			t.Errorf("the audit is %+v, %v", lines, err)
 		}
-		if lines, err := tx.Audit().Execs(ctx, ExecFilter{Sandbox: id}); err != nil || len(lines) != 1 || lines[0].ExitCode != -9 {
+		if lines, err := tx.Audit().Execs(ctx, store.ExecFilter{Sandbox: id}); err != nil || len(lines) != 1 || lines[0].ExitCode != -9 {
 			t.Errorf("the exec log is %+v, %v", lines, err)
 		}
-		known, err := tx.Idempotency().Begin(ctx, IdempotencyRecord{Scope: "s", Key: "k"})
+		known, err := tx.Idempotency().Begin(ctx, store.IdempotencyRecord{Scope: "s", Key: "k"})
 		if err != nil || known == nil || string(known.Body) != "answer" || !known.Done {
 			t.Errorf("the key is %+v, %v", known, err)
 		}
-		_, err = tx.Sandboxes().Apply(ctx, id, row.Fence, Change{State: stacyvm.StateDestroyed})
+		_, err = tx.Sandboxes().Apply(ctx, id, row.Fence, store.Change{State: stacyvm.StateDestroyed})
 		if err != nil {
 			return err
 		}
@@ -123,13 +128,13 @@ func wantUpgraded(t *testing.T, config Config) {
 }
 
 // writeFixture makes a database of an earlier version, fills it and writes it down as SQL.
-func writeFixture(t *testing.T, config Config, version int64, path string) {
-	d := sqliteDialect(config.Path)
+func writeFixture(t *testing.T, config store.Config, version int64, path string) {
+	d := sqlite.Dialect(config.Path)
 	if config.Driver == "postgres" {
-		d = postgresDialect("")
+		d = postgres.Dialect("")
 	}
 	db := rawDatabase(t, config)
-	provider, err := newProvider(d, db)
+	provider, err := sqldb.NewProvider(d, db)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -153,7 +158,7 @@ func writeFixture(t *testing.T, config Config, version int64, path string) {
 }
 
 // dumpSQLite writes tables, rows and indexes.
-func dumpSQLite(t *testing.T, db *sql.DB, _ Config) []byte {
+func dumpSQLite(t *testing.T, db *sql.DB, _ store.Config) []byte {
 	var text bytes.Buffer
 	for _, object := range readPairs(t, db, `SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT GLOB 'sqlite_*' ORDER BY rowid`) {
 		fmt.Fprintf(&text, "%s;\n", object[1])
@@ -195,7 +200,7 @@ func readPairs(t *testing.T, db *sql.DB, query string) (pairs [][2]string) {
 var unportable = regexp.MustCompile(`(?m)^(\\|SET |SELECT pg_catalog.set_config|CREATE SCHEMA |--|$).*\n`)
 
 // dumpPostgres has pg_dump write the schema of the test, without its name.
-func dumpPostgres(t *testing.T, db *sql.DB, config Config) []byte {
+func dumpPostgres(t *testing.T, db *sql.DB, config store.Config) []byte {
 	var schema string
 	if err := db.QueryRowContext(t.Context(), `SELECT current_schema()`).Scan(&schema); err != nil {
 		t.Fatal(err)

@@ -5,14 +5,16 @@ import (
 	"time"
 
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
+	"github.com/stacyvm/stacyvm/internal/store/internal/sqldb"
+	"github.com/stacyvm/stacyvm/internal/store/migrations"
 )
 
 // workers implements Workers.
-type workers struct{ *tx }
+type workers struct{ tx }
 
 const workerColumns = `id, hostname, status, session, providers, capabilities, capacity, problems, heartbeat_us, created_us, updated_us`
 
-func readWorker(row scanner) (w stacyvm.Worker, err error) {
+func readWorker(row sqldb.Scanner) (w stacyvm.Worker, err error) {
 	var providers, capabilities, capacity, problems string
 	var heartbeat, created, updated int64
 	err = row.Scan(&w.ID, &w.Hostname, &w.Status, &w.Session, &providers, &capabilities, &capacity, &problems, &heartbeat, &created, &updated)
@@ -25,13 +27,13 @@ func readWorker(row scanner) (w stacyvm.Worker, err error) {
 
 // Save implements Workers.
 func (t workers) Save(ctx context.Context, w stacyvm.Worker) (stacyvm.Worker, error) {
-	now, err := t.nowUS(ctx)
+	now, err := t.NowUS(ctx)
 	if err != nil {
 		return w, err
 	}
 	var c clause
 	values := c.list(string(w.ID), w.Hostname, w.Status, w.Session, packed(w.Providers), packed(w.Capabilities), packed(w.Capacity), packed(w.Problems), now, now, now)
-	saved, _, err := one(ctx, t.tx, readWorker, `INSERT INTO workers (`+workerColumns+`) VALUES `+values+`
+	saved, _, err := sqldb.One(ctx, t.Tx, readWorker, `INSERT INTO workers (`+workerColumns+`) VALUES `+values+`
 		ON CONFLICT (id) DO UPDATE SET hostname = excluded.hostname, status = excluded.status, session = excluded.session,
 			providers = excluded.providers, capabilities = excluded.capabilities, capacity = excluded.capacity,
 			problems = excluded.problems,
@@ -42,11 +44,11 @@ func (t workers) Save(ctx context.Context, w stacyvm.Worker) (stacyvm.Worker, er
 
 // Mark implements Workers.
 func (t workers) Mark(ctx context.Context, w stacyvm.Worker) (stacyvm.Worker, error) {
-	now, err := t.nowUS(ctx)
+	now, err := t.NowUS(ctx)
 	if err != nil {
 		return w, err
 	}
-	marked, ok, err := one(ctx, t.tx, readWorker, `UPDATE workers SET status = $2, capacity = $3, updated_us = $4 WHERE id = $1
+	marked, ok, err := sqldb.One(ctx, t.Tx, readWorker, `UPDATE workers SET status = $2, capacity = $3, updated_us = $4 WHERE id = $1
 		RETURNING `+workerColumns, string(w.ID), w.Status, packed(w.Capacity), now)
 	if err == nil && !ok {
 		return w, noWorker(w.ID)
@@ -56,7 +58,7 @@ func (t workers) Mark(ctx context.Context, w stacyvm.Worker) (stacyvm.Worker, er
 
 // Get implements Workers.
 func (t workers) Get(ctx context.Context, id stacyvm.WorkerID) (stacyvm.Worker, error) {
-	w, ok, err := one(ctx, t.tx, readWorker, `SELECT `+workerColumns+` FROM workers WHERE id = $1`, string(id))
+	w, ok, err := sqldb.One(ctx, t.Tx, readWorker, `SELECT `+workerColumns+` FROM workers WHERE id = $1`, string(id))
 	if err == nil && !ok {
 		return w, noWorker(id)
 	}
@@ -65,7 +67,7 @@ func (t workers) Get(ctx context.Context, id stacyvm.WorkerID) (stacyvm.Worker, 
 
 // Hold implements Workers. Creates read the row without waiting for it.
 func (t workers) Hold(ctx context.Context, id stacyvm.WorkerID) (stacyvm.Worker, error) {
-	if err := t.hold(ctx, "worker/"+string(id)); err != nil {
+	if err := t.AdvisoryLock(ctx, "worker/"+string(id)); err != nil {
 		return stacyvm.Worker{}, err
 	}
 	return t.Get(ctx, id)
@@ -75,7 +77,7 @@ func (t workers) Hold(ctx context.Context, id stacyvm.WorkerID) (stacyvm.Worker,
 func (t workers) List(ctx context.Context, page Page) ([]stacyvm.Worker, error) {
 	var c clause
 	text := `SELECT ` + workerColumns + ` FROM workers` + c.byKey("id", page)
-	return all(ctx, t.tx, readWorker, text, c.args...)
+	return sqldb.All(ctx, t.Tx, readWorker, text, c.args...)
 }
 
 // Offer implements Workers. The turn is waited for by the statement that finds the worker, and what it has is added up by
@@ -83,13 +85,13 @@ func (t workers) List(ctx context.Context, page Page) ([]stacyvm.Worker, error) 
 func (t workers) Offer(ctx context.Context, id stacyvm.WorkerID) (w stacyvm.Worker, used stacyvm.Usage, err error) {
 	var c clause
 	turn := `NULL`
-	if t.writes && t.dialect.hold != "" {
-		c.arg("load of worker/" + string(id)) // for hold, which knows it as $1
-		limited := func(key string) string { return `coalesce(` + t.dialect.integer("capacity", key) + `, 0) > 0` }
-		turn = `CASE WHEN ` + limited("max_sandboxes") + ` OR ` + limited("memory_mb") + ` OR ` + limited("vcpus") + ` THEN (` + t.dialect.hold + `) END`
+	if t.Writes && t.Dialect.AdvisoryLock != "" {
+		c.arg("load of worker/" + string(id)) // for the lock, which knows it as $1
+		limited := func(key string) string { return `coalesce(` + t.Dialect.Integer("capacity", key) + `, 0) > 0` }
+		turn = `CASE WHEN ` + limited("max_sandboxes") + ` OR ` + limited("memory_mb") + ` OR ` + limited("vcpus") + ` THEN (` + t.Dialect.AdvisoryLock + `) END`
 	}
 	text := `SELECT ` + workerColumns + `, ` + turn + ` FROM workers WHERE id = ` + c.arg(string(id))
-	w, ok, err := one(ctx, t.tx, func(row scanner) (stacyvm.Worker, error) { return readWorker(beside{row, new(any)}) }, text, c.args...)
+	w, ok, err := sqldb.One(ctx, t.Tx, func(row sqldb.Scanner) (stacyvm.Worker, error) { return readWorker(beside{row, new(any)}) }, text, c.args...)
 	switch {
 	case err != nil:
 		return w, used, err
@@ -98,32 +100,32 @@ func (t workers) Offer(ctx context.Context, id stacyvm.WorkerID) (w stacyvm.Work
 	case !w.Capacity.Limited():
 		return w, used, nil
 	}
-	used, _, err = one(ctx, t.tx, func(row scanner) (u stacyvm.Usage, err error) {
+	used, _, err = sqldb.One(ctx, t.Tx, func(row sqldb.Scanner) (u stacyvm.Usage, err error) {
 		err = row.Scan(&u.Sandboxes, &u.MemoryMB, &u.VCPUs)
 		return u, err
-	}, `SELECT `+t.usage()+` FROM sandboxes WHERE `+active+` AND worker_id = $1`, string(id))
+	}, `SELECT `+t.usage()+` FROM sandboxes WHERE `+migrations.ActiveSandbox+` AND worker_id = $1`, string(id))
 	return w, used, err
 }
 
 // beside reads a row that has one more column.
 type beside struct {
-	scanner
+	sqldb.Scanner
 	more any
 }
 
-func (b beside) Scan(into ...any) error { return b.scanner.Scan(append(into, b.more)...) }
+func (b beside) Scan(into ...any) error { return b.Scanner.Scan(append(into, b.more)...) }
 
 // Loads implements Workers.
 func (t workers) Loads(ctx context.Context, since time.Time) (map[stacyvm.WorkerID]stacyvm.Usage, error) {
 	var c clause
-	c.add(active)
+	c.add(migrations.ActiveSandbox)
 	group := `worker_id`
 	if !since.IsZero() {
 		c.add(`created_us >= %s`, toUS(since))
 		group = `worker_id || ''` // else SQLite's planner reads the workers' index from end to end, because it is in this order
 	}
 	loads := map[stacyvm.WorkerID]stacyvm.Usage{}
-	_, err := all(ctx, t.tx, func(row scanner) (u stacyvm.Usage, err error) {
+	_, err := sqldb.All(ctx, t.Tx, func(row sqldb.Scanner) (u stacyvm.Usage, err error) {
 		var worker stacyvm.WorkerID
 		err = row.Scan(&worker, &u.Sandboxes, &u.MemoryMB, &u.VCPUs)
 		loads[worker] = u
@@ -133,16 +135,16 @@ func (t workers) Loads(ctx context.Context, since time.Time) (map[stacyvm.Worker
 }
 
 // usage is the columns of a Usage, summed.
-func (t *tx) usage() string {
+func (t tx) usage() string {
 	sum := func(key string) string {
-		return `CAST(coalesce(sum(` + t.dialect.integer("spec", key) + `), 0) AS BIGINT)`
+		return `CAST(coalesce(sum(` + t.Dialect.Integer("spec", key) + `), 0) AS BIGINT)`
 	}
 	return `count(*), ` + sum("memory_mb") + `, ` + sum("vcpus")
 }
 
 // Delete implements Workers.
 func (t workers) Delete(ctx context.Context, id stacyvm.WorkerID) error {
-	changed, err := t.exec(ctx, `DELETE FROM workers WHERE id = $1`, string(id))
+	changed, err := t.Exec(ctx, `DELETE FROM workers WHERE id = $1`, string(id))
 	if err == nil && changed == 0 {
 		return noWorker(id)
 	}

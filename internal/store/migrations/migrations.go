@@ -9,6 +9,13 @@ import (
 	"strings"
 )
 
+// VersionTable keeps which steps were applied, in both dialects.
+const VersionTable = "schema_migrations"
+
+// ActiveSandbox is the condition of a sandbox that is not a tombstone. It must stand in a statement as it stands in the
+// schema: the indexes hold only these rows.
+const ActiveSandbox = `state <> 'destroyed'`
+
 //go:embed *.sql
 var files embed.FS
 

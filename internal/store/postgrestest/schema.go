@@ -37,6 +37,31 @@ func SchemaOn(t testing.TB, server string) (dsn string) {
 	return With(server, "search_path", name)
 }
 
+// NewDatabase makes an empty database that is dropped when the test ends, and gives its DSN in keyword form or as a URL, as server is.
+func NewDatabase(t testing.TB, server string) (dsn string) {
+	t.Helper()
+	name := "dump_" + strings.ToLower(rand.Text())
+	db := Connect(t, server)
+	if _, err := db.ExecContext(t.Context(), `CREATE DATABASE `+name); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if _, err := db.Exec(`DROP DATABASE ` + name + ` WITH (FORCE)`); err != nil {
+			t.Error(err)
+		}
+	})
+	return in(server, name)
+}
+
+// in is the DSN of another database on the same server.
+func in(dsn, name string) string {
+	if at, err := url.Parse(dsn); err == nil && at.Scheme != "" {
+		at.Path = "/" + name
+		return at.String()
+	}
+	return dsn + " dbname=" + name // the last one counts
+}
+
 // Connect opens connections past the store, for what a store would not do. They end with the test.
 func Connect(t testing.TB, dsn string) *sql.DB {
 	t.Helper()

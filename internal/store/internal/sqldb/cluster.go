@@ -1,0 +1,41 @@
+package sqldb
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+
+	"github.com/stacyvm/stacyvm/internal/stacyvm"
+)
+
+// Cluster is the identity of a database.
+type Cluster struct {
+	ID          string // random, made with the schema
+	Incarnation int64  // raised by a restore from backup
+}
+
+// Identify gives a new database its identity; a known one keeps it.
+func Identify(t *Tx) error {
+	ctx := context.Background()
+	now, err := t.NowUS(ctx)
+	if err != nil {
+		return err
+	}
+	var id [16]byte
+	_, _ = rand.Read(id[:]) // never fails (crypto/rand)
+	_, err = t.Exec(ctx, `INSERT INTO cluster (one, id, incarnation, created_us) VALUES (1, $1, 1, $2) ON CONFLICT (one) DO NOTHING`,
+		hex.EncodeToString(id[:]), now)
+	return err
+}
+
+// ReadCluster reads the database's identity anew. CodeInternal: it has none.
+func ReadCluster(ctx context.Context, t *Tx) (Cluster, error) {
+	cluster, ok, err := One(ctx, t, func(row Scanner) (c Cluster, err error) {
+		err = row.Scan(&c.ID, &c.Incarnation)
+		return c, err
+	}, `SELECT id, incarnation FROM cluster WHERE one = 1`)
+	if err == nil && !ok {
+		return cluster, stacyvm.Errorf(stacyvm.CodeInternal, "the database has no identity")
+	}
+	return cluster, err
+}

@@ -1,0 +1,204 @@
+package sqldb
+
+import (
+	"context"
+	"sync/atomic"
+	"time"
+
+	"github.com/stacyvm/stacyvm/internal/stacyvm"
+	"github.com/stacyvm/stacyvm/internal/store/internal/dberr"
+)
+
+// Tx is one caller's transaction, for both dialects. It is not safe for concurrent use.
+type Tx struct {
+	Conn    Querier
+	Pipe    Pipeliner // nil where a statement costs no message
+	Dialect *Dialect
+	Clock   *Clock
+	// Shared: other callers' changes stand in the same database transaction. An interrupted statement would roll all of
+	// them back, so a context is asked between statements only.
+	Shared bool
+	Writes bool
+	Limit  time.Duration // of a statement; 0: none
+	Notify bool          // events were appended: watchers want to know of the commit
+
+	ended  atomic.Bool
+	broken error     // the first statement that failed; nothing more is done after it
+	cause  error     // broken, as the driver gave it
+	now    int64     // microseconds; 0: not read yet
+	wall   int64     // now without a test's skew
+	read   time.Time // when now was read, for the monotonic clock
+
+	pending  []Statement // put off to the next message
+	identity *Cluster    // nil: not read yet
+}
+
+// Statement is a text with its arguments.
+type Statement struct {
+	Text string
+	Args []any
+}
+
+// Pipeliner sends several statements in one message, and stops at the first that fails.
+type Pipeliner interface {
+	Pipeline(ctx context.Context, statements []Statement) error
+}
+
+// End refuses all further statements.
+func (t *Tx) End() { t.ended.Store(true) }
+
+// Err is the first failure of a statement, nil without one. Nothing more is done after it.
+func (t *Tx) Err() error { return t.broken }
+
+// Cause is Err as the driver gave it.
+func (t *Tx) Cause() error { return t.cause }
+
+// Pending are the statements that were put off and not sent yet.
+func (t *Tx) Pending() []Statement { return t.pending }
+
+// Now is the database's clock, the same within a transaction.
+func (t *Tx) Now(ctx context.Context) (time.Time, error) {
+	us, err := t.NowUS(ctx)
+	if err != nil {
+		return time.Time{}, err
+	}
+	return time.UnixMicro(us).UTC(), nil
+}
+
+// NowUS is Now in microseconds.
+func (t *Tx) NowUS(ctx context.Context) (int64, error) {
+	if t.now != 0 {
+		return t.now, nil
+	}
+	if err := t.ready(ctx); err != nil {
+		return 0, err
+	}
+	statement, done := t.bounded(ctx)
+	defer done()
+	us, err := t.Dialect.Clock(statement, t.Conn)
+	if err != nil {
+		return 0, t.Fail(err)
+	}
+	t.SetNow(us)
+	return t.now, nil
+}
+
+// SetNow notes the database's clock in microseconds, once.
+func (t *Tx) SetNow(us int64) { t.wall, t.read, t.now = us, time.Now(), t.Clock.Skewed(us) }
+
+// MayTakeOver reports whether leases of others may be taken over. It follows NowUS.
+func (t *Tx) MayTakeOver() bool { return t.Clock.MayTakeOver(t.wall, t.read) }
+
+// Cluster is the database's identity.
+func (t *Tx) Cluster(ctx context.Context) (Cluster, error) {
+	if t.identity != nil {
+		return *t.identity, nil
+	}
+	cluster, err := ReadCluster(ctx, t)
+	if err == nil {
+		t.identity = &cluster
+	}
+	return cluster, err
+}
+
+// SetCluster notes the database's identity, where the begin of the transaction brings it.
+func (t *Tx) SetCluster(cluster Cluster) { t.identity = &cluster }
+
+// ready refuses statements that must not run any more, and runs those that were put off.
+func (t *Tx) ready(ctx context.Context) error {
+	if err := t.usable(ctx); err != nil || len(t.pending) == 0 {
+		return err
+	}
+	statement, done := t.bounded(ctx)
+	defer done()
+	if err := t.Pipe.Pipeline(statement, t.pending); err != nil {
+		return t.Fail(err)
+	}
+	t.pending = nil
+	return nil
+}
+
+func (t *Tx) usable(ctx context.Context) error {
+	switch {
+	case t.ended.Load():
+		return stacyvm.Errorf(stacyvm.CodeInternal, "a transaction was used after its end")
+	case t.broken != nil:
+		return t.broken
+	}
+	return dberr.Context(ctx)
+}
+
+// bounded is the context that a statement runs with; done follows its last row.
+func (t *Tx) bounded(ctx context.Context) (_ context.Context, done context.CancelFunc) {
+	switch {
+	case t.Shared:
+		return context.WithoutCancel(ctx), func() {}
+	case t.Limit == 0:
+		return ctx, func() {}
+	}
+	return context.WithTimeout(ctx, t.Limit)
+}
+
+// RowLock is appended to a SELECT of a row by its key. In an Update the row then stays as it is until the end, so that what
+// was read may decide what is written.
+func (t *Tx) RowLock() string {
+	if t.Writes {
+		return t.Dialect.RowLock
+	}
+	return ""
+}
+
+// AdvisoryLock makes the Updates that lock the same scope take turns: the next one goes on when this one has ended. Where all
+// writers take turns it does nothing.
+func (t *Tx) AdvisoryLock(ctx context.Context, scope string) error {
+	if !t.Writes || t.Dialect.AdvisoryLock == "" {
+		return nil
+	}
+	_, err := t.Exec(ctx, t.Dialect.AdvisoryLock, scope)
+	return err
+}
+
+// Fail ends the transaction's work: after an error the database may have rolled back already, and a further statement
+// would stand alone.
+func (t *Tx) Fail(err error) error {
+	t.cause, t.broken = err, t.Dialect.Translate(err)
+	return t.broken
+}
+
+// Abort is Fail for an error that no driver gave.
+func (t *Tx) Abort(err error) error {
+	t.broken = err
+	return err
+}
+
+// Later runs a statement that gives nothing to read: where statements are messages, together with the next one, which may be
+// the commit. It may fail then.
+func (t *Tx) Later(ctx context.Context, text string, args ...any) error {
+	if t.Pipe == nil {
+		_, err := t.Exec(ctx, text, args...)
+		return err
+	}
+	if err := t.usable(ctx); err != nil {
+		return err
+	}
+	t.pending = append(t.pending, Statement{text, args})
+	return nil
+}
+
+// Exec runs a statement and gives the number of rows that it changed.
+func (t *Tx) Exec(ctx context.Context, text string, args ...any) (int64, error) {
+	if err := t.ready(ctx); err != nil {
+		return 0, err
+	}
+	statement, done := t.bounded(ctx)
+	defer done()
+	result, err := t.Conn.ExecContext(statement, text, args...)
+	if err != nil {
+		return 0, t.Fail(err)
+	}
+	changed, err := result.RowsAffected()
+	if err != nil {
+		return 0, t.Fail(err)
+	}
+	return changed, nil
+}
