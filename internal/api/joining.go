@@ -7,7 +7,7 @@ import (
 
 	"github.com/stacyvm/stacyvm/internal/api/middleware"
 	"github.com/stacyvm/stacyvm/internal/auth"
-	"github.com/stacyvm/stacyvm/internal/control"
+	"github.com/stacyvm/stacyvm/internal/control/cluster"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
 
@@ -124,7 +124,7 @@ type Certificate struct {
 	ExpiresAt   time.Time `json:"expires_at"`
 }
 
-func certificateOf(c control.Certificate, err error) (*body[Certificate], error) {
+func certificateOf(c cluster.Certificate, err error) (*body[Certificate], error) {
 	return answered(Certificate{string(c.Worker), c.PEM, c.Authorities, c.ExpiresAt.UTC()}, err)
 }
 

@@ -18,6 +18,7 @@ import (
 	"github.com/stacyvm/stacyvm/internal/api"
 	"github.com/stacyvm/stacyvm/internal/auth"
 	"github.com/stacyvm/stacyvm/internal/control"
+	"github.com/stacyvm/stacyvm/internal/control/cluster"
 	"github.com/stacyvm/stacyvm/internal/control/controltest"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 	"github.com/stacyvm/stacyvm/internal/store"
@@ -207,8 +208,8 @@ func matrixVerifier(t *testing.T) *auth.WorkerVerifier {
 type signer struct{}
 
 func (signer) Check(string) error { return nil }
-func (signer) Sign(id stacyvm.WorkerID, _ string) (control.Certificate, error) {
-	return control.Certificate{Worker: id, PEM: "signed"}, nil
+func (signer) Sign(id stacyvm.WorkerID, _ string) (cluster.Certificate, error) {
+	return cluster.Certificate{Worker: id, PEM: "signed"}, nil
 }
 func (signer) Fingerprint() (string, error) { return "f00d", nil }
 

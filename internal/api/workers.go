@@ -7,7 +7,7 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/stacyvm/stacyvm/internal/control"
+	"github.com/stacyvm/stacyvm/internal/control/cluster"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
 
@@ -40,7 +40,7 @@ type Worker struct {
 	UpdatedAt     time.Time `json:"updated_at"`
 }
 
-func workerOf(w control.WorkerStatus) Worker {
+func workerOf(w cluster.WorkerStatus) Worker {
 	c := w.Capacity
 	return Worker{
 		ID: string(w.ID), Hostname: w.Hostname, Status: w.Status, Stale: w.Stale, Providers: each(w.Providers, same[string]), Capabilities: each(w.Capabilities, same[string]),
@@ -135,7 +135,7 @@ type heartbeatInput struct {
 
 func (a *api) heartbeat(ctx context.Context, in *heartbeatInput) (*body[Worker], error) {
 	b, c := in.Body, in.Body.Capacity
-	w, err := a.Service.Heartbeat(ctx, control.Beat{Register: b.Register, Worker: stacyvm.Worker{
+	w, err := a.Service.Heartbeat(ctx, cluster.Beat{Register: b.Register, Worker: stacyvm.Worker{
 		ID: in.id(), Hostname: b.Hostname, Status: b.Status, Session: b.Session,
 		Providers: slices.Concat([]string{}, b.Providers), Capabilities: slices.Concat([]string{}, b.Capabilities),
 		Capacity: stacyvm.Capacity{

@@ -75,10 +75,11 @@ var rules = []struct {
 	{"internal/worker", []string{"internal/engine", "internal/guest", "internal/stacyvm"}},
 
 	{"internal/control/audit", []string{"internal/store", "internal/guest", "internal/retry", "internal/stacyvm"}},
-	{"internal/control", []string{"internal/control/audit", "internal/budget", "internal/store", "internal/lease", "internal/worker", "internal/schedule", "internal/guest", "internal/auth", "internal/retry", "internal/stacyvm"}},
-	{"internal/control/controltest", []string{"internal/control", "internal/store/...", "internal/testneed", "internal/worker", "internal/guest", "internal/auth", "internal/stacyvm"}},
+	{"internal/control/cluster", []string{"internal/control/audit", "internal/store", "internal/lease", "internal/auth", "internal/stacyvm"}},
+	{"internal/control", []string{"internal/control/audit", "internal/control/cluster", "internal/budget", "internal/store", "internal/lease", "internal/worker", "internal/schedule", "internal/guest", "internal/auth", "internal/retry", "internal/stacyvm"}},
+	{"internal/control/controltest", []string{"internal/control", "internal/control/cluster", "internal/store/...", "internal/testneed", "internal/worker", "internal/guest", "internal/auth", "internal/stacyvm"}},
 	{"internal/reconcile", []string{"internal/store", "internal/lease", "internal/worker", "internal/schedule", "internal/guest", "internal/auth", "internal/stacyvm"}},
-	{"internal/api/...", []string{"internal/api/...", "internal/budget", "internal/control", "internal/control/audit", "internal/auth", "internal/telemetry", "internal/stacyvm", "internal/strictjson"}},
+	{"internal/api/...", []string{"internal/api/...", "internal/budget", "internal/control", "internal/control/audit", "internal/control/cluster", "internal/auth", "internal/telemetry", "internal/stacyvm", "internal/strictjson"}},
 	{"internal/cli", []string{"client", "internal/telemetry", "internal/daemon", "internal/store/dbtool", "internal/config", "internal/auth", "internal/pki", "internal/image", "internal/stacyvm"}},
 	{"internal/daemon", []string{"internal/...", "client"}},
 }

@@ -136,7 +136,7 @@ func checkWorkdir(dir string) error {
 }
 
 func checkUser(user string) error {
-	if utf8.RuneCountInString(user) > maxUser || !plainWord(user) {
+	if utf8.RuneCountInString(user) > maxUser || !stacyvm.PlainWord(user) {
 		return stacyvm.Invalid("user", "must be a name or uid, alone or with :group, of at most %d characters", maxUser)
 	}
 	return nil

@@ -8,6 +8,7 @@ import (
 
 	"github.com/stacyvm/stacyvm/internal/auth"
 	"github.com/stacyvm/stacyvm/internal/control/audit"
+	"github.com/stacyvm/stacyvm/internal/lease"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 	"github.com/stacyvm/stacyvm/internal/store"
 	"github.com/stacyvm/stacyvm/internal/worker"
@@ -186,7 +187,8 @@ func (s *Service) writeFailure(
 			return err
 		}
 		if gone {
-			return bury(ctx, tx, sandbox, why)
+			_, err := lease.End(ctx, tx, sandbox, why)
+			return err
 		}
 		if _, err := tx.Sandboxes().Want(ctx, sandbox.ID, store.Wish{Desired: stacyvm.DesiredDestroyed}); err != nil || moved {
 			return err

@@ -50,8 +50,8 @@ func TestCreateFollowsItsWorker(t *testing.T) {
 	session := "session-1"
 	again := func(ctx context.Context) {
 		session += "'"
-		starting := beat(session, true)
-		if _, err := r.Heartbeat(asWorker(ctx, self, auth.ScopeHeartbeat), starting); err != nil {
+		starting := controltest.Beat(session, true)
+		if _, err := r.Heartbeat(controltest.AsWorker(ctx, self, auth.ScopeHeartbeat), starting); err != nil {
 			t.Error(err)
 		}
 	}
@@ -84,7 +84,7 @@ func TestFenceRisesBeforeTheConfirmation(t *testing.T) {
 			r := newRig(t, nil)
 			r.Machine.AfterCreate = func(ctx context.Context, ref stacyvm.Ref) error {
 				r.Machine.AfterCreate = nil
-				if _, err := r.Heartbeat(asWorker(ctx, self, auth.ScopeHeartbeat), beat("session-2", true)); err != nil {
+				if _, err := r.Heartbeat(controltest.AsWorker(ctx, self, auth.ScopeHeartbeat), controltest.Beat("session-2", true)); err != nil {
 					t.Error(err)
 				}
 				if adopted {
@@ -120,7 +120,7 @@ func TestCreateThatLosesItsOwner(t *testing.T) {
 	r.Machine.AfterCreate = func(ctx context.Context, ref stacyvm.Ref) error {
 		id = ref.ID
 		session += "'"
-		_, err := r.Heartbeat(asWorker(ctx, self, auth.ScopeHeartbeat), beat(session, true))
+		_, err := r.Heartbeat(controltest.AsWorker(ctx, self, auth.ScopeHeartbeat), controltest.Beat(session, true))
 		return err
 	}
 	_, _, err := r.Create(r.Ctx, control.CreateRequest{}, control.Idempotency{})

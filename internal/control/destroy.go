@@ -9,6 +9,8 @@ import (
 
 	"github.com/stacyvm/stacyvm/internal/auth"
 	"github.com/stacyvm/stacyvm/internal/control/audit"
+	"github.com/stacyvm/stacyvm/internal/control/cluster"
+	"github.com/stacyvm/stacyvm/internal/lease"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 	"github.com/stacyvm/stacyvm/internal/store"
 )
@@ -82,19 +84,20 @@ func (s *Service) condemn(ctx context.Context, id stacyvm.SandboxID) (sandbox st
 	return sandbox, err
 }
 
-// remove has the worker remove the runtime and buries the row. CodeStaleEpoch: the sandbox has a new owner.
+// remove has the worker remove the runtime and makes the row a tombstone. CodeStaleEpoch: the sandbox has a new owner.
 func (s *Service) remove(ctx context.Context, sandbox stacyvm.Sandbox) error {
 	err := s.removeRuntime(ctx, sandbox)
-	lost := stacyvm.CodeOf(err) == stacyvm.CodeUnavailable && s.forgotten(ctx, sandbox.WorkerID)
+	lost := stacyvm.CodeOf(err) == stacyvm.CodeUnavailable && s.Forgotten(ctx, sandbox.WorkerID)
 	if err != nil && !lost {
 		return err
 	}
 	defer s.rows.drop(sandbox.ID)
 	return s.store.Update(ctx, func(tx store.Tx) error {
 		if lost {
-			return buryLost(ctx, tx, sandbox)
+			return cluster.EndLost(ctx, tx, sandbox)
 		}
-		return bury(ctx, tx, sandbox, stacyvm.Cause{})
+		_, err := lease.End(ctx, tx, sandbox, stacyvm.Cause{})
+		return err
 	})
 }
 
@@ -105,26 +108,6 @@ func (s *Service) removeRuntime(ctx context.Context, sandbox stacyvm.Sandbox) er
 		return err
 	}
 	return w.Destroy(ctx, stacyvm.Ref{ID: sandbox.ID, Fence: sandbox.Fence})
-}
-
-// bury makes the row a tombstone and lets its lease go. A row that is one already stays as it is.
-func bury(ctx context.Context, tx store.Tx, sandbox stacyvm.Sandbox, cause stacyvm.Cause) error {
-	current, err := tx.Sandboxes().Get(ctx, sandbox.ID)
-	if err != nil || !current.State.Active() {
-		return err
-	}
-	change := store.Change{State: stacyvm.StateDestroyed}
-	if cause.Reason != "" {
-		change.Cause = &cause
-	}
-	if _, err := tx.Sandboxes().Apply(ctx, sandbox.ID, sandbox.Fence, change); err != nil {
-		return err
-	}
-	err = tx.Leases().Release(ctx, string(sandbox.ID), sandbox.WorkerID, sandbox.Fence.Epoch)
-	if stacyvm.CodeOf(err) == stacyvm.CodeNotFound {
-		return nil // it ran out before
-	}
-	return err
 }
 
 // read reads a row without regard to who asks.

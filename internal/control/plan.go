@@ -5,7 +5,6 @@ import (
 	"regexp"
 	"strings"
 	"time"
-	"unicode"
 	"unicode/utf8"
 
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
@@ -25,7 +24,6 @@ const (
 	maxEnv           = 256 // entries
 	maxEnvBytes      = 64 << 10
 	maxSelector      = 16 // labels
-	maxLabel         = 128
 )
 
 // plan is a create request with every default filled in and every field checked. Limits are checked later, in the
@@ -72,7 +70,7 @@ func (s *Service) plan(principal stacyvm.Principal, request CreateRequest) (plan
 		checkMetadata(p.metadata),
 		checkNetwork(request.NetworkMode),
 		checkEnv(p.spec.Env),
-		checkSelector(p.spec.Selector),
+		stacyvm.CheckLabels("worker_selector", p.spec.Selector, maxSelector),
 	} {
 		if err != nil {
 			return plan{}, err
@@ -105,22 +103,17 @@ func checkTTL(ttl time.Duration) error {
 }
 
 func checkImage(image string) error {
-	if image == "" || len(image) > maxImage || !plainWord(image) {
+	if image == "" || len(image) > maxImage || !stacyvm.PlainWord(image) {
 		return stacyvm.Invalid("image", "must be a name of 1 to %d characters without white space", maxImage)
 	}
 	return nil
 }
 
 func checkOwner(owner string) error {
-	if utf8.RuneCountInString(owner) > maxOwner || !plainWord(owner) || strings.ContainsAny(owner, `/\`) {
+	if utf8.RuneCountInString(owner) > maxOwner || !stacyvm.PlainWord(owner) || strings.ContainsAny(owner, `/\`) {
 		return stacyvm.Invalid("owner_id", "must have at most %d characters and no white space, control character, / or \\", maxOwner)
 	}
 	return nil
-}
-
-// plainWord reports whether text is valid UTF-8 without white space and control characters.
-func plainWord(text string) bool {
-	return utf8.ValidString(text) && !strings.ContainsFunc(text, func(r rune) bool { return unicode.IsSpace(r) || !unicode.IsPrint(r) })
 }
 
 func checkMetadata(metadata map[string]string) error {
@@ -170,18 +163,6 @@ func checkEnv(env map[string]string) error {
 	}
 	if total > maxEnvBytes {
 		return stacyvm.Invalid("env", "%d bytes are over %d", total, maxEnvBytes)
-	}
-	return nil
-}
-
-func checkSelector(selector map[string]string) error {
-	if len(selector) > maxSelector {
-		return stacyvm.Invalid("worker_selector", "%d labels are over %d", len(selector), maxSelector)
-	}
-	for key, value := range selector {
-		if key == "" || len(key) > maxLabel || len(value) > maxLabel || !plainWord(key+value) {
-			return stacyvm.Invalid("worker_selector", "%.64q is not a usable label: words of at most %d bytes", key, maxLabel)
-		}
 	}
 	return nil
 }

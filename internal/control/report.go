@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/stacyvm/stacyvm/internal/auth"
+	"github.com/stacyvm/stacyvm/internal/control/cluster"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 	"github.com/stacyvm/stacyvm/internal/store"
 	"github.com/stacyvm/stacyvm/internal/worker"
@@ -53,7 +54,7 @@ type Problem struct {
 
 // WorkerReport is a worker and whether it answered just now.
 type WorkerReport struct {
-	WorkerStatus
+	cluster.WorkerStatus
 	Asked   bool // it can be called from here, and was
 	Answers bool
 	Error   string   // why it does not answer
@@ -104,7 +105,7 @@ func (s *Service) readReport(ctx context.Context, tx store.Tx, r *Report) error 
 	if err != nil {
 		return err
 	}
-	statuses, err := judged(ctx, tx, workers...)
+	statuses, err := cluster.Judge(ctx, tx, workers...)
 	if err != nil {
 		return err
 	}
@@ -194,7 +195,7 @@ func (f *fleet) remembered() []WorkerReport {
 	workers := make([]WorkerReport, len(f.known))
 	for i := range f.known {
 		w := f.known[i].Worker
-		workers[i] = WorkerReport{WorkerStatus: WorkerStatus{Worker: stacyvm.Worker{
+		workers[i] = WorkerReport{WorkerStatus: cluster.WorkerStatus{Worker: stacyvm.Worker{
 			ID: w.ID, Hostname: w.Hostname, Status: w.Status,
 			Providers: w.Providers, Capabilities: w.Capabilities, Capacity: w.Capacity,
 		}}}
@@ -296,7 +297,7 @@ func (w *WorkerReport) problems(happened []Happening) (found []Problem) {
 	case w.Stale:
 		found = append(found, Problem{Since: w.LastHeartbeat, Detail: "it sends no heartbeat",
 			Fix: "look at the machine and its way to the control plane"})
-	case w.Status != statusOnline && !w.Capacity.Drained:
+	case w.Status != cluster.StatusOnline && !w.Capacity.Drained:
 		found = append(found, Problem{Since: w.UpdatedAt, Detail: "it is " + w.Status,
 			Fix: "its log says why; `stacyvm doctor` on that machine says what does not work"})
 	case w.Lapsed > 0:

@@ -12,6 +12,7 @@ import (
 
 	"github.com/stacyvm/stacyvm/internal/auth"
 	"github.com/stacyvm/stacyvm/internal/control"
+	"github.com/stacyvm/stacyvm/internal/control/cluster"
 	"github.com/stacyvm/stacyvm/internal/control/controltest"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 	"github.com/stacyvm/stacyvm/internal/store"
@@ -95,26 +96,26 @@ func TestReport(t *testing.T) {
 // are told as events, once.
 func TestReportOfWorkers(t *testing.T) {
 	r := newRig(t, nil)
-	beat := func(id stacyvm.WorkerID, session string, change func(*control.Beat)) {
+	beat := func(id stacyvm.WorkerID, session string, change func(*cluster.Beat)) {
 		t.Helper()
-		b := control.Beat{Worker: stacyvm.Worker{ID: id, Hostname: "host", Session: session, Status: "online", Providers: []string{"mock"}}}
+		b := cluster.Beat{Worker: stacyvm.Worker{ID: id, Hostname: "host", Session: session, Status: "online", Providers: []string{"mock"}}}
 		if change != nil {
 			change(&b)
 		}
 		_, err := r.Heartbeat(auth.With(t.Context(), auth.WorkerIdentity{WorkerID: id, Scopes: auth.WorkerScopes()}.Principal()), b)
 		wantCode(t, err, "")
 	}
-	register := func(b *control.Beat) { b.Register = true }
-	full := func(b *control.Beat) { b.Problems = []string{"the disk is full"} }
+	register := func(b *cluster.Beat) { b.Register = true }
+	full := func(b *cluster.Beat) { b.Problems = []string{"the disk is full"} }
 	beat("w1", "first", register)
-	beat("w1", "first", func(b *control.Beat) { b.Capacity.RPCURL = "http://10.0.0.7:1" })
+	beat("w1", "first", func(b *cluster.Beat) { b.Capacity.RPCURL = "http://10.0.0.7:1" })
 	beat("w2", "first", register)
 	beat("w2", "first", full)
 	beat("w2", "first", full)
 	r.report(t, r.Ctx, "worker w1: it does not answer", "worker w2: the disk is full")
 	beat("w2", "first", nil)
 	beat("w1", "second", register)
-	beat("w2", "first", func(b *control.Beat) { b.Status = "draining" })
+	beat("w2", "first", func(b *cluster.Beat) { b.Status = "draining" })
 	r.report(t, r.Ctx, "worker w2: it is draining")
 	beat("w2", "second", register)
 	report := r.report(t, r.Ctx)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/stacyvm/stacyvm/internal/auth"
 	"github.com/stacyvm/stacyvm/internal/control/audit"
+	"github.com/stacyvm/stacyvm/internal/control/cluster"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 	"github.com/stacyvm/stacyvm/internal/store"
 	"github.com/stacyvm/stacyvm/internal/worker"
@@ -28,7 +29,7 @@ type Config struct {
 	// AuditSync writes each audit line before the operation is answered instead of within 100 ms.
 	AuditSync bool
 	// Authority signs workers' certificates; nil: another control plane's does.
-	Authority Authority
+	Authority cluster.Authority
 	// Issuer signs workers' tokens; nil: there is no key for that.
 	Issuer *auth.WorkerIssuer
 	// Recovered reports whether the first recovery pass over the rows is done; nil means that there is none to wait for.
@@ -64,6 +65,7 @@ type Defaults struct {
 // Service is what the product does. All methods may be called concurrently. Methods that change something finish even
 // when the caller's context ends half-way.
 type Service struct {
+	*cluster.Registry
 	store     store.Store
 	workers   func(stacyvm.WorkerID) (worker.Worker, error)
 	self      stacyvm.WorkerID
@@ -72,8 +74,6 @@ type Service struct {
 	recovered func() bool
 	full      func() error
 	problems  func() []string
-	authority Authority
-	issuer    *auth.WorkerIssuer
 	log       *slog.Logger
 	rows      *rowCache
 	audit     *audit.Writer
@@ -108,8 +108,6 @@ func New(config Config) *Service {
 		recovered: config.Recovered,
 		full:      config.Full,
 		problems:  config.Problems,
-		authority: config.Authority,
-		issuer:    config.Issuer,
 		log:       config.Logger,
 		rows:      newRowCache(),
 		fleet:     newFleet(config.Store, config.Self),
@@ -118,6 +116,10 @@ func New(config Config) *Service {
 	}
 	s.audit = audit.NewWriter(audit.Config{Store: config.Store, Sync: config.AuditSync, Logger: config.Logger})
 	s.exits = audit.NewExitWatcher(s.audit)
+	s.Registry = cluster.NewRegistry(cluster.Config{
+		Store: config.Store, Self: config.Self, Authority: config.Authority, Issuer: config.Issuer,
+		Audit: s.audit, Changed: s.rows.drop, Logger: config.Logger,
+	})
 	s.outages = &outages{service: s}
 	return s
 }

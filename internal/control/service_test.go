@@ -33,6 +33,8 @@ func newRigOn(t *testing.T, s store.Store, change func(*control.Config)) *rig {
 	return &rig{controltest.NewRigOn(t, s, change)}
 }
 
+const self = controltest.Self
+
 var wantCode = controltest.WantCode
 
 func TestCreateFillsAndKeepsEverything(t *testing.T) {

@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"github.com/stacyvm/stacyvm/internal/config"
-	"github.com/stacyvm/stacyvm/internal/control"
+	"github.com/stacyvm/stacyvm/internal/control/cluster"
 	"github.com/stacyvm/stacyvm/internal/pki"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
@@ -15,7 +15,7 @@ import (
 type authority struct{ dir string }
 
 // authorityOf gives the authority of this machine; nil: its key is elsewhere.
-func authorityOf(c config.Config) control.Authority {
+func authorityOf(c config.Config) cluster.Authority {
 	if c.PKI.Dir == "" {
 		return nil
 	}
@@ -25,20 +25,20 @@ func authorityOf(c config.Config) control.Authority {
 	return authority{c.PKI.Dir}
 }
 
-// Check implements control.Authority.
+// Check implements cluster.Authority.
 func (a authority) Check(request string) error {
 	_, err := pki.CheckRequest([]byte(request))
 	return err
 }
 
-// Sign implements control.Authority. What is wrong with the directory is for the log.
-func (a authority) Sign(worker stacyvm.WorkerID, request string) (control.Certificate, error) {
+// Sign implements cluster.Authority. What is wrong with the directory is for the log.
+func (a authority) Sign(worker stacyvm.WorkerID, request string) (cluster.Certificate, error) {
 	certificate, authorities, until, err := pki.Sign(a.dir, string(worker), []byte(request), time.Now())
 	if err != nil && stacyvm.CodeOf(err) != stacyvm.CodeInvalid {
 		err = stacyvm.Wrap(stacyvm.CodeUnavailable, err, "the authority cannot sign now")
 	}
-	return control.Certificate{Worker: worker, PEM: string(certificate), Authorities: string(authorities), ExpiresAt: until}, err
+	return cluster.Certificate{Worker: worker, PEM: string(certificate), Authorities: string(authorities), ExpiresAt: until}, err
 }
 
-// Fingerprint implements control.Authority.
+// Fingerprint implements cluster.Authority.
 func (a authority) Fingerprint() (string, error) { return pki.AuthorityFingerprint(a.dir) }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/stacyvm/stacyvm/internal/lease"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 	"github.com/stacyvm/stacyvm/internal/store"
 )
@@ -56,24 +57,14 @@ func (m *machine) destroy(ctx context.Context, row stacyvm.Sandbox) error {
 	return nil
 }
 
-// bury makes the row a tombstone, lets its lease go and audits it under action, if one is given. A row that is a tombstone
+// bury makes the row a tombstone, releases its lease and audits it under action, if one is given. A row that is a tombstone
 // already stays as it is.
 func bury(ctx context.Context, tx store.Tx, row stacyvm.Sandbox, cause stacyvm.Cause, action string) error {
-	current, err := tx.Sandboxes().Get(ctx, row.ID)
-	if err != nil || !current.State.Active() {
-		return err
-	}
-	change := store.Change{State: stacyvm.StateDestroyed}
-	if cause.Reason != "" {
-		change.Cause = &cause
-	}
-	if _, err := tx.Sandboxes().Apply(ctx, row.ID, row.Fence, change); err != nil {
+	ended, err := lease.End(ctx, tx, row, cause)
+	if err != nil {
 		return fmt.Errorf("bury %s: %w", row.ID, err)
 	}
-	if err := release(ctx, tx, row); err != nil {
-		return err
-	}
-	if action == "" {
+	if !ended || action == "" {
 		return nil
 	}
 	if err := tx.Events().Append(ctx, []stacyvm.Notice{acted(row.ID, row.TenantID, "expire")}); err != nil {

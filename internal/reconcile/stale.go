@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/stacyvm/stacyvm/internal/lease"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 	"github.com/stacyvm/stacyvm/internal/store"
 )
@@ -114,8 +115,8 @@ func (p process) forsake(ctx context.Context, id stacyvm.WorkerID, rows []stacyv
 			return err
 		}
 		leases, err := tx.Leases().List(ctx, id, store.Page{})
-		for _, lease := range leases {
-			leased[lease.Resource] = true
+		for _, held := range leases {
+			leased[held.Resource] = true
 		}
 		return err
 	})
@@ -142,17 +143,8 @@ func (p process) expire(ctx context.Context, row stacyvm.Sandbox, cause stacyvm.
 				return err
 			}
 		}
-		return release(ctx, tx, row)
+		return lease.Release(ctx, tx, row)
 	})
-}
-
-// release lets the lease of a row's owner go; one that ran out and was taken, or let go before, is none of ours.
-func release(ctx context.Context, tx store.Tx, row stacyvm.Sandbox) error {
-	err := tx.Leases().Release(ctx, string(row.ID), row.WorkerID, row.Fence.Epoch)
-	if stacyvm.CodeOf(err) == stacyvm.CodeNotFound {
-		return nil
-	}
-	return err
 }
 
 // lastSign is the cause of sandboxes whose worker is away: since its last heartbeat, where one is known.

@@ -8,6 +8,7 @@ import (
 
 	"github.com/stacyvm/stacyvm/internal/auth"
 	"github.com/stacyvm/stacyvm/internal/control"
+	"github.com/stacyvm/stacyvm/internal/control/cluster"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 	"github.com/stacyvm/stacyvm/internal/store"
 	"github.com/stacyvm/stacyvm/internal/store/postgrestest"
@@ -125,4 +126,19 @@ func Row(t testing.TB, s store.Store, id stacyvm.SandboxID) (row stacyvm.Sandbox
 // As gives a context of a caller with every scope of a client.
 func As(ctx context.Context, subject, tenant string) context.Context {
 	return auth.With(ctx, stacyvm.Principal{Subject: subject, Tenant: tenant, Scopes: []string{"read:*", "api:*"}})
+}
+
+// AsAdmin gives a context of an administrator.
+func AsAdmin(ctx context.Context) context.Context {
+	return auth.With(ctx, stacyvm.Principal{Subject: "root", Scopes: []string{"read:*", "admin:*"}})
+}
+
+// AsWorker gives a context of a worker's process.
+func AsWorker(ctx context.Context, id stacyvm.WorkerID, scopes ...string) context.Context {
+	return auth.With(ctx, auth.WorkerIdentity{WorkerID: id, Scopes: scopes}.Principal())
+}
+
+// Beat is a heartbeat of the worker Self.
+func Beat(session string, register bool) cluster.Beat {
+	return cluster.Beat{Register: register, Worker: stacyvm.Worker{ID: Self, Session: session, Providers: []string{"mock"}}}
 }

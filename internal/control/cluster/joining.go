@@ -1,4 +1,4 @@
-package control
+package cluster
 
 import (
 	"context"
@@ -37,9 +37,10 @@ type IssuedJoinToken struct {
 }
 
 // IssueJoinToken makes a token for a worker's id or a pattern ("": any), good for ttl (0: the default). CodeInvalid.
-func (s *Service) IssueJoinToken(ctx context.Context, worker string, ttl time.Duration) (issued IssuedJoinToken, err error) {
-	defer func() { err = s.audited(ctx, "join_token.issue", stacyvm.Sandbox{}, issued.ID, err) }()
-	if err := auth.From(ctx).Require(auth.ScopeAdminWorkers); err != nil {
+func (r *Registry) IssueJoinToken(ctx context.Context, worker string, ttl time.Duration) (issued IssuedJoinToken, err error) {
+	caller := auth.From(ctx)
+	defer func() { err = r.audit.Record(ctx, caller, "join_token.issue", stacyvm.Sandbox{}, issued.ID, err) }()
+	if err := caller.Require(auth.ScopeAdminWorkers); err != nil {
 		return issued, err
 	}
 	if worker == "" {
@@ -49,12 +50,12 @@ func (s *Service) IssueJoinToken(ctx context.Context, worker string, ttl time.Du
 	if err != nil {
 		return issued, err
 	}
-	if s.authority != nil {
-		if issued.Fingerprint, err = s.authority.Fingerprint(); err != nil {
+	if r.authority != nil {
+		if issued.Fingerprint, err = r.authority.Fingerprint(); err != nil {
 			return issued, stacyvm.Wrap(stacyvm.CodeUnavailable, err, "the authority cannot be read now")
 		}
 	}
-	err = s.store.Update(ctx, func(tx store.Tx) (err error) {
+	err = r.store.Update(ctx, func(tx store.Tx) (err error) {
 		issued.JoinToken, err = tx.JoinTokens().Create(ctx, stacyvm.JoinToken(kept))
 		return err
 	})
@@ -63,11 +64,12 @@ func (s *Service) IssueJoinToken(ctx context.Context, worker string, ttl time.Du
 }
 
 // JoinTokens lists those that were not deleted.
-func (s *Service) JoinTokens(ctx context.Context) (list []stacyvm.JoinToken, err error) {
-	if err := auth.From(ctx).Require(auth.ScopeAdminWorkers); err != nil {
+func (r *Registry) JoinTokens(ctx context.Context) (list []stacyvm.JoinToken, err error) {
+	caller := auth.From(ctx)
+	if err := caller.Require(auth.ScopeAdminWorkers); err != nil {
 		return nil, err
 	}
-	err = s.store.View(ctx, func(tx store.Tx) (err error) {
+	err = r.store.View(ctx, func(tx store.Tx) (err error) {
 		list, err = tx.JoinTokens().List(ctx, store.Page{})
 		return err
 	})
@@ -75,62 +77,69 @@ func (s *Service) JoinTokens(ctx context.Context) (list []stacyvm.JoinToken, err
 }
 
 // DeleteJoinToken makes a token worthless. CodeNotFound.
-func (s *Service) DeleteJoinToken(ctx context.Context, id string) error {
-	err := auth.From(ctx).Require(auth.ScopeAdminWorkers)
+func (r *Registry) DeleteJoinToken(ctx context.Context, id string) error {
+	caller := auth.From(ctx)
+	err := caller.Require(auth.ScopeAdminWorkers)
 	if err == nil {
-		err = s.store.Update(ctx, func(tx store.Tx) error { return tx.JoinTokens().Delete(ctx, id) })
+		err = r.store.Update(ctx, func(tx store.Tx) error { return tx.JoinTokens().Delete(ctx, id) })
 	}
-	return s.audited(ctx, "join_token.delete", stacyvm.Sandbox{}, id, err)
+	return r.audit.Record(ctx, caller, "join_token.delete", stacyvm.Sandbox{}, id, err)
 }
 
 // Join spends a token for a worker's first certificate. CodeUnauthenticated: the token is not accepted; CodeForbidden: the worker
 // exists, and the token does not name it alone, or the id is a control plane's own; CodeUnavailable: there is no authority here; CodeInvalid: the request is none.
-func (s *Service) Join(ctx context.Context, token string, worker stacyvm.WorkerID, request string) (made Certificate, err error) {
-	if s.authority == nil {
+func (r *Registry) Join(ctx context.Context, token string, worker stacyvm.WorkerID, request string) (made Certificate, err error) {
+	caller := auth.From(ctx)
+	if r.authority == nil {
 		return made, errNoAuthority
 	}
-	if err := s.authority.Check(request); err != nil { // before the token is spent
+	if err := r.authority.Check(request); err != nil { // before the token is spent
 		return made, err
 	}
-	if _, err := auth.Join(ctx, joinTokens{s}, token, worker, time.Now()); err != nil {
+	if _, err := auth.Join(ctx, joinTokens{r, caller}, token, worker, time.Now()); err != nil {
 		return made, err // not audited: anybody may guess
 	}
-	made, err = s.authority.Sign(worker, request)
-	return made, s.audited(ctx, "worker.join", stacyvm.Sandbox{}, string(worker), err)
+	made, err = r.authority.Sign(worker, request)
+	return made, r.audit.Record(ctx, caller, "worker.join", stacyvm.Sandbox{}, string(worker), err)
 }
 
 // Certify gives the calling worker a certificate for another key. The transport has seen its present one.
-func (s *Service) Certify(ctx context.Context, worker stacyvm.WorkerID, request string) (made Certificate, err error) {
-	if err := asWorker(ctx, worker, auth.ScopeHeartbeat); err != nil {
+func (r *Registry) Certify(ctx context.Context, worker stacyvm.WorkerID, request string) (made Certificate, err error) {
+	caller := auth.From(ctx)
+	if err := asWorker(caller, worker, auth.ScopeHeartbeat); err != nil {
 		return made, err
 	}
-	if err := s.unreserved(ctx, worker); err != nil {
+	if err := r.unreserved(ctx, caller, worker); err != nil {
 		return made, err
 	}
-	if s.authority == nil {
+	if r.authority == nil {
 		return made, errNoAuthority
 	}
-	if err = s.authority.Check(request); err == nil {
-		made, err = s.authority.Sign(worker, request)
+	if err = r.authority.Check(request); err == nil {
+		made, err = r.authority.Sign(worker, request)
 	}
-	return made, s.audited(ctx, "worker.certify", stacyvm.Sandbox{}, string(worker), err)
+	return made, r.audit.Record(ctx, caller, "worker.certify", stacyvm.Sandbox{}, string(worker), err)
 }
 
 // IssueWorkerToken signs a worker's token. CodeInvalid; CodeUnavailable: there is no key for it.
-func (s *Service) IssueWorkerToken(ctx context.Context, r auth.WorkerTokenRequest) (token string, says auth.WorkerClaims, err error) {
-	err = auth.From(ctx).Require(auth.ScopeAdminWorkers)
+func (r *Registry) IssueWorkerToken(ctx context.Context, request auth.WorkerTokenRequest) (token string, says auth.WorkerClaims, err error) {
+	caller := auth.From(ctx)
+	err = caller.Require(auth.ScopeAdminWorkers)
 	switch {
 	case err != nil:
-	case s.issuer == nil:
+	case r.issuer == nil:
 		err = stacyvm.Errorf(stacyvm.CodeUnavailable, "auth.worker_signing_key is not set")
 	default:
-		token, says, err = s.issuer.Issue(r)
+		token, says, err = r.issuer.Issue(request)
 	}
-	return token, says, s.audited(ctx, "worker_token.issue", stacyvm.Sandbox{}, string(r.WorkerID), err)
+	return token, says, r.audit.Record(ctx, caller, "worker_token.issue", stacyvm.Sandbox{}, string(request.WorkerID), err)
 }
 
 // joinTokens gives auth the store's.
-type joinTokens struct{ *Service }
+type joinTokens struct {
+	*Registry
+	caller stacyvm.Principal
+}
 
 // AddJoinToken implements auth.JoinTokens.
 func (j joinTokens) AddJoinToken(ctx context.Context, token auth.JoinToken) error {
@@ -159,7 +168,7 @@ func (j joinTokens) UseJoinToken(ctx context.Context, id string, worker stacyvm.
 			return err
 		}
 		known, err := tx.Workers().Hold(ctx, worker)
-		if refused := j.reserved(ctx, worker, known, err); refused != nil {
+		if refused := j.reserved(j.caller, worker, known, err); refused != nil {
 			return refused
 		}
 		if err == nil && used.Worker != string(worker) {

@@ -1,4 +1,4 @@
-package control
+package cluster
 
 import (
 	"net/netip"
@@ -42,7 +42,7 @@ func (b Beat) check() error {
 		checkWord("hostname", b.Hostname, maxHostname),
 		checkOffered("providers", b.Providers),
 		checkOffered("capabilities", b.Capabilities),
-		checkLabels("capacity.labels", b.Capacity.Labels),
+		stacyvm.CheckLabels("capacity.labels", b.Capacity.Labels, maxOffered),
 		checkRPCURL(b.Capacity.RPCURL),
 		checkDomain(b.Capacity.PreviewDomain),
 		checkProblems(b.Problems),
@@ -56,7 +56,7 @@ func (b Beat) check() error {
 
 // checkWord refuses what cannot be printed as one word; an empty one is none.
 func checkWord(field, text string, limit int) error {
-	if len(text) > limit || !plainWord(text) {
+	if len(text) > limit || !stacyvm.PlainWord(text) {
 		return stacyvm.Invalid(field, "must be printable text of at most %d bytes without white space", limit)
 	}
 	return nil
@@ -89,19 +89,6 @@ func checkProblems(problems []string) error {
 	return nil
 }
 
-// checkLabels refuses labels that no sandbox could ask for.
-func checkLabels(field string, labels map[string]string) error {
-	if len(labels) > maxOffered {
-		return stacyvm.Invalid(field, "%d labels are over %d", len(labels), maxOffered)
-	}
-	for key, value := range labels {
-		if key == "" || len(key) > maxLabel || len(value) > maxLabel || !plainWord(key+value) {
-			return stacyvm.Invalid(field, "%.64q is not a usable label: words of at most %d bytes", key, maxLabel)
-		}
-	}
-	return nil
-}
-
 // metadataNames are names of addresses where clouds keep a machine's secrets.
 var metadataNames = []string{"metadata", "instance-data", "metadata.google.internal", "metadata.goog", "metadata.azure.internal", "metadata.tencentyun.com"}
 
@@ -113,7 +100,7 @@ func checkRPCURL(address string) error {
 		return nil
 	}
 	u, err := url.Parse(address)
-	if err != nil || u.Scheme != "http" && u.Scheme != "https" || !plainWord(address) {
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || !stacyvm.PlainWord(address) {
 		return stacyvm.Invalid(field, "must be http://host:port or https://host:port")
 	}
 	host := u.Hostname()

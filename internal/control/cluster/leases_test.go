@@ -1,4 +1,4 @@
-package control_test
+package cluster_test
 
 import (
 	"testing"
@@ -6,17 +6,11 @@ import (
 
 	"github.com/stacyvm/stacyvm/internal/auth"
 	"github.com/stacyvm/stacyvm/internal/control"
+	"github.com/stacyvm/stacyvm/internal/control/cluster"
 	"github.com/stacyvm/stacyvm/internal/control/controltest"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 	"github.com/stacyvm/stacyvm/internal/store"
 )
-
-const self = controltest.Self
-
-// beat is a heartbeat of a session of the worker.
-func beat(session string, register bool) control.Beat {
-	return control.Beat{Register: register, Worker: stacyvm.Worker{ID: self, Session: session, Providers: []string{"mock"}}}
-}
 
 // TestRegistrationTakesOver: with the answer to its registration a process has every sandbox of its worker, with new epochs, and the
 // process before it has nothing any more.
@@ -27,17 +21,17 @@ func TestRegistrationTakesOver(t *testing.T) {
 		sandbox := r.MustCreate(t)
 		made[string(sandbox.ID)] = sandbox
 	}
-	ctx := asWorker(t.Context(), self, auth.ScopeHeartbeat, auth.ScopeLease)
+	ctx := controltest.AsWorker(t.Context(), self, auth.ScopeHeartbeat, auth.ScopeLease)
 	before, err := r.RenewLeases(ctx, self, "session-1", false)
 	if err != nil || len(before.Leases) != 3 || before.Cluster.ID == "" {
 		t.Fatalf("%+v, %v", before, err)
 	}
-	w, err := r.Heartbeat(ctx, beat("session-2", true))
+	w, err := r.Heartbeat(ctx, controltest.Beat("session-2", true))
 	if err != nil || w.Session != "session-2" || w.Status != "online" || w.Stale {
 		t.Fatalf("%+v, %v", w, err)
 	}
 	for name, do := range map[string]func() error{
-		"heartbeat": func() error { _, err := r.Heartbeat(ctx, beat("session-1", false)); return err },
+		"heartbeat": func() error { _, err := r.Heartbeat(ctx, controltest.Beat("session-1", false)); return err },
 		"renewal":   func() error { _, err := r.RenewLeases(ctx, self, "session-1", false); return err },
 	} {
 		wantCode(t, do(), stacyvm.CodeConflict)
@@ -85,7 +79,7 @@ func TestRenewalTakesAgain(t *testing.T) {
 		_, err := tx.Leases().Acquire(t.Context(), store.LeaseRequest{Resource: string(taken.ID), Type: "sandbox", Holder: "other", Session: "s", TTL: time.Minute})
 		return err
 	})
-	ctx := asWorker(t.Context(), self, auth.ScopeLease)
+	ctx := controltest.AsWorker(t.Context(), self, auth.ScopeLease)
 	renewal, err := r.RenewLeases(ctx, self, "session-1", false)
 	if err != nil || len(renewal.Leases) != 1 || renewal.Leases[0].Resource != string(lapsed.ID) || renewal.Leases[0].Epoch != 2 {
 		t.Errorf("%+v, %v", renewal, err)
@@ -101,7 +95,7 @@ func TestRenewOneLease(t *testing.T) {
 		_, err := tx.Leases().Acquire(t.Context(), store.LeaseRequest{Resource: "upkeep", Type: "duty", Holder: self, Session: "session-1", TTL: time.Minute})
 		return err
 	})
-	ctx := asWorker(t.Context(), self, auth.ScopeLease)
+	ctx := controltest.AsWorker(t.Context(), self, auth.ScopeLease)
 	renewed, err := r.RenewLease(ctx, self, string(sandbox.ID), time.Hour)
 	if left := time.Until(renewed.ExpiresAt); err != nil || left < 59*time.Minute || left > time.Hour || renewed.Epoch != sandbox.Fence.Epoch {
 		t.Errorf("%+v, %v", renewed, err)
@@ -116,51 +110,51 @@ func TestRenewOneLease(t *testing.T) {
 		_, _, err = r.WorkerLease(ctx, self, resource)
 		wantCode(t, err, stacyvm.CodeNotFound)
 	}
-	_, err = r.RenewLease(asWorker(t.Context(), "other", auth.ScopeLease), "other", string(sandbox.ID), time.Second)
+	_, err = r.RenewLease(controltest.AsWorker(t.Context(), "other", auth.ScopeLease), "other", string(sandbox.ID), time.Second)
 	wantCode(t, err, stacyvm.CodeConflict)
 }
 
 // TestAnOperatorsDrainLasts: over heartbeats, and over a process's end.
 func TestAnOperatorsDrainLasts(t *testing.T) {
 	r := newRig(t, func(c *control.Config) { c.Self = "plane" })
-	ctx, admin := asWorker(t.Context(), self, auth.ScopeHeartbeat), asAdmin(t.Context())
-	status := func(w control.WorkerStatus, err error) string {
+	ctx, admin := controltest.AsWorker(t.Context(), self, auth.ScopeHeartbeat), controltest.AsAdmin(t.Context())
+	status := func(w cluster.WorkerStatus, err error) string {
 		t.Helper()
 		wantCode(t, err, "")
 		return w.Status
 	}
-	starting := beat("session-2", true)
+	starting := controltest.Beat("session-2", true)
 	starting.Status = "starting"
 	steps := []struct{ name, got, want string }{
 		{"drained", status(r.DrainWorker(admin, self)), "draining"},
-		{"a heartbeat", status(r.Heartbeat(ctx, beat("session-1", false))), "draining"},
+		{"a heartbeat", status(r.Heartbeat(ctx, controltest.Beat("session-1", false))), "draining"},
 		{"a new process", status(r.Heartbeat(ctx, starting)), "starting"},
-		{"it acts", status(r.Heartbeat(ctx, beat("session-2", false))), "draining"},
-		{"one without a session", status(r.Heartbeat(ctx, beat("", false))), "draining"},
+		{"it acts", status(r.Heartbeat(ctx, controltest.Beat("session-2", false))), "draining"},
+		{"one without a session", status(r.Heartbeat(ctx, controltest.Beat("", false))), "draining"},
 		{"resumed", status(r.ResumeWorker(admin, self)), "online"},
-		{"a heartbeat after that", status(r.Heartbeat(ctx, beat("session-2", false))), "online"},
+		{"a heartbeat after that", status(r.Heartbeat(ctx, controltest.Beat("session-2", false))), "online"},
 	}
-	leaving := beat("session-2", false)
+	leaving := controltest.Beat("session-2", false)
 	leaving.Status = "draining"
 	steps = append(steps,
 		struct{ name, got, want string }{"it leaves", status(r.Heartbeat(ctx, leaving)), "draining"},
-		struct{ name, got, want string }{"it is back", status(r.Heartbeat(ctx, beat("session-3", true))), "online"})
+		struct{ name, got, want string }{"it is back", status(r.Heartbeat(ctx, controltest.Beat("session-3", true))), "online"})
 	for _, step := range steps {
 		if step.got != step.want {
 			t.Errorf("%s: %s, want %s", step.name, step.got, step.want)
 		}
 	}
-	claimed := beat("session-3", false)
+	claimed := controltest.Beat("session-3", false)
 	claimed.Capacity.Drained = true // a worker has no say in it
 	if w, err := r.Heartbeat(ctx, claimed); err != nil || w.Capacity.Drained || w.Status != "online" {
 		t.Errorf("%+v, %v", w, err)
 	}
 	wantCode(t, r.DeleteWorker(admin, self, true), "")
-	_, err := r.Heartbeat(ctx, beat("session-3", false))
+	_, err := r.Heartbeat(ctx, controltest.Beat("session-3", false))
 	wantCode(t, err, stacyvm.CodeNotFound) // so that it registers, and has its sandboxes again
-	_, err = r.RenewLeases(asWorker(t.Context(), self, auth.ScopeLease), self, "session-3", false)
+	_, err = r.RenewLeases(controltest.AsWorker(t.Context(), self, auth.ScopeLease), self, "session-3", false)
 	wantCode(t, err, stacyvm.CodeNotFound)
-	if got := status(r.Heartbeat(ctx, beat("session-3", true))); got != "online" {
+	if got := status(r.Heartbeat(ctx, controltest.Beat("session-3", true))); got != "online" {
 		t.Errorf("registered again as %s", got)
 	}
 }

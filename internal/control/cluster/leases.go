@@ -1,4 +1,4 @@
-package control
+package cluster
 
 import (
 	"context"
@@ -26,20 +26,20 @@ type Renewal struct {
 }
 
 // takeOver gives the worker's sandboxes to its registered process, each with a new epoch.
-func (s *Service) takeOver(ctx context.Context, id stacyvm.WorkerID, session string) error {
-	_, refused, err := lease.Holder{Worker: id, Session: session}.TakeOver(ctx, s.store, func(ctx context.Context, tx store.Tx) error {
-		return s.registered(ctx, tx, id, session)
+func (r *Registry) takeOver(ctx context.Context, caller stacyvm.Principal, id stacyvm.WorkerID, session string) error {
+	_, refused, err := lease.Holder{Worker: id, Session: session}.TakeOver(ctx, r.store, func(ctx context.Context, tx store.Tx) error {
+		return r.registered(ctx, tx, caller, id, session)
 	})
 	for _, row := range refused {
-		s.log.Warn("a sandbox of the worker is leased by another", "sandbox", row.ID, "worker", id)
+		r.log.Warn("a sandbox of the worker is leased by another", "sandbox", row.ID, "worker", id)
 	}
 	return err
 }
 
 // registered refuses a session that is not the worker's: it is, until the end of the transaction. CodeNotFound, CodeConflict.
-func (s *Service) registered(ctx context.Context, tx store.Tx, id stacyvm.WorkerID, session string) error {
+func (r *Registry) registered(ctx context.Context, tx store.Tx, caller stacyvm.Principal, id stacyvm.WorkerID, session string) error {
 	known, err := tx.Workers().Hold(ctx, id)
-	if refused := s.reserved(ctx, id, known, err); refused != nil {
+	if refused := r.reserved(caller, id, known, err); refused != nil {
 		return refused
 	}
 	if err == nil && known.Session != session {
@@ -51,35 +51,37 @@ func (s *Service) registered(ctx context.Context, tx store.Tx, id stacyvm.Worker
 // RenewLeases extends the sandboxes' leases of a worker's registered process in one statement, and takes those again that had
 // run out: they get a new epoch. While some are left the worker asks once more, at once. With handover they live until the next
 // process has started. CodeConflict: another process is registered; CodeNotFound: none is.
-func (s *Service) RenewLeases(ctx context.Context, id stacyvm.WorkerID, session string, handover bool) (renewal Renewal, err error) {
-	if err := asWorker(ctx, id, auth.ScopeLease); err != nil {
+func (r *Registry) RenewLeases(ctx context.Context, id stacyvm.WorkerID, session string, handover bool) (renewal Renewal, err error) {
+	caller := auth.From(ctx)
+	if err := asWorker(caller, id, auth.ScopeLease); err != nil {
 		return renewal, err
 	}
 	ttl := stacyvm.LeaseTTL
 	if handover {
 		ttl = handoverTTL
 	}
-	if renewal.Cluster, err = s.store.Cluster(ctx); err != nil {
+	if renewal.Cluster, err = r.store.Cluster(ctx); err != nil {
 		return renewal, err
 	}
-	renewal.Renewed, err = lease.Holder{Worker: id, Session: session}.Renew(ctx, s.store, func(ctx context.Context, tx store.Tx) error {
-		return s.registered(ctx, tx, id, session)
+	renewal.Renewed, err = lease.Holder{Worker: id, Session: session}.Renew(ctx, r.store, func(ctx context.Context, tx store.Tx) error {
+		return r.registered(ctx, tx, caller, id, session)
 	}, ttl, regainWithin)
 	return renewal, err
 }
 
 // RenewLease extends one lease. CodeConflict: the worker does not hold it, or it has run out.
-func (s *Service) RenewLease(ctx context.Context, id stacyvm.WorkerID, resource string, ttl time.Duration) (renewed stacyvm.Lease, err error) {
-	if err := asWorker(ctx, id, auth.ScopeLease); err != nil {
+func (r *Registry) RenewLease(ctx context.Context, id stacyvm.WorkerID, resource string, ttl time.Duration) (renewed stacyvm.Lease, err error) {
+	caller := auth.From(ctx)
+	if err := asWorker(caller, id, auth.ScopeLease); err != nil {
 		return renewed, err
 	}
 	if ttl <= 0 || ttl > leaseMax {
 		return renewed, stacyvm.Invalid("ttl", "must be positive and at most %s", leaseMax)
 	}
-	if err := s.unreserved(ctx, id); err != nil {
+	if err := r.unreserved(ctx, caller, id); err != nil {
 		return renewed, err
 	}
-	err = s.store.Update(ctx, func(tx store.Tx) error {
+	err = r.store.Update(ctx, func(tx store.Tx) error {
 		known, err := tx.Leases().Get(ctx, resource)
 		if err == nil && known.Holder == id && known.Type == lease.TypeSandbox {
 			var extended []stacyvm.Lease
@@ -99,17 +101,18 @@ func (s *Service) RenewLease(ctx context.Context, id stacyvm.WorkerID, resource 
 
 // WorkerLease gives the lease under which a worker holds a sandbox, and the fence that goes with it. CodeNotFound: it does not
 // hold it.
-func (s *Service) WorkerLease(ctx context.Context, id stacyvm.WorkerID, resource string) (held stacyvm.Lease, fence stacyvm.Fence, err error) {
-	if err := asWorker(ctx, id, auth.ScopeLease); err != nil {
+func (r *Registry) WorkerLease(ctx context.Context, id stacyvm.WorkerID, resource string) (held stacyvm.Lease, fence stacyvm.Fence, err error) {
+	caller := auth.From(ctx)
+	if err := asWorker(caller, id, auth.ScopeLease); err != nil {
 		return held, fence, err
 	}
-	cluster, err := s.store.Cluster(ctx)
+	cluster, err := r.store.Cluster(ctx)
 	if err != nil {
 		return held, fence, err
 	}
-	err = s.store.View(ctx, func(tx store.Tx) (err error) {
+	err = r.store.View(ctx, func(tx store.Tx) (err error) {
 		known, err := tx.Workers().Get(ctx, id)
-		if refused := s.reserved(ctx, id, known, err); refused != nil {
+		if refused := r.reserved(caller, id, known, err); refused != nil {
 			return refused
 		}
 		if held, err = tx.Leases().Get(ctx, resource); err == nil && (held.Holder != id || held.Type != lease.TypeSandbox) {

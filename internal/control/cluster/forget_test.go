@@ -1,4 +1,4 @@
-package control_test
+package cluster_test
 
 import (
 	"testing"
@@ -55,7 +55,7 @@ func TestForgetAWorker(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			r, sandbox := newForgottenRig(t, change)
-			admin := asAdmin(t.Context())
+			admin := controltest.AsAdmin(t.Context())
 			wantCode(t, r.DeleteWorker(admin, "w1", false), stacyvm.CodeConflict)
 			wantCode(t, r.Destroy(r.Ctx, sandbox.ID), stacyvm.CodeUnavailable) // its worker may come back
 			_, _, err := r.Create(r.Ctx, control.CreateRequest{}, control.Idempotency{})
@@ -69,17 +69,17 @@ func TestForgetAWorker(t *testing.T) {
 		})
 	}
 	t.Run("without sandboxes", func(t *testing.T) {
-		r := newFleetRig(t)
+		r := &rig{controltest.NewFleetRig(t)}
 		r.Register(t, "w1", nil)
-		wantCode(t, r.DeleteWorker(asAdmin(t.Context()), "w1", false), stacyvm.CodeConflict) // it would register anew
+		wantCode(t, r.DeleteWorker(controltest.AsAdmin(t.Context()), "w1", false), stacyvm.CodeConflict) // it would register anew
 		r.Register(t, "w1", func(w *stacyvm.Worker) { w.Status = "offline" })
-		wantCode(t, r.DeleteWorker(asAdmin(t.Context()), "w1", false), "")
+		wantCode(t, r.DeleteWorker(controltest.AsAdmin(t.Context()), "w1", false), "")
 	})
 }
 
 // TestForgetManySandboxes: more than one transaction takes.
 func TestForgetManySandboxes(t *testing.T) {
-	r := newFleetRig(t)
+	r := &rig{controltest.NewFleetRig(t)}
 	r.Register(t, "w1", nil)
 	const many = 250
 	controltest.Update(t, r.Store, func(tx store.Tx) error {
@@ -94,7 +94,7 @@ func TestForgetManySandboxes(t *testing.T) {
 		}
 		return nil
 	})
-	wantCode(t, r.DeleteWorker(asAdmin(t.Context()), "w1", true), "")
+	wantCode(t, r.DeleteWorker(controltest.AsAdmin(t.Context()), "w1", true), "")
 	controltest.Update(t, r.Store, func(tx store.Tx) error {
 		n, err := tx.Sandboxes().Count(t.Context(), store.SandboxFilter{Worker: "w1"})
 		if n != 0 {

@@ -1,4 +1,4 @@
-package control_test
+package cluster_test
 
 import (
 	"context"
@@ -12,6 +12,7 @@ import (
 
 	"github.com/stacyvm/stacyvm/internal/auth"
 	"github.com/stacyvm/stacyvm/internal/control"
+	"github.com/stacyvm/stacyvm/internal/control/cluster"
 	"github.com/stacyvm/stacyvm/internal/control/controltest"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 	"github.com/stacyvm/stacyvm/internal/store"
@@ -27,19 +28,11 @@ func (a *authority) Check(request string) error {
 	return nil
 }
 
-func (a *authority) Sign(worker stacyvm.WorkerID, _ string) (control.Certificate, error) {
-	return control.Certificate{Worker: worker, PEM: "of " + string(worker)}, a.fault
+func (a *authority) Sign(worker stacyvm.WorkerID, _ string) (cluster.Certificate, error) {
+	return cluster.Certificate{Worker: worker, PEM: "of " + string(worker)}, a.fault
 }
 
 func (a *authority) Fingerprint() (string, error) { return "f00d", a.fault }
-
-func asAdmin(ctx context.Context) context.Context {
-	return auth.With(ctx, stacyvm.Principal{Subject: "root", Scopes: []string{"read:*", "admin:*"}})
-}
-
-func asWorker(ctx context.Context, id stacyvm.WorkerID, scopes ...string) context.Context {
-	return auth.With(ctx, auth.WorkerIdentity{WorkerID: id, Scopes: scopes}.Principal())
-}
 
 func newJoinRig(t *testing.T) (*rig, *authority) {
 	t.Helper()
@@ -50,7 +43,7 @@ func newJoinRig(t *testing.T) (*rig, *authority) {
 
 func (r *rig) joinToken(t *testing.T, worker string) string {
 	t.Helper()
-	issued, err := r.IssueJoinToken(asAdmin(t.Context()), worker, 0)
+	issued, err := r.IssueJoinToken(controltest.AsAdmin(t.Context()), worker, 0)
 	if err != nil || issued.Fingerprint != "f00d" || issued.Token == "" || !strings.Contains(issued.Token, issued.ID) {
 		t.Fatalf("%+v, %v", issued, err)
 	}
@@ -73,7 +66,7 @@ func TestJoin(t *testing.T) {
 	}
 	_, err = r.Join(ctx, token, "rack1-7", "good")
 	wantCode(t, err, stacyvm.CodeUnauthenticated)
-	list, err := r.JoinTokens(asAdmin(ctx))
+	list, err := r.JoinTokens(controltest.AsAdmin(ctx))
 	if err != nil || len(list) != 1 || list[0].UsedBy != "rack1-7" || list[0].UsedAt.IsZero() {
 		t.Errorf("%+v, %v", list, err)
 	}
@@ -105,7 +98,7 @@ func TestJoinAsAWorkerThatExists(t *testing.T) {
 	another := r.joinToken(t, "*")
 	_, err = r.Join(t.Context(), another, "there", "good")
 	wantCode(t, err, stacyvm.CodeForbidden)
-	wantCode(t, r.DeleteWorker(asAdmin(t.Context()), "there", true), "")
+	wantCode(t, r.DeleteWorker(controltest.AsAdmin(t.Context()), "there", true), "")
 	_, err = r.Join(t.Context(), another, "there", "good")
 	wantCode(t, err, "")
 }
@@ -118,19 +111,19 @@ func TestNobodyIsAControlPlanesOwn(t *testing.T) {
 		_, err := tx.Workers().Save(t.Context(), stacyvm.Worker{ID: "inside", Status: "online", Capabilities: []string{stacyvm.CapabilityResident}})
 		return err
 	})
-	wantCode(t, r.DeleteWorker(asAdmin(t.Context()), controltest.Self, true), "")
+	wantCode(t, r.DeleteWorker(controltest.AsAdmin(t.Context()), controltest.Self, true), "")
 	for _, id := range []stacyvm.WorkerID{"inside", controltest.Self} {
 		for _, token := range []string{"*", string(id)} {
 			_, err := r.Join(t.Context(), r.joinToken(t, token), id, "good")
 			wantCode(t, err, stacyvm.CodeForbidden)
 		}
 	}
-	liar := control.Beat{Register: true, Worker: stacyvm.Worker{ID: "liar", Session: "s", Capabilities: []string{"spawn", stacyvm.CapabilityResident}}}
-	w, err := r.Heartbeat(asWorker(t.Context(), "liar", auth.ScopeHeartbeat), liar)
+	liar := cluster.Beat{Register: true, Worker: stacyvm.Worker{ID: "liar", Session: "s", Capabilities: []string{"spawn", stacyvm.CapabilityResident}}}
+	w, err := r.Heartbeat(controltest.AsWorker(t.Context(), "liar", auth.ScopeHeartbeat), liar)
 	if err != nil || len(w.Capabilities) != 1 || w.Capabilities[0] != "spawn" {
 		t.Errorf("%+v, %v", w, err)
 	}
-	_, err = r.Heartbeat(asWorker(t.Context(), "liar", auth.ScopeHeartbeat), liar)
+	_, err = r.Heartbeat(controltest.AsWorker(t.Context(), "liar", auth.ScopeHeartbeat), liar)
 	wantCode(t, err, "")
 }
 
@@ -158,7 +151,7 @@ func TestJoinOnce(t *testing.T) {
 
 func TestJoinTokensOfDeletedAndElsewhere(t *testing.T) {
 	r, a := newJoinRig(t)
-	admin := asAdmin(t.Context())
+	admin := controltest.AsAdmin(t.Context())
 	issued, err := r.IssueJoinToken(admin, "w", time.Hour)
 	wantCode(t, err, "")
 	wantCode(t, r.DeleteJoinToken(admin, issued.ID), "")
@@ -185,7 +178,6 @@ func TestJoinTokensOfDeletedAndElsewhere(t *testing.T) {
 // with the scope, and administrators.
 func TestWhoMayDoWhatWithWorkers(t *testing.T) {
 	r, _ := newJoinRig(t)
-	const self = controltest.Self
 	client := controltest.As(t.Context(), "ann", "")
 	for name, do := range map[string]func(ctx context.Context) error{
 		"drain":       func(ctx context.Context) error { _, err := r.DrainWorker(ctx, self); return err },
@@ -199,7 +191,7 @@ func TestWhoMayDoWhatWithWorkers(t *testing.T) {
 			return err
 		},
 	} {
-		for caller, ctx := range map[string]context.Context{"nobody": t.Context(), "a client": client, "the worker": asWorker(t.Context(), self, auth.WorkerScopes()...)} {
+		for caller, ctx := range map[string]context.Context{"nobody": t.Context(), "a client": client, "the worker": controltest.AsWorker(t.Context(), self, auth.WorkerScopes()...)} {
 			if err := do(ctx); stacyvm.CodeOf(err) != stacyvm.CodeForbidden {
 				t.Errorf("%s by %s: %v", name, caller, err)
 			}
@@ -210,7 +202,7 @@ func TestWhoMayDoWhatWithWorkers(t *testing.T) {
 		do    func(ctx context.Context) error
 	}{
 		"heartbeat": {auth.ScopeHeartbeat, func(ctx context.Context) error {
-			_, err := r.Heartbeat(ctx, control.Beat{Worker: stacyvm.Worker{ID: self}})
+			_, err := r.Heartbeat(ctx, cluster.Beat{Worker: stacyvm.Worker{ID: self}})
 			return err
 		}},
 		"certify":   {auth.ScopeHeartbeat, func(ctx context.Context) error { _, err := r.Certify(ctx, self, "good"); return err }},
@@ -219,14 +211,14 @@ func TestWhoMayDoWhatWithWorkers(t *testing.T) {
 		"lease":     {auth.ScopeLease, func(ctx context.Context) error { _, _, err := r.WorkerLease(ctx, self, "x"); return err }},
 	} {
 		for caller, ctx := range map[string]context.Context{
-			"nobody": t.Context(), "a client": client, "another worker": asWorker(t.Context(), "other", auth.WorkerScopes()...), "without scopes": asWorker(t.Context(), self),
-			"with the other scopes": asWorker(t.Context(), self, without(v.scope)...), "a client of its name": controltest.As(t.Context(), "worker:"+string(self), ""),
+			"nobody": t.Context(), "a client": client, "another worker": controltest.AsWorker(t.Context(), "other", auth.WorkerScopes()...), "without scopes": controltest.AsWorker(t.Context(), self),
+			"with the other scopes": controltest.AsWorker(t.Context(), self, without(v.scope)...), "a client of its name": controltest.As(t.Context(), "worker:"+string(self), ""),
 		} {
 			if err := v.do(ctx); stacyvm.CodeOf(err) != stacyvm.CodeForbidden {
 				t.Errorf("%s by %s: %v", name, caller, err)
 			}
 		}
-		for caller, ctx := range map[string]context.Context{"the worker": asWorker(t.Context(), self, v.scope), "an administrator": asAdmin(t.Context())} {
+		for caller, ctx := range map[string]context.Context{"the worker": controltest.AsWorker(t.Context(), self, v.scope), "an administrator": controltest.AsAdmin(t.Context())} {
 			if err := v.do(ctx); stacyvm.CodeOf(err) == stacyvm.CodeForbidden || stacyvm.CodeOf(err) == stacyvm.CodeUnauthenticated {
 				t.Errorf("%s by %s: %v", name, caller, err)
 			}

@@ -1,4 +1,4 @@
-package control_test
+package cluster_test
 
 import (
 	"errors"
@@ -6,7 +6,7 @@ import (
 	"testing"
 
 	"github.com/stacyvm/stacyvm/internal/auth"
-	"github.com/stacyvm/stacyvm/internal/control"
+	"github.com/stacyvm/stacyvm/internal/control/cluster"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 	"github.com/stacyvm/stacyvm/internal/store"
 )
@@ -18,7 +18,7 @@ func TestWhatAWorkerSaysOfItself(t *testing.T) {
 	say := func(change func(*stacyvm.Worker)) error {
 		w := stacyvm.Worker{ID: "w", Status: "online", Providers: []string{"mock"}}
 		change(&w)
-		_, err := r.Heartbeat(ctx, control.Beat{Worker: w})
+		_, err := r.Heartbeat(ctx, cluster.Beat{Worker: w})
 		return err
 	}
 	address := func(url string) func(*stacyvm.Worker) {

@@ -1,4 +1,4 @@
-package control
+package cluster
 
 import (
 	"context"
@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/stacyvm/stacyvm/internal/auth"
+	"github.com/stacyvm/stacyvm/internal/lease"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 	"github.com/stacyvm/stacyvm/internal/store"
 )
@@ -19,26 +20,27 @@ var lost = stacyvm.Cause{Reason: stacyvm.ReasonLost, Detail: "its worker is not 
 // DeleteWorker forgets a worker. With force its sandboxes end first, as lost: nobody could remove them any more, and they would count
 // against limits for ever. A worker that lives all the same registers anew, and removes what is left of them. CodeNotFound;
 // CodeConflict: without force, it is online or has sandboxes.
-func (s *Service) DeleteWorker(ctx context.Context, id stacyvm.WorkerID, force bool) error {
-	ended, err := 0, auth.From(ctx).Require(auth.ScopeAdminWorkers)
+func (r *Registry) DeleteWorker(ctx context.Context, id stacyvm.WorkerID, force bool) error {
+	caller := auth.From(ctx)
+	ended, err := 0, caller.Require(auth.ScopeAdminWorkers)
 	if err == nil {
-		ended, err = s.forget(ctx, id, force)
+		ended, err = r.forget(ctx, id, force)
 	}
 	detail := string(id)
 	if ended > 0 {
 		detail = fmt.Sprintf("%s, with %d sandboxes", id, ended)
 	}
-	return s.audited(ctx, "worker.delete", stacyvm.Sandbox{}, detail, err)
+	return r.audit.Record(ctx, caller, "worker.delete", stacyvm.Sandbox{}, detail, err)
 }
 
-func (s *Service) forget(ctx context.Context, id stacyvm.WorkerID, force bool) (ended int, err error) {
-	err = s.store.Update(ctx, func(tx store.Tx) error {
+func (r *Registry) forget(ctx context.Context, id stacyvm.WorkerID, force bool) (ended int, err error) {
+	err = r.store.Update(ctx, func(tx store.Tx) error {
 		w, err := tx.Workers().Hold(ctx, id)
 		if err != nil {
 			return err
 		}
 		if !force {
-			return s.needless(ctx, tx, w)
+			return needless(ctx, tx, w)
 		}
 		w.Capacity.Drained = true // nothing new comes while its sandboxes end
 		_, err = tx.Workers().Mark(ctx, w)
@@ -48,7 +50,7 @@ func (s *Service) forget(ctx context.Context, id stacyvm.WorkerID, force bool) (
 		return 0, err
 	}
 	for force {
-		n, err := s.endLost(ctx, id)
+		n, err := r.endLost(ctx, id)
 		if ended += n; err != nil {
 			return ended, err
 		}
@@ -56,10 +58,10 @@ func (s *Service) forget(ctx context.Context, id stacyvm.WorkerID, force bool) (
 			break
 		}
 	}
-	return ended, s.store.Update(ctx, func(tx store.Tx) error {
+	return ended, r.store.Update(ctx, func(tx store.Tx) error {
 		w, err := tx.Workers().Hold(ctx, id)
 		if err == nil && !force {
-			err = s.needless(ctx, tx, w) // a create may have come in between
+			err = needless(ctx, tx, w) // a create may have come in between
 		}
 		if err != nil {
 			return err
@@ -69,8 +71,8 @@ func (s *Service) forget(ctx context.Context, id stacyvm.WorkerID, force bool) (
 }
 
 // needless refuses to forget a worker that is in use. It reads the row's own heartbeat: a worker that is stale acts for nobody.
-func (s *Service) needless(ctx context.Context, tx store.Tx, w stacyvm.Worker) error {
-	list, err := judged(ctx, tx, w)
+func needless(ctx context.Context, tx store.Tx, w stacyvm.Worker) error {
+	list, err := Judge(ctx, tx, w)
 	if err != nil {
 		return err
 	}
@@ -78,7 +80,7 @@ func (s *Service) needless(ctx context.Context, tx store.Tx, w stacyvm.Worker) e
 	if err != nil {
 		return err
 	}
-	lives := !list[0].Stale && slices.Contains([]string{statusStarting, statusOnline, statusDraining}, w.Status)
+	lives := !list[0].Stale && slices.Contains([]string{statusStarting, StatusOnline, statusDraining}, w.Status)
 	switch {
 	case rows > 0 && lives:
 		return stacyvm.Errorf(stacyvm.CodeConflict, "worker %.64s is %s and has %d sandboxes: drain it and stop it when they have ended, or remove it with force, which ends them", string(w.ID), w.Status, rows)
@@ -91,50 +93,51 @@ func (s *Service) needless(ctx context.Context, tx store.Tx, w stacyvm.Worker) e
 }
 
 // endLost ends some of a worker's sandboxes and tells how many.
-func (s *Service) endLost(ctx context.Context, id stacyvm.WorkerID) (ended int, err error) {
+func (r *Registry) endLost(ctx context.Context, id stacyvm.WorkerID) (ended int, err error) {
 	var rows []stacyvm.Sandbox
-	err = s.store.View(ctx, func(tx store.Tx) (err error) {
+	err = r.store.View(ctx, func(tx store.Tx) (err error) {
 		rows, err = tx.Sandboxes().List(ctx, store.SandboxFilter{Worker: id, Page: store.Page{Limit: forgetBatch}})
 		return err
 	})
 	if err != nil || len(rows) == 0 {
 		return 0, err
 	}
-	err = s.store.Update(ctx, func(tx store.Tx) error {
+	err = r.store.Update(ctx, func(tx store.Tx) error {
 		for _, row := range rows {
 			current, err := tx.Sandboxes().Get(ctx, row.ID)
 			if err != nil {
 				return err
 			}
-			if err := buryLost(ctx, tx, current); err != nil {
+			if err := EndLost(ctx, tx, current); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
 	for _, row := range rows {
-		s.rows.drop(row.ID)
+		r.changed(row.ID)
 	}
 	return len(rows), err
 }
 
-// buryLost makes a sandbox without a worker a tombstone. One that was there for its user is told to be lost first.
-func buryLost(ctx context.Context, tx store.Tx, sandbox stacyvm.Sandbox) error {
+// EndLost makes a sandbox without a worker a tombstone. One that was there for its user is told to be lost first.
+func EndLost(ctx context.Context, tx store.Tx, sandbox stacyvm.Sandbox) error {
 	if sandbox.State.Active() && sandbox.State.CanBecome(stacyvm.StateUnhealthy) {
 		_, err := tx.Sandboxes().Apply(ctx, sandbox.ID, sandbox.Fence, store.Change{State: stacyvm.StateUnhealthy, Cause: &lost})
 		if err != nil {
 			return err
 		}
 	}
-	return bury(ctx, tx, sandbox, lost)
+	_, err := lease.End(ctx, tx, sandbox, lost)
+	return err
 }
 
-// forgotten reports whether a worker is neither this process's own nor registered: nobody will ever act for its sandboxes.
-func (s *Service) forgotten(ctx context.Context, id stacyvm.WorkerID) bool {
-	if id == s.self {
+// Forgotten reports whether a worker is neither this process's own nor registered: nobody will ever act for its sandboxes.
+func (r *Registry) Forgotten(ctx context.Context, id stacyvm.WorkerID) bool {
+	if id == r.self {
 		return false
 	}
-	err := s.store.View(ctx, func(tx store.Tx) error {
+	err := r.store.View(ctx, func(tx store.Tx) error {
 		_, err := tx.Workers().Get(ctx, id)
 		return err
 	})
