@@ -31,31 +31,34 @@ type BuildFilter struct {
 }
 
 // builds implements Builds.
-type builds struct{ tx }
-
-const (
-	buildColumns = `id, spec_id, owner_id, status, current_step, log_text, image_size_bytes, digest_local, error, created_us, finished_us, updated_us`
-	aBuild       = "build %.64q"
-
-	artifactColumns = `build_id, target, image_ref, digest, status, error, created_us, updated_us`
-
-	// open must stand for every status that is not final.
-	open = `status IN ('queued', 'building')`
-)
-
-func readBuild(row sqldb.Scanner) (b stacyvm.Build, err error) {
-	var created, finished, updated int64
-	err = row.Scan(&b.ID, &b.EnvironmentID, &b.OwnerID, &b.Status, &b.Step, &b.Log, &b.ImageBytes, &b.DigestLocal, &b.Error,
-		&created, &finished, &updated)
-	b.CreatedAt, b.FinishedAt, b.UpdatedAt = fromUS(created), fromUS(finished), fromUS(updated)
-	return b, err
+type builds struct {
+	keyed[stacyvm.Build, stacyvm.BuildID]
 }
 
-func readArtifact(row sqldb.Scanner) (a stacyvm.Artifact, err error) {
-	var created, updated int64
-	err = row.Scan(&a.BuildID, &a.Target, &a.ImageRef, &a.Digest, &a.Status, &a.Error, &created, &updated)
-	a.CreatedAt, a.UpdatedAt = fromUS(created), fromUS(updated)
-	return a, err
+// unfinishedBuild must stand for every status that is not final.
+const unfinishedBuild = `status IN ('queued', 'building')`
+
+var buildTable = table[stacyvm.Build, stacyvm.BuildID]{
+	name: "environment_builds", entity: "build %.64q", key: "id",
+	columns: `id, spec_id, owner_id, status, current_step, log_text, image_size_bytes, digest_local, error, created_us, finished_us, updated_us`,
+	read: func(row sqldb.Scanner) (b stacyvm.Build, err error) {
+		var created, finished, updated int64
+		err = row.Scan(&b.ID, &b.EnvironmentID, &b.OwnerID, &b.Status, &b.Step, &b.Log, &b.ImageBytes, &b.DigestLocal, &b.Error,
+			&created, &finished, &updated)
+		b.CreatedAt, b.FinishedAt, b.UpdatedAt = fromUS(created), fromUS(finished), fromUS(updated)
+		return b, err
+	},
+}
+
+var artifactTable = table[stacyvm.Artifact, string]{
+	name: "environment_artifacts", key: "build_id, target",
+	columns: `build_id, target, image_ref, digest, status, error, created_us, updated_us`,
+	read: func(row sqldb.Scanner) (a stacyvm.Artifact, err error) {
+		var created, updated int64
+		err = row.Scan(&a.BuildID, &a.Target, &a.ImageRef, &a.Digest, &a.Status, &a.Error, &created, &updated)
+		a.CreatedAt, a.UpdatedAt = fromUS(created), fromUS(updated)
+		return a, err
+	},
 }
 
 // Create implements Builds.
@@ -64,16 +67,12 @@ func (t builds) Create(ctx context.Context, b stacyvm.Build) (stacyvm.Build, err
 	if err != nil {
 		return b, err
 	}
-	environment, err := found(ctx, t.tx, readEnvironment, anEnvironment, b.EnvironmentID,
-		`SELECT `+environmentColumns+` FROM environment_specs WHERE id = $1`+t.RowLock())
+	environment, err := environmentTable.in(t.tx).locked(ctx, b.EnvironmentID)
 	if err != nil {
 		return b, err
 	}
-	var c clause
-	values := c.list(string(b.ID), string(b.EnvironmentID), environment.OwnerID, string(b.Status), b.Step, b.Log, b.ImageBytes, b.DigestLocal,
-		b.Error, now, toUS(b.FinishedAt), now)
-	return created(ctx, t.tx, readBuild, aBuild, string(b.ID),
-		`INSERT INTO environment_builds (`+buildColumns+`) VALUES `+values+` ON CONFLICT DO NOTHING RETURNING `+buildColumns, c.args...)
+	return t.insert(ctx, string(b.ID), string(b.ID), string(b.EnvironmentID), environment.OwnerID, string(b.Status), b.Step, b.Log, b.ImageBytes,
+		b.DigestLocal, b.Error, now, toUS(b.FinishedAt), now)
 }
 
 // Update implements Builds.
@@ -82,9 +81,9 @@ func (t builds) Update(ctx context.Context, b stacyvm.Build) (stacyvm.Build, err
 	if err != nil {
 		return b, err
 	}
-	row, ok, err := sqldb.One(ctx, t.Tx, readBuild, `UPDATE environment_builds SET status = $2, current_step = $3, log_text = $4,
+	row, ok, err := sqldb.One(ctx, t.Tx, buildTable.read, `UPDATE environment_builds SET status = $2, current_step = $3, log_text = $4,
 		image_size_bytes = $5, digest_local = $6, error = $7, finished_us = $8, updated_us = $9
-		WHERE id = $1 AND `+open+` RETURNING `+buildColumns,
+		WHERE id = $1 AND `+unfinishedBuild+` RETURNING `+buildTable.columns,
 		string(b.ID), string(b.Status), b.Step, b.Log, b.ImageBytes, b.DigestLocal, b.Error, toUS(b.FinishedAt), now)
 	if err != nil || ok {
 		return row, err
@@ -93,12 +92,7 @@ func (t builds) Update(ctx context.Context, b stacyvm.Build) (stacyvm.Build, err
 	if err != nil {
 		return b, err
 	}
-	return present, stacyvm.Errorf(stacyvm.CodeConflict, aBuild+" is %s", string(b.ID), present.Status)
-}
-
-// Get implements Builds.
-func (t builds) Get(ctx context.Context, id stacyvm.BuildID) (stacyvm.Build, error) {
-	return found(ctx, t.tx, readBuild, aBuild, id, `SELECT `+buildColumns+` FROM environment_builds WHERE id = $1`)
+	return present, stacyvm.Errorf(stacyvm.CodeConflict, buildTable.entity+" is %s", string(b.ID), present.Status)
 }
 
 // List implements Builds.
@@ -109,8 +103,7 @@ func (t builds) List(ctx context.Context, f BuildFilter) ([]stacyvm.Build, error
 	var c clause
 	c.equal(`owner_id`, f.Owner)
 	c.equal(`spec_id`, string(f.Environment))
-	text := `SELECT ` + buildColumns + ` FROM environment_builds` + c.newest(f.Page)
-	return sqldb.All(ctx, t.Tx, readBuild, text, c.args...)
+	return t.all(ctx, &c, c.newest(f.Page))
 }
 
 // SaveArtifact implements Builds.
@@ -119,15 +112,10 @@ func (t builds) SaveArtifact(ctx context.Context, a stacyvm.Artifact) (stacyvm.A
 	if err != nil {
 		return a, err
 	}
-	_, err = found(ctx, t.tx, sqldb.ScanInt, aBuild, a.BuildID, `SELECT 1 FROM environment_builds WHERE id = $1`+t.RowLock())
-	if err != nil {
+	if err := t.lock(ctx, a.BuildID); err != nil {
 		return a, err
 	}
-	saved, _, err := sqldb.One(ctx, t.Tx, readArtifact, `INSERT INTO environment_artifacts (`+artifactColumns+`) VALUES ($1, $2, $3, $4, $5, $6, $7, $7)
-		ON CONFLICT (build_id, target) DO UPDATE SET image_ref = excluded.image_ref, digest = excluded.digest, status = excluded.status,
-			error = excluded.error, updated_us = excluded.updated_us
-		RETURNING `+artifactColumns, string(a.BuildID), a.Target, a.ImageRef, a.Digest, a.Status, a.Error, now)
-	return saved, err
+	return artifactTable.in(t.tx).save(ctx, string(a.BuildID), a.Target, a.ImageRef, a.Digest, a.Status, a.Error, now, now)
 }
 
 // Artifacts implements Builds.
@@ -139,6 +127,7 @@ func (t builds) Artifacts(ctx context.Context, of ...stacyvm.BuildID) ([]stacyvm
 	for _, id := range of {
 		wanted[id] = 1
 	}
-	return sqldb.All(ctx, t.Tx, readArtifact, `SELECT `+artifactColumns+` FROM environment_artifacts
-		WHERE build_id IN (SELECT key FROM `+t.Dialect.Members("$1")+`) ORDER BY build_id, target`, packed(wanted))
+	var c clause
+	members := t.Dialect.Members(c.arg(packed(wanted)))
+	return artifactTable.in(t.tx).all(ctx, &c, ` WHERE build_id IN (SELECT key FROM `+members+`) ORDER BY build_id, target`)
 }

@@ -21,18 +21,19 @@ type Connections interface {
 }
 
 // connections implements Connections.
-type connections struct{ tx }
+type connections struct {
+	keyed[stacyvm.Connection, stacyvm.ConnectionID]
+}
 
-const (
-	connectionColumns = `id, owner_id, provider, username, secret_ref, is_default, created_us, updated_us`
-	aConnection       = "registry connection %.64q"
-)
-
-func readConnection(row sqldb.Scanner) (r stacyvm.Connection, err error) {
-	var created, updated int64
-	err = row.Scan(&r.ID, &r.OwnerID, &r.Provider, &r.Username, &r.SecretRef, &r.Default, &created, &updated)
-	r.CreatedAt, r.UpdatedAt = fromUS(created), fromUS(updated)
-	return r, err
+var connectionTable = table[stacyvm.Connection, stacyvm.ConnectionID]{
+	name: "registry_connections", entity: "registry connection %.64q", key: "id",
+	columns: `id, owner_id, provider, username, secret_ref, is_default, created_us, updated_us`,
+	read: func(row sqldb.Scanner) (r stacyvm.Connection, err error) {
+		var created, updated int64
+		err = row.Scan(&r.ID, &r.OwnerID, &r.Provider, &r.Username, &r.SecretRef, &r.Default, &created, &updated)
+		r.CreatedAt, r.UpdatedAt = fromUS(created), fromUS(updated)
+		return r, err
+	},
 }
 
 // Save implements Connections.
@@ -46,41 +47,28 @@ func (t connections) Save(ctx context.Context, r stacyvm.Connection) (stacyvm.Co
 	return saved, err
 }
 
-// put tries the insert first: a conflict on either key changes nothing and does not end the transaction.
+// put tries the insert first: either key may be taken.
 func (t connections) put(ctx context.Context, r stacyvm.Connection) (stacyvm.Connection, error) {
 	now, err := t.NowUS(ctx)
 	if err != nil {
 		return r, err
 	}
-	row, ok, err := sqldb.One(ctx, t.Tx, readConnection, `INSERT INTO registry_connections (`+connectionColumns+`)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $7) ON CONFLICT DO NOTHING RETURNING `+connectionColumns,
-		string(r.ID), r.OwnerID, r.Provider, r.Username, r.SecretRef, r.Default, now)
+	row, ok, err := t.tryInsert(ctx, string(r.ID), r.OwnerID, r.Provider, r.Username, r.SecretRef, r.Default, now, now)
 	if err != nil || ok {
 		return row, err
 	}
-	row, ok, err = sqldb.One(ctx, t.Tx, readConnection, `UPDATE registry_connections SET secret_ref = $4, is_default = $5, updated_us = $6
-		WHERE owner_id = $1 AND provider = $2 AND username = $3 RETURNING `+connectionColumns,
+	row, ok, err = sqldb.One(ctx, t.Tx, connectionTable.read, `UPDATE registry_connections SET secret_ref = $4, is_default = $5, updated_us = $6
+		WHERE owner_id = $1 AND provider = $2 AND username = $3 RETURNING `+connectionTable.columns,
 		r.OwnerID, r.Provider, r.Username, r.SecretRef, r.Default, now)
 	if err == nil && !ok {
-		err = stacyvm.Errorf(stacyvm.CodeConflict, aConnection+" is another account", string(r.ID))
+		err = stacyvm.Errorf(stacyvm.CodeConflict, connectionTable.entity+" is another account", string(r.ID))
 	}
 	return row, err
-}
-
-// Get implements Connections.
-func (t connections) Get(ctx context.Context, id stacyvm.ConnectionID) (stacyvm.Connection, error) {
-	return found(ctx, t.tx, readConnection, aConnection, id, `SELECT `+connectionColumns+` FROM registry_connections WHERE id = $1`)
 }
 
 // List implements Connections.
 func (t connections) List(ctx context.Context, owner string, page Page) ([]stacyvm.Connection, error) {
 	var c clause
 	c.add(`owner_id = %s`, owner)
-	text := `SELECT ` + connectionColumns + ` FROM registry_connections` + c.newest(page)
-	return sqldb.All(ctx, t.Tx, readConnection, text, c.args...)
-}
-
-// Delete implements Connections.
-func (t connections) Delete(ctx context.Context, id stacyvm.ConnectionID) error {
-	return t.remove(ctx, aConnection, string(id), `DELETE FROM registry_connections WHERE id = $1`)
+	return t.all(ctx, &c, c.newest(page))
 }

@@ -23,12 +23,15 @@ type Environments interface {
 }
 
 // environments implements Environments.
-type environments struct{ tx }
+type environments struct {
+	keyed[stacyvm.Environment, stacyvm.EnvironmentID]
+}
 
-const (
-	environmentColumns = `id, owner_id, name, base_image, python_packages, apt_packages, python_version, created_us, updated_us`
-	anEnvironment      = "environment %.64q"
-)
+var environmentTable = table[stacyvm.Environment, stacyvm.EnvironmentID]{
+	name: "environment_specs", entity: "environment %.64q", key: "id",
+	columns: `id, owner_id, name, base_image, python_packages, apt_packages, python_version, created_us, updated_us`,
+	read:    readEnvironment,
+}
 
 func readEnvironment(row sqldb.Scanner) (e stacyvm.Environment, err error) {
 	var python, apt string
@@ -47,10 +50,8 @@ func (t environments) Create(ctx context.Context, e stacyvm.Environment) (stacyv
 	if err != nil {
 		return e, err
 	}
-	var c clause
-	values := c.list(string(e.ID), e.OwnerID, e.Name, e.BaseImage, packed(e.PythonPackages), packed(e.AptPackages), e.PythonVersion, now, now)
-	return created(ctx, t.tx, readEnvironment, anEnvironment, e.Name, `INSERT INTO environment_specs (`+environmentColumns+`) VALUES `+values+`
-		ON CONFLICT DO NOTHING RETURNING `+environmentColumns, c.args...)
+	return t.insert(ctx, e.Name, string(e.ID), e.OwnerID, e.Name, e.BaseImage, packed(e.PythonPackages), packed(e.AptPackages), e.PythonVersion,
+		now, now)
 }
 
 // Update implements Environments. A name that is taken is looked for first: a violated constraint would end the transaction.
@@ -69,27 +70,15 @@ func (t environments) Update(ctx context.Context, e stacyvm.Environment) (stacyv
 		return e, err
 	}
 	if taken {
-		return e, stacyvm.Errorf(stacyvm.CodeConflict, anEnvironment+" exists already", e.Name)
+		return e, stacyvm.Errorf(stacyvm.CodeConflict, environmentTable.entity+" exists already", e.Name)
 	}
-	return changed(ctx, t.tx, readEnvironment, anEnvironment, string(e.ID), `UPDATE environment_specs SET name = $2, base_image = $3,
-		python_packages = $4, apt_packages = $5, python_version = $6, updated_us = $7 WHERE id = $1 RETURNING `+environmentColumns,
-		string(e.ID), e.Name, e.BaseImage, packed(e.PythonPackages), packed(e.AptPackages), e.PythonVersion, now)
-}
-
-// Get implements Environments.
-func (t environments) Get(ctx context.Context, id stacyvm.EnvironmentID) (stacyvm.Environment, error) {
-	return found(ctx, t.tx, readEnvironment, anEnvironment, id, `SELECT `+environmentColumns+` FROM environment_specs WHERE id = $1`)
+	return t.update(ctx, e.ID, `name = $2, base_image = $3, python_packages = $4, apt_packages = $5, python_version = $6, updated_us = $7`,
+		e.Name, e.BaseImage, packed(e.PythonPackages), packed(e.AptPackages), e.PythonVersion, now)
 }
 
 // List implements Environments.
 func (t environments) List(ctx context.Context, owner string, page Page) ([]stacyvm.Environment, error) {
 	var c clause
 	c.add(`owner_id = %s`, owner)
-	text := `SELECT ` + environmentColumns + ` FROM environment_specs` + c.newest(page)
-	return sqldb.All(ctx, t.Tx, readEnvironment, text, c.args...)
-}
-
-// Delete implements Environments.
-func (t environments) Delete(ctx context.Context, id stacyvm.EnvironmentID) error {
-	return t.remove(ctx, anEnvironment, string(id), `DELETE FROM environment_specs WHERE id = $1`)
+	return t.all(ctx, &c, c.newest(page))
 }

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"time"
 
@@ -80,7 +81,7 @@ func (t events) Append(ctx context.Context, notices []stacyvm.Notice) error {
 			number = next
 			next++
 		}
-		return `(CAST(` + c.arg(number) + ` AS BIGINT), ` + c.list(string(n.Kind), string(n.SandboxID), n.TenantID, packed(n.Data), or(toUS(n.CreatedAt), now))[1:]
+		return `(CAST(` + c.arg(number) + ` AS BIGINT), ` + c.list(string(n.Kind), string(n.SandboxID), n.TenantID, packed(n.Data), cmp.Or(toUS(n.CreatedAt), now))[1:]
 	})
 }
 

@@ -28,9 +28,15 @@ type JoinTokens interface {
 }
 
 // joinTokens implements JoinTokens.
-type joinTokens struct{ tx }
+type joinTokens struct {
+	keyed[stacyvm.JoinToken, string]
+}
 
-const joinTokenColumns = `id, hash, worker, created_us, expires_us, used_us, used_by`
+var joinTokenTable = table[stacyvm.JoinToken, string]{
+	name: "join_tokens", entity: "join token %.64q", key: "id",
+	columns: `id, hash, worker, created_us, expires_us, used_us, used_by`,
+	read:    readJoinToken,
+}
 
 func readJoinToken(row sqldb.Scanner) (j stacyvm.JoinToken, err error) {
 	var hash string
@@ -54,26 +60,14 @@ func (t joinTokens) Create(ctx context.Context, j stacyvm.JoinToken) (stacyvm.Jo
 	if err != nil {
 		return j, err
 	}
-	var c clause
-	values := c.list(j.ID, hex.EncodeToString(j.Hash[:]), j.Worker, now, now+j.ExpiresAt.Sub(j.CreatedAt).Microseconds(), int64(0), "")
-	made, ok, err := sqldb.One(ctx, t.Tx, readJoinToken, `INSERT INTO join_tokens (`+joinTokenColumns+`) VALUES `+values+`
-		ON CONFLICT (id) DO NOTHING RETURNING `+joinTokenColumns, c.args...)
-	if err == nil && !ok {
-		err = stacyvm.Errorf(stacyvm.CodeConflict, "join token %.64q exists", j.ID)
-	}
-	return made, err
-}
-
-// Get implements JoinTokens.
-func (t joinTokens) Get(ctx context.Context, id string) (stacyvm.JoinToken, error) {
-	return found(ctx, t.tx, readJoinToken, "join token %.64q", id, `SELECT `+joinTokenColumns+` FROM join_tokens WHERE id = $1`)
+	expires := now + j.ExpiresAt.Sub(j.CreatedAt).Microseconds()
+	return t.insert(ctx, j.ID, j.ID, hex.EncodeToString(j.Hash[:]), j.Worker, now, expires, int64(0), "")
 }
 
 // List implements JoinTokens.
 func (t joinTokens) List(ctx context.Context, page Page) ([]stacyvm.JoinToken, error) {
 	var c clause
-	text := `SELECT ` + joinTokenColumns + ` FROM join_tokens` + c.newest(page)
-	return sqldb.All(ctx, t.Tx, readJoinToken, text, c.args...)
+	return t.all(ctx, &c, c.newest(page))
 }
 
 // Use implements JoinTokens.
@@ -83,16 +77,11 @@ func (t joinTokens) Use(ctx context.Context, id string, worker stacyvm.WorkerID)
 		return stacyvm.JoinToken{}, err
 	}
 	used, ok, err := sqldb.One(ctx, t.Tx, readJoinToken, `UPDATE join_tokens SET used_us = $3, used_by = $2 WHERE id = $1 AND used_us = 0 AND expires_us > $3
-		RETURNING `+joinTokenColumns, id, string(worker), now)
+		RETURNING `+joinTokenTable.columns, id, string(worker), now)
 	if err == nil && !ok {
-		err = stacyvm.Errorf(stacyvm.CodeConflict, "join token %.64q has been used or has expired", id)
+		err = stacyvm.Errorf(stacyvm.CodeConflict, joinTokenTable.entity+" has been used or has expired", id)
 	}
 	return used, err
-}
-
-// Delete implements JoinTokens.
-func (t joinTokens) Delete(ctx context.Context, id string) error {
-	return t.remove(ctx, "join token %.64q", id, `DELETE FROM join_tokens WHERE id = $1`)
 }
 
 // Purge implements JoinTokens.

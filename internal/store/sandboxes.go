@@ -148,13 +148,10 @@ func (t sandboxes) filter(ctx context.Context, f SandboxFilter) (*clause, error)
 		}
 		c.parts = append(c.parts, `state IN `+c.list(states...))
 	}
-	for _, equal := range []struct{ part, value string }{
-		{`worker_id = %s`, string(f.Worker)}, {`owner_id = %s`, f.Owner}, {`tenant_id = %s`, f.Tenant}, {`provider = %s`, f.Provider},
-	} {
-		if equal.value != "" {
-			c.add(equal.part, equal.value)
-		}
-	}
+	c.equal(`worker_id`, string(f.Worker))
+	c.equal(`owner_id`, f.Owner)
+	c.equal(`tenant_id`, f.Tenant)
+	c.equal(`provider`, f.Provider)
 	if f.Expired {
 		now, err := t.NowUS(ctx)
 		if err != nil {

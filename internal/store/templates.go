@@ -22,13 +22,16 @@ type Templates interface {
 }
 
 // templates implements Templates.
-type templates struct{ tx }
+type templates struct {
+	keyed[stacyvm.Template, string]
+}
 
-const (
-	templateColumns = `name, version, image, provider, description, setup, allowed_hosts, memory_mb, vcpus, ttl_us,
-	env, secrets, metadata, pool_size, created_us, updated_us`
-	aTemplate = "template %.64q"
-)
+var templateTable = table[stacyvm.Template, string]{
+	name: "templates", entity: "template %.64q", key: "name",
+	columns: `name, version, image, provider, description, setup, allowed_hosts, memory_mb, vcpus, ttl_us,
+		env, secrets, metadata, pool_size, created_us, updated_us`,
+	read: readTemplate,
+}
 
 func readTemplate(row sqldb.Scanner) (m stacyvm.Template, err error) {
 	var setup, hosts, env, secrets, metadata string
@@ -56,10 +59,7 @@ func (t templates) Create(ctx context.Context, m stacyvm.Template) (stacyvm.Temp
 	if err != nil {
 		return m, err
 	}
-	var c clause
-	values := c.list(append(append([]any{m.Name}, templateValues(m)...), now, now)...)
-	return created(ctx, t.tx, readTemplate, aTemplate, m.Name,
-		`INSERT INTO templates (`+templateColumns+`) VALUES `+values+` ON CONFLICT DO NOTHING RETURNING `+templateColumns, c.args...)
+	return t.insert(ctx, m.Name, append(append([]any{m.Name}, templateValues(m)...), now, now)...)
 }
 
 // Update implements Templates.
@@ -68,25 +68,7 @@ func (t templates) Update(ctx context.Context, m stacyvm.Template) (stacyvm.Temp
 	if err != nil {
 		return m, err
 	}
-	args := append(append([]any{m.Name}, templateValues(m)...), now)
-	return changed(ctx, t.tx, readTemplate, aTemplate, m.Name, `UPDATE templates SET version = $2, image = $3, provider = $4,
-		description = $5, setup = $6, allowed_hosts = $7, memory_mb = $8, vcpus = $9, ttl_us = $10, env = $11, secrets = $12,
-		metadata = $13, pool_size = $14, updated_us = $15 WHERE name = $1 RETURNING `+templateColumns, args...)
-}
-
-// Get implements Templates.
-func (t templates) Get(ctx context.Context, name string) (stacyvm.Template, error) {
-	return found(ctx, t.tx, readTemplate, aTemplate, name, `SELECT `+templateColumns+` FROM templates WHERE name = $1`)
-}
-
-// List implements Templates.
-func (t templates) List(ctx context.Context, page Page) ([]stacyvm.Template, error) {
-	var c clause
-	text := `SELECT ` + templateColumns + ` FROM templates` + c.byKey("name", page)
-	return sqldb.All(ctx, t.Tx, readTemplate, text, c.args...)
-}
-
-// Delete implements Templates.
-func (t templates) Delete(ctx context.Context, name string) error {
-	return t.remove(ctx, aTemplate, name, `DELETE FROM templates WHERE name = $1`)
+	return t.update(ctx, m.Name, `version = $2, image = $3, provider = $4, description = $5, setup = $6, allowed_hosts = $7,
+		memory_mb = $8, vcpus = $9, ttl_us = $10, env = $11, secrets = $12, metadata = $13, pool_size = $14, updated_us = $15`,
+		append(templateValues(m), now)...)
 }

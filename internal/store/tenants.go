@@ -33,33 +33,60 @@ type Members interface {
 	Delete(ctx context.Context, tenant, user string) error
 }
 
-// tenants implements Tenants, members Members.
-type (
-	tenants struct{ tx }
-	members struct{ tx }
-)
-
-const (
-	tenantColumns = `id, name, owner_id, settings, created_us, updated_us`
-	aTenant       = "tenant %.64q"
-
-	memberColumns = `tenant_id, user_id, role, created_us, updated_us`
-	aMember       = "member %.64q"
-)
-
-func readTenant(row sqldb.Scanner) (n stacyvm.Tenant, err error) {
-	var settings string
-	var created, updated int64
-	err = row.Scan(&n.ID, &n.Name, &n.OwnerID, &settings, &created, &updated)
-	n.Settings, n.CreatedAt, n.UpdatedAt = opaque(settings), fromUS(created), fromUS(updated)
-	return n, err
+// Policies permit or forbid what sandboxes may be made of.
+type Policies interface {
+	// Create writes a new one. CodeConflict: the id is taken.
+	Create(ctx context.Context, policy stacyvm.Policy) (stacyvm.Policy, error)
+	// Get finds one. CodeNotFound.
+	Get(ctx context.Context, id stacyvm.PolicyID) (stacyvm.Policy, error)
+	// List gives a tenant's policies and the global ones, newest first; without a tenant only the global ones. The order in
+	// which they are asked is the caller's to make.
+	List(ctx context.Context, tenant string, page Page) ([]stacyvm.Policy, error)
+	// Delete forgets one. CodeNotFound.
+	Delete(ctx context.Context, id stacyvm.PolicyID) error
 }
 
-func readMember(row sqldb.Scanner) (m stacyvm.Member, err error) {
-	var created, updated int64
-	err = row.Scan(&m.TenantID, &m.UserID, &m.Role, &created, &updated)
-	m.CreatedAt, m.UpdatedAt = fromUS(created), fromUS(updated)
-	return m, err
+// tenants implements Tenants, members Members, policies Policies.
+type (
+	tenants  struct{ keyed[stacyvm.Tenant, string] }
+	members  struct{ keyed[stacyvm.Member, string] }
+	policies struct {
+		keyed[stacyvm.Policy, stacyvm.PolicyID]
+	}
+)
+
+var tenantTable = table[stacyvm.Tenant, string]{
+	name: "tenants", entity: "tenant %.64q", key: "id",
+	columns: `id, name, owner_id, settings, created_us, updated_us`,
+	read: func(row sqldb.Scanner) (n stacyvm.Tenant, err error) {
+		var settings string
+		var created, updated int64
+		err = row.Scan(&n.ID, &n.Name, &n.OwnerID, &settings, &created, &updated)
+		n.Settings, n.CreatedAt, n.UpdatedAt = opaque(settings), fromUS(created), fromUS(updated)
+		return n, err
+	},
+}
+
+var memberTable = table[stacyvm.Member, string]{
+	name: "tenant_members", entity: "member %.64q", key: "tenant_id, user_id",
+	columns: `tenant_id, user_id, role, created_us, updated_us`,
+	read: func(row sqldb.Scanner) (m stacyvm.Member, err error) {
+		var created, updated int64
+		err = row.Scan(&m.TenantID, &m.UserID, &m.Role, &created, &updated)
+		m.CreatedAt, m.UpdatedAt = fromUS(created), fromUS(updated)
+		return m, err
+	},
+}
+
+var policyTable = table[stacyvm.Policy, stacyvm.PolicyID]{
+	name: "policies", entity: "policy %.64q", key: "id",
+	columns: `id, tenant_id, resource_type, effect, pattern, priority, created_us, updated_us`,
+	read: func(row sqldb.Scanner) (p stacyvm.Policy, err error) {
+		var created, updated int64
+		err = row.Scan(&p.ID, &p.TenantID, &p.ResourceType, &p.Effect, &p.Pattern, &p.Priority, &created, &updated)
+		p.CreatedAt, p.UpdatedAt = fromUS(created), fromUS(updated)
+		return p, err
+	},
 }
 
 // Create implements Tenants.
@@ -68,8 +95,7 @@ func (t tenants) Create(ctx context.Context, n stacyvm.Tenant) (stacyvm.Tenant, 
 	if err != nil {
 		return n, err
 	}
-	return created(ctx, t.tx, readTenant, aTenant, n.ID, `INSERT INTO tenants (`+tenantColumns+`) VALUES ($1, $2, $3, $4, $5, $5)
-		ON CONFLICT DO NOTHING RETURNING `+tenantColumns, n.ID, n.Name, n.OwnerID, string(n.Settings), now)
+	return t.insert(ctx, n.ID, n.ID, n.Name, n.OwnerID, string(n.Settings), now, now)
 }
 
 // Update implements Tenants.
@@ -78,25 +104,12 @@ func (t tenants) Update(ctx context.Context, n stacyvm.Tenant) (stacyvm.Tenant, 
 	if err != nil {
 		return n, err
 	}
-	return changed(ctx, t.tx, readTenant, aTenant, n.ID, `UPDATE tenants SET name = $2, owner_id = $3, settings = $4, updated_us = $5
-		WHERE id = $1 RETURNING `+tenantColumns, n.ID, n.Name, n.OwnerID, string(n.Settings), now)
-}
-
-// Get implements Tenants.
-func (t tenants) Get(ctx context.Context, id string) (stacyvm.Tenant, error) {
-	return found(ctx, t.tx, readTenant, aTenant, id, `SELECT `+tenantColumns+` FROM tenants WHERE id = $1`)
-}
-
-// List implements Tenants.
-func (t tenants) List(ctx context.Context, page Page) ([]stacyvm.Tenant, error) {
-	var c clause
-	text := `SELECT ` + tenantColumns + ` FROM tenants` + c.byKey("id", page)
-	return sqldb.All(ctx, t.Tx, readTenant, text, c.args...)
+	return t.update(ctx, n.ID, `name = $2, owner_id = $3, settings = $4, updated_us = $5`, n.Name, n.OwnerID, string(n.Settings), now)
 }
 
 // Delete implements Tenants.
 func (t tenants) Delete(ctx context.Context, id string) error {
-	if err := t.remove(ctx, aTenant, id, `DELETE FROM tenants WHERE id = $1`); err != nil {
+	if err := t.keyed.Delete(ctx, id); err != nil {
 		return err
 	}
 	_, err := t.Exec(ctx, `DELETE FROM policies WHERE tenant_id = $1`, id)
@@ -109,34 +122,45 @@ func (t members) Save(ctx context.Context, m stacyvm.Member) (stacyvm.Member, er
 	if err != nil {
 		return m, err
 	}
-	if _, err := found(ctx, t.tx, sqldb.ScanInt, aTenant, m.TenantID, `SELECT 1 FROM tenants WHERE id = $1`+t.RowLock()); err != nil {
+	if err := tenantTable.in(t.tx).lock(ctx, m.TenantID); err != nil {
 		return m, err
 	}
-	saved, _, err := sqldb.One(ctx, t.Tx, readMember, `INSERT INTO tenant_members (`+memberColumns+`) VALUES ($1, $2, $3, $4, $4)
-		ON CONFLICT (tenant_id, user_id) DO UPDATE SET role = excluded.role, updated_us = excluded.updated_us
-		RETURNING `+memberColumns, m.TenantID, m.UserID, m.Role, now)
-	return saved, err
+	return t.save(ctx, m.TenantID, m.UserID, m.Role, now, now)
 }
 
 // Get implements Members.
 func (t members) Get(ctx context.Context, tenant, user string) (stacyvm.Member, error) {
-	return changed(ctx, t.tx, readMember, aMember, user,
-		`SELECT `+memberColumns+` FROM tenant_members WHERE tenant_id = $1 AND user_id = $2`, tenant, user)
+	return t.one(ctx, user, `SELECT `+memberTable.columns+` FROM tenant_members WHERE tenant_id = $1 AND user_id = $2`, tenant, user)
 }
 
 // List implements Members.
 func (t members) List(ctx context.Context, tenant string, page Page) ([]stacyvm.Member, error) {
 	var c clause
 	c.add(`tenant_id = %s`, tenant)
-	text := `SELECT ` + memberColumns + ` FROM tenant_members` + c.byKey("user_id", page)
-	return sqldb.All(ctx, t.Tx, readMember, text, c.args...)
+	return t.all(ctx, &c, c.byKey("user_id", page))
 }
 
 // Delete implements Members.
 func (t members) Delete(ctx context.Context, tenant, user string) error {
 	n, err := t.Exec(ctx, `DELETE FROM tenant_members WHERE tenant_id = $1 AND user_id = $2`, tenant, user)
 	if err == nil && n == 0 {
-		return missing(aMember, user)
+		return t.missing(user)
 	}
 	return err
+}
+
+// Create implements Policies.
+func (t policies) Create(ctx context.Context, p stacyvm.Policy) (stacyvm.Policy, error) {
+	now, err := t.NowUS(ctx)
+	if err != nil {
+		return p, err
+	}
+	return t.insert(ctx, string(p.ID), string(p.ID), p.TenantID, p.ResourceType, p.Effect, p.Pattern, int64(p.Priority), now, now)
+}
+
+// List implements Policies.
+func (t policies) List(ctx context.Context, tenant string, page Page) ([]stacyvm.Policy, error) {
+	var c clause
+	c.add(`tenant_id IN ('', %s)`, tenant)
+	return t.all(ctx, &c, c.newest(page))
 }

@@ -10,9 +10,15 @@ import (
 )
 
 // workers implements Workers.
-type workers struct{ tx }
+type workers struct {
+	keyed[stacyvm.Worker, stacyvm.WorkerID]
+}
 
-const workerColumns = `id, hostname, status, session, providers, capabilities, capacity, problems, heartbeat_us, created_us, updated_us`
+var workerTable = table[stacyvm.Worker, stacyvm.WorkerID]{
+	name: "workers", entity: "worker %.64q", key: "id",
+	columns: `id, hostname, status, session, providers, capabilities, capacity, problems, heartbeat_us, created_us, updated_us`,
+	read:    readWorker,
+}
 
 func readWorker(row sqldb.Scanner) (w stacyvm.Worker, err error) {
 	var providers, capabilities, capacity, problems string
@@ -31,15 +37,8 @@ func (t workers) Save(ctx context.Context, w stacyvm.Worker) (stacyvm.Worker, er
 	if err != nil {
 		return w, err
 	}
-	var c clause
-	values := c.list(string(w.ID), w.Hostname, w.Status, w.Session, packed(w.Providers), packed(w.Capabilities), packed(w.Capacity), packed(w.Problems), now, now, now)
-	saved, _, err := sqldb.One(ctx, t.Tx, readWorker, `INSERT INTO workers (`+workerColumns+`) VALUES `+values+`
-		ON CONFLICT (id) DO UPDATE SET hostname = excluded.hostname, status = excluded.status, session = excluded.session,
-			providers = excluded.providers, capabilities = excluded.capabilities, capacity = excluded.capacity,
-			problems = excluded.problems,
-			heartbeat_us = excluded.heartbeat_us, updated_us = excluded.updated_us
-		RETURNING `+workerColumns, c.args...)
-	return saved, err
+	return t.save(ctx, string(w.ID), w.Hostname, w.Status, w.Session, packed(w.Providers), packed(w.Capabilities), packed(w.Capacity),
+		packed(w.Problems), now, now, now)
 }
 
 // Mark implements Workers.
@@ -48,21 +47,7 @@ func (t workers) Mark(ctx context.Context, w stacyvm.Worker) (stacyvm.Worker, er
 	if err != nil {
 		return w, err
 	}
-	marked, ok, err := sqldb.One(ctx, t.Tx, readWorker, `UPDATE workers SET status = $2, capacity = $3, updated_us = $4 WHERE id = $1
-		RETURNING `+workerColumns, string(w.ID), w.Status, packed(w.Capacity), now)
-	if err == nil && !ok {
-		return w, noWorker(w.ID)
-	}
-	return marked, err
-}
-
-// Get implements Workers.
-func (t workers) Get(ctx context.Context, id stacyvm.WorkerID) (stacyvm.Worker, error) {
-	w, ok, err := sqldb.One(ctx, t.Tx, readWorker, `SELECT `+workerColumns+` FROM workers WHERE id = $1`, string(id))
-	if err == nil && !ok {
-		return w, noWorker(id)
-	}
-	return w, err
+	return t.update(ctx, w.ID, `status = $2, capacity = $3, updated_us = $4`, w.Status, packed(w.Capacity), now)
 }
 
 // Hold implements Workers. Creates read the row without waiting for it.
@@ -71,13 +56,6 @@ func (t workers) Hold(ctx context.Context, id stacyvm.WorkerID) (stacyvm.Worker,
 		return stacyvm.Worker{}, err
 	}
 	return t.Get(ctx, id)
-}
-
-// List implements Workers.
-func (t workers) List(ctx context.Context, page Page) ([]stacyvm.Worker, error) {
-	var c clause
-	text := `SELECT ` + workerColumns + ` FROM workers` + c.byKey("id", page)
-	return sqldb.All(ctx, t.Tx, readWorker, text, c.args...)
 }
 
 // Offer implements Workers. The turn is waited for by the statement that finds the worker, and what it has is added up by
@@ -90,13 +68,13 @@ func (t workers) Offer(ctx context.Context, id stacyvm.WorkerID) (w stacyvm.Work
 		limited := func(key string) string { return `coalesce(` + t.Dialect.Integer("capacity", key) + `, 0) > 0` }
 		turn = `CASE WHEN ` + limited("max_sandboxes") + ` OR ` + limited("memory_mb") + ` OR ` + limited("vcpus") + ` THEN (` + t.Dialect.AdvisoryLock + `) END`
 	}
-	text := `SELECT ` + workerColumns + `, ` + turn + ` FROM workers WHERE id = ` + c.arg(string(id))
+	text := `SELECT ` + workerTable.columns + `, ` + turn + ` FROM workers WHERE id = ` + c.arg(string(id))
 	w, ok, err := sqldb.One(ctx, t.Tx, func(row sqldb.Scanner) (stacyvm.Worker, error) { return readWorker(beside{row, new(any)}) }, text, c.args...)
 	switch {
 	case err != nil:
 		return w, used, err
 	case !ok:
-		return w, used, noWorker(id)
+		return w, used, t.missing(id)
 	case !w.Capacity.Limited():
 		return w, used, nil
 	}
@@ -140,17 +118,4 @@ func (t tx) usage() string {
 		return `CAST(coalesce(sum(` + t.Dialect.Integer("spec", key) + `), 0) AS BIGINT)`
 	}
 	return `count(*), ` + sum("memory_mb") + `, ` + sum("vcpus")
-}
-
-// Delete implements Workers.
-func (t workers) Delete(ctx context.Context, id stacyvm.WorkerID) error {
-	changed, err := t.Exec(ctx, `DELETE FROM workers WHERE id = $1`, string(id))
-	if err == nil && changed == 0 {
-		return noWorker(id)
-	}
-	return err
-}
-
-func noWorker(id stacyvm.WorkerID) error {
-	return stacyvm.Errorf(stacyvm.CodeNotFound, "worker %.64q does not exist", string(id))
 }
