@@ -127,7 +127,7 @@ func (r *Reconciler) recovered() { r.start.Do(func() { close(r.started) }) }
 
 // settle asks whether the database was put back lately, and until when it settles; zero: it has.
 func (p process) settle(ctx context.Context) (time.Time, error) {
-	return store.Settle(ctx, p.store, p.self, p.session)
+	return store.RestoreGraceUntil(ctx, p.store, p.self, p.session)
 }
 
 // until tries a step again and again; false: ctx ended first.

@@ -90,7 +90,7 @@ func TestRestoredAndCrashed(t *testing.T) {
 		}
 		r.recover()
 		r.must(r.known(s.newer.ID))
-		time.Sleep(store.SettleTime)
+		time.Sleep(store.RestoreGrace)
 		r.Reconciler = r.session("later")
 		r.must(r.Start(r.Context()))
 		lost := r.sandbox(nil)

@@ -10,35 +10,35 @@ import (
 )
 
 const (
-	// SettleTime is how long nothing is taken over from another worker after the first start that follows a new
+	// RestoreGrace is how long nothing is taken over from another worker after the first start that follows a new
 	// incarnation: the owners come back first.
-	SettleTime = stacyvm.LeaseTTL + stacyvm.LeaseGrace
-	// settleLife is what a sandbox has left at least when a database settles: its life may have been extended after the
+	RestoreGrace = stacyvm.LeaseTTL + stacyvm.LeaseGrace
+	// graceLife is what a sandbox has left at least when the grace period begins: its life may have been extended after the
 	// backup was taken, and its owner must see it first.
-	settleLife = 5 * time.Minute
+	graceLife = 5 * time.Minute
 
 	// numbersApart is more events than a database can have lost with what came after the backup, or before the promotion:
 	// their numbers are not given again.
 	numbersApart = 1_000_000
 
-	settleDuty = "settle"
-	typeDuty   = "duty"
+	graceDuty = "settle"
+	typeDuty  = "duty"
 )
 
 // Raise makes the next incarnation of a database that was put back from a backup, or promoted: one more than its own and
 // than above, which may name a higher one that is known from elsewhere. Every live row is stamped with it, so that it is
-// newer than whatever workers have confirmed, and the next Settle has something to do; unused join tokens are forgotten. No server may use a database that is
+// newer than whatever workers have confirmed, and the next RestoreGraceUntil begins a grace period; unused join tokens are forgotten. No server may use a database that is
 // put back; CodeUnavailable and others as for Update.
 func Raise(ctx context.Context, s Store, above int64) (cluster Cluster, err error) {
 	err = s.Update(ctx, func(x Tx) error {
-		cluster, err = x.(tx).reincarnate(ctx, above)
+		cluster, err = x.(tx).bumpIncarnation(ctx, above)
 		return err
 	})
 	return cluster, err
 }
 
-// reincarnate is Raise within a transaction.
-func (t tx) reincarnate(ctx context.Context, above int64) (Cluster, error) {
+// bumpIncarnation is Raise within a transaction.
+func (t tx) bumpIncarnation(ctx context.Context, above int64) (Cluster, error) {
 	now, err := t.NowUS(ctx)
 	if err != nil {
 		return Cluster{}, err
@@ -64,18 +64,18 @@ func (t tx) reincarnate(ctx context.Context, above int64) (Cluster, error) {
 	_, err = t.Exec(ctx, `
 		INSERT INTO leases AS l (`+leaseColumns+`) VALUES ($1, $2, NULL, NULL, 1, 1, 0)
 		ON CONFLICT (resource_id) DO UPDATE SET holder_id = NULL, holder_session = NULL, generation = l.generation + 1, expires_us = 0`,
-		settleDuty, typeDuty)
+		graceDuty, typeDuty)
 	return cluster, err
 }
 
-// Settle tells whether a database settles: whether it was put back lately. until is when it has settled, by its own clock;
-// zero: it has. Control planes ask when they start and before they act on what they find. The first one that asks after
-// Raise gives every owner time to come back: leases that ran out live again, so that nobody else takes them for SettleTime,
-// and so do sandboxes whose time has passed.
-func Settle(ctx context.Context, s Store, self stacyvm.WorkerID, session string) (until time.Time, err error) {
+// RestoreGraceUntil tells until when, by the database's clock, a database that was put back lately is in its grace period; zero:
+// it is not. Control planes ask when they start and before they act on what they find. The first one that asks after Raise
+// begins the period and gives every owner time to come back: leases that ran out live again, so that nobody else takes them
+// for RestoreGrace, and so do sandboxes whose time has passed.
+func RestoreGraceUntil(ctx context.Context, s Store, self stacyvm.WorkerID, session string) (until time.Time, err error) {
 	var raised bool
 	err = s.View(ctx, func(x Tx) (err error) {
-		until, raised, err = x.(tx).settling(ctx)
+		until, raised, err = x.(tx).grace(ctx)
 		return err
 	})
 	if err != nil || !raised {
@@ -83,10 +83,10 @@ func Settle(ctx context.Context, s Store, self stacyvm.WorkerID, session string)
 	}
 	err = s.Update(ctx, func(x Tx) error {
 		t := x.(tx)
-		if until, raised, err = t.settling(ctx); err != nil || !raised {
+		if until, raised, err = t.grace(ctx); err != nil || !raised {
 			return err // another was faster
 		}
-		duty, err := t.Leases().Acquire(ctx, LeaseRequest{Resource: settleDuty, Type: typeDuty, Holder: self, Session: session, TTL: SettleTime})
+		duty, err := t.Leases().Acquire(ctx, LeaseRequest{Resource: graceDuty, Type: typeDuty, Holder: self, Session: session, TTL: RestoreGrace})
 		if err != nil {
 			return err
 		}
@@ -96,13 +96,13 @@ func Settle(ctx context.Context, s Store, self stacyvm.WorkerID, session string)
 	return until, err
 }
 
-// settling reads the duty. raised: it waits for somebody.
-func (t tx) settling(ctx context.Context) (until time.Time, raised bool, err error) {
+// grace reads the duty. raised: nobody has begun the period yet.
+func (t tx) grace(ctx context.Context) (until time.Time, raised bool, err error) {
 	now, err := t.NowUS(ctx)
 	if err != nil {
 		return until, false, err
 	}
-	duty, err := t.Leases().Get(ctx, settleDuty)
+	duty, err := t.Leases().Get(ctx, graceDuty)
 	switch {
 	case stacyvm.CodeOf(err) == stacyvm.CodeNotFound:
 		return until, false, nil
@@ -126,6 +126,6 @@ func (t tx) revive(ctx context.Context) error {
 		return err
 	}
 	_, err = t.Exec(ctx, `UPDATE sandboxes SET expires_us = $1 WHERE `+migrations.ActiveSandbox+` AND state <> $2 AND expires_us < $1`,
-		now+settleLife.Microseconds(), string(stacyvm.StateExpired))
+		now+graceLife.Microseconds(), string(stacyvm.StateExpired))
 	return err
 }

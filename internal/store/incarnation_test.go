@@ -34,7 +34,7 @@ func testSettle(t *testing.T, config store.Config) {
 	}
 	settle := func(s store.Store) time.Time {
 		t.Helper()
-		until, err := store.Settle(t.Context(), s, "w", "now")
+		until, err := store.RestoreGraceUntil(t.Context(), s, "w", "now")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -63,20 +63,20 @@ func testSettle(t *testing.T, config store.Config) {
 	}
 	start := time.Now().Add(later)
 	until := settle(at(later))
-	if left := until.Sub(start); left < store.SettleTime || left > store.SettleTime+time.Minute {
+	if left := until.Sub(start); left < store.RestoreGrace || left > store.RestoreGrace+time.Minute {
 		t.Errorf("it settles for %s", left)
 	}
 	if left := row(t, first, id).ExpiresAt.Sub(start); left < time.Minute {
 		t.Errorf("the sandbox expires %s after the start", left)
 	}
-	settling := at(later + store.SettleTime - 5*time.Second)
+	settling := at(later + store.RestoreGrace - 5*time.Second)
 	if err := acquire(settling, "thief", id); stacyvm.CodeOf(err) != stacyvm.CodeConflict {
 		t.Errorf("another took it over while the database settled: %v", err)
 	}
 	if again := settle(settling); !again.Equal(until) {
 		t.Errorf("a second start settles until %s, the first until %s", again, until)
 	}
-	settled := at(later + store.SettleTime + time.Minute)
+	settled := at(later + store.RestoreGrace + time.Minute)
 	if again := settle(settled); !again.IsZero() {
 		t.Errorf("it settles a second time, until %s", again)
 	}

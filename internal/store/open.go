@@ -24,8 +24,8 @@ func Open(ctx context.Context, config Config) (Store, error) {
 		opened, err = sqlite.Open(ctx, config.WithDefaults())
 	case "postgres", "postgresql":
 		opened, err = postgres.Open(ctx, config.WithDefaults(), postgres.Tables{
-			Reincarnate: func(ctx context.Context, t *sqldb.Tx) error {
-				_, err := tx{t}.reincarnate(ctx, 0)
+			BumpIncarnation: func(ctx context.Context, t *sqldb.Tx) error {
+				_, err := tx{t}.bumpIncarnation(ctx, 0)
 				return err
 			},
 			Unnumbered: func(ctx context.Context, t *sqldb.Tx) (bool, int64, error) { return events{tx{t}}.waiting(ctx) },

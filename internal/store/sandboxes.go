@@ -46,7 +46,7 @@ func (t sandboxes) Insert(ctx context.Context, s stacyvm.Sandbox) (stacyvm.Sandb
 	if changed == 0 {
 		return s, stacyvm.Errorf(stacyvm.CodeConflict, "sandbox %s exists already", s.ID)
 	}
-	return s, t.tell(ctx, s)
+	return s, t.publish(ctx, s)
 }
 
 // InsertHeld implements Sandboxes.
@@ -65,7 +65,7 @@ func (t sandboxes) InsertHeld(ctx context.Context, s stacyvm.Sandbox, session st
 	if err := t.Later(ctx, text, args...); err != nil {
 		return s, err
 	}
-	return s, t.tell(ctx, s)
+	return s, t.publish(ctx, s)
 }
 
 // insertion is the statement for a new row, and sets the row's times.
@@ -98,8 +98,8 @@ func sinceUS(cause stacyvm.Cause) int64 {
 	return cause.Since.UnixMicro()
 }
 
-// tell tells of the state that a row has just entered. It stands here so that no change of state goes untold.
-func (t sandboxes) tell(ctx context.Context, s stacyvm.Sandbox) error {
+// publish appends the event of the state that a row has just entered. It stands here so that no change of state goes without one.
+func (t sandboxes) publish(ctx context.Context, s stacyvm.Sandbox) error {
 	return t.Events().Append(ctx, []stacyvm.Notice{s.Notice()})
 }
 
@@ -211,7 +211,7 @@ func (t sandboxes) Apply(ctx context.Context, id stacyvm.SandboxID, fence stacyv
 	case err != nil:
 		return row, err
 	case ok && change.State != "":
-		return row, t.tell(ctx, row)
+		return row, t.publish(ctx, row)
 	case ok:
 		return row, nil
 	}

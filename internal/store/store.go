@@ -64,7 +64,7 @@ type Tx interface {
 	Events() Events
 }
 
-// Sandboxes are rows with soft delete. Each state that a row enters is told as an event, in the same transaction.
+// Sandboxes are rows with soft delete. Each state that a row enters is appended as an event, in the same transaction.
 type Sandboxes interface {
 	// Insert writes a new row. CreatedAt and UpdatedAt become the database's now, ExpiresAt now plus Spec.TTL, and later by what
 	// passes until the sandbox runs for the first time. CodeConflict: the id exists.

@@ -16,8 +16,8 @@ import (
 
 // Tables is what this package needs done to tables of the store. Each is called within a transaction.
 type Tables struct {
-	// Reincarnate makes the next incarnation of the database.
-	Reincarnate func(context.Context, *sqldb.Tx) error
+	// BumpIncarnation makes the next incarnation of the database.
+	BumpIncarnation func(context.Context, *sqldb.Tx) error
 	// Unnumbered tells whether an event has no number yet, and the last number.
 	Unnumbered func(context.Context, *sqldb.Tx) (waiting bool, last int64, err error)
 	// Number gives numbers to events without one. more: some may be left. last is the last number.

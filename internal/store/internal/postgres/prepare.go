@@ -135,5 +135,5 @@ func (s *DB) moved(ctx context.Context, t *sqldb.Tx) (bool, error) {
 	if _, err := t.Exec(ctx, `UPDATE cluster SET lineage = $1 WHERE one = 1`, now); err != nil || !moved {
 		return false, err
 	}
-	return true, s.tables.Reincarnate(ctx, t)
+	return true, s.tables.BumpIncarnation(ctx, t)
 }
