@@ -11,6 +11,35 @@ import (
 	"github.com/stacyvm/stacyvm/internal/store/internal/sqldb"
 )
 
+// Audit is append-only.
+type Audit interface {
+	// AppendOperations writes audit lines; CreatedUS 0 becomes now.
+	AppendOperations(ctx context.Context, lines []stacyvm.Operation) error
+	// Operations lists lines newest first.
+	Operations(ctx context.Context, filter OperationFilter) ([]stacyvm.Operation, error)
+	// AppendExecs writes exec log lines.
+	AppendExecs(ctx context.Context, lines []stacyvm.ExecRecord) error
+	// Execs lists a sandbox's exec log newest first.
+	Execs(ctx context.Context, filter ExecFilter) ([]stacyvm.ExecRecord, error)
+}
+
+// OperationFilter selects audit lines; empty fields select all.
+type OperationFilter struct {
+	Actor   string
+	Action  string
+	Sandbox stacyvm.SandboxID
+	Tenant  string
+	Limit   int   // 0: 100
+	Before  int64 // ID of the last line that was seen
+}
+
+// ExecFilter selects lines of one sandbox's exec log.
+type ExecFilter struct {
+	Sandbox stacyvm.SandboxID
+	Limit   int   // 0: 100
+	Before  int64 // ID of the last line that was seen
+}
+
 // audit implements Audit.
 type audit struct{ tx }
 

@@ -5,7 +5,23 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 )
+
+// Page is a part of a list. Lists are walked by key: rows that come and go meanwhile move no others.
+type Page struct {
+	Limit int    // at most this many rows; 0: 1,000,000
+	After Cursor // continue behind this row; the zero value: from the beginning
+	// Until and Skip are for lists by time of creation alone.
+	Until Cursor // end with this row; the zero value: with the last one
+	Skip  int    // leave out this many rows first
+}
+
+// Cursor is a place in a list: the last row that was seen. A list that goes by name or number looks at ID alone.
+type Cursor struct {
+	CreatedAt time.Time
+	ID        string
+}
 
 // clause collects the parts of a statement whose parts depend on the question. Values go in as arguments only.
 type clause struct {
@@ -103,4 +119,30 @@ func limited(limit, otherwise int) int {
 		return otherwise
 	}
 	return limit
+}
+
+// fromMicros converts a stored duration.
+func fromMicros(us int64) time.Duration { return time.Duration(us) * time.Microsecond }
+
+// opaque is JSON as it came; the database keeps it as text, an empty one as "".
+func opaque(text string) json.RawMessage {
+	if text == "" {
+		return nil
+	}
+	return json.RawMessage(text)
+}
+
+// toUS and fromUS convert times; the zero time is 0.
+func toUS(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixMicro()
+}
+
+func fromUS(us int64) time.Time {
+	if us == 0 {
+		return time.Time{}
+	}
+	return time.UnixMicro(us).UTC()
 }

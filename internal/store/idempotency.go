@@ -11,6 +11,31 @@ import (
 // KeyLife is how long an answer is kept for repeats of its request.
 const KeyLife = 24 * time.Hour
 
+// Idempotency keeps the answers to requests that carry a key, for KeyLife.
+type Idempotency interface {
+	// Begin claims a key. It returns nil when the caller now owns it; the record when the key is known. A claim stays until it
+	// is answered or abandoned: whether its request is still under way, the sandbox's row tells.
+	Begin(ctx context.Context, claim IdempotencyRecord) (*IdempotencyRecord, error)
+	// Finish stores the answer, claim's Status and Body. It changes nothing but the claim for claim's own sandbox. CodeNotFound:
+	// there is none.
+	Finish(ctx context.Context, claim IdempotencyRecord) error
+	// Abandon frees the claim for claim's own sandbox, so that the request can be tried again. An answered key stays.
+	Abandon(ctx context.Context, claim IdempotencyRecord) error
+	// Purge removes records older than KeyLife and returns their number.
+	Purge(ctx context.Context) (int, error)
+}
+
+// IdempotencyRecord is one key.
+type IdempotencyRecord struct {
+	Scope    string // tenant, principal and route
+	Key      string
+	BodyHash string            // SHA-256 of the canonical body
+	Sandbox  stacyvm.SandboxID // that the create made
+	Done     bool
+	Status   int
+	Body     []byte
+}
+
 // idempotency implements Idempotency.
 type idempotency struct{ tx }
 

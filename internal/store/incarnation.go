@@ -86,7 +86,7 @@ func RestoreGraceUntil(ctx context.Context, s Store, self stacyvm.WorkerID, sess
 		if until, raised, err = t.grace(ctx); err != nil || !raised {
 			return err // another was faster
 		}
-		duty, err := t.Leases().Acquire(ctx, LeaseRequest{Resource: graceDuty, Type: typeDuty, Holder: self, Session: session, TTL: RestoreGrace})
+		duty, err := leases{t}.Acquire(ctx, LeaseRequest{Resource: graceDuty, Type: typeDuty, Holder: self, Session: session, TTL: RestoreGrace})
 		if err != nil {
 			return err
 		}
@@ -102,7 +102,7 @@ func (t tx) grace(ctx context.Context) (until time.Time, raised bool, err error)
 	if err != nil {
 		return until, false, err
 	}
-	duty, err := t.Leases().Get(ctx, graceDuty)
+	duty, err := leases{t}.Get(ctx, graceDuty)
 	switch {
 	case stacyvm.CodeOf(err) == stacyvm.CodeNotFound:
 		return until, false, nil

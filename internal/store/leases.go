@@ -10,6 +10,41 @@ import (
 	"github.com/stacyvm/stacyvm/internal/store/migrations"
 )
 
+// Leases decide who should act; see docs/adr on leases.
+type Leases interface {
+	// Acquire takes a free or expired lease, or takes it again for the same holder, and raises the epoch. For a sandbox
+	// lease it also raises the row's fence and worker. CodeConflict: held by another, or the sandbox is gone; nothing is
+	// changed then.
+	Acquire(ctx context.Context, request LeaseRequest) (stacyvm.Lease, error)
+	// Renew extends all of these that are still held by holder and session, in one statement, and returns them.
+	Renew(ctx context.Context, holder stacyvm.WorkerID, session string, held []Held, ttl time.Duration) ([]stacyvm.Lease, error)
+	// Release lets go; the row and its epoch stay. CodeNotFound: not the holder.
+	Release(ctx context.Context, resource string, holder stacyvm.WorkerID, epoch int64) error
+	// Get finds a lease, free ones too.
+	Get(ctx context.Context, resource string) (stacyvm.Lease, error)
+	// List gives the leases of one holder, or all with an empty holder, by resource.
+	List(ctx context.Context, holder stacyvm.WorkerID, page Page) ([]stacyvm.Lease, error)
+	// Lapsed counts the sandboxes' leases that have run out and are neither free nor taken over, by holder.
+	Lapsed(ctx context.Context) (map[stacyvm.WorkerID]int, error)
+}
+
+// LeaseRequest asks for a lease.
+type LeaseRequest struct {
+	Resource  string
+	Type      string
+	Holder    stacyvm.WorkerID
+	Session   string
+	TTL       time.Duration
+	Grace     time.Duration // how long past its expiry another's lease is left alone
+	Successor bool          // the session is the registered successor of the same worker's earlier one
+}
+
+// Held names a lease by its epoch.
+type Held struct {
+	Resource string
+	Epoch    int64
+}
+
 // leases implements Leases.
 type leases struct{ tx }
 

@@ -11,6 +11,55 @@ import (
 	"github.com/stacyvm/stacyvm/internal/store/migrations"
 )
 
+// Sandboxes are rows with soft delete. Each state that a row enters is appended as an event, in the same transaction.
+type Sandboxes interface {
+	// Insert writes a new row. CreatedAt and UpdatedAt become the database's now, ExpiresAt now plus Spec.TTL, and later by what
+	// passes until the sandbox runs for the first time. CodeConflict: the id exists.
+	Insert(ctx context.Context, sandbox stacyvm.Sandbox) (stacyvm.Sandbox, error)
+	// InsertHeld is Insert of a row whose worker takes its lease at once, as session and for ttl. Nobody else can know the id
+	// yet, so the lease is a new one and the fence's epoch its first. CodeConflict, perhaps only from the Update: the id exists.
+	InsertHeld(ctx context.Context, sandbox stacyvm.Sandbox, session string, ttl time.Duration) (stacyvm.Sandbox, error)
+	// Get finds a row, tombstones too.
+	Get(ctx context.Context, id stacyvm.SandboxID) (stacyvm.Sandbox, error)
+	// List gives rows newest first.
+	List(ctx context.Context, filter SandboxFilter) ([]stacyvm.Sandbox, error)
+	// Count counts what List would give without its limit. In an Update the answer holds until the end among those who
+	// count with the same filter: they take turns, so that a limit that all of them keep to is kept exactly.
+	Count(ctx context.Context, filter SandboxFilter) (int, error)
+	// Apply is the fenced write of an owner's report: it changes the row only when it still carries fence and its state
+	// may become change.State. CodeStaleEpoch: another fence; CodeConflict: the state does not allow it.
+	Apply(ctx context.Context, id stacyvm.SandboxID, fence stacyvm.Fence, change Change) (stacyvm.Sandbox, error)
+	// Want writes what the user wants; it needs no fence. CodeNotFound for a tombstone.
+	Want(ctx context.Context, id stacyvm.SandboxID, wish Wish) (stacyvm.Sandbox, error)
+}
+
+// SandboxFilter selects rows; the zero value selects all active ones.
+type SandboxFilter struct {
+	Tenant   string
+	Owner    string
+	Worker   stacyvm.WorkerID
+	Provider string
+	States   []stacyvm.State // empty: all but destroyed
+	Expired  bool            // only those whose time has passed; not those that are still being created, unless their maker is gone
+	Page
+}
+
+// Change is one fenced change. Nil and empty fields stay as they are.
+type Change struct {
+	Wanted     stacyvm.Desired // only while this is still wanted; CodeConflict otherwise
+	State      stacyvm.State
+	Cause      *stacyvm.Cause // replaces the one before; a reason without a time is since now
+	RuntimeID  string
+	Recovered  bool
+	Unenforced []string
+}
+
+// Wish is one change of the user's will. Zero fields stay as they are.
+type Wish struct {
+	Desired stacyvm.Desired
+	TTL     time.Duration // new expiry: now plus TTL, or the moment when it first runs plus TTL if that is later
+}
+
 // sandboxes implements Sandboxes.
 type sandboxes struct{ tx }
 
@@ -100,7 +149,7 @@ func sinceUS(cause stacyvm.Cause) int64 {
 
 // publish appends the event of the state that a row has just entered. It stands here so that no change of state goes without one.
 func (t sandboxes) publish(ctx context.Context, s stacyvm.Sandbox) error {
-	return t.Events().Append(ctx, []stacyvm.Notice{s.Notice()})
+	return events{t.tx}.Append(ctx, []stacyvm.Notice{s.Notice()})
 }
 
 // Get implements Sandboxes.

@@ -2,14 +2,15 @@ package store
 
 import (
 	"context"
-	"encoding/json"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 	"github.com/stacyvm/stacyvm/internal/store/internal/sqldb"
 )
+
+// tx is a transaction as tables use it; store.go makes it a Tx.
+type tx struct{ *sqldb.Tx }
 
 // table describes a table whose rows have a text as their key.
 type table[T any, K ~string] struct {
@@ -129,30 +130,4 @@ func names(list string) []string {
 
 func (t keyed[T, K]) missing(key K) error {
 	return stacyvm.Errorf(stacyvm.CodeNotFound, t.table.entity+" does not exist", string(key))
-}
-
-// fromMicros converts a stored duration.
-func fromMicros(us int64) time.Duration { return time.Duration(us) * time.Microsecond }
-
-// opaque is JSON as it came; the database keeps it as text, an empty one as "".
-func opaque(text string) json.RawMessage {
-	if text == "" {
-		return nil
-	}
-	return json.RawMessage(text)
-}
-
-// toUS and fromUS convert times; the zero time is 0.
-func toUS(t time.Time) int64 {
-	if t.IsZero() {
-		return 0
-	}
-	return t.UnixMicro()
-}
-
-func fromUS(us int64) time.Time {
-	if us == 0 {
-		return time.Time{}
-	}
-	return time.UnixMicro(us).UTC()
 }

@@ -9,6 +9,30 @@ import (
 	"github.com/stacyvm/stacyvm/internal/store/migrations"
 )
 
+// Workers are machines.
+type Workers interface {
+	// Save registers a worker or its heartbeat; LastHeartbeat becomes the database's now.
+	Save(ctx context.Context, worker stacyvm.Worker) (stacyvm.Worker, error)
+	// Mark writes a worker's status and capacity, and leaves the time of its heartbeat alone. CodeNotFound.
+	Mark(ctx context.Context, worker stacyvm.Worker) (stacyvm.Worker, error)
+	// Get finds a worker. CodeNotFound.
+	Get(ctx context.Context, id stacyvm.WorkerID) (stacyvm.Worker, error)
+	// Hold is Get for a decision about the worker: in an Update it stays as it was read, also when it is not there, until the
+	// end among those who hold it. A Save that was not decided so may come between.
+	Hold(ctx context.Context, id stacyvm.WorkerID) (stacyvm.Worker, error)
+	// List gives all, by id.
+	List(ctx context.Context, page Page) ([]stacyvm.Worker, error)
+	// Offer is Get for a decision to give a worker one more sandbox: used is what its active ones take. In an Update that holds
+	// until the end among those who ask for the same worker: they take turns, so that a limit that all of them keep to is kept
+	// exactly. A worker without a limit is not added up, and nobody waits for it. CodeNotFound.
+	Offer(ctx context.Context, id stacyvm.WorkerID) (worker stacyvm.Worker, used stacyvm.Usage, err error)
+	// Loads adds up what the active sandboxes of each worker take, those alone that were made at a moment or later; a worker
+	// without one is not in it. It waits for nobody, not even in an Update: what others are adding meanwhile is not in it.
+	Loads(ctx context.Context, since time.Time) (map[stacyvm.WorkerID]stacyvm.Usage, error)
+	// Delete forgets a worker. CodeNotFound.
+	Delete(ctx context.Context, id stacyvm.WorkerID) error
+}
+
 // workers implements Workers.
 type workers struct {
 	keyed[stacyvm.Worker, stacyvm.WorkerID]
