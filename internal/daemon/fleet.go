@@ -5,12 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/stacyvm/stacyvm/internal/guest"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 	"github.com/stacyvm/stacyvm/internal/store"
 	"github.com/stacyvm/stacyvm/internal/worker"
@@ -23,8 +21,8 @@ const (
 	askAgain = time.Second
 	// lookWithin bounds such a look.
 	lookWithin = 3 * time.Second
-	// musterEvery is how often clients of workers that are gone are looked for.
-	musterEvery = 30 * time.Second
+	// pruneEvery is how often clients of workers that are gone are looked for.
+	pruneEvery = 30 * time.Second
 )
 
 // caller is a worker on another machine.
@@ -40,16 +38,16 @@ type fleet struct {
 	self  stacyvm.WorkerID
 	own   worker.Worker // nil: none in this process
 	store store.Store
-	dial  func(stacyvm.Worker) (caller, error) // makes a client; it does not call
+	dial  func(w stacyvm.Worker, onError func(error) error) (caller, error) // makes a client; it does not call
 	log   *slog.Logger
 
 	mu     sync.Mutex
-	known  map[stacyvm.WorkerID]*berth
+	known  map[stacyvm.WorkerID]*clientEntry
 	closed bool
 }
 
-// berth is one worker of another machine as this process knows it.
-type berth struct {
+// clientEntry is one worker of another machine as this process knows it.
+type clientEntry struct {
 	id      stacyvm.WorkerID
 	suspect atomic.Bool // a call failed: its address may be another now
 
@@ -66,26 +64,26 @@ func (f *fleet) worker(id stacyvm.WorkerID) (worker.Worker, error) {
 	if id == f.self && f.own != nil {
 		return f.own, nil
 	}
-	b, err := f.berth(id)
+	e, err := f.entry(id)
 	if err != nil {
 		return nil, err
 	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if now := time.Now(); b.client != nil && (now.Before(b.rests) || now.Before(b.good) && !b.suspect.Load()) {
-		return watched{b.client, b}, nil
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if now := time.Now(); e.client != nil && (now.Before(e.rests) || now.Before(e.good) && !e.suspect.Load()) {
+		return e.client, nil
 	}
-	if b.away != nil && time.Now().Before(b.rests) {
-		return nil, b.away // who waited in line for a look that took its whole time does not make another
+	if e.away != nil && time.Now().Before(e.rests) {
+		return nil, e.away // who waited in line for a look that took its whole time does not make another
 	}
-	b.away = nil
-	if err := f.look(b); err != nil {
+	e.away = nil
+	if err := f.look(e); err != nil {
 		return nil, err
 	}
-	return watched{b.client, b}, nil
+	return e.client, nil
 }
 
-func (f *fleet) berth(id stacyvm.WorkerID) (*berth, error) {
+func (f *fleet) entry(id stacyvm.WorkerID) (*clientEntry, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.closed {
@@ -93,43 +91,43 @@ func (f *fleet) berth(id stacyvm.WorkerID) (*berth, error) {
 	}
 	if f.known[id] == nil {
 		if f.known == nil {
-			f.known = map[stacyvm.WorkerID]*berth{}
+			f.known = map[stacyvm.WorkerID]*clientEntry{}
 		}
-		f.known[id] = &berth{id: id}
+		f.known[id] = &clientEntry{id: id}
 	}
 	return f.known[id], nil
 }
 
-// look reads a worker's address and makes its client anew when it changed; b.mu is held.
-func (f *fleet) look(b *berth) error {
-	row, err := f.read(b.id)
+// look reads a worker's address and makes its client anew when it changed; e.mu is held.
+func (f *fleet) look(e *clientEntry) error {
+	row, err := f.read(e.id)
 	switch {
 	case stacyvm.CodeOf(err) == stacyvm.CodeNotFound:
-		b.drop()
-		return stacyvm.Errorf(stacyvm.CodeUnavailable, "worker %.64q is not registered", b.id)
-	case err != nil && b.client != nil:
-		b.rests = time.Now().Add(askAgain) // the last known address will do for a moment
+		e.drop()
+		return stacyvm.Errorf(stacyvm.CodeUnavailable, "worker %.64q is not registered", e.id)
+	case err != nil && e.client != nil:
+		e.rests = time.Now().Add(askAgain) // the last known address will do for a moment
 		return nil
 	case err != nil:
-		b.rests = time.Now().Add(askAgain)
-		b.away = stacyvm.Wrap(stacyvm.CodeUnavailable, err, "the worker's address is not known now")
-		return b.away
+		e.rests = time.Now().Add(askAgain)
+		e.away = stacyvm.Wrap(stacyvm.CodeUnavailable, err, "the worker's address is not known now")
+		return e.away
 	case row.Capacity.RPCURL == "":
-		b.drop()
-		return stacyvm.Errorf(stacyvm.CodeUnavailable, "worker %s is inside another server, which alone reaches its sandboxes: it has no RPC address", b.id)
+		e.drop()
+		return stacyvm.Errorf(stacyvm.CodeUnavailable, "worker %s is inside another server, which alone reaches its sandboxes: it has no RPC address", e.id)
 	}
-	b.rests, b.good = time.Now().Add(askAgain), time.Now().Add(addressLife)
-	b.suspect.Store(false)
-	if b.client != nil && b.url == row.Capacity.RPCURL {
+	e.rests, e.good = time.Now().Add(askAgain), time.Now().Add(addressLife)
+	e.suspect.Store(false)
+	if e.client != nil && e.url == row.Capacity.RPCURL {
 		return nil
 	}
-	b.drop()
-	client, err := f.dial(row)
+	e.drop()
+	client, err := f.dial(row, e.failed)
 	if err != nil {
-		f.log.Warn("a worker cannot be called", "worker", b.id, "rpc_url", row.Capacity.RPCURL, "error", err)
+		f.log.Warn("a worker cannot be called", "worker", e.id, "rpc_url", row.Capacity.RPCURL, "error", err)
 		return stacyvm.Wrap(stacyvm.CodeUnavailable, err, "the worker cannot be called under its address")
 	}
-	b.client, b.url = client, row.Capacity.RPCURL
+	e.client, e.url = client, row.Capacity.RPCURL
 	return nil
 }
 
@@ -143,17 +141,17 @@ func (f *fleet) read(id stacyvm.WorkerID) (row stacyvm.Worker, err error) {
 	return row, err
 }
 
-// drop closes the client, if there is one; b.mu is held.
-func (b *berth) drop() {
-	if b.client != nil {
-		_ = b.client.Close() // it only cuts connections
+// drop closes the client, if there is one; e.mu is held.
+func (e *clientEntry) drop() {
+	if e.client != nil {
+		_ = e.client.Close() // it only cuts connections
 	}
-	b.client, b.url = nil, ""
+	e.client, e.url = nil, ""
 }
 
 // run closes clients of workers that are gone, until ctx ends.
 func (f *fleet) run(ctx context.Context) error {
-	ticks := time.NewTicker(musterEvery)
+	ticks := time.NewTicker(pruneEvery)
 	defer ticks.Stop()
 	for {
 		select {
@@ -161,12 +159,12 @@ func (f *fleet) run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		}
-		f.muster(ctx)
+		f.prune(ctx)
 	}
 }
 
-// muster drops who is not registered any more. When the store does not answer nobody is.
-func (f *fleet) muster(ctx context.Context) {
+// prune drops the clients of workers that are not registered any more; none when the store does not answer.
+func (f *fleet) prune(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, lookWithin)
 	defer cancel()
 	registered := map[stacyvm.WorkerID]bool{}
@@ -182,10 +180,10 @@ func (f *fleet) muster(ctx context.Context) {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for id, b := range f.known {
-		if !registered[id] && b.mu.TryLock() { // who holds it finds out by itself
-			b.drop()
-			b.mu.Unlock()
+	for id, e := range f.known {
+		if !registered[id] && e.mu.TryLock() { // who holds it finds out by itself
+			e.drop()
+			e.mu.Unlock()
 			delete(f.known, id)
 		}
 	}
@@ -196,66 +194,21 @@ func (f *fleet) close() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.closed = true
-	for _, b := range f.known {
-		b.mu.Lock()
-		b.drop()
-		b.mu.Unlock()
+	for _, e := range f.known {
+		e.mu.Lock()
+		e.drop()
+		e.mu.Unlock()
 	}
 }
 
-// watched is a client whose failures make the next call look at the store.
-type watched struct {
-	caller
-	berth *berth
-}
-
-func (w watched) note(err error) error {
+// failed is the OnError of the worker's client: after a failure the next call looks at the store.
+func (e *clientEntry) failed(err error) error {
 	code := stacyvm.CodeOf(err)
 	if code == stacyvm.CodeUnavailable || code == stacyvm.CodeUnauthenticated || errors.Is(err, context.DeadlineExceeded) {
-		w.berth.suspect.Store(true)
+		e.suspect.Store(true)
 	}
 	if code == stacyvm.CodeUnauthenticated { // of this server: whoever asked it has shown what it must
-		return stacyvm.Wrap(stacyvm.CodeUnavailable, err, fmt.Sprintf("worker %s does not accept this control plane's credential", w.berth.id))
+		return stacyvm.Wrap(stacyvm.CodeUnavailable, err, fmt.Sprintf("worker %s does not accept this control plane's credential", e.id))
 	}
 	return err
-}
-
-// Create implements worker.Worker.
-func (w watched) Create(ctx context.Context, ref stacyvm.Ref, request worker.CreateRequest) (worker.Created, error) {
-	created, err := w.caller.Create(ctx, ref, request)
-	return created, w.note(err)
-}
-
-// Destroy implements worker.Worker.
-func (w watched) Destroy(ctx context.Context, ref stacyvm.Ref) error {
-	return w.note(w.caller.Destroy(ctx, ref))
-}
-
-// Expire implements worker.Expirer.
-func (w watched) Expire(ctx context.Context, ref stacyvm.Ref, at time.Time) error {
-	return w.note(w.caller.Expire(ctx, ref, at))
-}
-
-// Inventory implements worker.Worker.
-func (w watched) Inventory(ctx context.Context) (worker.Inventory, error) {
-	inventory, err := w.caller.Inventory(ctx)
-	return inventory, w.note(err)
-}
-
-// Guest implements worker.Worker.
-func (w watched) Guest(ctx context.Context, ref stacyvm.Ref, scope guest.Scope) (guest.Conn, error) {
-	conn, err := w.caller.Guest(ctx, ref, scope)
-	return conn, w.note(err)
-}
-
-// DialPort implements worker.Worker.
-func (w watched) DialPort(ctx context.Context, ref stacyvm.Ref, port uint16) (net.Conn, error) {
-	conn, err := w.caller.DialPort(ctx, ref, port)
-	return conn, w.note(err)
-}
-
-// Providers implements worker.Worker.
-func (w watched) Providers(ctx context.Context) ([]worker.Provider, error) {
-	providers, err := w.caller.Providers(ctx)
-	return providers, w.note(err)
 }

@@ -21,6 +21,7 @@ type fakeClient struct {
 	worker.Worker
 	worker.Expirer
 	url    string
+	failed func(error) error
 	broken atomic.Bool
 	wary   atomic.Bool // it does not believe who calls
 	closed atomic.Bool
@@ -30,16 +31,16 @@ func (f *fakeClient) Close() error { f.closed.Store(true); return nil }
 
 func (f *fakeClient) Inventory(context.Context) (worker.Inventory, error) {
 	if f.broken.Load() || f.closed.Load() {
-		return worker.Inventory{}, stacyvm.Errorf(stacyvm.CodeUnavailable, "gone")
+		return worker.Inventory{}, f.failed(stacyvm.Errorf(stacyvm.CodeUnavailable, "gone"))
 	}
 	return worker.Inventory{}, nil
 }
 
 func (f *fakeClient) Guest(context.Context, stacyvm.Ref, guest.Scope) (guest.Conn, error) {
 	if f.wary.Load() {
-		return guest.Conn{}, stacyvm.Errorf(stacyvm.CodeUnauthenticated, "who are you")
+		return guest.Conn{}, f.failed(stacyvm.Errorf(stacyvm.CodeUnauthenticated, "who are you"))
 	}
-	return guest.Conn{}, stacyvm.Errorf(stacyvm.CodeUnavailable, "gone")
+	return guest.Conn{}, f.failed(stacyvm.Errorf(stacyvm.CodeUnavailable, "gone"))
 }
 
 // fleetRig is a fleet over a real store, in a bubble.
@@ -75,13 +76,13 @@ func withFleet(t *testing.T, test func(*fleetRig)) {
 		defer s.Close()
 		r := &fleetRig{T: t}
 		r.fleet = &fleet{self: "here", own: &fakeClient{url: "own"}, store: countedStore{s, r}, log: slog.New(slog.DiscardHandler)}
-		r.dial = func(w stacyvm.Worker) (caller, error) {
+		r.dial = func(w stacyvm.Worker, onError func(error) error) (caller, error) {
 			if w.Capacity.RPCURL == "bad" {
 				return nil, stacyvm.Invalid("rpc_url", "is bad")
 			}
 			r.mu.Lock()
 			defer r.mu.Unlock()
-			made := &fakeClient{url: w.Capacity.RPCURL}
+			made := &fakeClient{url: w.Capacity.RPCURL, failed: onError}
 			r.made = append(r.made, made)
 			return made, nil
 		}
@@ -114,7 +115,7 @@ func (r *fleetRig) find(id stacyvm.WorkerID) *fakeClient {
 	if err != nil {
 		r.Fatalf("%s: %v", id, err)
 	}
-	return w.(watched).caller.(*fakeClient)
+	return w.(*fakeClient)
 }
 
 func (r *fleetRig) absent(id stacyvm.WorkerID) {
@@ -230,7 +231,7 @@ func TestFleetWithoutTheStore(t *testing.T) {
 			r.Errorf("the store that is away was asked %d times", asked)
 		}
 		r.absent("unknown")
-		r.muster(r.Context())
+		r.prune(r.Context())
 		if first.closed.Load() {
 			r.Error("a client was closed because the store is away")
 		}
@@ -255,7 +256,7 @@ func TestFleetClosesClients(t *testing.T) {
 		if !asked.closed.Load() || gone.closed.Load() {
 			r.Error("a worker that was asked for is not looked up by itself")
 		}
-		time.Sleep(musterEvery)
+		time.Sleep(pruneEvery)
 		synctest.Wait()
 		if !gone.closed.Load() || !mute.closed.Load() || stays.closed.Load() {
 			r.Error("the wrong clients are closed")

@@ -139,8 +139,8 @@ func machineName() string {
 
 // dial makes the client of a worker. It refuses plain text where certificates are configured: whoever changed the address would
 // get everything.
-func (t *trust) dial(w stacyvm.Worker) (caller, error) {
-	config := remote.ClientConfig{ID: w.ID, URL: w.Capacity.RPCURL, Token: t.token(w.ID), RequestID: middleware.RequestID}
+func (t *trust) dial(w stacyvm.Worker, onError func(error) error) (caller, error) {
+	config := remote.ClientConfig{ID: w.ID, URL: w.Capacity.RPCURL, Token: t.token(w.ID), RequestID: middleware.RequestID, OnError: onError}
 	if t.calls != nil {
 		if at, err := url.Parse(w.Capacity.RPCURL); err != nil || at.Scheme != "https" {
 			return nil, stacyvm.Errorf(stacyvm.CodeUnavailable, "worker %s has an address without TLS, and this server calls workers with TLS alone", w.ID)

@@ -165,7 +165,7 @@ func TestAddressesOfWorkers(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			trust := must[*trust](t)(newTrust(tt.config, quiet))
-			client, err := trust.dial(at(tt.url))
+			client, err := trust.dial(at(tt.url), nil)
 			wantCode(t, err, tt.code)
 			if err == nil {
 				if err := client.Close(); err != nil {

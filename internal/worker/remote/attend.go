@@ -36,10 +36,7 @@ func attend[Q, A any, P interface {
 	if !taken && broke(ctx, err) {
 		answer, _, err = attendOnce[Q, A, P](ctx, heard, open, question)
 	}
-	if err != nil {
-		err = failure(ctx, err)
-	}
-	return answer, err
+	return answer, c.failed(failure(ctx, err))
 }
 
 // attendOnce makes a call that is undone when ctx ends: it tells the worker, and waits for its answer, as a local call returns

@@ -38,6 +38,9 @@ type ClientConfig struct {
 	Token func(context.Context) (string, error)
 	// RequestID gives the id under which the caller's request is logged, "" without one; nil: none.
 	RequestID func(context.Context) string
+	// OnError is given the error of each call of the client's methods that failed, and gives what the caller gets; nil: the
+	// error as it is. What a guest's connection or a port's does later is not a call.
+	OnError func(error) error
 }
 
 // Client is one worker on another machine. It is safe for concurrent use, and starts nothing before its first call. A
@@ -174,7 +177,16 @@ func (c *Client) DialPort(ctx context.Context, ref stacyvm.Ref, port uint16) (ne
 	}
 	ctx, _, end := c.heed(ctx)
 	defer end()
-	return guest.NewClient(guest.Conn{HTTP: c, URL: c.base + pathOf(portPrefix, ref)}).Connect(ctx, port)
+	conn, err := guest.NewClient(guest.Conn{HTTP: c, URL: c.base + pathOf(portPrefix, ref)}).Connect(ctx, port)
+	return conn, c.failed(err)
+}
+
+// failed gives the error of a call to OnError.
+func (c *Client) failed(err error) error {
+	if err == nil || c.config.OnError == nil {
+		return err
+	}
+	return c.config.OnError(err)
 }
 
 // pathOf names a sandbox and a fence.

@@ -113,7 +113,7 @@ func twice[A any](ctx context.Context, c *Client, call func(context.Context) (A,
 	if broke(ctx, err) {
 		answer, err = call(ctx)
 	}
-	return answer, failure(ctx, err)
+	return answer, c.failed(failure(ctx, err))
 }
 
 // broke reports whether a call ended without an answer although its caller still waits.
