@@ -30,10 +30,10 @@ migration-rehearsal|two processes|internal/store/migrations/0003_events.sql|s/BI
 reconcile|TestPartition|internal/worker/member/member.go|s/StopAfter = 25 \* time.Second/StopAfter = 45 * time.Second/|a cut-off worker stops too late
 reconcile|TestDecide|internal/reconcile/decide.go|s/return resend/return kill/|an unfinished create is killed
 placement|TestPick|internal/schedule/eligible.go|s/stacyvm.WorkerStaleAfter/1000 * &/|stale workers get sandboxes
-smoke-sqlite|smoke: |internal/daemon/worker_offer.go|s/RPCURL: w.rpcURL/RPCURL: ""/|a worker does not say where it is
+smoke-sqlite|smoke: |internal/workerd/offer.go|s/RPCURL: w.rpcURL/RPCURL: ""/|a worker does not say where it is
 smoke-postgres|smoke: |internal/store/open.go|s/case "postgres", /case /|PostgreSQL is not known
-smoke-mtls|smoke: |internal/daemon/worker_listen.go|s/scheme = "https"/scheme = "http"/|a worker announces plain text
-smoke-gvisor|smoke: python|internal/daemon/assemble.go|s/g, err := openGVisor(p)/g, err := mock.Open(mock.Config{Dir: filepath.Join(p.engines, gvisor.Name)})/|the engine isolates nothing
+smoke-mtls|smoke: |internal/workerd/listen.go|s/scheme = "https"/scheme = "http"/|a worker announces plain text
+smoke-gvisor|smoke: python|internal/node/engines.go|s/return OpenGVisor(p) /return mock.Open(mock.Config{Dir: filepath.Join(p.Engines, gvisor.Name)}) /|the engine isolates nothing
 FAULTS
 )
 

@@ -80,8 +80,20 @@ var rules = []struct {
 	{"internal/control/controltest", []string{"internal/control", "internal/control/cluster", "internal/store/...", "internal/testneed", "internal/worker", "internal/guest", "internal/auth", "internal/stacyvm"}},
 	{"internal/reconcile", []string{"internal/store", "internal/lease", "internal/worker", "internal/schedule", "internal/guest", "internal/auth", "internal/stacyvm"}},
 	{"internal/api/...", []string{"internal/api/...", "internal/budget", "internal/control", "internal/control/audit", "internal/control/cluster", "internal/auth", "internal/telemetry", "internal/stacyvm", "internal/strictjson"}},
-	{"internal/cli", []string{"client", "internal/telemetry", "internal/daemon", "internal/store/dbtool", "internal/config", "internal/auth", "internal/pki", "internal/image", "internal/stacyvm"}},
+	{"internal/cli", []string{"client", "internal/telemetry", "internal/daemon", "internal/workerd", "internal/doctor", "internal/store/dbtool", "internal/config", "internal/auth", "internal/pki", "internal/image", "internal/stacyvm"}},
+	{"internal/node", []string{
+		"internal/bundle", "internal/config", "internal/engine/...", "internal/guest", "internal/image", "internal/space", "internal/stacyvm",
+		"internal/worker", "internal/worker/local",
+	}},
+	{"internal/workerd", []string{
+		"client", "internal/auth", "internal/config", "internal/node", "internal/pki", "internal/space", "internal/stacyvm", "internal/worker/...",
+	}},
+	{"internal/daemon/daemontest", []string{"client", "internal/config", "internal/pki", "internal/stacyvm"}},
 	{"internal/daemon", []string{"internal/...", "client"}},
+	{"internal/doctor", []string{
+		"internal/config", "internal/daemon", "internal/engine", "internal/image", "internal/node", "internal/pki", "internal/space", "internal/stacyvm",
+		"internal/store", "internal/store/dbtool",
+	}},
 }
 
 func TestImports(t *testing.T) {

@@ -7,7 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/stacyvm/stacyvm/internal/config"
-	"github.com/stacyvm/stacyvm/internal/daemon"
+	"github.com/stacyvm/stacyvm/internal/doctor"
 	"github.com/stacyvm/stacyvm/internal/store/dbtool"
 )
 
@@ -77,7 +77,7 @@ the schema are applied and which are pending, and that the tables are there. An 
 			}
 			ctx, stop := interruptible(cmd.Context())
 			defer stop()
-			return a.printChecks("db pg-rehearse", daemon.RehearsePostgres(ctx, c))
+			return a.printChecks("db pg-rehearse", doctor.RehearsePostgres(ctx, c))
 		},
 	})
 	cmd.Flags().StringVar(&dsn, "dsn", "", aboutDSN)

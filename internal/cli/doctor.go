@@ -4,7 +4,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/stacyvm/stacyvm/internal/config"
-	"github.com/stacyvm/stacyvm/internal/daemon"
+	"github.com/stacyvm/stacyvm/internal/doctor"
 )
 
 func (a *app) doctorCommand() *cobra.Command {
@@ -28,7 +28,7 @@ too; "stacyvm config lint --production" judges the whole configuration.`,
 			} else {
 				checks = append(checks, loaded.Origin())
 				checks = append(checks, loaded.Inert()...)
-				checks = append(checks, daemon.Doctor(ctx, loaded.Config, production)...)
+				checks = append(checks, doctor.Run(ctx, loaded.Config, production)...)
 			}
 			done()
 			return a.printChecks("doctor", checks)

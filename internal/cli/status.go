@@ -16,7 +16,7 @@ import (
 
 	"github.com/stacyvm/stacyvm/client"
 	"github.com/stacyvm/stacyvm/internal/config"
-	"github.com/stacyvm/stacyvm/internal/daemon"
+	"github.com/stacyvm/stacyvm/internal/doctor"
 )
 
 // What the report may take: the server's part, and the look at this machine when the server gives none.
@@ -84,7 +84,7 @@ func (a *app) reported(ctx context.Context) client.Report {
 	}
 	report.Problems[0].Fix = "look at its log, and start it anew when it hangs; sandboxes go on without it"
 	if loaded, err := config.Load(a.configFile); err == nil {
-		for _, check := range daemon.Glance(looking, loaded.Config) {
+		for _, check := range doctor.Glance(looking, loaded.Config) {
 			report.Problems = append(report.Problems, client.Problem{About: check.Name, Detail: check.Message, Fix: check.Fix})
 		}
 	}

@@ -16,7 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/stacyvm/stacyvm/internal/config"
-	"github.com/stacyvm/stacyvm/internal/daemon"
+	"github.com/stacyvm/stacyvm/internal/doctor"
 )
 
 // serverWithin bounds each question to the server.
@@ -102,7 +102,7 @@ func (a *app) collect(ctx context.Context, parts bundleParts) bundle {
 		b.Config, b.ConfigLint = settingsTree(loaded), config.Lint(loaded, true)
 	}
 	if parts.doctor && err == nil {
-		b.Doctor = daemon.Doctor(ctx, loaded.Config, false)
+		b.Doctor = doctor.Run(ctx, loaded.Config, false)
 	}
 	if parts.server {
 		b.ServerDiagnostics = map[string]any{"address": a.server}

@@ -4,7 +4,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/stacyvm/stacyvm/internal/config"
-	"github.com/stacyvm/stacyvm/internal/daemon"
+	"github.com/stacyvm/stacyvm/internal/doctor"
 )
 
 func (a *app) upgradeCommand() *cobra.Command {
@@ -19,7 +19,7 @@ func (a *app) upgradeCommand() *cobra.Command {
 }
 
 func (a *app) upgradeRehearseCommand() *cobra.Command {
-	var u daemon.Upgrade
+	var u doctor.Upgrade
 	cmd := a.withOutput(&cobra.Command{
 		Use:   "rehearse",
 		Short: "Look whether this program could take over from the one that runs now",
@@ -37,7 +37,7 @@ pending steps on a copy, and looks whether there is room for a backup. Then it s
 			ctx, stop := interruptible(cmd.Context())
 			defer stop()
 			done := progress(a.stderr, "rehearsing")
-			checks, steps := daemon.RehearseUpgrade(ctx, u)
+			checks, steps := doctor.RehearseUpgrade(ctx, u)
 			done()
 			if ctx.Err() != nil {
 				return ctx.Err()

@@ -16,9 +16,9 @@ import (
 
 	"github.com/stacyvm/stacyvm/internal/auth"
 	"github.com/stacyvm/stacyvm/internal/config"
-	"github.com/stacyvm/stacyvm/internal/daemon"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 	"github.com/stacyvm/stacyvm/internal/telemetry"
+	"github.com/stacyvm/stacyvm/internal/workerd"
 )
 
 // Variables that hold secrets and are no keys of the configuration. They are taken out of the environment, which the
@@ -84,7 +84,7 @@ func (a *app) runWorker(cmd *cobra.Command, f *workerFlags) error {
 	if err != nil {
 		return err
 	}
-	options := daemon.WorkOptions{Config: loaded.Config, Authority: f.authority, TokenTTL: f.adminTTL}
+	options := workerd.Options{Config: loaded.Config, Authority: f.authority, TokenTTL: f.adminTTL}
 	if err := f.apply(cmd.Flags(), &options); err != nil {
 		return err
 	}
@@ -101,12 +101,12 @@ func (a *app) runWorker(cmd *cobra.Command, f *workerFlags) error {
 		return a.heartbeatOnce(ctx, options)
 	}
 	options.Ready = a.working(options.Logger, c)
-	return workError(daemon.Work(ctx, options), options)
+	return workError(workerd.Run(ctx, options), options)
 }
 
 // working tells people that the worker acts; its log tells programs.
-func (a *app) working(log *slog.Logger, c config.Config) func(daemon.Working) {
-	return func(w daemon.Working) {
+func (a *app) working(log *slog.Logger, c config.Config) func(workerd.Working) {
+	return func(w workerd.Working) {
 		log.Info("working", "worker_id", w.ID, "rpc_url", w.RPCURL, "providers", w.Providers, "control_planes", c.Worker.ControlPlaneURL, "data_dir", c.DataDir, "version", version())
 		if onTerminal(a.stdout) {
 			_, _ = fmt.Fprintf(a.stdout, "worker %s is a member of %s (called at %s; data in %s); Ctrl-C ends it, its sandboxes go on\n",
@@ -115,8 +115,8 @@ func (a *app) working(log *slog.Logger, c config.Config) func(daemon.Working) {
 	}
 }
 
-func (a *app) heartbeatOnce(ctx context.Context, options daemon.WorkOptions) error {
-	w, err := daemon.WorkOnce(ctx, options)
+func (a *app) heartbeatOnce(ctx context.Context, options workerd.Options) error {
+	w, err := workerd.Once(ctx, options)
 	if err != nil {
 		return workError(err, options)
 	}
@@ -137,7 +137,7 @@ type shownWorker struct {
 }
 
 // workError says what to do about a credential that is not accepted.
-func workError(err error, options daemon.WorkOptions) error {
+func workError(err error, options workerd.Options) error {
 	code := stacyvm.CodeOf(err)
 	switch {
 	case code == stacyvm.CodeUnauthenticated && options.AdminKey != nil:
@@ -152,7 +152,7 @@ func workError(err error, options daemon.WorkOptions) error {
 }
 
 // apply puts the flags and the secrets of the environment over the configuration.
-func (f *workerFlags) apply(flags *pflag.FlagSet, options *daemon.WorkOptions) error {
+func (f *workerFlags) apply(flags *pflag.FlagSet, options *workerd.Options) error {
 	if f.authority != "" && !fingerprint.MatchString(f.authority) {
 		return errors.New("--authority-sha256: must be the 64 digits, 0-9 and a-f, that `stacyvm worker join-token` prints")
 	}

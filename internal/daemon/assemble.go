@@ -5,36 +5,27 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
-	"fmt"
 	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
-	"time"
 
-	"github.com/stacyvm/stacyvm/internal/bundle"
 	"github.com/stacyvm/stacyvm/internal/config"
 	"github.com/stacyvm/stacyvm/internal/control"
-	"github.com/stacyvm/stacyvm/internal/engine"
-	"github.com/stacyvm/stacyvm/internal/engine/gvisor"
-	"github.com/stacyvm/stacyvm/internal/engine/mock"
-	"github.com/stacyvm/stacyvm/internal/image"
+	"github.com/stacyvm/stacyvm/internal/node"
 	"github.com/stacyvm/stacyvm/internal/reconcile"
 	"github.com/stacyvm/stacyvm/internal/space"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 	"github.com/stacyvm/stacyvm/internal/store"
 	"github.com/stacyvm/stacyvm/internal/worker"
-	"github.com/stacyvm/stacyvm/internal/worker/local"
 )
 
 // parts are the pieces of one server, joined.
 type parts struct {
+	node       node.Node // without a worker: a control plane alone
 	store      store.Store
 	guard      *space.Guard
-	engines    []engine.Engine
-	worker     *local.Worker // nil: a control plane alone
 	fleet      *fleet
 	service    *control.Service
 	reconciler *reconcile.Reconciler
@@ -42,7 +33,7 @@ type parts struct {
 
 // assemble opens everything in p; t is what workers of other machines are called with, and guard watches the disk. After an error
 // everything is closed again.
-func assemble(ctx context.Context, c config.Config, p place, t *trust, guard *space.Guard, log *slog.Logger) (made *parts, err error) {
+func assemble(ctx context.Context, c config.Config, p node.Place, t *trust, guard *space.Guard, log *slog.Logger) (made *parts, err error) {
 	made = &parts{guard: guard}
 	defer func() {
 		if err != nil {
@@ -54,19 +45,19 @@ func assemble(ctx context.Context, c config.Config, p place, t *trust, guard *sp
 	}
 	var own worker.Worker // stays nil without one
 	if c.Server.Worker {
-		if err := made.openWorker(c, p, log); err != nil {
+		if err := made.node.Open(c, p, log); err != nil {
 			return made, err
 		}
-		if err := checkDefault(ctx, made.worker); err != nil {
-			return made, fullFirst(guard, err)
+		if err := checkDefault(ctx, made.node.Worker); err != nil {
+			return made, node.FullFirst(guard, err)
 		}
-		own = sparedWorker{made.worker, guard}
+		own = node.GuardedWorker{Worker: made.node.Worker, Guard: guard}
 	}
-	database := storeConfig(c, p.database)
-	database.Warn = func(message string) { log.Warn(message + "; " + blindFix) }
+	database := storeConfig(c, p.Database)
+	database.Warn = func(message string) { log.Warn(message + "; " + HistoryFix) }
 	opened, err := store.Open(ctx, database)
 	if err != nil {
-		return made, fullFirst(guard, err)
+		return made, node.FullFirst(guard, err)
 	}
 	made.store = sparedStore{opened, guard}
 	self, session := stacyvm.WorkerID(c.Worker.ID), rand.Text()
@@ -96,14 +87,6 @@ func assemble(ctx context.Context, c config.Config, p place, t *trust, guard *sp
 	return made, nil
 }
 
-// fullFirst tells of a full disk rather than of what failed on it.
-func fullFirst(guard *space.Guard, err error) error {
-	if problems := guard.Problems(); len(problems) > 0 {
-		return stacyvm.Wrap(stacyvm.CodeStorageFull, err, strings.Join(problems, "; ")+": make room there")
-	}
-	return err
-}
-
 // workerName gives this process's name in the store. SQLite has one server; PostgreSQL may have many, and two of one name
 // would take each other's sandboxes over, so that each data directory gets a name of its own. A control plane alone has no
 // worker: worker.id in its configuration names the worker process beside it, which may share the file.
@@ -126,40 +109,10 @@ func workerName(c config.Config) (string, error) {
 	return name, os.WriteFile(path, []byte(name+"\n"), 0o600)
 }
 
-// openWorker opens the machine's own part: engines, images and the worker over them.
-func (m *parts) openWorker(c config.Config, p place, log *slog.Logger) (err error) {
-	if m.engines, err = openEngines(c, p); err != nil {
-		return err
-	}
-	images, err := image.Open(p.images)
-	if err != nil {
-		return err
-	}
-	m.worker, err = local.Open(local.Config{
-		ID: stacyvm.WorkerID(cmp.Or(c.Worker.ID, "local")), Dir: p.worker, Engines: m.engines, Default: c.Providers.Default, Images: images,
-		ParallelCreates: parallelCreates(c), Logger: log,
-	})
-	return err
-}
-
-// ask has this machine's worker, if there is one, ask its guests for signs of life until ctx ends.
-func (m *parts) ask(ctx context.Context) error {
-	if m.worker == nil {
-		return nil
-	}
-	return m.worker.Run(ctx)
-}
-
-// parallelCreates is how many sandboxes this machine starts at a time. A start is work for somewhat more than one processor:
-// with fewer at a time processors idle, with more none ends sooner and all end later.
-func parallelCreates(c config.Config) int {
-	return cmp.Or(c.Worker.ParallelCreates, 2*runtime.NumCPU())
-}
-
 // capacityOf is what the worker in a server offers: what the configuration says, and else as much as is asked for.
 func capacityOf(c config.Config) stacyvm.Capacity {
 	return stacyvm.Capacity{
-		MaxSandboxes: c.Worker.MaxSandboxes, MemoryMB: c.Worker.MemoryMB, VCPUs: c.Worker.VCPUs, ParallelCreates: parallelCreates(c),
+		MaxSandboxes: c.Worker.MaxSandboxes, MemoryMB: c.Worker.MemoryMB, VCPUs: c.Worker.VCPUs, ParallelCreates: node.ParallelCreates(c),
 		PreviewDomain: cmp.Or(c.Worker.PreviewDomain, c.Server.PreviewDomain), Labels: c.Worker.Labels,
 	}
 }
@@ -183,48 +136,9 @@ func defaults(c config.Config) control.Defaults {
 	}
 }
 
-// openEngines opens the enabled ones.
-func openEngines(c config.Config, p place) (engines []engine.Engine, err error) {
-	if c.Providers.GVisor.Enabled {
-		g, err := openGVisor(p)
-		if err != nil {
-			return engines, err
-		}
-		engines = append(engines, g)
-	}
-	if c.Providers.Mock.Enabled {
-		m, err := mock.Open(mock.Config{Dir: filepath.Join(p.engines, mock.Name)})
-		if err != nil {
-			return engines, err
-		}
-		engines = append(engines, m)
-	}
-	return engines, nil
-}
-
-// openGVisor opens the embedded engine with the programs of this build.
-func openGVisor(p place) (*gvisor.Engine, error) {
-	if err := os.MkdirAll(p.programs, 0o755); err != nil {
-		return nil, stacyvm.Wrap(stacyvm.CodeInvalid, err, "data_dir: cannot be written")
-	}
-	launcher, err := bundle.Unpack(p.programs, bundle.Sentry)
-	if err != nil {
-		return nil, err
-	}
-	guest, err := bundle.Unpack(p.programs, bundle.Guest)
-	if err != nil {
-		return nil, err
-	}
-	return gvisor.Open(gvisor.Config{Dir: filepath.Join(p.engines, gvisor.Name), Launcher: launcher, Guest: guest})
-}
-
-// probeWithin bounds the first look at the engines, which makes a trial sandbox: seconds, on a slow machine that has just been
-// started more than half a minute.
-const probeWithin = 2 * time.Minute
-
 // checkDefault refuses a machine on which the default engine does not work.
 func checkDefault(ctx context.Context, w worker.Worker) error {
-	ctx, cancel := context.WithTimeout(ctx, probeWithin)
+	ctx, cancel := context.WithTimeout(ctx, node.ProbeWithin)
 	defer cancel()
 	providers, err := w.Providers(ctx)
 	if err != nil {
@@ -252,14 +166,7 @@ func (m *parts) close() error {
 	if m.fleet != nil {
 		m.fleet.close()
 	}
-	if m.worker != nil {
-		failures = append(failures, m.worker.Close())
-	}
-	for _, e := range m.engines {
-		if err := e.Close(); err != nil {
-			failures = append(failures, fmt.Errorf("close engine %s: %w", e.Name(), err))
-		}
-	}
+	failures = append(failures, m.node.Close())
 	if m.store != nil {
 		failures = append(failures, m.store.Close())
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/stacyvm/stacyvm/client"
 	"github.com/stacyvm/stacyvm/internal/auth"
 	"github.com/stacyvm/stacyvm/internal/config"
+	"github.com/stacyvm/stacyvm/internal/daemon/daemontest"
 	"github.com/stacyvm/stacyvm/internal/engine"
 	"github.com/stacyvm/stacyvm/internal/engine/mock"
 	"github.com/stacyvm/stacyvm/internal/image"
@@ -69,7 +70,7 @@ func startMachine(t *testing.T, dir string) *machine {
 // TestTwoControlPlanesOneWorker: neither has a worker of its own, both use the same one over mutual TLS; what one makes the other
 // finds, uses and ends, also after the first is gone.
 func TestTwoControlPlanesOneWorker(t *testing.T) {
-	dir := pkiDir(t)
+	dir := daemontest.PKIDir(t)
 	dsn := postgrestest.Schema(t)
 	m := startMachine(t, dir)
 	rows := must[store.Store](t)(store.Open(t.Context(), store.Config{Driver: "postgres", DSN: dsn}))
@@ -128,11 +129,11 @@ func TestTwoControlPlanesOneWorker(t *testing.T) {
 // startPlane runs a control plane alone; stop ends it before the test does.
 func startPlane(t *testing.T, dir, dsn string) (c *client.Client, stop func()) {
 	t.Helper()
-	settings := planeConfig(t)
+	settings := daemontest.PlaneConfig(t)
 	settings.PKI.Dir = dir
 	settings.Providers.Default = "mock"
 	settings.Database = config.Database{Driver: "postgres", DSN: dsn}
 	address, stop := running(t, settings)
-	web := trusting(t, dir, "HTTP/2.0")
+	web := daemontest.Trusting(t, dir, "HTTP/2.0")
 	return must[*client.Client](t)(client.New(address, client.Options{HTTPClient: web})), stop
 }

@@ -6,14 +6,12 @@ import (
 	"path/filepath"
 
 	"github.com/stacyvm/stacyvm/internal/config"
+	"github.com/stacyvm/stacyvm/internal/node"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 	"github.com/stacyvm/stacyvm/internal/store"
 	"github.com/stacyvm/stacyvm/internal/store/dbtool"
 	"github.com/stacyvm/stacyvm/internal/worker/local"
 )
-
-// serveLock is held by the server of a data directory.
-const serveLock = "serve.lock"
 
 // StoreConfig is the database that the configuration names.
 func StoreConfig(c config.Config) store.Config { return storeConfig(c, c.DatabasePath()) }
@@ -49,8 +47,8 @@ func RestoreDatabase(ctx context.Context, c config.Config, backup, path string) 
 	if err != nil {
 		return dbtool.Restored{}, err
 	}
-	defer held.release()
-	above, err := local.Incarnation(sharedPlace(c.DataDir, "").worker)
+	defer held.Release()
+	above, err := local.Incarnation(node.SharedPlace(c.DataDir, "").Worker)
 	if err != nil {
 		return dbtool.Restored{}, err
 	}
@@ -58,12 +56,12 @@ func RestoreDatabase(ctx context.Context, c config.Config, backup, path string) 
 }
 
 // standStill keeps servers of the data directory from starting until the lock is released.
-func standStill(c config.Config) (*lock, error) {
-	if err := makeDataDir(c.DataDir); err != nil {
+func standStill(c config.Config) (*node.Lock, error) {
+	if err := node.MakeDataDir(c.DataDir); err != nil {
 		return nil, err
 	}
-	held, err := lockFile(filepath.Join(c.DataDir, serveLock))
-	if errors.Is(err, errLocked) {
+	held, err := node.LockFile(filepath.Join(c.DataDir, node.ServeLock))
+	if errors.Is(err, node.ErrLocked) {
 		return nil, stacyvm.Errorf(stacyvm.CodeConflict, "a server uses %s: stop it first; its sandboxes go on meanwhile", c.DataDir)
 	}
 	if err != nil {
@@ -79,7 +77,7 @@ func RaiseIncarnation(ctx context.Context, c config.Config) (incarnation int64, 
 	if err != nil {
 		return 0, err
 	}
-	defer held.release()
+	defer held.Release()
 	found, err := dbtool.Inspect(ctx, StoreConfig(c))
 	if err != nil {
 		return 0, err
@@ -87,7 +85,7 @@ func RaiseIncarnation(ctx context.Context, c config.Config) (incarnation int64, 
 	if found.Present == 0 {
 		return 0, stacyvm.Errorf(stacyvm.CodeConflict, "there is nothing in the database yet")
 	}
-	above, err := local.Incarnation(sharedPlace(c.DataDir, "").worker)
+	above, err := local.Incarnation(node.SharedPlace(c.DataDir, "").Worker)
 	if err != nil {
 		return 0, err
 	}

@@ -2,76 +2,21 @@ package daemon
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"net"
 	"net/http"
-	"os"
-	"path/filepath"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/stacyvm/stacyvm/client"
 	"github.com/stacyvm/stacyvm/internal/auth"
 	"github.com/stacyvm/stacyvm/internal/config"
+	"github.com/stacyvm/stacyvm/internal/daemon/daemontest"
+	"github.com/stacyvm/stacyvm/internal/node"
 )
-
-// planeConfig is of a control plane alone.
-func planeConfig(t *testing.T) config.Config {
-	c := testConfig(t)
-	c.Server.Worker, c.Server.Port = false, 0
-	return c
-}
-
-// serving runs a control plane until the test ends.
-func serving(t *testing.T, c config.Config) (address string) {
-	t.Helper()
-	address, _ = running(t, c)
-	return address
-}
-
-// running is serving, with a way to end it before.
-func running(t *testing.T, c config.Config) (address string, end func()) {
-	t.Helper()
-	ctx, stop := context.WithCancel(context.Background())
-	ready, ended := make(chan string, 1), make(chan error, 1)
-	go func() {
-		ended <- Serve(ctx, Options{Config: c, Logger: quiet, Ready: func(address string) { ready <- address }})
-	}()
-	end = sync.OnceFunc(func() {
-		stop()
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
-	})
-	t.Cleanup(end)
-	select {
-	case address = <-ready:
-	case err := <-ended:
-		ended <- nil
-		t.Fatal(err)
-	}
-	return address, end
-}
-
-// trusting is a client that believes the authority of a pki directory.
-func trusting(t *testing.T, dir string, protocols ...string) *http.Client {
-	t.Helper()
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(must[[]byte](t)(os.ReadFile(filepath.Join(dir, "ca-bundle.pem")))) {
-		t.Fatal("no authority")
-	}
-	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}, Protocols: new(http.Protocols)}
-	transport.Protocols.SetHTTP1(protocols[0] == "HTTP/1.1")
-	transport.Protocols.SetHTTP2(protocols[0] == "HTTP/2.0")
-	t.Cleanup(transport.CloseIdleConnections)
-	return &http.Client{Transport: transport}
-}
 
 // TestControlPlaneAlone serves without an engine, and is ready before its first worker.
 func TestControlPlaneAlone(t *testing.T) {
-	address := serving(t, planeConfig(t))
+	address := serving(t, daemontest.PlaneConfig(t))
 	web := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	response := must[*http.Response](t)(web.Get(address + "/api/v1/ready"))
 	defer response.Body.Close()
@@ -90,12 +35,12 @@ func TestControlPlaneAlone(t *testing.T) {
 // TestTLS: with a pki directory the API speaks TLS, over HTTP/2 and, for WebSockets, HTTP/1.1; certificates of clients are not
 // asked for.
 func TestTLS(t *testing.T) {
-	c := planeConfig(t)
-	c.PKI.Dir = pkiDir(t)
+	c := daemontest.PlaneConfig(t)
+	c.PKI.Dir = daemontest.PKIDir(t)
 	c.Server.URL = "https://plane.test:7423"
 	address := serving(t, c)
 	for _, protocol := range []string{"HTTP/1.1", "HTTP/2.0"} {
-		web := trusting(t, c.PKI.Dir, protocol)
+		web := daemontest.Trusting(t, c.PKI.Dir, protocol)
 		request := must[*http.Request](t)(http.NewRequestWithContext(t.Context(), http.MethodGet, address+"/api/v1/sandboxes", nil))
 		request.Host = "plane.test:7423" // a name of the certificate
 		response := must[*http.Response](t)(web.Do(request))
@@ -118,13 +63,13 @@ func TestTLS(t *testing.T) {
 
 // TestLeaving: a server that others stand beside is not ready for a while before it refuses anything, and then ends.
 func TestLeaving(t *testing.T) {
-	c := planeConfig(t)
-	if err := makeDataDir(c.DataDir); err != nil {
+	c := daemontest.PlaneConfig(t)
+	if err := node.MakeDataDir(c.DataDir); err != nil {
 		t.Fatal(err)
 	}
-	made := must[*parts](t)(assemble(t.Context(), c, sharedPlace(c.DataDir, c.DatabasePath()), &trust{}, nil, quiet))
+	made := must[*parts](t)(assemble(t.Context(), c, node.SharedPlace(c.DataDir, c.DatabasePath()), &trust{}, nil, daemontest.Quiet))
 	ready := make(chan string, 1)
-	s := newServer(Options{Config: c, Logger: quiet, Ready: func(address string) { ready <- address }}, made, auth.Keys{}, &trust{})
+	s := newServer(Options{Config: c, Logger: daemontest.Quiet, Ready: func(address string) { ready <- address }}, made, auth.Keys{}, &trust{})
 	s.notice = 2 * time.Second
 	listener := must[net.Listener](t)((&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0"))
 	ctx, stop := context.WithCancel(context.Background())
@@ -163,7 +108,7 @@ func TestLeaving(t *testing.T) {
 
 // TestOfferOfTheServersWorker is what its registration tells, and no more than the configuration says.
 func TestOfferOfTheServersWorker(t *testing.T) {
-	c := testConfig(t)
+	c := daemontest.Config(t)
 	if offer := capacityOf(c); offer.MaxSandboxes != 0 || offer.MemoryMB != 0 || offer.VCPUs != 0 || offer.RPCURL != "" {
 		t.Errorf("unasked: %+v", offer)
 	}

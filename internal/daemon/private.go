@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"net"
@@ -10,23 +9,18 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/stacyvm/stacyvm/client"
 	"github.com/stacyvm/stacyvm/internal/auth"
 	"github.com/stacyvm/stacyvm/internal/engine"
+	"github.com/stacyvm/stacyvm/internal/node"
 	"github.com/stacyvm/stacyvm/internal/space"
-	"github.com/stacyvm/stacyvm/internal/stacyvm"
 	"github.com/stacyvm/stacyvm/internal/worker/local"
 )
 
 const (
-	// privateDir holds one directory per private server, each locked as long as its process lives.
-	privateDir  = "run"
-	privateLock = "lock"
-	claimLock   = "run.lock"
-	socketName  = "api.sock"
+	socketName = "api.sock"
 	// removeWithin bounds the end of a private server's sandboxes.
 	removeWithin = 30 * time.Second
 )
@@ -38,7 +32,7 @@ type Private struct {
 	Client *client.Client
 
 	dir    string
-	held   *lock
+	held   *node.Lock
 	parts  *parts
 	cancel context.CancelFunc
 	ended  chan error
@@ -51,53 +45,31 @@ func StartPrivate(ctx context.Context, options Options) (p *Private, err error) 
 	c := options.Config
 	c.Database.Driver = "sqlite"
 	c.Server.Worker = true // whatever a server with the same configuration is
-	if err := makeDataDir(c.DataDir); err != nil {
+	if err := node.MakeDataDir(c.DataDir); err != nil {
 		return nil, err
 	}
 	if err := sweep(ctx, c, options.Logger); err != nil {
 		options.Logger.Warn("an earlier private server could not be removed", "error", err)
 	}
 	p = &Private{ended: make(chan error, 1)}
-	if p.dir, p.held, err = claimDir(c.DataDir); err != nil {
+	if p.dir, p.held, err = node.ClaimDir(c.DataDir); err != nil {
 		return nil, err
 	}
-	watched := spaceOf(c)
+	watched := node.SpaceOf(c)
 	watched.Reserve = 0 // it is the server's
 	guard, err := space.New(watched)
 	if err != nil {
-		p.held.release()
+		p.held.Release()
 		return nil, errors.Join(err, os.RemoveAll(p.dir))
 	}
-	if p.parts, err = assemble(ctx, c, privatePlace(c.DataDir, p.dir), &trust{}, guard, options.Logger); err != nil {
-		p.held.release()
+	if p.parts, err = assemble(ctx, c, node.PrivatePlace(c.DataDir, p.dir), &trust{}, guard, options.Logger); err != nil {
+		p.held.Release()
 		return nil, errors.Join(err, os.RemoveAll(p.dir))
 	}
 	if err := p.serve(options); err != nil {
 		return nil, errors.Join(err, p.Close())
 	}
 	return p, nil
-}
-
-// claimDir makes a directory that belongs to this process until its lock is released.
-func claimDir(dataDir string) (dir string, held *lock, err error) {
-	top := filepath.Join(dataDir, privateDir)
-	if err := os.MkdirAll(top, 0o700); err != nil {
-		return "", nil, stacyvm.Wrap(stacyvm.CodeInvalid, err, "data_dir: cannot be written")
-	}
-	// No sweep may look at the directory before it is locked.
-	claiming, err := waitLock(filepath.Join(dataDir, claimLock))
-	if err != nil {
-		return "", nil, stacyvm.Wrap(stacyvm.CodeInvalid, err, "data_dir: cannot be written")
-	}
-	defer claiming.release()
-	dir = filepath.Join(top, strings.ToLower(rand.Text()[:10]))
-	if err := os.Mkdir(dir, 0o700); err != nil {
-		return "", nil, stacyvm.Wrap(stacyvm.CodeInvalid, err, "data_dir: cannot be written")
-	}
-	if held, err = lockFile(filepath.Join(dir, privateLock)); err != nil {
-		return "", nil, errors.Join(err, os.RemoveAll(dir))
-	}
-	return dir, held, nil
 }
 
 // serve opens the socket and runs the server beside the caller.
@@ -150,13 +122,13 @@ func (p *Private) Close() error {
 		p.cancel()
 		failures = append(failures, <-p.ended)
 	}
-	failures = append(failures, clearAway(p.parts.worker, p.parts.engines), p.parts.close())
+	failures = append(failures, clearAway(p.parts.node.Worker, p.parts.node.Engines), p.parts.close())
 	return errors.Join(append(failures, p.remove(errors.Join(failures...)))...)
 }
 
 // remove deletes the directory, unless something in it is still needed to find what could not be removed.
 func (p *Private) remove(failed error) error {
-	defer p.held.release()
+	defer p.held.Release()
 	if failed != nil {
 		return nil
 	}

@@ -23,6 +23,7 @@ import (
 	"github.com/stacyvm/stacyvm/internal/auth"
 	"github.com/stacyvm/stacyvm/internal/budget"
 	"github.com/stacyvm/stacyvm/internal/config"
+	"github.com/stacyvm/stacyvm/internal/node"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
 
@@ -41,6 +42,15 @@ const (
 	noticeTime = 5 * time.Second
 )
 
+// What holds for a server on PostgreSQL that runs sandboxes in its own process, and what to do then.
+const (
+	OwnWorkerAlone = "other servers on this database do not reach the sandboxes of this server's own worker (server.worker): they answer 503 for them"
+	OwnWorkerFix   = "with more than one server set server.worker to false and run `stacyvm worker` on each machine (docs/cluster.md)"
+)
+
+// HistoryFix is what to do where the database does not tell its history.
+const HistoryFix = "after a failover that may have lost commits, and after a restore, stop all servers and run `stacyvm db raise-incarnation --yes`"
+
 // Options say what to serve.
 type Options struct {
 	Config  config.Config
@@ -57,18 +67,18 @@ func Serve(ctx context.Context, options Options) error {
 	if auth.SameKeys(c.Auth.APIKey, c.Auth.AdminAPIKey) {
 		return stacyvm.Invalid("auth.admin_api_key", "is the client key, which makes every client an administrator: set another one")
 	}
-	if err := makeDataDir(c.DataDir); err != nil {
+	if err := node.MakeDataDir(c.DataDir); err != nil {
 		return err
 	}
-	held, err := lockFile(filepath.Join(c.DataDir, serveLock))
-	if errors.Is(err, errLocked) {
+	held, err := node.LockFile(filepath.Join(c.DataDir, node.ServeLock))
+	if errors.Is(err, node.ErrLocked) {
 		return stacyvm.Errorf(stacyvm.CodeConflict, "another server uses %s: stop it, or set STACYVM_DATA_DIR to another directory", c.DataDir)
 	}
 	if err != nil {
 		return stacyvm.Wrap(stacyvm.CodeInvalid, err, "data_dir: cannot be written")
 	}
-	defer held.release()
-	guard, err := openGuard(c, options.Logger)
+	defer held.Release()
+	guard, err := node.OpenGuard(c, options.Logger)
 	if err != nil {
 		return err
 	}
@@ -81,7 +91,7 @@ func Serve(ctx context.Context, options Options) error {
 	if err != nil {
 		return err
 	}
-	made, err := assemble(ctx, c, sharedPlace(c.DataDir, c.DatabasePath()), t, guard, options.Logger)
+	made, err := assemble(ctx, c, node.SharedPlace(c.DataDir, c.DatabasePath()), t, guard, options.Logger)
 	if err != nil {
 		return err
 	}
@@ -89,7 +99,7 @@ func Serve(ctx context.Context, options Options) error {
 	if c.Postgres() {
 		s.notice = noticeTime
 		if c.Server.Worker {
-			options.Logger.Warn(ownWorkerAlone + "; " + ownWorkerFix)
+			options.Logger.Warn(OwnWorkerAlone + "; " + OwnWorkerFix)
 		}
 	}
 	loops := []func(context.Context) error{made.fleet.run, guard.Run, func(ctx context.Context) error { return sweepLoop(ctx, c, options.Logger) }}
@@ -166,7 +176,7 @@ func (s *server) run(ctx context.Context, listener net.Listener, loops ...func(c
 
 	acting, rest := context.WithCancel(context.Background())
 	asking := make(chan error, 1)
-	go func() { asking <- s.parts.ask(acting) }()
+	go func() { asking <- s.parts.node.Run(acting) }()
 	reconciling := make(chan error, 1)
 	go func() { reconciling <- s.parts.reconciler.Run(acting) }()
 

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/stacyvm/stacyvm/internal/config"
+	"github.com/stacyvm/stacyvm/internal/daemon/daemontest"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
 
@@ -14,7 +15,7 @@ func TestServeRefusesOneKeyForClientsAndAdministrators(t *testing.T) {
 	c := config.Default()
 	c.DataDir = filepath.Join(t.TempDir(), "data")
 	c.Auth.APIKey, c.Auth.AdminAPIKey = "one key for all", "one key for all"
-	err := Serve(t.Context(), Options{Config: c, Logger: quiet})
+	err := Serve(t.Context(), Options{Config: c, Logger: daemontest.Quiet})
 	if stacyvm.CodeOf(err) != stacyvm.CodeInvalid {
 		t.Errorf("%v", err)
 	}

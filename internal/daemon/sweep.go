@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/stacyvm/stacyvm/internal/config"
+	"github.com/stacyvm/stacyvm/internal/node"
 )
 
 // sweepEvery is how often a server looks for private servers that were killed.
@@ -33,7 +34,7 @@ func sweepLoop(ctx context.Context, c config.Config, log *slog.Logger) error {
 
 // sweep removes the private servers whose process is gone, with their sandboxes.
 func sweep(ctx context.Context, c config.Config, log *slog.Logger) error {
-	top := filepath.Join(c.DataDir, privateDir)
+	top := filepath.Join(c.DataDir, node.PrivateDir)
 	entries, err := os.ReadDir(top)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -51,33 +52,19 @@ func sweep(ctx context.Context, c config.Config, log *slog.Logger) error {
 	return errors.Join(failures...)
 }
 
-// abandoned takes over a private server's directory if its process is gone; nil when it lives.
-func abandoned(dataDir, dir string) (*lock, error) {
-	claiming, err := waitLock(filepath.Join(dataDir, claimLock))
-	if err != nil {
-		return nil, err
-	}
-	defer claiming.release()
-	held, err := lockFile(filepath.Join(dir, privateLock))
-	if errors.Is(err, errLocked) || errors.Is(err, fs.ErrNotExist) {
-		return nil, nil // it lives, or somebody has just removed it
-	}
-	return held, err
-}
-
 func sweepOne(c config.Config, dir string, log *slog.Logger) error {
-	held, err := abandoned(c.DataDir, dir)
+	held, err := node.TakeAbandoned(c.DataDir, dir)
 	if err != nil || held == nil {
 		return err
 	}
-	defer held.release()
+	defer held.Release()
 	log.Info("removing what a killed `stacyvm run` left", "directory", filepath.Base(dir))
-	var left parts
-	err = left.openWorker(c, privatePlace(c.DataDir, dir), log)
+	var left node.Node
+	err = left.Open(c, node.PrivatePlace(c.DataDir, dir), log)
 	if err == nil {
-		err = clearAway(left.worker, left.engines)
+		err = clearAway(left.Worker, left.Engines)
 	}
-	if err = errors.Join(err, left.close()); err != nil {
+	if err = errors.Join(err, left.Close()); err != nil {
 		return fmt.Errorf("remove %s: %w", filepath.Base(dir), err)
 	}
 	return os.RemoveAll(dir)

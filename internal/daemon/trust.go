@@ -69,6 +69,16 @@ func newTrust(c config.Config, log *slog.Logger) (*trust, error) {
 	return t, err
 }
 
+// CheckTrust reads the certificates and secrets that the configuration names as a server does. expires is when the server's
+// certificate ends; zero: it has none.
+func CheckTrust(c config.Config) (expires time.Time, err error) {
+	t, err := newTrust(c, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return expires, err
+	}
+	return t.expires, nil
+}
+
 // secret is one from the configuration, or from its file as it is at each use.
 func secret(name, text, path string, check func(string) error, log *slog.Logger) (auth.Secret, error) {
 	if path == "" {

@@ -1,4 +1,4 @@
-package daemon
+package workerd
 
 import (
 	"net/http"
@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/stacyvm/stacyvm/client"
+	"github.com/stacyvm/stacyvm/internal/daemon/daemontest"
 )
 
 // slowRenewals is a way to a control plane on which renewals take their time, and everything else does not.
@@ -66,14 +67,14 @@ func creating(t *testing.T, address string, tolerated func() string) (stop func(
 // TestCreatesWhileWorkersStart: one worker after the other comes, and renews its leases some time after it registered; no create
 // meets one that would refuse it.
 func TestCreatesWhileWorkersStart(t *testing.T) {
-	plane := planeConfig(t)
+	plane := daemontest.PlaneConfig(t)
 	plane.Auth.WorkerToken = workToken
 	address := serving(t, plane)
 	slow := slowRenewals(t, address, 300*time.Millisecond)
 	start := func(id string) *process {
 		c := workConfig(t, slow)
 		c.Worker.ID, c.Auth.WorkerToken, c.Worker.MemoryMB, c.Worker.VCPUs = id, workToken, 1<<20, 1<<10
-		p := startWork(t, WorkOptions{Config: c})
+		p := startWork(t, Options{Config: c})
 		p.working()
 		return p
 	}
@@ -95,13 +96,13 @@ func TestCreatesWhileWorkersStart(t *testing.T) {
 // TestCreatesWhileAWorkerComesBack: a worker that was killed is still called online. What is placed on it when its next process
 // starts waits until that one acts, and is made under the epoch that it has then.
 func TestCreatesWhileAWorkerComesBack(t *testing.T) {
-	plane := planeConfig(t)
+	plane := daemontest.PlaneConfig(t)
 	plane.Auth.WorkerToken = workToken
 	address := serving(t, plane)
 	c := workConfig(t, slowRenewals(t, address, 300*time.Millisecond))
 	c.Auth.WorkerToken, c.Worker.MemoryMB, c.Worker.VCPUs = workToken, 1<<20, 1<<10
-	caller := clientAt(t, address, nil)
-	p := startWork(t, WorkOptions{Config: c})
+	caller := daemontest.ClientAt(t, address, nil)
+	p := startWork(t, Options{Config: c})
 	c.Worker.ListenAddr = strings.TrimPrefix(p.working().RPCURL, "http://")
 	for range 3 {
 		p.end()
@@ -109,7 +110,7 @@ func TestCreatesWhileAWorkerComesBack(t *testing.T) {
 			t.Fatal(err)
 		}
 		stop := creating(t, address, func() string { return client.CodeUnavailable + " " + client.CodeResourceLimit }) // nobody answers there, and then it is starting
-		p = startWork(t, WorkOptions{Config: c})
+		p = startWork(t, Options{Config: c})
 		p.working()
 		sandbox := must[client.Sandbox](t)(caller.Spawn(t.Context(), client.SpawnRequest{Provider: "mock", MemoryMB: 64}))
 		if made := stop(); made < 1 {

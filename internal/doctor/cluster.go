@@ -1,30 +1,24 @@
-package daemon
+package doctor
 
 import (
 	"fmt"
-	"log/slog"
 	"path/filepath"
 	"time"
 
 	"github.com/stacyvm/stacyvm/internal/config"
+	"github.com/stacyvm/stacyvm/internal/daemon"
 	"github.com/stacyvm/stacyvm/internal/pki"
 )
 
 // renewBefore is how long before its end a certificate should be renewed.
 const renewBefore = 14 * 24 * time.Hour
 
-// What holds for a server on PostgreSQL that runs sandboxes in its own process.
-const (
-	ownWorkerAlone = "other servers on this database do not reach the sandboxes of this server's own worker (server.worker): they answer 503 for them"
-	ownWorkerFix   = "with more than one server set server.worker to false and run `stacyvm worker` on each machine (docs/cluster.md)"
-)
-
 // checkOwnWorker warns of sandboxes that one of several servers alone can reach.
 func checkOwnWorker(c config.Config) []config.Check {
 	if !c.Postgres() || !c.Server.Worker {
 		return nil
 	}
-	return []config.Check{config.Warned("server.worker", ownWorkerAlone, ownWorkerFix)}
+	return []config.Check{config.Warned("server.worker", daemon.OwnWorkerAlone, daemon.OwnWorkerFix)}
 }
 
 // doctorTrust looks at what this machine proves itself with in a cluster. A worker's own certificate is left to the worker.
@@ -34,16 +28,16 @@ func doctorTrust(c config.Config, now time.Time) []config.Check {
 			return nil
 		}
 	}
-	t, err := newTrust(c, slog.New(slog.DiscardHandler))
+	expires, err := daemon.CheckTrust(c)
 	switch {
 	case err != nil:
 		return []config.Check{config.Failed("cluster.credentials", plain(err), "see docs/cluster.md")}
-	case t.expires.IsZero():
+	case expires.IsZero():
 		return nil
 	}
 	const name = "pki.dir"
-	left := t.expires.Sub(now)
-	message := fmt.Sprintf("this control plane's certificate is good until %s", t.expires.Format(time.DateOnly))
+	left := expires.Sub(now)
+	message := fmt.Sprintf("this control plane's certificate is good until %s", expires.Format(time.DateOnly))
 	fix := fmt.Sprintf("stacyvm pki issue %s --server HOST --force", c.PKI.Dir)
 	switch {
 	case left <= 0:

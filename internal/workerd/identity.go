@@ -1,4 +1,4 @@
-package daemon
+package workerd
 
 import (
 	"context"
@@ -33,7 +33,7 @@ type identity struct {
 }
 
 // openIdentity finds every credential that the worker has, after joining when it has none and was given a token for that.
-func openIdentity(ctx context.Context, options WorkOptions, c config.Config) (*identity, error) {
+func openIdentity(ctx context.Context, options Options, c config.Config) (*identity, error) {
 	i := &identity{id: stacyvm.WorkerID(c.Worker.ID), log: options.Logger}
 	var err error
 	if i.urls, err = controlPlanes(c.Worker.ControlPlaneURL); err != nil {
@@ -77,7 +77,7 @@ func controlPlanes(list string) (all []*url.URL, err error) {
 }
 
 // openCertificate loads the files that are named one by one, or those of the pki directory.
-func (i *identity) openCertificate(ctx context.Context, options WorkOptions, c config.Config) (err error) {
+func (i *identity) openCertificate(ctx context.Context, options Options, c config.Config) (err error) {
 	failed := pki.Options{Failed: func(err error) { i.log.Error("changed certificates cannot be used", "error", err) }}
 	if r := c.Worker.RPCTLS; r.Enabled {
 		if r.ClientCAFile == "" {
@@ -165,7 +165,7 @@ func (k workKeys) verifier(id stacyvm.WorkerID, certificates bool, c config.Conf
 
 // openToken finds how the worker's own tokens are made, in this order: a token that is given, a control plane that issues
 // them for the administrator's key, the signing key. nil: the certificate has to do.
-func (i *identity) openToken(k workKeys, options WorkOptions) (func(context.Context) (string, error), error) {
+func (i *identity) openToken(k workKeys, options Options) (func(context.Context) (string, error), error) {
 	switch {
 	case k.own != nil:
 		return func(context.Context) (string, error) { return k.own(), nil }, nil

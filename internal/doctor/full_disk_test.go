@@ -1,4 +1,4 @@
-package daemon
+package doctor
 
 import (
 	"encoding/json"
@@ -12,6 +12,7 @@ import (
 
 	"github.com/stacyvm/stacyvm/client"
 	"github.com/stacyvm/stacyvm/internal/config"
+	"github.com/stacyvm/stacyvm/internal/daemon/daemontest"
 	"github.com/stacyvm/stacyvm/internal/testneed"
 )
 
@@ -33,11 +34,11 @@ func fillDisk(t *testing.T, path string) {
 // TestServeOnAFullDisk: creates and writes are refused, and /ready says why; kills go on, and so does a start; with room again all is
 // well.
 func TestServeOnAFullDisk(t *testing.T) {
-	c := testConfig(t)
+	c := daemontest.Config(t)
 	c.DataDir, c.Server.Port, c.Database.Path = testneed.Tmpfs(t, 128<<20), 0, ""
 	c.Providers.Default, c.Providers.Mock.Enabled, c.Providers.GVisor.Enabled = "mock", true, false
 	address, end := running(t, c)
-	caller := clientAt(t, address, nil)
+	caller := daemontest.ClientAt(t, address, nil)
 	spawn := func() (client.Sandbox, error) {
 		return caller.Spawn(t.Context(), client.SpawnRequest{Provider: "mock"})
 	}
@@ -66,7 +67,7 @@ func TestServeOnAFullDisk(t *testing.T) {
 		t.Errorf("doctor says %+v", check)
 	}
 	address, end = running(t, c)
-	caller = clientAt(t, address, nil)
+	caller = daemontest.ClientAt(t, address, nil)
 	if err := caller.Destroy(t.Context(), second.ID); err != nil {
 		t.Errorf("a kill after a start on a full disk: %v", err)
 	}

@@ -1,4 +1,4 @@
-package daemon
+package workerd
 
 import (
 	"cmp"
@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/stacyvm/stacyvm/internal/config"
+	"github.com/stacyvm/stacyvm/internal/node"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 	"github.com/stacyvm/stacyvm/internal/worker"
 	"github.com/stacyvm/stacyvm/internal/worker/member"
@@ -53,7 +54,7 @@ func workName(c config.Config) (string, error) {
 
 // checkAny refuses a machine on which no engine works.
 func checkAny(ctx context.Context, w worker.Worker) error {
-	ctx, cancel := context.WithTimeout(ctx, probeWithin)
+	ctx, cancel := context.WithTimeout(ctx, node.ProbeWithin)
 	defer cancel()
 	providers, err := w.Providers(ctx)
 	if err != nil {
@@ -88,7 +89,7 @@ func working(providers []worker.Provider) []string {
 func (w *work) offer(ctx context.Context) (member.Offer, error) {
 	ctx, cancel := context.WithTimeout(ctx, offerWithin)
 	defer cancel()
-	providers, err := w.parts.worker.Providers(ctx)
+	providers, err := w.node.Worker.Providers(ctx)
 	if err != nil {
 		return member.Offer{}, err
 	}
@@ -102,10 +103,10 @@ func (w *work) offer(ctx context.Context) (member.Offer, error) {
 		return member.Offer{}, err
 	}
 	return member.Offer{
-		Hostname: host, Providers: working(providers), Capabilities: workCapabilities, Problems: w.parts.guard.Problems(),
+		Hostname: host, Providers: working(providers), Capabilities: workCapabilities, Problems: w.guard.Problems(),
 		Capacity: stacyvm.Capacity{
 			MaxSandboxes: c.MaxSandboxes, MemoryMB: cmp.Or(c.MemoryMB, memory), VCPUs: cmp.Or(c.VCPUs, runtime.NumCPU()),
-			ParallelCreates: parallelCreates(w.config), RPCURL: w.rpcURL,
+			ParallelCreates: node.ParallelCreates(w.config), RPCURL: w.rpcURL,
 			PreviewDomain: cmp.Or(c.PreviewDomain, w.config.Server.PreviewDomain), Labels: c.Labels,
 		},
 	}, nil

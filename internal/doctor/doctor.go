@@ -1,4 +1,6 @@
-package daemon
+// Package doctor looks at a machine for its operator: what works, what does not and what to do, before a server starts, while none
+// answers, and before an upgrade. It changes nothing.
+package doctor
 
 import (
 	"cmp"
@@ -17,16 +19,17 @@ import (
 	"github.com/stacyvm/stacyvm/internal/config"
 	"github.com/stacyvm/stacyvm/internal/engine"
 	"github.com/stacyvm/stacyvm/internal/image"
+	"github.com/stacyvm/stacyvm/internal/node"
 	"github.com/stacyvm/stacyvm/internal/space"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
 
-// littleSpace is the free space, in bytes, below which Doctor warns.
+// littleSpace is the free space, in bytes, below which Run warns.
 const littleSpace = 2 << 30
 
-// Doctor looks at this machine: what works, what does not and what to do. It runs a trial sandbox on each engine and leaves
+// Run looks at this machine: what works, what does not and what to do. It runs a trial sandbox on each engine and leaves
 // nothing behind. With production, what only trying out may do without fails.
-func Doctor(ctx context.Context, c config.Config, production bool) []config.Check {
+func Run(ctx context.Context, c config.Config, production bool) []config.Check {
 	checks := config.DoctorKeys(c, production)
 	place := checkDataDir(c)
 	if checks = append(checks, place); place.Level == config.Fail {
@@ -53,7 +56,7 @@ func checkDataDir(c config.Config) config.Check {
 	const name = "data_dir"
 	dir := c.DataDir
 	fix := "run as root, or set STACYVM_DATA_DIR to a directory that you may write"
-	if err := makeDataDir(dir); err != nil {
+	if err := node.MakeDataDir(dir); err != nil {
 		return config.Failed(name, plain(err), fix)
 	}
 	watch, err := space.New(space.Config{Dirs: []string{dir}, MinFree: int64(c.Disk.MinFreeMB) << 20})
@@ -83,7 +86,7 @@ func checkDataDir(c config.Config) config.Check {
 	return config.Passed(name, message)
 }
 
-// largestShown is how many sandboxes Doctor names on a disk that is nearly full.
+// largestShown is how many sandboxes Run names on a disk that is nearly full.
 const largestShown = 5
 
 // largest names the sandboxes that take most of a data directory; "": there are none.
@@ -157,23 +160,23 @@ func removedFiles(dataDir string) map[string]int64 {
 // checkRuns tells of the server and of what killed private servers left.
 func checkRuns(dataDir string) config.Check {
 	const name = "server"
-	held, err := lockFile(filepath.Join(dataDir, serveLock))
+	held, err := node.LockFile(filepath.Join(dataDir, node.ServeLock))
 	switch {
-	case errors.Is(err, errLocked):
+	case errors.Is(err, node.ErrLocked):
 		return config.Passed(name, "a server runs on this data directory")
 	case err != nil:
 		return config.Failed(name, plain(err), "")
 	}
-	held.release()
-	entries, err := os.ReadDir(filepath.Join(dataDir, privateDir))
+	held.Release()
+	entries, err := os.ReadDir(filepath.Join(dataDir, node.PrivateDir))
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return config.Failed(name, plain(err), "")
 	}
 	left := 0
 	for _, entry := range entries {
-		gone, err := abandoned(dataDir, filepath.Join(dataDir, privateDir, entry.Name()))
+		gone, err := node.TakeAbandoned(dataDir, filepath.Join(dataDir, node.PrivateDir, entry.Name()))
 		if err == nil && gone != nil {
-			gone.release()
+			gone.Release()
 			left++
 		}
 	}
@@ -185,7 +188,7 @@ func checkRuns(dataDir string) config.Check {
 
 func checkHostImage(ctx context.Context, c config.Config) config.Check {
 	const name, holder = "image.host", "doctor"
-	images, err := image.Open(sharedPlace(c.DataDir, "").images)
+	images, err := image.Open(node.SharedPlace(c.DataDir, "").Images)
 	if err == nil {
 		if _, err = images.Resolve(ctx, "host", holder); err == nil {
 			err = images.Release(holder)
@@ -199,12 +202,12 @@ func checkHostImage(ctx context.Context, c config.Config) config.Check {
 
 func checkGVisor(ctx context.Context, c config.Config) []config.Check {
 	const name = "engine.gvisor"
-	dir, held, err := claimDir(c.DataDir)
+	dir, held, err := node.ClaimDir(c.DataDir)
 	if err != nil {
 		return []config.Check{config.Failed(name, plain(err), "")}
 	}
-	defer held.release()
-	g, err := openGVisor(privatePlace(c.DataDir, dir))
+	defer held.Release()
+	g, err := node.OpenGVisor(node.PrivatePlace(c.DataDir, dir))
 	if err != nil {
 		return []config.Check{config.Failed(name, plain(errors.Join(err, os.RemoveAll(dir))), "")}
 	}

@@ -1,4 +1,4 @@
-package daemon
+package doctor
 
 import (
 	"context"
@@ -11,12 +11,13 @@ import (
 	"time"
 
 	"github.com/stacyvm/stacyvm/internal/config"
+	"github.com/stacyvm/stacyvm/internal/daemon"
 	"github.com/stacyvm/stacyvm/internal/store/dbtool"
 )
 
 // doctorDatabase looks at the database that the configuration names. A server may use it meanwhile.
 func doctorDatabase(ctx context.Context, c config.Config, production bool) []config.Check {
-	found, err := dbtool.Inspect(ctx, StoreConfig(c))
+	found, err := dbtool.Inspect(ctx, daemon.StoreConfig(c))
 	if c.Postgres() {
 		const name, fix = "database.driver", "check database.dsn, that the server runs, and that the user may log in"
 		if err != nil {
@@ -24,7 +25,7 @@ func doctorDatabase(ctx context.Context, c config.Config, production bool) []con
 		}
 		checks := []config.Check{config.Passed(name, "connected to "+found.Server)}
 		if found.Blind != "" {
-			checks = append(checks, config.Warned("database.history", found.Blind, blindFix))
+			checks = append(checks, config.Warned("database.history", found.Blind, daemon.HistoryFix))
 		}
 		return append(checks, schemaChecks(found)...)
 	}
@@ -34,9 +35,6 @@ func doctorDatabase(ctx context.Context, c config.Config, production bool) []con
 	}
 	return append(append(checks, schemaChecks(found)...), checkSync(filepath.Dir(c.DatabasePath())))
 }
-
-// blindFix is what to do where the database does not tell its history.
-const blindFix = "after a failover that may have lost commits, and after a restore, stop all servers and run `stacyvm db raise-incarnation --yes`"
 
 func checkDatabasePath(c config.Config, production bool) config.Check {
 	const name = "database.path"

@@ -1,9 +1,8 @@
-package daemon
+package workerd
 
 import (
 	"context"
 	"log/slog"
-	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -14,6 +13,7 @@ import (
 	"github.com/stacyvm/stacyvm/client"
 	"github.com/stacyvm/stacyvm/internal/auth"
 	"github.com/stacyvm/stacyvm/internal/config"
+	"github.com/stacyvm/stacyvm/internal/daemon/daemontest"
 	"github.com/stacyvm/stacyvm/internal/pki"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
@@ -21,7 +21,7 @@ import (
 // workConfig is a worker process with the mock engine, for the control plane at an address.
 func workConfig(t *testing.T, address string) config.Config {
 	t.Helper()
-	c := testConfig(t)
+	c := daemontest.Config(t)
 	c.Providers.Default, c.Providers.Mock.Enabled, c.Providers.GVisor.Enabled = "mock", true, false
 	c.Worker.ID, c.Worker.ControlPlaneURL, c.Worker.ListenAddr = "w1", address, "127.0.0.1:0"
 	c.Worker.HeartbeatInterval = 50 * time.Millisecond
@@ -36,19 +36,19 @@ type process struct {
 	stop  context.CancelFunc
 }
 
-func startWork(t *testing.T, options WorkOptions) *process {
+func startWork(t *testing.T, options Options) *process {
 	t.Helper()
 	ctx, stop := context.WithCancel(context.Background())
 	p := &process{t: t, ready: make(chan Working, 1), ended: make(chan error, 1), stop: stop}
 	t.Cleanup(stop)
 	options.Ready = func(w Working) { p.ready <- w }
 	if options.Logger == nil {
-		options.Logger = quiet
+		options.Logger = daemontest.Quiet
 	}
 	if options.TokenTTL == 0 {
 		options.TokenTTL = auth.WorkerTokenDefault
 	}
-	go func() { p.ended <- Work(ctx, options) }()
+	go func() { p.ended <- Run(ctx, options) }()
 	return p
 }
 
@@ -75,28 +75,20 @@ func (p *process) end() {
 	}
 }
 
-func clientAt(t *testing.T, address string, web *http.Client) *client.Client {
-	t.Helper()
-	if web == nil {
-		web = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
-	}
-	return must[*client.Client](t)(client.New(address, client.Options{HTTPClient: web}))
-}
-
 const workToken = "token-0123456789abcdef0123456789abcdef"
 
 // TestWork: a worker registers, is used, drains, ends, and comes back.
 func TestWork(t *testing.T) {
-	plane := planeConfig(t)
+	plane := daemontest.PlaneConfig(t)
 	plane.Auth.WorkerToken = workToken
 	plane.Worker.ID = "w1" // one configuration for both, as on a machine with a control plane alone and a worker
 	address := serving(t, plane)
 	c := workConfig(t, "http://127.0.0.1:1,"+address) // the first one is away
 	c.Auth.WorkerToken = workToken
 	c.Worker.Labels = map[string]string{"zone": "a"}
-	caller := clientAt(t, address, nil)
+	caller := daemontest.ClientAt(t, address, nil)
 	for range 2 {
-		p := startWork(t, WorkOptions{Config: c})
+		p := startWork(t, Options{Config: c})
 		w := p.working()
 		if w.ID != "w1" || !strings.HasPrefix(w.RPCURL, "http://127.0.0.1:") || len(w.Providers) != 1 {
 			t.Errorf("%+v", w)
@@ -113,8 +105,8 @@ func TestWork(t *testing.T) {
 		if err := caller.Destroy(t.Context(), sandbox.ID); err != nil {
 			t.Error(err)
 		}
-		_, err := WorkOnce(t.Context(), WorkOptions{Config: c, Logger: quiet})
-		wantCode(t, err, stacyvm.CodeConflict) // the data directory is in use
+		_, err := Once(t.Context(), Options{Config: c, Logger: daemontest.Quiet})
+		daemontest.WantCode(t, err, stacyvm.CodeConflict) // the data directory is in use
 		p.end()
 		if known := must[client.Worker](t)(caller.Worker(t.Context(), "w1")); known.Status != "draining" {
 			t.Errorf("after its end it is %s", known.Status)
@@ -124,18 +116,18 @@ func TestWork(t *testing.T) {
 
 // TestWorkIsReplaced: a second process of the same worker, elsewhere, ends the first one.
 func TestWorkIsReplaced(t *testing.T) {
-	plane := planeConfig(t)
+	plane := daemontest.PlaneConfig(t)
 	plane.Auth.WorkerToken = workToken
 	address := serving(t, plane)
 	first, second := workConfig(t, address), workConfig(t, address)
 	first.Auth.WorkerToken, second.Auth.WorkerToken = workToken, workToken
-	a := startWork(t, WorkOptions{Config: first})
+	a := startWork(t, Options{Config: first})
 	a.working()
-	b := startWork(t, WorkOptions{Config: second})
+	b := startWork(t, Options{Config: second})
 	b.working()
 	select {
 	case err := <-a.ended:
-		wantCode(t, err, stacyvm.CodeConflict)
+		daemontest.WantCode(t, err, stacyvm.CodeConflict)
 	case <-time.After(30 * time.Second):
 		t.Error("the first one goes on")
 	}
@@ -145,17 +137,17 @@ func TestWorkIsReplaced(t *testing.T) {
 // TestWorkAsAControlPlanesOwn: a worker process is never the worker in a control plane, whose sandboxes it would take, also with a
 // credential that is good for every worker.
 func TestWorkAsAControlPlanesOwn(t *testing.T) {
-	plane := planeConfig(t)
+	plane := daemontest.PlaneConfig(t)
 	plane.Server.Worker, plane.Auth.WorkerToken = true, workToken
 	plane.Providers.Default, plane.Providers.Mock.Enabled, plane.Providers.GVisor.Enabled = "mock", true, false
 	address := serving(t, plane)
-	caller := clientAt(t, address, nil)
+	caller := daemontest.ClientAt(t, address, nil)
 	sandbox := must[client.Sandbox](t)(caller.Spawn(t.Context(), client.SpawnRequest{Provider: "mock"}))
 	refused := func() {
 		t.Helper()
 		c := workConfig(t, address)
 		c.Auth.WorkerToken, c.Worker.ID = workToken, sandbox.WorkerID
-		wantCode(t, <-startWork(t, WorkOptions{Config: c}).ended, stacyvm.CodeForbidden)
+		daemontest.WantCode(t, <-startWork(t, Options{Config: c}).ended, stacyvm.CodeForbidden)
 	}
 	refused()
 	result := must[client.ExecResult](t)(caller.Exec(t.Context(), sandbox.ID, client.ExecRequest{Command: "echo still here"}))
@@ -176,10 +168,10 @@ func TestWorkAsAControlPlanesOwn(t *testing.T) {
 
 // TestWorkCredentials: each way to a token, and what is said without one.
 func TestWorkCredentials(t *testing.T) {
-	private, _ := ed25519Key(t)
-	plane := planeConfig(t)
+	private, _ := daemontest.SigningKey(t)
+	plane := daemontest.PlaneConfig(t)
 	plane.Auth.WorkerTokens, plane.Auth.WorkerSigningKey = map[string]string{"w1": workToken}, private
-	plane.Auth.AdminAPIKey, plane.Auth.APIKey = sharedToken, ownToken
+	plane.Auth.AdminAPIKey, plane.Auth.APIKey = daemontest.SharedToken, daemontest.OwnToken
 	address := serving(t, plane)
 	file := filepath.Join(t.TempDir(), "token")
 	if err := os.WriteFile(file, []byte(workToken+"\n"), 0o600); err != nil {
@@ -187,56 +179,56 @@ func TestWorkCredentials(t *testing.T) {
 	}
 	for _, c := range []struct {
 		name   string
-		change func(*WorkOptions)
+		change func(*Options)
 		code   stacyvm.Code
 	}{
-		{"its own token", func(o *WorkOptions) { o.Config.Auth.WorkerTokens = map[string]string{"w1": workToken} }, ""},
-		{"the token of all", func(o *WorkOptions) { o.Config.Auth.WorkerToken = workToken }, ""},
-		{"a token's file", func(o *WorkOptions) { o.Config.Auth.WorkerTokenFile = file }, ""},
-		{"tokens for the administrator's key", func(o *WorkOptions) { o.AdminKey = auth.FixedSecret(sharedToken) }, ""},
-		{"the signing key", func(o *WorkOptions) { o.Config.Auth.WorkerSigningKey = private }, ""},
-		{"a wrong token", func(o *WorkOptions) { o.Config.Auth.WorkerToken = "x" + workToken }, stacyvm.CodeUnauthenticated},
-		{"a wrong token before a right key", func(o *WorkOptions) {
+		{"its own token", func(o *Options) { o.Config.Auth.WorkerTokens = map[string]string{"w1": workToken} }, ""},
+		{"the token of all", func(o *Options) { o.Config.Auth.WorkerToken = workToken }, ""},
+		{"a token's file", func(o *Options) { o.Config.Auth.WorkerTokenFile = file }, ""},
+		{"tokens for the administrator's key", func(o *Options) { o.AdminKey = auth.FixedSecret(daemontest.SharedToken) }, ""},
+		{"the signing key", func(o *Options) { o.Config.Auth.WorkerSigningKey = private }, ""},
+		{"a wrong token", func(o *Options) { o.Config.Auth.WorkerToken = "x" + workToken }, stacyvm.CodeUnauthenticated},
+		{"a wrong token before a right key", func(o *Options) {
 			o.Config.Auth.WorkerToken, o.Config.Auth.WorkerSigningKey = "x"+workToken, private
 		}, stacyvm.CodeUnauthenticated},
-		{"a wrong administrator's key", func(o *WorkOptions) { o.AdminKey = auth.FixedSecret("x" + sharedToken) }, stacyvm.CodeUnauthenticated},
-		{"a client's key", func(o *WorkOptions) { o.AdminKey = auth.FixedSecret(ownToken) }, stacyvm.CodeUnauthenticated},
-		{"another worker's token", func(o *WorkOptions) { o.Config.Worker.ID, o.Config.Auth.WorkerToken = "w2", workToken }, stacyvm.CodeUnauthenticated},
-		{"a key that cannot sign", func(o *WorkOptions) { o.Config.Auth.WorkerSigningKey = "short" }, stacyvm.CodeInvalid},
-		{"none", func(*WorkOptions) {}, stacyvm.CodeInvalid},
-		{"no file", func(o *WorkOptions) { o.Config.Auth.WorkerTokenFile = file + ".absent" }, stacyvm.CodeInvalid},
-		{"no address", func(o *WorkOptions) { o.Config.Worker.ControlPlaneURL = "" }, stacyvm.CodeInvalid},
-		{"no name", func(o *WorkOptions) { o.Config.Worker.ID = "a/b" }, stacyvm.CodeInvalid},
-		{"TLS without an authority", func(o *WorkOptions) { o.Config.Worker.RPCTLS.Enabled = true }, stacyvm.CodeInvalid},
+		{"a wrong administrator's key", func(o *Options) { o.AdminKey = auth.FixedSecret("x" + daemontest.SharedToken) }, stacyvm.CodeUnauthenticated},
+		{"a client's key", func(o *Options) { o.AdminKey = auth.FixedSecret(daemontest.OwnToken) }, stacyvm.CodeUnauthenticated},
+		{"another worker's token", func(o *Options) { o.Config.Worker.ID, o.Config.Auth.WorkerToken = "w2", workToken }, stacyvm.CodeUnauthenticated},
+		{"a key that cannot sign", func(o *Options) { o.Config.Auth.WorkerSigningKey = "short" }, stacyvm.CodeInvalid},
+		{"none", func(*Options) {}, stacyvm.CodeInvalid},
+		{"no file", func(o *Options) { o.Config.Auth.WorkerTokenFile = file + ".absent" }, stacyvm.CodeInvalid},
+		{"no address", func(o *Options) { o.Config.Worker.ControlPlaneURL = "" }, stacyvm.CodeInvalid},
+		{"no name", func(o *Options) { o.Config.Worker.ID = "a/b" }, stacyvm.CodeInvalid},
+		{"TLS without an authority", func(o *Options) { o.Config.Worker.RPCTLS.Enabled = true }, stacyvm.CodeInvalid},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			options := WorkOptions{Config: workConfig(t, address), Logger: quiet, TokenTTL: auth.WorkerTokenDefault}
+			options := Options{Config: workConfig(t, address), Logger: daemontest.Quiet, TokenTTL: auth.WorkerTokenDefault}
 			c.change(&options)
-			_, err := WorkOnce(t.Context(), options)
-			wantCode(t, err, c.code)
+			_, err := Once(t.Context(), options)
+			daemontest.WantCode(t, err, c.code)
 		})
 	}
 	listening := workConfig(t, address)
-	options := WorkOptions{Config: listening, AdminKey: auth.FixedSecret(sharedToken)}
-	wantCode(t, <-startWork(t, options).ended, stacyvm.CodeInvalid) // nobody who calls it could prove anything
+	options := Options{Config: listening, AdminKey: auth.FixedSecret(daemontest.SharedToken)}
+	daemontest.WantCode(t, <-startWork(t, options).ended, stacyvm.CodeInvalid) // nobody who calls it could prove anything
 }
 
 // TestJoin: a worker spends a token for a certificate, is used over mutual TLS, and renews the certificate; the next start needs
 // no token.
 func TestJoin(t *testing.T) {
-	plane := planeConfig(t)
-	plane.PKI.Dir = pkiDir(t)
+	plane := daemontest.PlaneConfig(t)
+	plane.PKI.Dir = daemontest.PKIDir(t)
 	address := serving(t, plane)
 	at := must[*url.URL](t)(url.Parse(address))
-	caller := clientAt(t, address, trusting(t, plane.PKI.Dir, "HTTP/1.1"))
+	caller := daemontest.ClientAt(t, address, daemontest.Trusting(t, plane.PKI.Dir, "HTTP/1.1"))
 	made := must[client.JoinToken](t)(caller.IssueJoinToken(t.Context(), client.JoinTokenRequest{Worker: "w*"}))
 	c := workConfig(t, "https://127.0.0.1:"+at.Port())
-	join := WorkOptions{Config: c, JoinToken: made.Token, Authority: made.AuthoritySHA256}
+	join := Options{Config: c, JoinToken: made.Token, Authority: made.AuthoritySHA256}
 
-	for name, change := range map[string]func(*WorkOptions){
-		"another authority": func(o *WorkOptions) { o.Authority = strings.Repeat("0", 64) },
-		"another token":     func(o *WorkOptions) { o.JoinToken += "x" },
-		"plain text":        func(o *WorkOptions) { o.Config.Worker.ControlPlaneURL = "http://127.0.0.1:" + at.Port() },
+	for name, change := range map[string]func(*Options){
+		"another authority": func(o *Options) { o.Authority = strings.Repeat("0", 64) },
+		"another token":     func(o *Options) { o.JoinToken += "x" },
+		"plain text":        func(o *Options) { o.Config.Worker.ControlPlaneURL = "http://127.0.0.1:" + at.Port() },
 	} {
 		options := join
 		change(&options)
@@ -244,7 +236,7 @@ func TestJoin(t *testing.T) {
 			t.Errorf("%s: joined", name)
 		}
 	}
-	for _, options := range []WorkOptions{join, {Config: c}} {
+	for _, options := range []Options{join, {Config: c}} {
 		p := startWork(t, options)
 		if w := p.working(); !strings.HasPrefix(w.RPCURL, "https://") {
 			t.Errorf("%+v", w)
@@ -259,9 +251,9 @@ func TestJoin(t *testing.T) {
 		p.end()
 	}
 	join.Config.DataDir = filepath.Join(t.TempDir(), "again")
-	wantCode(t, <-startWork(t, join).ended, stacyvm.CodeInvalid) // it was spent
+	daemontest.WantCode(t, <-startWork(t, join).ended, stacyvm.CodeInvalid) // it was spent
 
-	i := must[*identity](t)(openIdentity(t.Context(), WorkOptions{Logger: slog.New(slog.DiscardHandler)}, c))
+	i := must[*identity](t)(openIdentity(t.Context(), Options{Logger: slog.New(slog.DiscardHandler)}, c))
 	defer i.close()
 	if left := i.renewIn(time.Now()); left < 50*24*time.Hour || left > 61*24*time.Hour {
 		t.Errorf("to be renewed in %v", left)
@@ -281,20 +273,20 @@ func TestJoin(t *testing.T) {
 
 // TestJoinAgain: a token for anybody does not make its bearer a worker that exists; one that names it does.
 func TestJoinAgain(t *testing.T) {
-	plane := planeConfig(t)
-	plane.PKI.Dir = pkiDir(t)
+	plane := daemontest.PlaneConfig(t)
+	plane.PKI.Dir = daemontest.PKIDir(t)
 	address := serving(t, plane)
 	at := must[*url.URL](t)(url.Parse(address))
-	caller := clientAt(t, address, trusting(t, plane.PKI.Dir, "HTTP/1.1"))
+	caller := daemontest.ClientAt(t, address, daemontest.Trusting(t, plane.PKI.Dir, "HTTP/1.1"))
 	for _, c := range []struct {
 		worker string
 		code   stacyvm.Code
 	}{{"*", ""}, {"*", stacyvm.CodeInvalid}, {"w1", ""}} {
 		made := must[client.JoinToken](t)(caller.IssueJoinToken(t.Context(), client.JoinTokenRequest{Worker: c.worker}))
-		options := WorkOptions{Config: workConfig(t, "https://127.0.0.1:"+at.Port()), JoinToken: made.Token, Authority: made.AuthoritySHA256}
+		options := Options{Config: workConfig(t, "https://127.0.0.1:"+at.Port()), JoinToken: made.Token, Authority: made.AuthoritySHA256}
 		p := startWork(t, options)
 		if c.code != "" {
-			wantCode(t, <-p.ended, c.code)
+			daemontest.WantCode(t, <-p.ended, c.code)
 			continue
 		}
 		p.working()

@@ -1,4 +1,6 @@
-package daemon
+// Package workerd is the composition root of a worker process: it joins the machine's part to the control planes that it works
+// for, and runs both. It sees no database.
+package workerd
 
 import (
 	"context"
@@ -14,6 +16,8 @@ import (
 
 	"github.com/stacyvm/stacyvm/internal/auth"
 	"github.com/stacyvm/stacyvm/internal/config"
+	"github.com/stacyvm/stacyvm/internal/node"
+	"github.com/stacyvm/stacyvm/internal/space"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 	"github.com/stacyvm/stacyvm/internal/worker/member"
 )
@@ -21,8 +25,8 @@ import (
 // tellWithin bounds what a worker tells the cluster at its end.
 const tellWithin = 5 * time.Second
 
-// WorkOptions say what a worker process is.
-type WorkOptions struct {
+// Options say what a worker process is.
+type Options struct {
 	Config config.Config
 	Logger *slog.Logger
 	// JoinToken is spent for a certificate when the worker has none; "": none is asked for.
@@ -43,10 +47,10 @@ type Working struct {
 	Providers []string
 }
 
-// Work runs a worker process until ctx ends, and then hands its sandboxes to the next one. They go on without it. CodeConflict:
+// Run runs a worker process until ctx ends, and then hands its sandboxes to the next one. They go on without it. CodeConflict:
 // another process uses the data directory, or has become this worker; CodeUnsupported: no engine works on this machine;
 // CodeUnauthenticated, CodeForbidden: no control plane takes the worker's credential; CodeInvalid: it has none.
-func Work(ctx context.Context, options WorkOptions) error {
+func Run(ctx context.Context, options Options) error {
 	w, err := openWork(ctx, options)
 	if err != nil {
 		return err
@@ -54,9 +58,9 @@ func Work(ctx context.Context, options WorkOptions) error {
 	return errors.Join(w.run(ctx), w.close())
 }
 
-// WorkOnce sends one heartbeat of no session, which changes nothing about who owns what, and gives the worker as the control
+// Once sends one heartbeat of no session, which changes nothing about who owns what, and gives the worker as the control
 // plane has it then. It announces no address: nobody listens after it.
-func WorkOnce(ctx context.Context, options WorkOptions) (worker stacyvm.Worker, err error) {
+func Once(ctx context.Context, options Options) (worker stacyvm.Worker, err error) {
 	options.Config.Worker.ListenAddr, options.Config.Worker.RPCURL = "", ""
 	w, err := openWork(ctx, options)
 	if err != nil {
@@ -71,8 +75,9 @@ type work struct {
 	id       stacyvm.WorkerID
 	config   config.Config
 	log      *slog.Logger
-	held     *lock
-	parts    *parts
+	held     *node.Lock
+	node     node.Node
+	guard    *space.Guard
 	identity *identity
 	listener net.Listener // nil: none
 	http     *http.Server
@@ -83,36 +88,36 @@ type work struct {
 }
 
 // openWork opens everything. After an error everything is closed again.
-func openWork(ctx context.Context, options WorkOptions) (w *work, err error) {
+func openWork(ctx context.Context, options Options) (w *work, err error) {
 	c := options.Config
 	if c.Worker.ID, err = workName(c); err != nil {
 		return nil, err
 	}
-	w = &work{id: stacyvm.WorkerID(c.Worker.ID), config: c, log: options.Logger, parts: &parts{}, ready: options.Ready}
+	w = &work{id: stacyvm.WorkerID(c.Worker.ID), config: c, log: options.Logger, ready: options.Ready}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, w.close())
 		}
 	}()
-	if err := makeDataDir(c.DataDir); err != nil {
+	if err := node.MakeDataDir(c.DataDir); err != nil {
 		return w, err
 	}
-	if w.held, err = lockFile(filepath.Join(c.DataDir, serveLock)); errors.Is(err, errLocked) {
+	if w.held, err = node.LockFile(filepath.Join(c.DataDir, node.ServeLock)); errors.Is(err, node.ErrLocked) {
 		return w, stacyvm.Errorf(stacyvm.CodeConflict, "another server or worker uses %s: stop it, or set STACYVM_DATA_DIR to another directory", c.DataDir)
 	} else if err != nil {
 		return w, stacyvm.Wrap(stacyvm.CodeInvalid, err, "data_dir: cannot be written")
 	}
-	if w.parts.guard, err = openGuard(c, w.log); err != nil {
+	if w.guard, err = node.OpenGuard(c, w.log); err != nil {
 		return w, err
 	}
 	if w.identity, err = openIdentity(ctx, options, c); err != nil {
 		return w, err
 	}
-	if err := w.parts.openWorker(c, sharedPlace(c.DataDir, ""), w.log); err != nil {
+	if err := w.node.Open(c, node.SharedPlace(c.DataDir, ""), w.log); err != nil {
 		return w, err
 	}
-	if err := checkAny(ctx, w.parts.worker); err != nil {
-		return w, fullFirst(w.parts.guard, err)
+	if err := checkAny(ctx, w.node.Worker); err != nil {
+		return w, node.FullFirst(w.guard, err)
 	}
 	if err := w.listen(ctx); err != nil {
 		return w, err
@@ -132,7 +137,7 @@ func (w *work) newMember() (*member.Member, error) {
 		return nil, err
 	}
 	return member.New(member.Config{
-		Planes: planes, Session: rand.Text(), Offer: w.offer, Confirmed: w.parts.worker.Confirmed,
+		Planes: planes, Session: rand.Text(), Offer: w.offer, Confirmed: w.node.Worker.Confirmed,
 		HeartbeatEvery: w.config.Worker.HeartbeatInterval, Logger: w.log,
 	})
 }
@@ -144,8 +149,8 @@ func (w *work) run(ctx context.Context) error {
 	group, failed := errgroup.WithContext(acting)
 	group.Go(func() error { return w.member.Run(failed) })
 	group.Go(func() error { return w.identity.renewLoop(failed) })
-	group.Go(func() error { return w.parts.ask(failed) })
-	group.Go(func() error { return w.parts.guard.Run(failed) })
+	group.Go(func() error { return w.node.Run(failed) })
+	group.Go(func() error { return w.guard.Run(failed) })
 	group.Go(func() error { return w.tellProblems(failed) })
 	if w.listener != nil {
 		group.Go(func() error { return w.serve(failed) })
@@ -177,7 +182,7 @@ func (w *work) run(ctx context.Context) error {
 func (w *work) tellProblems(ctx context.Context) error {
 	for {
 		select {
-		case <-w.parts.guard.Changed():
+		case <-w.guard.Changed():
 		case <-ctx.Done():
 			return nil
 		}
@@ -240,12 +245,12 @@ func (w *work) close() error {
 			failures = append(failures, err)
 		}
 	}
-	failures = append(failures, w.parts.close())
+	failures = append(failures, w.node.Close())
 	if w.identity != nil {
 		w.identity.close()
 	}
 	if w.held != nil {
-		w.held.release()
+		w.held.Release()
 	}
 	return errors.Join(failures...)
 }

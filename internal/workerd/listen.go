@@ -1,4 +1,4 @@
-package daemon
+package workerd
 
 import (
 	"context"
@@ -11,8 +11,19 @@ import (
 
 	"golang.org/x/net/netutil"
 
+	"github.com/stacyvm/stacyvm/internal/node"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 	"github.com/stacyvm/stacyvm/internal/worker/remote"
+)
+
+// Bounds of the server that control planes call.
+const (
+	idleTime       = 60 * time.Second
+	maxConnections = 4096
+	// startWithin is how long calls wait for the first leases.
+	startWithin = 10 * time.Second
+	// streamsEnd is how long after the order to stop streams go on, so that short calls end by themselves.
+	streamsEnd = time.Second
 )
 
 // listen opens the worker's own port, on which control planes call it.
@@ -87,7 +98,7 @@ func (w *work) open() {
 	w.streams = cancel
 	w.http = &http.Server{
 		Handler: remote.NewHandler(remote.ServerConfig{
-			Worker: sparedWorker{w.parts.worker, w.parts.guard}, ID: w.id, Verifier: w.identity.verifier,
+			Worker: node.GuardedWorker{Worker: w.node.Worker, Guard: w.guard}, ID: w.id, Verifier: w.identity.verifier,
 			Gate: w.member.Gate, Confirm: w.member.Confirm, Draining: w.member.Draining, Logger: w.log,
 		}),
 		TLSConfig:   w.identity.listener,

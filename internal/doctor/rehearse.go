@@ -1,4 +1,4 @@
-package daemon
+package doctor
 
 import (
 	"context"
@@ -9,6 +9,7 @@ import (
 	"syscall"
 
 	"github.com/stacyvm/stacyvm/internal/config"
+	"github.com/stacyvm/stacyvm/internal/daemon"
 	"github.com/stacyvm/stacyvm/internal/store"
 	"github.com/stacyvm/stacyvm/internal/store/dbtool"
 )
@@ -18,7 +19,7 @@ import (
 // passes.
 func RehearsePostgres(ctx context.Context, c config.Config) []config.Check {
 	const connection, migrations, tables = "database.connection", "database.migrations", "database.tables"
-	found, err := dbtool.Inspect(ctx, StoreConfig(c))
+	found, err := dbtool.Inspect(ctx, daemon.StoreConfig(c))
 	if err != nil {
 		return []config.Check{config.Failed(connection, plain(err), "check the DSN, that the server runs, and that the user may log in")}
 	}
@@ -71,7 +72,7 @@ func RehearseUpgrade(ctx context.Context, u Upgrade) (checks []config.Check, ste
 	}
 	checks = append(checks, checkBackupDirectory(c, filepath.Dir(u.Output)), checkBackupOutput(u.Output))
 	if u.Doctor {
-		checks = append(checks, Doctor(ctx, c, false)...)
+		checks = append(checks, Run(ctx, c, false)...)
 	}
 	return checks, upgradeSteps(c, u.Output)
 }
@@ -87,7 +88,7 @@ func orElse(value, fallback string) string {
 func rehearseSQLite(ctx context.Context, c config.Config) []config.Check {
 	const source, integrity = "database.source", "database.integrity"
 	path := c.DatabasePath()
-	found, err := dbtool.Inspect(ctx, StoreConfig(c))
+	found, err := dbtool.Inspect(ctx, daemon.StoreConfig(c))
 	switch {
 	case err != nil:
 		return []config.Check{config.Failed(source, path+": "+plain(err), "name the database with --database")}

@@ -1,4 +1,4 @@
-package daemon
+package workerd
 
 import (
 	"context"
@@ -25,7 +25,7 @@ const (
 type sign func(ctx context.Context, at *url.URL, request string) (client.WorkerCertificate, error)
 
 // enrol makes a key, spends the join token for its certificate, and keeps both in the directory.
-func (i *identity) enrol(ctx context.Context, options WorkOptions, dir string) error {
+func (i *identity) enrol(ctx context.Context, options Options, dir string) error {
 	join := func(ctx context.Context, at *url.URL, request string) (answer client.WorkerCertificate, err error) {
 		if at.Scheme != "https" {
 			return answer, stacyvm.Invalid("worker.control_plane_url", "%s is not https://, and a join token must not be sent in plain text", at)

@@ -1,4 +1,4 @@
-package daemon
+package doctor
 
 import (
 	"database/sql"
@@ -13,6 +13,8 @@ import (
 	_ "modernc.org/sqlite" // for what a store would not do
 
 	"github.com/stacyvm/stacyvm/internal/config"
+	"github.com/stacyvm/stacyvm/internal/daemon"
+	"github.com/stacyvm/stacyvm/internal/daemon/daemontest"
 	"github.com/stacyvm/stacyvm/internal/store/dbtool"
 	"github.com/stacyvm/stacyvm/internal/store/migrations"
 	"github.com/stacyvm/stacyvm/internal/testneed"
@@ -34,7 +36,7 @@ func change(t *testing.T, db *sql.DB, text string) {
 }
 
 func TestRehearseUpgrade(t *testing.T) {
-	c := testConfig(t)
+	c := daemontest.Config(t)
 	rehearse := func(u Upgrade) []config.Check {
 		u.Config = config.Loaded{Config: c, Sources: map[string]string{}}
 		checks, steps := RehearseUpgrade(t.Context(), u)
@@ -46,7 +48,7 @@ func TestRehearseUpgrade(t *testing.T) {
 	want := func(checks []config.Check, wanted map[string]config.Level) {
 		t.Helper()
 		for name, want := range wanted {
-			if got := level(checks, name); got != want {
+			if got := daemontest.Level(checks, name); got != want {
 				t.Errorf("%s is %q, want %q", name, got, want)
 			}
 		}
@@ -55,7 +57,7 @@ func TestRehearseUpgrade(t *testing.T) {
 		t.Fatal(err)
 	}
 	want(rehearse(Upgrade{}), map[string]config.Level{"auth.api_key": config.Fail, "database.source": config.Fail, "database.integrity": ""})
-	if _, _, err := dbtool.Migrate(t.Context(), StoreConfig(c)); err != nil {
+	if _, _, err := dbtool.Migrate(t.Context(), daemon.StoreConfig(c)); err != nil {
 		t.Fatal(err)
 	}
 	good := map[string]config.Level{
@@ -78,9 +80,9 @@ func TestRehearseUpgrade(t *testing.T) {
 	want(rehearse(Upgrade{}), map[string]config.Level{"database.schema": config.Fail})
 	// Without its number the last step is tried again, on a copy, and finds its own work there.
 	change(t, db, `DELETE FROM schema_migrations WHERE version_id = 9000 OR version_id = (SELECT max(version_id) FROM schema_migrations WHERE version_id < 9000)`)
-	before := must[dbtool.Schema](t)(dbtool.Inspect(t.Context(), StoreConfig(c)))
+	before := must[dbtool.Schema](t)(dbtool.Inspect(t.Context(), daemon.StoreConfig(c)))
 	want(rehearse(Upgrade{}), map[string]config.Level{"database.source": config.Pass, "database.upgrade": config.Fail})
-	if after := must[dbtool.Schema](t)(dbtool.Inspect(t.Context(), StoreConfig(c))); after.Present != before.Present || len(after.Pending) != 1 {
+	if after := must[dbtool.Schema](t)(dbtool.Inspect(t.Context(), daemon.StoreConfig(c))); after.Present != before.Present || len(after.Pending) != 1 {
 		t.Errorf("the rehearsal changed the schema from version %d to %d", before.Present, after.Present)
 	}
 	c.Database.Path = filepath.Join(t.TempDir(), "first.db")
@@ -95,7 +97,7 @@ func TestRehearseUpgrade(t *testing.T) {
 		INSERT INTO schema_migrations (version_id, is_applied) VALUES (0, 1), (1, 1);
 		INSERT INTO cluster (one, id, incarnation, created_us) VALUES (1, 'old', 5, 0)`)
 	want(rehearse(Upgrade{}), good)
-	if found := must[dbtool.Schema](t)(dbtool.Inspect(t.Context(), StoreConfig(c))); found.Present != 1 {
+	if found := must[dbtool.Schema](t)(dbtool.Inspect(t.Context(), daemon.StoreConfig(c))); found.Present != 1 {
 		t.Errorf("the rehearsal changed the schema to version %d", found.Present)
 	}
 }
@@ -118,7 +120,7 @@ func postgresConfig(t *testing.T) (config.Config, *sql.DB) {
 			t.Error(err)
 		}
 	})
-	c := testConfig(t)
+	c := daemontest.Config(t)
 	c.Database.Driver = "postgres"
 	if c.Database.DSN = dsn + " search_path=" + name; len(dsn) > 11 && dsn[:8] == "postgres" {
 		c.Database.DSN = dsn + "&search_path=" + name
@@ -131,19 +133,19 @@ func TestRehearsePostgres(t *testing.T) {
 	want := func(connection, migrations, tables config.Level) {
 		t.Helper()
 		checks := RehearsePostgres(t.Context(), c)
-		if level(checks, "database.connection") != connection || level(checks, "database.migrations") != migrations || level(checks, "database.tables") != tables {
+		if daemontest.Level(checks, "database.connection") != connection || daemontest.Level(checks, "database.migrations") != migrations || daemontest.Level(checks, "database.tables") != tables {
 			t.Errorf("got %+v, want %s, %s, %s", checks, connection, migrations, tables)
 		}
 	}
 	want(config.Pass, config.Pass, config.Pass)
-	if before, after, err := dbtool.Migrate(t.Context(), StoreConfig(c)); err != nil || len(before.Pending) == 0 || len(after.Pending) != 0 {
+	if before, after, err := dbtool.Migrate(t.Context(), daemon.StoreConfig(c)); err != nil || len(before.Pending) == 0 || len(after.Pending) != 0 {
 		t.Fatalf("%+v, %+v, %v", before, after, err)
 	}
 	want(config.Pass, config.Pass, config.Pass)
-	if level(doctorDatabase(t.Context(), c, false), "database.driver") != config.Pass {
+	if daemontest.Level(doctorDatabase(t.Context(), c, false), "database.driver") != config.Pass {
 		t.Error("doctor does not connect")
 	}
-	if raised := must[int64](t)(RaiseIncarnation(t.Context(), c)); raised != 2 {
+	if raised := must[int64](t)(daemon.RaiseIncarnation(t.Context(), c)); raised != 2 {
 		t.Errorf("incarnation %d", raised)
 	}
 	change(t, db, `DROP TABLE exec_log`)

@@ -1,4 +1,4 @@
-package daemon
+package workerd
 
 import (
 	"cmp"
@@ -116,7 +116,7 @@ func planeError(err error) error {
 }
 
 // bootstrap asks control planes for the worker's tokens, with the administrator's key.
-func (i *identity) bootstrap(options WorkOptions) (func(context.Context) (string, error), error) {
+func (i *identity) bootstrap(options Options) (func(context.Context) (string, error), error) {
 	b := &issued{life: options.TokenTTL}
 	for _, at := range i.urls {
 		var trusted *tls.Config

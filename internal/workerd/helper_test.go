@@ -1,0 +1,27 @@
+package workerd
+
+import (
+	"context"
+	"testing"
+
+	"github.com/stacyvm/stacyvm/internal/config"
+	"github.com/stacyvm/stacyvm/internal/daemon"
+	"github.com/stacyvm/stacyvm/internal/daemon/daemontest"
+)
+
+func must[T any](t *testing.T) func(T, error) T { return daemontest.Must[T](t) }
+
+// serving runs a control plane until the test ends.
+func serving(t *testing.T, c config.Config) (address string) {
+	t.Helper()
+	address, _ = running(t, c)
+	return address
+}
+
+// running is serving, with a way to end it before.
+func running(t *testing.T, c config.Config) (address string, end func()) {
+	t.Helper()
+	return daemontest.Start(t, func(ctx context.Context, ready func(string)) error {
+		return daemon.Serve(ctx, daemon.Options{Config: c, Logger: daemontest.Quiet, Ready: ready})
+	})
+}
