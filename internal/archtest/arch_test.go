@@ -76,7 +76,8 @@ var rules = []struct {
 
 	{"internal/control/audit", []string{"internal/store", "internal/guest", "internal/retry", "internal/stacyvm"}},
 	{"internal/control/cluster", []string{"internal/control/audit", "internal/store", "internal/lease", "internal/auth", "internal/stacyvm"}},
-	{"internal/control", []string{"internal/control/audit", "internal/control/cluster", "internal/budget", "internal/store", "internal/lease", "internal/worker", "internal/schedule", "internal/guest", "internal/auth", "internal/retry", "internal/stacyvm"}},
+	{"internal/control/placement", []string{"internal/control/audit", "internal/store", "internal/schedule", "internal/retry", "internal/stacyvm"}},
+	{"internal/control", []string{"internal/control/audit", "internal/control/cluster", "internal/control/placement", "internal/budget", "internal/store", "internal/lease", "internal/worker", "internal/guest", "internal/auth", "internal/retry", "internal/stacyvm"}},
 	{"internal/control/controltest", []string{"internal/control", "internal/control/cluster", "internal/store/...", "internal/testneed", "internal/worker", "internal/guest", "internal/auth", "internal/stacyvm"}},
 	{"internal/reconcile", []string{"internal/store", "internal/lease", "internal/worker", "internal/schedule", "internal/guest", "internal/auth", "internal/stacyvm"}},
 	{"internal/api/...", []string{"internal/api/...", "internal/budget", "internal/control", "internal/control/audit", "internal/control/cluster", "internal/auth", "internal/telemetry", "internal/stacyvm", "internal/strictjson"}},

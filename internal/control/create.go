@@ -8,6 +8,7 @@ import (
 
 	"github.com/stacyvm/stacyvm/internal/auth"
 	"github.com/stacyvm/stacyvm/internal/control/audit"
+	"github.com/stacyvm/stacyvm/internal/control/placement"
 	"github.com/stacyvm/stacyvm/internal/lease"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 	"github.com/stacyvm/stacyvm/internal/store"
@@ -15,7 +16,7 @@ import (
 )
 
 const (
-	// storeWithin bounds the store's part of a change, and undoWithin the removal of what a failed one left.
+	// storeWithin bounds the store's part of a create, and undoWithin the removal of what a failed one left.
 	storeWithin = 15 * time.Second
 	undoWithin  = 20 * time.Second
 )
@@ -29,79 +30,108 @@ const (
 // CodeInvalid names the field; CodeNotFound: no such provider, template or image; CodeLimit; CodeKeyReused and
 // CodeInProgress tell of the key; CodeUnsupported, CodeStorageFull, CodeUnavailable as the worker says.
 func (s *Service) Create(ctx context.Context, request CreateRequest, key Idempotency) (sandbox stacyvm.Sandbox, replayed bool, err error) {
-	r, err := s.reserve(ctx, request, key)
+	c := creation{caller: auth.From(ctx), key: key}
+	draft, err := s.draft(c, request)
 	if err != nil {
-		return stacyvm.Sandbox{}, false, s.audited(ctx, "sandbox.spawn", r.made, request.Image, err)
+		return stacyvm.Sandbox{}, false, s.audit.Record(ctx, c.caller, "sandbox.spawn", stacyvm.Sandbox{}, request.Image, err)
 	}
-	if r.first != nil {
-		return *r.first, true, nil
+	placed, err := s.placement.Place(ctx, placement.Request{
+		Caller: c.caller,
+		Draft:  draft,
+		Claim: func(ctx context.Context, tx store.Tx) (*stacyvm.Sandbox, error) {
+			return claim(ctx, tx, c, draft.ID)
+		},
+	})
+	if err != nil {
+		refused := stacyvm.Sandbox{Provider: draft.Provider, TenantID: draft.TenantID}
+		return stacyvm.Sandbox{}, false, s.audit.Record(ctx, c.caller, "sandbox.spawn", refused, request.Image, err)
 	}
-	turn := s.starts.enter(r.made, r.limit)
-	defer s.starts.end(turn)
-	if sandbox, err = s.awaitTurn(ctx, turn, r.made); err != nil {
-		return sandbox, false, s.undo(ctx, sandbox, key, false, err)
+	if placed.Earlier != nil {
+		return *placed.Earlier, true, nil
+	}
+	c.cluster = placed.Cluster
+	turn := s.placement.Enter(placed)
+	defer turn.End()
+	if sandbox, err = turn.Await(ctx); err != nil {
+		return sandbox, false, s.undo(ctx, c, failure{sandbox: sandbox, cause: err})
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stacyvm.CreateWithin+storeWithin)
 	defer cancel()
-	sandbox, err = s.build(ctx, sandbox, r.cluster, key)
+	sandbox, err = s.build(ctx, c, sandbox)
 	return sandbox, false, err
 }
 
-// insert writes the row, takes the lease for the row's worker and adds the audit line.
-func (s *Service) insert(ctx context.Context, tx store.Tx, sandbox stacyvm.Sandbox, p *placement) (stacyvm.Sandbox, error) {
-	session := p.session
-	if p.worker == s.self {
-		session = s.session
+// creation is what is the same from a create's request to its answer.
+type creation struct {
+	caller  stacyvm.Principal
+	key     Idempotency
+	cluster string
+}
+
+// failure is how a create failed.
+type failure struct {
+	sandbox stacyvm.Sandbox
+	cause   error
+	asked   bool // the worker has heard of it
+	gone    bool // nothing is left of it
+	moved   bool // the sandbox has a newer owner, which is left the wish to destroy it: its caller never learns that it is there
+}
+
+// draft checks who asks and what for, and gives the row to write.
+func (s *Service) draft(c creation, request CreateRequest) (draft stacyvm.Sandbox, err error) {
+	if err := c.caller.Require(auth.ScopeAPISandboxes); err != nil {
+		return draft, err
 	}
-	sandbox.WorkerID = p.worker
-	sandbox, err := tx.Sandboxes().InsertHeld(ctx, sandbox, session, stacyvm.LeaseTTL)
-	if err != nil {
-		return sandbox, err
+	if err := c.key.check(); err != nil {
+		return draft, err
 	}
-	return sandbox, audit.Append(ctx, tx, audit.Operation(auth.From(ctx), "sandbox.spawn", sandbox, sandbox.Image, nil))
+	if err := s.full(); err != nil {
+		return draft, err
+	}
+	return s.plan(c.caller, request)
 }
 
 // build has the worker make the runtime and confirms it.
-func (s *Service) build(ctx context.Context, sandbox stacyvm.Sandbox, cluster string, key Idempotency) (stacyvm.Sandbox, error) {
+func (s *Service) build(ctx context.Context, c creation, sandbox stacyvm.Sandbox) (stacyvm.Sandbox, error) {
 	making, cancel := context.WithTimeout(ctx, stacyvm.CreateWithin)
 	defer cancel()
 	for try := 1; ; try++ {
-		created, err := s.makeRuntime(making, sandbox, cluster)
+		created, err := s.makeRuntime(making, c, sandbox)
 		if err == nil {
 			var running stacyvm.Sandbox
-			if running, err = s.confirm(ctx, sandbox, created, key); stacyvm.CodeOf(err) != stacyvm.CodeStaleEpoch {
+			if running, err = s.confirm(ctx, c, sandbox, created); stacyvm.CodeOf(err) != stacyvm.CodeStaleEpoch {
 				return running, err
 			}
 		}
 		if stacyvm.CodeOf(err) != stacyvm.CodeStaleEpoch || try == staleTries {
-			return sandbox, s.undo(ctx, sandbox, key, true, err)
+			return sandbox, s.undo(ctx, c, failure{sandbox: sandbox, cause: err, asked: true})
 		}
 		now, failed := s.read(ctx, sandbox.ID)
 		switch {
 		case failed == nil && now.State == stacyvm.StateRunning: // reconciliation was faster
-			return s.confirm(ctx, now, created, key)
+			return s.confirm(ctx, c, now, created)
 		case failed != nil || now.Fence == sandbox.Fence || now.State != stacyvm.StateCreating:
-			return sandbox, s.undo(ctx, sandbox, key, true, err)
+			return sandbox, s.undo(ctx, c, failure{sandbox: sandbox, cause: err, asked: true})
 		}
 		sandbox = now // its worker started anew meanwhile: it finds what it has made, under the new fence
 	}
 }
 
 // makeRuntime has the sandbox's worker make the runtime.
-func (s *Service) makeRuntime(ctx context.Context, sandbox stacyvm.Sandbox, cluster string) (created worker.Created, err error) {
+func (s *Service) makeRuntime(ctx context.Context, c creation, sandbox stacyvm.Sandbox) (created worker.Created, err error) {
 	w, err := s.workers(sandbox.WorkerID)
 	if err != nil {
 		return created, err
 	}
 	return w.Create(ctx, stacyvm.Ref{ID: sandbox.ID, Fence: sandbox.Fence}, worker.CreateRequest{
-		Cluster: cluster, Spec: sandbox.Spec, OwnerID: sandbox.OwnerID, TenantID: sandbox.TenantID,
+		Cluster: c.cluster, Spec: sandbox.Spec, OwnerID: sandbox.OwnerID, TenantID: sandbox.TenantID,
 		ExpiresAt: sandbox.Expiry(),
 	})
 }
 
 // confirm makes the sandbox running and stores the key's answer. Reconciliation may have done the first already, under a newer
 // fence too; a destroy may have come in between. CodeStaleEpoch: the sandbox has a newer fence and is not running yet.
-func (s *Service) confirm(ctx context.Context, sandbox stacyvm.Sandbox, created worker.Created, key Idempotency) (stacyvm.Sandbox, error) {
+func (s *Service) confirm(ctx context.Context, c creation, sandbox stacyvm.Sandbox, created worker.Created) (stacyvm.Sandbox, error) {
 	var running stacyvm.Sandbox
 	unwanted := false
 	err := s.store.Update(ctx, func(tx store.Tx) (err error) {
@@ -125,12 +155,12 @@ func (s *Service) confirm(ctx context.Context, sandbox stacyvm.Sandbox, created 
 		if err != nil {
 			return err
 		}
-		return finish(ctx, tx, key, running)
+		return finish(ctx, tx, c, running)
 	})
 	s.rows.drop(sandbox.ID)
 	switch {
 	case unwanted && err == nil:
-		return sandbox, s.undo(ctx, sandbox, key, true, errDestroyedEarly)
+		return sandbox, s.undo(ctx, c, failure{sandbox: sandbox, cause: placement.ErrDestroyed, asked: true})
 	case err != nil:
 		// The runtime is there: reconciliation finds it and finishes what could not be written.
 		return sandbox, err
@@ -143,57 +173,58 @@ func (s *Service) confirm(ctx context.Context, sandbox stacyvm.Sandbox, created 
 }
 
 // undo removes what a failed create left, writes how it ended and gives the error for the caller. Reconciliation repeats
-// what fails here. asked says that the worker has heard of it.
-func (s *Service) undo(ctx context.Context, sandbox stacyvm.Sandbox, key Idempotency, asked bool, cause error) error {
+// what fails here.
+func (s *Service) undo(ctx context.Context, c creation, f failure) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoWithin)
 	defer cancel()
-	defer s.rows.drop(sandbox.ID)
-	s.log.Warn("create failed", "sandbox", sandbox.ID, "worker", sandbox.WorkerID, "error", cause)
-	left := cause
+	defer s.rows.drop(f.sandbox.ID)
+	s.log.Warn("create failed", "sandbox", f.sandbox.ID, "worker", f.sandbox.WorkerID, "error", f.cause)
+	var left error
 	switch {
-	case !asked:
-		left = nil
-	case !silent(cause): // it would not hear of that either
-		left = s.removeRuntime(ctx, sandbox)
+	case !f.asked:
+	case silent(f.cause): // it would not hear of that either
+		left = f.cause
+	default:
+		left = s.removeRuntime(ctx, f.sandbox)
 	}
-	var told []stacyvm.Notice
-	if asked {
-		told = audit.ProviderFailed(sandbox, createError(cause).Code)
-	}
-	err := s.writeFailure(ctx, sandbox, key, cause, told, left == nil, false)
+	f.gone = left == nil
+	err := s.writeFailure(ctx, c, f)
 	if stacyvm.CodeOf(err) == stacyvm.CodeStaleEpoch {
-		err = s.writeFailure(ctx, sandbox, key, cause, told, false, true)
+		f.gone, f.moved = false, true
+		err = s.writeFailure(ctx, c, f)
 	}
 	if err != nil || left != nil {
-		s.log.Warn("create is not undone yet", "sandbox", sandbox.ID, "runtime", left, "row", err)
+		s.log.Warn("create is not undone yet", "sandbox", f.sandbox.ID, "runtime", left, "row", err)
 	}
-	return createError(cause)
+	return createError(f.cause)
 }
 
-// writeFailure writes how a create ended, and what subscribers are told of it. With gone nothing is left of it. With moved the sandbox
-// has a newer owner, who is left the wish to destroy it: its caller never learns that it is there.
-func (s *Service) writeFailure(
-	ctx context.Context, sandbox stacyvm.Sandbox, key Idempotency, cause error, told []stacyvm.Notice, gone, moved bool,
-) error {
-	why := stacyvm.Cause{Reason: stacyvm.ReasonCreateFailed, Detail: createError(cause).Message}
+// writeFailure writes how a create ended, and its events.
+func (s *Service) writeFailure(ctx context.Context, c creation, f failure) error {
+	told := createError(f.cause)
+	why := stacyvm.Cause{Reason: stacyvm.ReasonCreateFailed, Detail: told.Message}
+	id := f.sandbox.ID
 	return s.store.Update(ctx, func(tx store.Tx) error {
-		if err := abandon(ctx, tx, key, sandbox.ID); err != nil {
+		if err := abandon(ctx, tx, c, id); err != nil {
 			return err
 		}
-		if err := audit.Append(ctx, tx, audit.Operation(auth.From(ctx), "sandbox.spawn", sandbox, sandbox.Image, cause)); err != nil {
+		line := audit.Operation(c.caller, "sandbox.spawn", f.sandbox, f.sandbox.Image, f.cause)
+		if err := audit.Append(ctx, tx, line); err != nil {
 			return err
 		}
-		if err := tx.Events().Append(ctx, told); err != nil {
+		if f.asked {
+			if err := tx.Events().Append(ctx, audit.ProviderFailed(f.sandbox, told.Code)); err != nil {
+				return err
+			}
+		}
+		if f.gone {
+			_, err := lease.End(ctx, tx, f.sandbox, why)
 			return err
 		}
-		if gone {
-			_, err := lease.End(ctx, tx, sandbox, why)
+		if _, err := tx.Sandboxes().Want(ctx, id, store.Wish{Desired: stacyvm.DesiredDestroyed}); err != nil || f.moved {
 			return err
 		}
-		if _, err := tx.Sandboxes().Want(ctx, sandbox.ID, store.Wish{Desired: stacyvm.DesiredDestroyed}); err != nil || moved {
-			return err
-		}
-		_, err := tx.Sandboxes().Apply(ctx, sandbox.ID, sandbox.Fence, store.Change{State: stacyvm.StateError, Cause: &why})
+		_, err := tx.Sandboxes().Apply(ctx, id, f.sandbox.Fence, store.Change{State: stacyvm.StateError, Cause: &why})
 		return err
 	})
 }

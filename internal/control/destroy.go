@@ -37,7 +37,7 @@ func (s *Service) Destroy(ctx context.Context, id stacyvm.SandboxID) error {
 	if err != nil {
 		return s.audited(ctx, "sandbox.destroy", stacyvm.Sandbox{ID: id}, "", err)
 	}
-	s.starts.refuse(id, errDestroyedEarly)
+	s.placement.Refuse(id)
 	for range staleTries {
 		if err = s.remove(ctx, sandbox); stacyvm.CodeOf(err) != stacyvm.CodeStaleEpoch {
 			break

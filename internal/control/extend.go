@@ -6,6 +6,7 @@ import (
 
 	"github.com/stacyvm/stacyvm/internal/auth"
 	"github.com/stacyvm/stacyvm/internal/control/audit"
+	"github.com/stacyvm/stacyvm/internal/control/placement"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 	"github.com/stacyvm/stacyvm/internal/store"
 	"github.com/stacyvm/stacyvm/internal/worker"
@@ -53,7 +54,7 @@ func (s *Service) extend(ctx context.Context, id stacyvm.SandboxID, ttl time.Dur
 		return extended, err
 	}
 	if limit := s.defaults.MaxTTL; limit > 0 && ttl > limit {
-		return extended, overTTL(limit)
+		return extended, placement.OverTTL(limit)
 	}
 	defer s.rows.drop(id)
 	err = s.store.Update(ctx, func(tx store.Tx) error {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/stacyvm/stacyvm/internal/auth"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 	"github.com/stacyvm/stacyvm/internal/store"
 )
@@ -28,16 +27,16 @@ func (k Idempotency) scope(principal stacyvm.Principal) string {
 }
 
 // claim takes a key for a new sandbox, or gives the sandbox that it made before.
-func claim(ctx context.Context, tx store.Tx, key Idempotency, id stacyvm.SandboxID) (*stacyvm.Sandbox, error) {
-	if key.Key == "" {
+func claim(ctx context.Context, tx store.Tx, c creation, id stacyvm.SandboxID) (*stacyvm.Sandbox, error) {
+	if c.key.Key == "" {
 		return nil, nil
 	}
-	mine := key.record(ctx, id)
+	mine := c.record(id)
 	known, err := tx.Idempotency().Begin(ctx, mine)
 	switch {
 	case err != nil || known == nil:
 		return nil, err
-	case known.BodyHash != key.BodyHash:
+	case known.BodyHash != c.key.BodyHash:
 		return nil, stacyvm.Errorf(stacyvm.CodeKeyReused, "Idempotency-Key: it came before with another body")
 	case known.Done:
 		var first stacyvm.Sandbox
@@ -63,26 +62,26 @@ func claim(ctx context.Context, tx store.Tx, key Idempotency, id stacyvm.Sandbox
 	case first.State == stacyvm.StateCreating:
 		return nil, errInProgress
 	}
-	return &first, finish(ctx, tx, key, first)
+	return &first, finish(ctx, tx, c, first)
 }
 
 var errInProgress = stacyvm.Errorf(stacyvm.CodeInProgress, "the first request with this Idempotency-Key is not answered yet")
 
 // record is the claim of a sandbox's create.
-func (k Idempotency) record(ctx context.Context, id stacyvm.SandboxID) store.IdempotencyRecord {
-	return store.IdempotencyRecord{Scope: k.scope(auth.From(ctx)), Key: k.Key, BodyHash: k.BodyHash, Sandbox: id}
+func (c creation) record(id stacyvm.SandboxID) store.IdempotencyRecord {
+	return store.IdempotencyRecord{Scope: c.key.scope(c.caller), Key: c.key.Key, BodyHash: c.key.BodyHash, Sandbox: id}
 }
 
 // finish stores the answer to a key, if the key is still claimed for this sandbox. The sandbox runs in any case.
-func finish(ctx context.Context, tx store.Tx, key Idempotency, sandbox stacyvm.Sandbox) error {
-	if key.Key == "" {
+func finish(ctx context.Context, tx store.Tx, c creation, sandbox stacyvm.Sandbox) error {
+	if c.key.Key == "" {
 		return nil
 	}
 	body, err := json.Marshal(sandbox)
 	if err != nil {
 		return err
 	}
-	answer := key.record(ctx, sandbox.ID)
+	answer := c.record(sandbox.ID)
 	answer.Status, answer.Body = statusCreated, body
 	if err := tx.Idempotency().Finish(ctx, answer); stacyvm.CodeOf(err) != stacyvm.CodeNotFound {
 		return err
@@ -91,9 +90,9 @@ func finish(ctx context.Context, tx store.Tx, key Idempotency, sandbox stacyvm.S
 }
 
 // abandon frees the key that is claimed for a sandbox's create; another sandbox's claim stays.
-func abandon(ctx context.Context, tx store.Tx, key Idempotency, id stacyvm.SandboxID) error {
-	if key.Key == "" {
+func abandon(ctx context.Context, tx store.Tx, c creation, id stacyvm.SandboxID) error {
+	if c.key.Key == "" {
 		return nil
 	}
-	return tx.Idempotency().Abandon(ctx, key.record(ctx, id))
+	return tx.Idempotency().Abandon(ctx, c.record(id))
 }

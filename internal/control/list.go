@@ -22,7 +22,7 @@ func (s *Service) Sandbox(ctx context.Context, id stacyvm.SandboxID) (sandbox st
 		sandbox, err = visible(ctx, tx, id)
 		return err
 	})
-	return s.placed(sandbox)[0], err
+	return s.placement.WithPlaces(sandbox)[0], err
 }
 
 // SandboxPage says which part of the list is wanted. The cursors are of those that were given out here.
@@ -50,7 +50,7 @@ func (s *Service) Sandboxes(ctx context.Context, p SandboxPage) (sandboxes []sta
 		sandboxes = sandboxes[:p.Limit]
 		next = cursorText(sandboxes[p.Limit-1])
 	}
-	return s.placed(sandboxes...), next, err
+	return s.placement.WithPlaces(sandboxes...), next, err
 }
 
 // SandboxCursor gives the cursor behind the first n sandboxes after a cursor; empty: there are none behind these. Codes as for

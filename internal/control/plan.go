@@ -26,57 +26,49 @@ const (
 	maxSelector      = 16 // labels
 )
 
-// plan is a create request with every default filled in and every field checked. Limits are checked later, in the
-// transaction that counts.
-type plan struct {
-	spec     stacyvm.Spec
-	owner    string
-	tenant   string
-	metadata map[string]string
-}
-
-// plan checks a request. CodeInvalid names the field; CodeNotFound: no such template.
-func (s *Service) plan(principal stacyvm.Principal, request CreateRequest) (plan, error) {
+// plan gives the row that a create request asks for, with every default filled in and every field checked. Limits are checked later,
+// in the transaction that counts. CodeInvalid names the field; CodeNotFound: no such template; CodeUnsupported.
+func (s *Service) plan(caller stacyvm.Principal, request CreateRequest) (stacyvm.Sandbox, error) {
 	d := s.defaults
-	p := plan{
-		spec: stacyvm.Spec{
-			Image:    or(request.Image, d.Image),
-			Provider: or(request.Provider, d.Provider),
-			MemoryMB: or(request.MemoryMB, d.MemoryMB),
-			VCPUs:    or(request.VCPUs, d.VCPUs),
-			DiskMB:   or(request.DiskMB, d.DiskMB),
-			TTL:      d.TTL,
-			Network:  stacyvm.NetworkNone,
-			Env:      maps.Clone(request.Env),
-			Selector: maps.Clone(request.Selector),
-		},
-		owner:    or(request.OwnerID, principal.Subject),
-		tenant:   principal.Tenant,
-		metadata: maps.Clone(request.Metadata),
+	spec := stacyvm.Spec{
+		Image:    or(request.Image, d.Image),
+		Provider: or(request.Provider, d.Provider),
+		MemoryMB: or(request.MemoryMB, d.MemoryMB),
+		VCPUs:    or(request.VCPUs, d.VCPUs),
+		DiskMB:   or(request.DiskMB, d.DiskMB),
+		TTL:      d.TTL,
+		Network:  stacyvm.NetworkNone,
+		Env:      maps.Clone(request.Env),
+		Selector: maps.Clone(request.Selector),
 	}
+	owner := or(request.OwnerID, caller.Subject)
 	if request.TTL != nil {
-		p.spec.TTL = *request.TTL
+		spec.TTL = *request.TTL
 	}
 	if request.Template != "" {
-		return plan{}, stacyvm.Errorf(stacyvm.CodeNotFound, "template %.64q does not exist", request.Template)
+		return stacyvm.Sandbox{}, stacyvm.Errorf(stacyvm.CodeNotFound, "template %.64q does not exist", request.Template)
 	}
 	for _, err := range []error{
-		checkImage(p.spec.Image),
-		inRange("memory_mb", p.spec.MemoryMB, minMemoryMB, maxMemoryMB),
-		inRange("vcpus", p.spec.VCPUs, minVCPUs, maxVCPUs),
-		inRange("disk_mb", p.spec.DiskMB, minDiskMB, maxDiskMB),
-		checkTTL(p.spec.TTL),
-		checkOwner(p.owner),
-		checkMetadata(p.metadata),
+		checkImage(spec.Image),
+		inRange("memory_mb", spec.MemoryMB, minMemoryMB, maxMemoryMB),
+		inRange("vcpus", spec.VCPUs, minVCPUs, maxVCPUs),
+		inRange("disk_mb", spec.DiskMB, minDiskMB, maxDiskMB),
+		checkTTL(spec.TTL),
+		checkOwner(owner),
+		checkMetadata(request.Metadata),
 		checkNetwork(request.NetworkMode),
-		checkEnv(p.spec.Env),
-		stacyvm.CheckLabels("worker_selector", p.spec.Selector, maxSelector),
+		checkEnv(spec.Env),
+		stacyvm.CheckLabels("worker_selector", spec.Selector, maxSelector),
 	} {
 		if err != nil {
-			return plan{}, err
+			return stacyvm.Sandbox{}, err
 		}
 	}
-	return p, nil
+	return stacyvm.Sandbox{
+		ID: stacyvm.NewSandboxID(), State: stacyvm.StateCreating, Desired: stacyvm.DesiredRunning,
+		Provider: spec.Provider, Image: spec.Image, Spec: spec,
+		OwnerID: owner, TenantID: caller.Tenant, Metadata: maps.Clone(request.Metadata),
+	}, nil
 }
 
 // or gives value, or fallback for the zero value.

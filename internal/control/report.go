@@ -91,7 +91,7 @@ func (s *Service) Report(ctx context.Context) (Report, error) {
 	defer cancel()
 	err := s.store.View(asking, func(tx store.Tx) error { return s.readReport(asking, tx, &r) })
 	if r.Known = err == nil; !r.Known {
-		r = Report{Workers: s.fleet.remembered()}
+		r = Report{Workers: s.remembered()}
 	}
 	s.askWorkers(ctx, r.Workers)
 	s.judge(&r, err)
@@ -188,17 +188,10 @@ func grouped(notices []stacyvm.Notice) []Happening {
 	return all[:min(reportHappened, len(all))]
 }
 
-// remembered is what this process knows of the workers without the store, and no heartbeat or problem, which would be old.
-func (f *fleet) remembered() []WorkerReport {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	workers := make([]WorkerReport, len(f.known))
-	for i := range f.known {
-		w := f.known[i].Worker
-		workers[i] = WorkerReport{WorkerStatus: cluster.WorkerStatus{Worker: stacyvm.Worker{
-			ID: w.ID, Hostname: w.Hostname, Status: w.Status,
-			Providers: w.Providers, Capabilities: w.Capabilities, Capacity: w.Capacity,
-		}}}
+// remembered reports the workers that this process knows of without the store.
+func (s *Service) remembered() (workers []WorkerReport) {
+	for _, w := range s.placement.Remembered() {
+		workers = append(workers, WorkerReport{WorkerStatus: cluster.WorkerStatus{Worker: w}})
 	}
 	return workers
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/stacyvm/stacyvm/internal/auth"
 	"github.com/stacyvm/stacyvm/internal/control/audit"
 	"github.com/stacyvm/stacyvm/internal/control/cluster"
+	"github.com/stacyvm/stacyvm/internal/control/placement"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 	"github.com/stacyvm/stacyvm/internal/store"
 	"github.com/stacyvm/stacyvm/internal/worker"
@@ -69,7 +70,6 @@ type Service struct {
 	store     store.Store
 	workers   func(stacyvm.WorkerID) (worker.Worker, error)
 	self      stacyvm.WorkerID
-	session   string
 	defaults  Defaults
 	recovered func() bool
 	full      func() error
@@ -79,9 +79,7 @@ type Service struct {
 	audit     *audit.Writer
 	exits     *audit.ExitWatcher
 	elsewhere engines
-	fleet     *fleet
-	queue     *queue
-	starts    *starts
+	placement *placement.Placer
 	outages   *outages
 }
 
@@ -103,22 +101,25 @@ func New(config Config) *Service {
 		store:     config.Store,
 		workers:   config.Workers,
 		self:      config.Self,
-		session:   config.Session,
 		defaults:  config.Defaults,
 		recovered: config.Recovered,
 		full:      config.Full,
 		problems:  config.Problems,
 		log:       config.Logger,
 		rows:      newRowCache(),
-		fleet:     newFleet(config.Store, config.Self),
-		queue:     newQueue(config.Defaults, config.Store.Watch),
-		starts:    newStarts(),
 	}
 	s.audit = audit.NewWriter(audit.Config{Store: config.Store, Sync: config.AuditSync, Logger: config.Logger})
 	s.exits = audit.NewExitWatcher(s.audit)
 	s.Registry = cluster.NewRegistry(cluster.Config{
 		Store: config.Store, Self: config.Self, Authority: config.Authority, Issuer: config.Issuer,
 		Audit: s.audit, Changed: s.rows.drop, Logger: config.Logger,
+	})
+	d := config.Defaults
+	s.placement = placement.New(placement.Config{
+		Store: config.Store, Self: config.Self, Session: config.Session,
+		Limits: placement.Limits{TTL: d.MaxTTL, Total: d.MaxSandboxes, PerOwner: d.MaxSandboxesPerOwner},
+		Queue:  placement.QueueConfig{On: d.SpawnQueue, Timeout: d.SpawnQueueTimeout, Length: d.MaxSpawnQueue},
+		Audit:  s.audit, Logger: config.Logger,
 	})
 	s.outages = &outages{service: s}
 	return s
@@ -129,14 +130,17 @@ func New(config Config) *Service {
 // request. (Run, the name that other long-lived parts give to this, is a verb of the product here.)
 func (s *Service) Background(ctx context.Context) error {
 	var lines sync.WaitGroup
-	lines.Go(func() { s.queue.run(ctx) })
-	lines.Go(func() { s.touchStarts(ctx) })
+	lines.Go(func() { s.placement.Run(ctx) })
 	lines.Go(func() { s.outages.run(ctx) })
 	err := s.audit.Run(ctx)
 	lines.Wait()
 	s.exits.Close()
 	return err
 }
+
+// Drain sends creates that wait for room or for their turn away with CodeUnavailable and lets nobody wait any more: for a server that
+// stops.
+func (s *Service) Drain() { s.placement.Drain() }
 
 // audited records what the caller did, and gives the operation's error.
 func (s *Service) audited(ctx context.Context, action string, sandbox stacyvm.Sandbox, resource string, err error) error {

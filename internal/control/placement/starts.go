@@ -1,7 +1,8 @@
-package control
+package placement
 
 import (
 	"context"
+	"log/slog"
 	"slices"
 	"sync"
 
@@ -20,34 +21,38 @@ const (
 // starts is the lines of creates that wait until their worker starts them, one line for each worker. They have their rows and
 // their places; a machine that starts all at once starts none in time. Each control plane has lines of its own.
 type starts struct {
+	store store.Store
+	log   *slog.Logger
+
 	mu     sync.Mutex
 	closed bool // nobody may wait any more
 	lines  map[stacyvm.WorkerID]*startLine
-	byID   map[stacyvm.SandboxID]*start // those that wait
+	byID   map[stacyvm.SandboxID]*Turn // those that wait
 }
 
 // startLine is what one worker starts, and what waits for that, first come first.
 type startLine struct {
 	limit   int // how many are started at a time
 	running int
-	waiting []*start
+	waiting []*Turn
 }
 
-// start is one create, from its row to its end.
-type start struct {
+// Turn is one create's place in the line of its worker, from its row to its end.
+type Turn struct {
+	starts  *starts
 	line    *startLine
-	id      stacyvm.SandboxID
+	sandbox stacyvm.Sandbox
 	turn    chan struct{} // closed when it may start
 	refused chan struct{} // closed when it may not any more; why says the reason
 	why     error
 }
 
-func newStarts() *starts {
-	return &starts{lines: map[stacyvm.WorkerID]*startLine{}, byID: map[stacyvm.SandboxID]*start{}}
+func newStarts(s store.Store, log *slog.Logger) *starts {
+	return &starts{store: s, log: log, lines: map[stacyvm.WorkerID]*startLine{}, byID: map[stacyvm.SandboxID]*Turn{}}
 }
 
 // enter puts a create at the end of its worker's line, or lets it start at once. limit 0: the worker starts any number.
-func (s *starts) enter(sandbox stacyvm.Sandbox, limit int) *start {
+func (s *starts) enter(sandbox stacyvm.Sandbox, limit int) *Turn {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	line := s.lines[sandbox.WorkerID]
@@ -56,9 +61,9 @@ func (s *starts) enter(sandbox stacyvm.Sandbox, limit int) *start {
 		s.lines[sandbox.WorkerID] = line
 	}
 	line.limit = limit
-	c := &start{line: line, id: sandbox.ID, turn: make(chan struct{}), refused: make(chan struct{})}
+	c := &Turn{starts: s, line: line, sandbox: sandbox, turn: make(chan struct{}), refused: make(chan struct{})}
 	line.waiting = append(line.waiting, c)
-	s.byID[c.id] = c
+	s.byID[c.sandbox.ID] = c
 	s.advance(line)
 	if s.closed {
 		s.turnAway(c, errStopping)
@@ -72,18 +77,19 @@ func (s *starts) advance(line *startLine) {
 		next := line.waiting[0]
 		line.waiting = line.waiting[1:]
 		line.running++
-		delete(s.byID, next.id)
+		delete(s.byID, next.sandbox.ID)
 		close(next.turn)
 	}
 }
 
-// end takes a create out of its line, whether it waits or was started, and lets the next one start. It may be called once.
-func (s *starts) end(c *start) {
+// End takes a create out of its line, whether it waits or was started, and lets the next one start. It may be called once.
+func (c *Turn) End() {
+	s := c.starts
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if at := slices.Index(c.line.waiting, c); at >= 0 {
 		c.line.waiting = slices.Delete(c.line.waiting, at, at+1)
-		delete(s.byID, c.id)
+		delete(s.byID, c.sandbox.ID)
 		return
 	}
 	select {
@@ -104,10 +110,10 @@ func (s *starts) refuse(id stacyvm.SandboxID, why error) {
 }
 
 // turnAway ends the waiting of a create, if it waits; s.mu is held.
-func (s *starts) turnAway(c *start, why error) {
+func (s *starts) turnAway(c *Turn, why error) {
 	if at := slices.Index(c.line.waiting, c); at >= 0 {
 		c.line.waiting = slices.Delete(c.line.waiting, at, at+1)
-		delete(s.byID, c.id)
+		delete(s.byID, c.sandbox.ID)
 		c.why = why
 		close(c.refused)
 	}
@@ -141,58 +147,59 @@ func (s *starts) places() map[stacyvm.SandboxID]int {
 	places := make(map[stacyvm.SandboxID]int, len(s.byID))
 	for _, line := range s.lines {
 		for i, c := range line.waiting {
-			places[c.id] = i + 1
+			places[c.sandbox.ID] = i + 1
 		}
 	}
 	return places
 }
 
-// placed fills in the places in line of sandboxes that are still being created.
-func (s *Service) placed(sandboxes ...stacyvm.Sandbox) []stacyvm.Sandbox {
+// withPlaces fills in the places in line of sandboxes that are still being created.
+func (s *starts) withPlaces(sandboxes []stacyvm.Sandbox) []stacyvm.Sandbox {
 	if !slices.ContainsFunc(sandboxes, func(s stacyvm.Sandbox) bool { return s.State == stacyvm.StateCreating }) {
 		return sandboxes
 	}
-	places := s.starts.places()
+	places := s.places()
 	for i := range sandboxes {
 		sandboxes[i].QueuePlace = places[sandboxes[i].ID]
 	}
 	return sandboxes
 }
 
-// awaitTurn returns when the worker may start a create, with the row as it is by then. It gives up with its caller, and when the
-// sandbox is destroyed or the server stops. The row says that it waits.
-func (s *Service) awaitTurn(ctx context.Context, c *start, sandbox stacyvm.Sandbox) (stacyvm.Sandbox, error) {
+// Await returns when the worker may start the create, with the row as it is by then. It gives up with its caller, and when the
+// sandbox is destroyed or the server stops; the row is given with the error too. The row says that it waits.
+func (c *Turn) Await(ctx context.Context) (stacyvm.Sandbox, error) {
 	select {
 	case <-c.turn:
-		return sandbox, nil
+		return c.sandbox, nil
 	default:
 	}
-	if err := s.tellStart(ctx, sandbox); err != nil {
-		return sandbox, err
+	if err := c.markQueued(ctx); err != nil {
+		return c.sandbox, err
 	}
 	select {
 	case <-c.turn:
 	case <-c.refused:
-		return sandbox, c.why
+		return c.sandbox, c.why
 	case <-ctx.Done():
-		return sandbox, stacyvm.Wrap(stacyvm.CodeUnavailable, ctx.Err(), "the caller stopped waiting for the sandbox's turn")
+		return c.sandbox, stacyvm.Wrap(stacyvm.CodeUnavailable, ctx.Err(), "the caller stopped waiting for the sandbox's turn")
 	}
-	return s.takeTurn(context.WithoutCancel(ctx), sandbox)
+	return c.markStarted(context.WithoutCancel(ctx))
 }
 
-// tellStart writes that a create waits for its turn, and tells of it.
-func (s *Service) tellStart(ctx context.Context, sandbox stacyvm.Sandbox) error {
+// markQueued writes that a create waits for its turn, and tells subscribers.
+func (c *Turn) markQueued(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeWithin)
 	defer cancel()
-	queued := sandbox.Notice()
+	queued := c.sandbox.Notice()
 	queued.Kind = stacyvm.KindSandboxQueued
-	place := s.starts.places()[sandbox.ID]
+	place := c.starts.places()[c.sandbox.ID]
 	if place == 0 {
 		return nil // not any more
 	}
 	queued.Data["place"] = place
-	return s.store.Update(ctx, func(tx store.Tx) error {
-		_, err := tx.Sandboxes().Apply(ctx, sandbox.ID, sandbox.Fence, store.Change{Wanted: stacyvm.DesiredRunning, Cause: &stacyvm.Cause{Reason: stacyvm.ReasonQueued}})
+	change := store.Change{Wanted: stacyvm.DesiredRunning, Cause: &stacyvm.Cause{Reason: stacyvm.ReasonQueued}}
+	return c.starts.store.Update(ctx, func(tx store.Tx) error {
+		_, err := tx.Sandboxes().Apply(ctx, c.sandbox.ID, c.sandbox.Fence, change)
 		if code := stacyvm.CodeOf(err); code == stacyvm.CodeStaleEpoch || code == stacyvm.CodeConflict {
 			return nil // its turn will find out what became of it
 		}
@@ -203,33 +210,34 @@ func (s *Service) tellStart(ctx context.Context, sandbox stacyvm.Sandbox) error 
 	})
 }
 
-// takeTurn writes that a create waits no longer. Its time counts from here on. CodeConflict: it was destroyed.
-func (s *Service) takeTurn(ctx context.Context, sandbox stacyvm.Sandbox) (stacyvm.Sandbox, error) {
+// markStarted writes that a create waits no longer. Its time counts from here on. CodeConflict: it was destroyed.
+func (c *Turn) markStarted(ctx context.Context) (stacyvm.Sandbox, error) {
 	ctx, cancel := context.WithTimeout(ctx, storeWithin)
 	defer cancel()
-	current := sandbox
-	err := s.store.Update(ctx, func(tx store.Tx) (err error) {
-		if current, err = tx.Sandboxes().Get(ctx, sandbox.ID); err != nil {
+	current := c.sandbox
+	err := c.starts.store.Update(ctx, func(tx store.Tx) (err error) {
+		if current, err = tx.Sandboxes().Get(ctx, c.sandbox.ID); err != nil {
 			return err
 		}
 		if current.State != stacyvm.StateCreating || current.Desired != stacyvm.DesiredRunning {
-			return errDestroyedEarly
+			return ErrDestroyed
 		}
-		current, err = tx.Sandboxes().Apply(ctx, sandbox.ID, current.Fence, store.Change{Wanted: stacyvm.DesiredRunning, Cause: &stacyvm.Cause{}})
+		current, err = tx.Sandboxes().Apply(ctx, c.sandbox.ID, current.Fence, store.Change{Wanted: stacyvm.DesiredRunning, Cause: &stacyvm.Cause{}})
 		return err
 	})
 	if err != nil {
-		return sandbox, err
+		return c.sandbox, err
 	}
 	return current, nil
 }
 
-var errDestroyedEarly = stacyvm.Errorf(stacyvm.CodeConflict, "the sandbox was destroyed while it was being created")
+// ErrDestroyed is why a create ends when its sandbox was destroyed meanwhile.
+var ErrDestroyed = stacyvm.Errorf(stacyvm.CodeConflict, "the sandbox was destroyed while it was being created")
 
-// touchStarts keeps the rows of those that wait young until ctx ends.
-func (s *Service) touchStarts(ctx context.Context) {
+// touch keeps the rows of those that wait young until ctx ends.
+func (s *starts) touch(ctx context.Context) {
 	for retry.Sleep(ctx, startTouchEvery) == nil {
-		for ids := range slices.Chunk(s.starts.waiting(), startTouched) {
+		for ids := range slices.Chunk(s.waiting(), startTouched) {
 			err := s.store.Update(ctx, func(tx store.Tx) error {
 				for _, id := range ids {
 					if _, err := tx.Sandboxes().Want(ctx, id, store.Wish{}); err != nil && stacyvm.CodeOf(err) != stacyvm.CodeNotFound {

@@ -1,4 +1,4 @@
-package control
+package placement
 
 import (
 	"sync"
@@ -29,22 +29,22 @@ type fleet struct {
 	store store.Store
 	self  stacyvm.WorkerID
 
-	mu     sync.Mutex
-	census census
-	known  []schedule.Candidate // the census's, with what their sandboxes take now; open are among them
-	at     map[stacyvm.WorkerID]int
-	open   map[*placement]bool // made here and perhaps not in the count; true: its transaction has ended
-	placed int                 // since the last count, of either kind
+	mu       sync.Mutex
+	snapshot snapshot
+	known    []schedule.Candidate // the snapshot's, with what their sandboxes take now; open are among them
+	at       map[stacyvm.WorkerID]int
+	open     map[*slot]bool // made here and perhaps not in the count; true: its transaction has ended
+	placed   int            // since the last count, of either kind
 
-	began    time.Time     // when the last whole count began
-	caught   time.Time     // when the last count of either kind began
-	rests    time.Time     // no new count before, unless it is asked for
-	counting chan struct{} // closed when the count that is under way has ended; nil without one
-	running  time.Time     // when that began
+	fullAt    time.Time     // when the last full count began
+	countedAt time.Time     // when the last count of either kind began
+	restUntil time.Time     // no new count before, unless it is asked for
+	counting  chan struct{} // closed when the count that is under way has ended; nil without one
+	running   time.Time     // when that began
 }
 
-// placement is a place that a create holds in the fleet.
-type placement struct {
+// slot is a place that a create holds on a worker.
+type slot struct {
 	worker  stacyvm.WorkerID
 	takes   stacyvm.Usage
 	most    int    // sandboxes that the worker may have for this to be a good place
@@ -53,11 +53,11 @@ type placement struct {
 }
 
 func newFleet(s store.Store, self stacyvm.WorkerID) *fleet {
-	return &fleet{store: s, self: self, at: map[stacyvm.WorkerID]int{}, open: map[*placement]bool{}}
+	return &fleet{store: s, self: self, at: map[stacyvm.WorkerID]int{}, open: map[*slot]bool{}}
 }
 
-// candidate judges how a worker can be used from here.
-func (f *fleet) candidate(w stacyvm.Worker, used stacyvm.Usage, now time.Time) schedule.Candidate {
+// assess says how a worker can be used from here.
+func (f *fleet) assess(w stacyvm.Worker, used stacyvm.Usage, now time.Time) schedule.Candidate {
 	c := schedule.Candidate{Worker: w, Used: used, Age: now.Sub(w.LastHeartbeat), Reachable: true}
 	if w.ID == f.self {
 		c.Age = 0 // this process needs no message to know that it lives
@@ -67,53 +67,53 @@ func (f *fleet) candidate(w stacyvm.Worker, used stacyvm.Usage, now time.Time) s
 	return c
 }
 
-// choose picks a worker and holds a place on it, so that the next choice of this process sees it. settle follows, unless
-// there is none. served is false when no worker, in whatever state, has the engine; without a worker nothing is known to be
-// missing.
-func (f *fleet) choose(spec stacyvm.Spec, seed uint64) (choice schedule.Choice, p *placement, served bool) {
+// choose picks a worker and holds a slot on it, so that the next choice of this process sees it. release follows. Without a
+// worker nothing is known to be missing.
+func (f *fleet) choose(spec stacyvm.Spec, seed uint64) candidate {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	choice = schedule.Pick(spec, seed, f.known)
-	if choice.Worker != "" {
-		p = &placement{worker: choice.Worker, takes: spec.Usage(), most: choice.Most}
-		f.open[p] = false
+	c := candidate{choice: schedule.Pick(spec, seed, f.known), served: true}
+	if c.choice.Worker != "" {
+		c.slot = &slot{worker: c.choice.Worker, takes: spec.Usage(), most: c.choice.Most}
+		f.open[c.slot] = false
 		f.placed++
-		f.add(p.worker, p.takes)
-		return choice, p, true
+		f.add(c.slot.worker, c.slot.takes)
+		return c
 	}
-	served = len(f.known) == 0
+	c.served = len(f.known) == 0
 	for i := range f.known {
-		served = served || schedule.Serves(f.known[i].Worker, spec.Provider)
+		c.served = c.served || schedule.Serves(f.known[i].Worker, spec.Provider)
 	}
-	return choice, nil, served
+	return c
 }
 
-// settle tells what became of a placement: it stays until a count must have found it, or goes at once.
-func (f *fleet) settle(p *placement, made bool) {
+// release ends a slot: when a sandbox was made in it, it counts until a count must have found the sandbox; else it is free at once. A
+// slot that is nil is none.
+func (f *fleet) release(s *slot, made bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if _, ok := f.open[p]; !ok {
+	if _, ok := f.open[s]; !ok {
 		return
 	}
-	f.open[p] = true
+	f.open[s] = true
 	if !made {
-		delete(f.open, p)
-		f.add(p.worker, p.takes.Times(-1))
+		delete(f.open, s)
+		f.add(s.worker, s.takes.Times(-1))
 	}
 }
 
 // learn takes over what a create saw of its worker itself, beside the place that it holds.
-func (f *fleet) learn(p *placement, seen schedule.Candidate) {
+func (f *fleet) learn(s *slot, seen schedule.Candidate) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	at, ok := f.at[p.worker]
+	at, ok := f.at[s.worker]
 	if !ok {
 		return
 	}
 	if seen.Worker.Capacity.Limited() {
 		f.known[at].Used = seen.Used
 		for other, ended := range f.open {
-			if other.worker == p.worker && !ended { // p too
+			if other.worker == s.worker && !ended { // s too
 				f.add(other.worker, other.takes)
 			}
 		}
@@ -126,4 +126,19 @@ func (f *fleet) add(id stacyvm.WorkerID, takes stacyvm.Usage) {
 	if at, ok := f.at[id]; ok {
 		f.known[at].Used = f.known[at].Used.Plus(takes)
 	}
+}
+
+// remembered is what is known of the workers, without what ages.
+func (f *fleet) remembered() []stacyvm.Worker {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	workers := make([]stacyvm.Worker, len(f.known))
+	for i := range f.known {
+		w := f.known[i].Worker
+		workers[i] = stacyvm.Worker{
+			ID: w.ID, Hostname: w.Hostname, Status: w.Status,
+			Providers: w.Providers, Capabilities: w.Capabilities, Capacity: w.Capacity,
+		}
+	}
+	return workers
 }

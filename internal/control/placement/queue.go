@@ -1,4 +1,4 @@
-package control
+package placement
 
 import (
 	"context"
@@ -22,9 +22,7 @@ const (
 // changed, each on its own: one that still finds no room, because it asks for more or its owner has enough, holds up nobody
 // behind it.
 type queue struct {
-	on      bool
-	limit   int           // how many may wait; 0: any number
-	timeout time.Duration // 0: as long as the client waits
+	QueueConfig
 	watch   func(context.Context) <-chan struct{}
 	came    chan struct{} // holds a value when somebody came
 	closing chan struct{} // closed when nobody may wait any more
@@ -34,25 +32,18 @@ type queue struct {
 	closed  bool
 }
 
-// waiter is one create in the line.
+// waiter is one create in the line. Its own goroutine tries: it takes a turn and answers it in refused, or leaves.
 type waiter struct {
-	owner string // tenant and owner
-	// try gives nil when the create is settled, with or without an error, and otherwise the admission that refused it. It
-	// sees what ended before began.
-	try     func(began time.Time) *stacyvm.Admission
-	settled chan struct{} // closed when it need not wait any longer
-	why     string        // the last refusal's reason, empty before the first; guarded by the queue's mu
-
-	turn    sync.Mutex // held while it tries
-	gone    bool
-	refused *stacyvm.Admission // by the last try
+	owner   string         // tenant and owner
+	turn    chan time.Time // a try at it counts as ended what has ended before this moment
+	refused chan string    // the reason why a try was refused
+	left    chan struct{}  // closed when it waits no longer
+	timeout *time.Timer    // nil: none
+	why     string         // the last refusal's reason, empty before the first; guarded by the queue's mu
 }
 
-func newQueue(d Defaults, watch func(context.Context) <-chan struct{}) *queue {
-	return &queue{
-		on: d.SpawnQueue, limit: d.MaxSpawnQueue, timeout: d.SpawnQueueTimeout, watch: watch,
-		came: make(chan struct{}, 1), closing: make(chan struct{}),
-	}
+func newQueue(c QueueConfig, watch func(context.Context) <-chan struct{}) *queue {
+	return &queue{QueueConfig: c, watch: watch, came: make(chan struct{}, 1), closing: make(chan struct{})}
 }
 
 // open reports whether one more could wait.
@@ -63,7 +54,7 @@ func (q *queue) open() bool {
 }
 
 func (q *queue) room() bool {
-	return q.on && !q.closed && (q.limit == 0 || len(q.waiting) < q.limit)
+	return q.On && !q.closed && (q.Length == 0 || len(q.waiting) < q.Length)
 }
 
 // free reports whether a create of an owner may try without standing in line: nobody waits for what it would take.
@@ -73,32 +64,60 @@ func (q *queue) free(owner string) bool {
 	return !slices.ContainsFunc(q.waiting, func(w *waiter) bool { return w.owner == owner || w.why != reasonOwnerMax })
 }
 
-// join puts a waiter at the end; false when there is no room for it.
-func (q *queue) join(w *waiter) bool {
+// join puts a create at the end of the line; nil when there is no room for it. leave must follow.
+func (q *queue) join(owner string) *waiter {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if !q.room() {
-		return false
+		return nil
+	}
+	w := &waiter{owner: owner, turn: make(chan time.Time), refused: make(chan string, 1), left: make(chan struct{})}
+	if q.Timeout > 0 {
+		w.timeout = time.NewTimer(q.Timeout)
 	}
 	q.waiting = append(q.waiting, w)
 	select {
 	case q.came <- struct{}{}:
 	default:
 	}
-	return true
+	return w
 }
 
-// leave takes a waiter out of the line. When it is trying, this waits for the end.
+// next waits for a waiter's turn. It is answered in w.refused, or with leave. CodeLimit: the waiter has waited long enough;
+// CodeUnavailable: ctx ended, or nobody may wait any more.
+func (q *queue) next(ctx context.Context, w *waiter) (time.Time, error) {
+	var timeout <-chan time.Time
+	if w.timeout != nil {
+		timeout = w.timeout.C
+	}
+	select {
+	case turn := <-w.turn:
+		return turn, nil
+	case <-timeout:
+		return time.Time{}, stacyvm.Errorf(stacyvm.CodeLimit, "no room for the sandbox within %s", q.Timeout)
+	case <-q.closing:
+		return time.Time{}, errStopping
+	case <-ctx.Done():
+		return time.Time{}, stacyvm.Wrap(stacyvm.CodeUnavailable, ctx.Err(), "the caller stopped waiting")
+	}
+}
+
+// leave takes a waiter out of the line. It may be called again.
 func (q *queue) leave(w *waiter) {
 	q.mu.Lock()
-	if at := slices.Index(q.waiting, w); at >= 0 {
-		q.waiting = slices.Delete(q.waiting, at, at+1)
+	defer q.mu.Unlock()
+	at := slices.Index(q.waiting, w)
+	if at < 0 {
+		return
 	}
-	q.mu.Unlock()
-	w.turn.Lock()
-	w.gone = true
-	w.turn.Unlock()
+	q.waiting = slices.Delete(q.waiting, at, at+1)
+	if w.timeout != nil {
+		w.timeout.Stop()
+	}
+	close(w.left)
 }
+
+var errStopping = stacyvm.Errorf(stacyvm.CodeUnavailable, "the server is stopping: creates do not wait any more")
 
 // close sends everybody away and lets nobody in.
 func (q *queue) close() {
@@ -132,7 +151,7 @@ func (q *queue) serve(ctx context.Context) {
 	defer tick.Stop()
 	for {
 		began := time.Now()
-		if q.turns() == 0 {
+		if q.turns(ctx) == 0 {
 			return
 		}
 		if retry.Sleep(ctx, max(queuePause, queueShare*time.Since(began))) != nil {
@@ -150,14 +169,14 @@ func (q *queue) serve(ctx context.Context) {
 
 // turns lets each try once, in order, and gives the number of those who still wait. When one is refused for a limit that holds
 // for others too, they are spared the same answer.
-func (q *queue) turns() (left int) {
+func (q *queue) turns(ctx context.Context) (left int) {
 	q.mu.Lock()
 	line := slices.Clone(q.waiting)
 	q.mu.Unlock()
 	began := time.Now()
 	all, owners := false, map[string]bool{}
 	for _, w := range line {
-		why := q.one(w, began, func(last string) bool { return all && last != "" || owners[w.owner] && last == reasonOwnerMax })
+		why := q.one(ctx, w, began, func(last string) bool { return all && last != "" || owners[w.owner] && last == reasonOwnerMax })
 		if why == "" {
 			continue
 		}
@@ -168,25 +187,26 @@ func (q *queue) turns() (left int) {
 	return left
 }
 
-// one lets a waiter try, unless spare says that this is of no use after its last refusal. It gives why it must wait on, or
+// one gives a waiter its turn, unless spare says that this is of no use after its last refusal. It gives why it must wait on, or
 // nothing when it need not.
-func (q *queue) one(w *waiter, began time.Time, spare func(last string) bool) (why string) {
-	w.turn.Lock()
-	defer w.turn.Unlock()
-	switch {
-	case w.gone:
-		return ""
-	case spare(w.why): // written here alone
+func (q *queue) one(ctx context.Context, w *waiter, began time.Time, spare func(last string) bool) (why string) {
+	if spare(w.why) { // written here alone
 		return w.why
 	}
-	w.refused = w.try(began)
-	if w.refused == nil || !w.refused.Queueable {
-		w.gone = true
-		close(w.settled)
+	select {
+	case w.turn <- began:
+	case <-w.left:
+		return ""
+	case <-ctx.Done():
+		return w.why
+	}
+	select {
+	case why = <-w.refused:
+	case <-w.left:
 		return ""
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	w.why = w.refused.Reason
-	return w.why
+	w.why = why
+	return why
 }

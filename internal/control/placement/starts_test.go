@@ -1,4 +1,4 @@
-package control_test
+package placement_test
 
 import (
 	"context"

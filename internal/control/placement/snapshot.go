@@ -1,4 +1,4 @@
-package control
+package placement
 
 import (
 	"context"
@@ -10,39 +10,39 @@ import (
 	"github.com/stacyvm/stacyvm/internal/store"
 )
 
-// census is a whole count. Between two of them only the sandboxes that were made meanwhile are counted: what has ended is
-// missed for so long, and what one costs does not grow with the number of sandboxes.
-type census struct {
-	workers []schedule.Candidate // by id; Used is what was made before split
-	split   time.Time            // by the database's clock
+// snapshot is a full count. Between two of them only the sandboxes that were made after the cutoff are counted: what has ended is
+// missed for so long, and what a count costs does not grow with the number of sandboxes.
+type snapshot struct {
+	workers []schedule.Candidate // by id; Used is what was made before cutoff
+	cutoff  time.Time            // by the database's clock
 }
 
-// fresh makes sure that the workers were counted lately. While somebody counts, others go on with what they know, unless it
+// refresh makes sure that the workers were counted lately. While one goroutine counts, others go on with what they know, unless it
 // is too old.
-func (f *fleet) fresh(ctx context.Context) error {
+func (f *fleet) refresh(ctx context.Context) error {
 	f.mu.Lock()
-	now, whole, part := time.Now(), f.began, f.caught
-	old, crowded := now.Sub(f.began) > fleetLife, f.placed > len(f.known)/fleetPlaced && len(f.known) > fleetPlaced
+	now, full, recent := time.Now(), f.fullAt, f.countedAt
+	old, crowded := now.Sub(f.fullAt) > fleetLife, f.placed > len(f.known)/fleetPlaced && len(f.known) > fleetPlaced
 	switch {
 	case f.counting != nil && old:
-		whole = f.running
-	case f.counting != nil || now.Before(f.rests):
+		full = f.running
+	case f.counting != nil || now.Before(f.restUntil):
 	case old:
-		whole = now
+		full = now
 	case crowded:
-		part = now
+		recent = now
 	}
 	f.mu.Unlock()
-	return f.since(ctx, whole, part)
+	return f.ensure(ctx, full, recent)
 }
 
-// since makes sure that all was counted after one moment, and what was made lately after another. Callers that wait for the
+// ensure makes sure that a full count began after one moment, and a count of either kind after another. Callers that wait for the
 // same share one count.
-func (f *fleet) since(ctx context.Context, whole, part time.Time) error {
+func (f *fleet) ensure(ctx context.Context, full, recent time.Time) error {
 	for {
 		f.mu.Lock()
-		all := f.began.IsZero() || f.began.Before(whole)
-		if !all && !f.caught.Before(part) {
+		all := f.fullAt.IsZero() || f.fullAt.Before(full)
+		if !all && !f.countedAt.Before(recent) {
 			f.mu.Unlock()
 			return nil
 		}
@@ -68,20 +68,20 @@ func (f *fleet) since(ctx context.Context, whole, part time.Time) error {
 // count reads what the workers' sandboxes take: all, or what was made lately.
 func (f *fleet) count(ctx context.Context, all bool) error {
 	f.mu.Lock()
-	began, c := f.running, f.census
-	var settled []*placement // that this count must find
-	for p, ended := range f.open {
-		if ended {
-			settled = append(settled, p)
+	began, c := f.running, f.snapshot
+	var ended []*slot // that this count must find
+	for s, over := range f.open {
+		if over {
+			ended = append(ended, s)
 		}
 	}
 	f.mu.Unlock()
 	var recent map[stacyvm.WorkerID]stacyvm.Usage
 	err := f.store.View(ctx, func(tx store.Tx) (err error) {
 		if all {
-			c, recent, err = f.take(ctx, tx)
+			c, recent, err = f.countAll(ctx, tx)
 		} else {
-			recent, err = tx.Workers().Loads(ctx, c.split)
+			recent, err = tx.Workers().Loads(ctx, c.cutoff)
 		}
 		return err
 	})
@@ -91,9 +91,9 @@ func (f *fleet) count(ctx context.Context, all bool) error {
 	if err != nil {
 		return err
 	}
-	f.caught, f.rests, f.placed = began, time.Now().Add(fleetShare*time.Since(began)), 0
+	f.countedAt, f.restUntil, f.placed = began, time.Now().Add(fleetShare*time.Since(began)), 0
 	if all {
-		f.began, f.census, f.known = began, c, append([]schedule.Candidate(nil), c.workers...)
+		f.fullAt, f.snapshot, f.known = began, c, append([]schedule.Candidate(nil), c.workers...)
 		clear(f.at)
 		for i := range f.known {
 			f.at[f.known[i].Worker.ID] = i
@@ -102,17 +102,17 @@ func (f *fleet) count(ctx context.Context, all bool) error {
 	for i := range f.known {
 		f.known[i].Used = c.workers[i].Used.Plus(recent[f.known[i].Worker.ID])
 	}
-	for _, p := range settled {
-		delete(f.open, p)
+	for _, s := range ended {
+		delete(f.open, s)
 	}
-	for p := range f.open {
-		f.add(p.worker, p.takes)
+	for s := range f.open {
+		f.add(s.worker, s.takes)
 	}
 	return nil
 }
 
-// take makes a census, and gives what was made after its split.
-func (f *fleet) take(ctx context.Context, tx store.Tx) (c census, recent map[stacyvm.WorkerID]stacyvm.Usage, err error) {
+// countAll makes a snapshot, and gives what was made after its cutoff.
+func (f *fleet) countAll(ctx context.Context, tx store.Tx) (c snapshot, recent map[stacyvm.WorkerID]stacyvm.Usage, err error) {
 	workers, err := tx.Workers().List(ctx, store.Page{})
 	if err != nil {
 		return c, nil, err
@@ -121,19 +121,19 @@ func (f *fleet) take(ctx context.Context, tx store.Tx) (c census, recent map[sta
 	if err != nil {
 		return c, nil, err
 	}
-	c.split = now.Add(-fleetOverlap)
+	c.cutoff = now.Add(-fleetOverlap)
 	loads, err := tx.Workers().Loads(ctx, time.Time{})
 	if err != nil {
 		return c, nil, err
 	}
-	if recent, err = tx.Workers().Loads(ctx, c.split); err != nil {
+	if recent, err = tx.Workers().Loads(ctx, c.cutoff); err != nil {
 		return c, nil, err
 	}
 	alike := map[string][]string{}
 	c.workers = make([]schedule.Candidate, len(workers))
 	for i, w := range workers {
 		w.Providers = shared(alike, w.Providers)
-		c.workers[i] = f.candidate(w, loads[w.ID].Plus(recent[w.ID].Times(-1)), now)
+		c.workers[i] = f.assess(w, loads[w.ID].Plus(recent[w.ID].Times(-1)), now)
 	}
 	return c, recent, nil
 }
