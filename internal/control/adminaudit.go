@@ -30,11 +30,12 @@ func (s *Service) AuditAdmin(ctx context.Context, call stacyvm.AdminCall) {
 // AdminAudit gives lines of the administrators' audit, newest first; to a caller of a tenant its tenant's. The newest lines are
 // up to 100 ms late.
 func (s *Service) AdminAudit(ctx context.Context, r AdminAuditRequest) (calls []stacyvm.AdminCall, err error) {
-	if err := auth.From(ctx).Require(auth.ScopeAdminAudit); err != nil {
+	caller := auth.From(ctx)
+	if err := caller.Require(auth.ScopeAdminAudit); err != nil {
 		return nil, err
 	}
 	filter := store.AdminFilter{
-		Actor: r.Actor, Method: r.Method, Path: r.Path, Status: r.Status, Before: r.Before, Limit: min(r.Limit, maxAudit), Tenant: auth.From(ctx).Tenant,
+		Actor: r.Actor, Method: r.Method, Path: r.Path, Status: r.Status, Before: r.Before, Limit: min(r.Limit, maxAudit), Tenant: caller.Tenant,
 	}
 	err = s.store.View(ctx, func(tx store.Tx) error {
 		calls, err = tx.AdminAudit().List(ctx, filter)

@@ -25,17 +25,22 @@ const staleTries = 3
 // the call goes on when the caller's context ends. CodeNotFound: no such sandbox, or destroyed before; CodeUnavailable: its
 // worker does not answer now, the sandbox will be removed when it does.
 func (s *Service) Destroy(ctx context.Context, id stacyvm.SandboxID) error {
+	return s.destroy(ctx, targetOf(ctx, id))
+}
+
+func (s *Service) destroy(ctx context.Context, t target) error {
+	id := t.row.ID
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stacyvm.CreateWithin)
 	defer cancel()
-	if err := auth.From(ctx).Require(auth.ScopeAPISandboxes); err != nil {
-		return s.audited(ctx, "sandbox.destroy", stacyvm.Sandbox{ID: id}, "", err)
+	if err := t.caller.Require(auth.ScopeAPISandboxes); err != nil {
+		return s.record(ctx, t, "sandbox.destroy", "", err)
 	}
-	sandbox, err := s.condemn(ctx, id)
+	sandbox, err := s.markForDestroy(ctx, t)
 	if stacyvm.CodeOf(err) == stacyvm.CodeStorageFull {
-		sandbox, err = s.makeRoom(ctx, id, err)
+		sandbox, err = s.makeRoom(ctx, t, err)
 	}
 	if err != nil {
-		return s.audited(ctx, "sandbox.destroy", stacyvm.Sandbox{ID: id}, "", err)
+		return s.record(ctx, t, "sandbox.destroy", "", err)
 	}
 	s.placement.Refuse(id)
 	for range staleTries {
@@ -55,9 +60,9 @@ func (s *Service) Destroy(ctx context.Context, id stacyvm.SandboxID) error {
 
 // makeRoom removes a sandbox's runtime although the wish could not be written for lack of space, and writes it then: what it frees may
 // be all the room that there is.
-func (s *Service) makeRoom(ctx context.Context, id stacyvm.SandboxID, full error) (sandbox stacyvm.Sandbox, err error) {
+func (s *Service) makeRoom(ctx context.Context, t target, full error) (sandbox stacyvm.Sandbox, err error) {
 	err = s.store.View(ctx, func(tx store.Tx) (err error) {
-		sandbox, err = visible(ctx, tx, id)
+		sandbox, err = visible(ctx, tx, t.caller, t.row.ID)
 		return err
 	})
 	if err != nil {
@@ -66,20 +71,21 @@ func (s *Service) makeRoom(ctx context.Context, id stacyvm.SandboxID, full error
 	if s.removeRuntime(ctx, sandbox) != nil {
 		return sandbox, full
 	}
-	return s.condemn(ctx, id)
+	return s.markForDestroy(ctx, t)
 }
 
-// condemn writes the wish and its audit line.
-func (s *Service) condemn(ctx context.Context, id stacyvm.SandboxID) (sandbox stacyvm.Sandbox, err error) {
+// markForDestroy writes the wish and its audit line.
+func (s *Service) markForDestroy(ctx context.Context, t target) (sandbox stacyvm.Sandbox, err error) {
+	id := t.row.ID
 	defer s.rows.drop(id)
 	err = s.store.Update(ctx, func(tx store.Tx) error {
-		if _, err := visible(ctx, tx, id); err != nil {
+		if _, err := visible(ctx, tx, t.caller, id); err != nil {
 			return err
 		}
 		if sandbox, err = tx.Sandboxes().Want(ctx, id, store.Wish{Desired: stacyvm.DesiredDestroyed}); err != nil {
 			return err
 		}
-		return audit.Append(ctx, tx, audit.Operation(auth.From(ctx), "sandbox.destroy", sandbox, "", nil))
+		return audit.Append(ctx, tx, audit.Operation(t.caller, "sandbox.destroy", sandbox, "", nil))
 	})
 	return sandbox, err
 }
@@ -122,12 +128,13 @@ func (s *Service) read(ctx context.Context, id stacyvm.SandboxID) (sandbox stacy
 // Prune destroys every sandbox of the caller's tenant whose time has passed and gives their number. One that cannot be removed
 // now does not keep the others; the error tells of them.
 func (s *Service) Prune(ctx context.Context) (int, error) {
-	if err := auth.From(ctx).Require(auth.ScopeAPISandboxes); err != nil {
-		return 0, s.audited(ctx, "sandbox.prune", stacyvm.Sandbox{}, "", err)
+	caller := auth.From(ctx)
+	if err := caller.Require(auth.ScopeAPISandboxes); err != nil {
+		return 0, s.audit.Record(ctx, caller, "sandbox.prune", stacyvm.Sandbox{}, "", err)
 	}
 	var expired []stacyvm.Sandbox
 	err := s.store.View(ctx, func(tx store.Tx) (err error) {
-		expired, err = tx.Sandboxes().List(ctx, store.SandboxFilter{Tenant: auth.From(ctx).Tenant, Expired: true})
+		expired, err = tx.Sandboxes().List(ctx, store.SandboxFilter{Tenant: caller.Tenant, Expired: true})
 		return err
 	})
 	if err != nil {
@@ -141,7 +148,7 @@ func (s *Service) Prune(ctx context.Context) (int, error) {
 		slots <- struct{}{}
 		all.Go(func() {
 			defer func() { <-slots }()
-			err := s.Destroy(ctx, sandbox.ID)
+			err := s.destroy(ctx, target{caller: caller, row: row{Sandbox: stacyvm.Sandbox{ID: sandbox.ID}}})
 			switch stacyvm.CodeOf(err) {
 			case "":
 				pruned.Add(1)

@@ -89,17 +89,19 @@ func (s *Service) Run(ctx context.Context, id stacyvm.SandboxID, request ExecReq
 
 // run opens the first stream itself, so that a refusal is the answer rather than an event.
 func (s *Service) run(ctx context.Context, id stacyvm.SandboxID, request ExecRequest) (*follower, time.Duration, error) {
-	command, sandbox, err := s.admitExec(ctx, id, request)
+	t, command, err := s.admitExec(ctx, id, request)
 	if err != nil {
-		return nil, 0, s.audited(ctx, "exec", sandbox, request.Command, err)
+		return nil, 0, s.record(ctx, t, "exec", request.Command, err)
 	}
-	f := s.follow(ctx, id, command.ProcessID, AttachRequest{})
+	exec := audit.Exec{Sandbox: t.row.Sandbox, Command: command, Began: time.Now()}
+	later := t.later()
+	f := s.follow(ctx, later, command.ProcessID, AttachRequest{})
 	attach, asked := f.open, false
 	f.open = func(ctx context.Context, started bool, from AttachRequest) (Output, error) {
 		if started {
 			return attach(ctx, started, from)
 		}
-		client, _, err := s.connectAgain(ctx, id, guest.ScopeExec)
+		client, err := s.connectAgain(ctx, &t, guest.ScopeExec)
 		if err != nil {
 			return nil, err
 		}
@@ -115,80 +117,74 @@ func (s *Service) run(ctx context.Context, id stacyvm.SandboxID, request ExecReq
 		return stream, nil
 	}
 	if len(request.Input) > 0 {
-		f.feed = func(ctx context.Context) { s.feed(ctx, id, command.ProcessID, request.Input) }
+		f.feed = func(ctx context.Context) { s.feed(ctx, later, command.ProcessID, request.Input) }
 	}
-	run := audit.Exec{Sandbox: sandbox, Command: command, Began: time.Now()}
 	f.ended = func(exit *stacyvm.Exit) {
 		if exit == nil { // its reader left
-			s.exits.Watch(ctx, run, s.connector(id))
+			s.exits.Watch(ctx, exec, s.connector(later))
 			return
 		}
-		s.audit.RecordExit(ctx, run, exit)
+		s.audit.RecordExit(ctx, exec, exit)
 	}
 	f.stream, err = f.open(f.ctx, false, f.from)
 	if asked && guest.Broken(err) && !silent(err) {
 		err = nil // the guest may have been asked: Next tries again
 	}
-	if err = s.audited(ctx, "exec", sandbox, command.Display(), err); err != nil {
+	if err = s.record(ctx, t, "exec", command.Display(), err); err != nil {
 		f.cancel()
 		return nil, 0, err
 	}
-	s.audit.RecordStart(ctx, run)
+	s.audit.RecordStart(ctx, exec)
 	return f, command.Timeout, nil
 }
 
-// admitExec checks who asks, what for, and that the sandbox runs.
-func (s *Service) admitExec(ctx context.Context, id stacyvm.SandboxID, request ExecRequest) (stacyvm.Command, stacyvm.Sandbox, error) {
-	unknown := stacyvm.Sandbox{ID: id}
-	if err := auth.From(ctx).Require(auth.ScopeAPIExec); err != nil {
-		return stacyvm.Command{}, unknown, err
+// admitExec checks who asks, what for, and that the sandbox runs. The target is given with an error too.
+func (s *Service) admitExec(ctx context.Context, id stacyvm.SandboxID, request ExecRequest) (t target, command stacyvm.Command, err error) {
+	t = targetOf(ctx, id)
+	if err := t.caller.Require(auth.ScopeAPIExec); err != nil {
+		return t, command, err
 	}
-	if err := request.nameByKey(ctx); err != nil {
-		return stacyvm.Command{}, unknown, err
+	if err := request.nameByKey(t.caller); err != nil {
+		return t, command, err
 	}
-	command, err := s.command(request)
-	if err != nil {
-		return stacyvm.Command{}, unknown, err
+	if command, err = s.command(request); err != nil {
+		return t, command, err
 	}
-	r, err := s.resolve(ctx, id)
-	if err != nil {
-		return stacyvm.Command{}, unknown, err
+	if err := s.resolve(ctx, &t); err != nil {
+		return t, command, err
 	}
-	return command, r.Sandbox, r.usable()
+	return t, command, t.row.usable()
 }
 
 // follow makes an Output that attaches to a process, again and again.
-func (s *Service) follow(ctx context.Context, id stacyvm.SandboxID, process string, from AttachRequest) *follower {
-	// The streams must outlive a call of Next but not the request, and they keep its principal.
+func (s *Service) follow(ctx context.Context, t target, process string, from AttachRequest) *follower {
+	// The streams must outlive a call of Next but not the request.
 	life, cancel := context.WithCancel(ctx)
 	return &follower{
 		ctx:    life,
 		cancel: cancel,
 		from:   from,
 		open: func(ctx context.Context, _ bool, from AttachRequest) (Output, error) {
-			client, _, err := s.connect(ctx, id, guest.ScopeExec)
+			client, err := s.connect(ctx, &t, guest.ScopeExec)
 			if err != nil {
 				return nil, err
 			}
-			return opened(client.Attach(ctx, process, from.StdoutOffset, from.StderrOffset, !from.NoFollow))
+			stream, err := client.Attach(ctx, process, from.StdoutOffset, from.StderrOffset, !from.NoFollow)
+			if err != nil {
+				return nil, err // without the stream, which would be an Output that is not nil
+			}
+			return stream, nil
 		},
 	}
 }
 
-// opened keeps a stream that was not opened from becoming an Output that is not nil.
-func opened(stream *guest.Output, err error) (Output, error) {
-	if err != nil {
-		return nil, err
-	}
-	return stream, nil
-}
-
 // Attach reads a process's output from the given offsets on, and then its exit. CodeNotFound: no such sandbox or process.
 func (s *Service) Attach(ctx context.Context, id stacyvm.SandboxID, process string, request AttachRequest) (Output, error) {
-	if err := s.admitProcess(ctx, id, process, auth.ScopeAPIExec); err != nil {
+	t := targetOf(ctx, id)
+	if err := s.admitProcess(ctx, &t, process, auth.ScopeAPIExec); err != nil {
 		return nil, err
 	}
-	f := s.follow(ctx, id, process, request)
+	f := s.follow(ctx, t, process, request)
 	f.started = true
 	stream, err := f.open(f.ctx, true, f.from)
 	if err != nil {
@@ -202,28 +198,28 @@ func (s *Service) Attach(ctx context.Context, id stacyvm.SandboxID, process stri
 // Start starts a command and leaves it alone; its output is kept for Attach. It returns when the process has taken its
 // input, if it got any. Codes as for Exec.
 func (s *Service) Start(ctx context.Context, id stacyvm.SandboxID, request ExecRequest) (process stacyvm.Process, err error) {
-	command, sandbox, err := s.admitExec(ctx, id, request)
+	t, command, err := s.admitExec(ctx, id, request)
 	if err != nil {
-		return process, s.audited(ctx, "exec", sandbox, request.Command, err)
+		return process, s.record(ctx, t, "exec", request.Command, err)
 	}
-	run := audit.Exec{Sandbox: sandbox, Command: command, Began: time.Now()}
-	_, err = s.ask(ctx, id, guest.ScopeExec, func(client *guest.Client) error {
+	exec := audit.Exec{Sandbox: t.row.Sandbox, Command: command, Began: time.Now()}
+	err = s.ask(ctx, &t, guest.ScopeExec, func(client *guest.Client) error {
 		if process, err = client.Start(ctx, command); err != nil {
 			return err
 		}
 		return identify(&process, command)
 	})
-	if err := s.audited(ctx, "exec", sandbox, command.Display(), err); err != nil {
+	if err := s.record(ctx, t, "exec", command.Display(), err); err != nil {
 		return process, err
 	}
-	s.audit.RecordStart(ctx, run)
+	s.audit.RecordStart(ctx, exec)
 	if process.Exit == nil {
-		s.exits.Watch(ctx, run, s.connector(id))
+		s.exits.Watch(ctx, exec, s.connector(t.later()))
 	} else {
-		s.audit.RecordExit(ctx, run, process.Exit)
+		s.audit.RecordExit(ctx, exec, process.Exit)
 	}
 	if len(request.Input) > 0 {
-		s.feed(ctx, id, process.ID, request.Input)
+		s.feed(ctx, t.later(), process.ID, request.Input)
 	}
 	return process, nil
 }

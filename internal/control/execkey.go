@@ -1,13 +1,11 @@
 package control
 
 import (
-	"context"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"strings"
 
-	"github.com/stacyvm/stacyvm/internal/auth"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
 
@@ -16,7 +14,7 @@ import (
 // through whatever server, learns from the same answer which command the key stands for.
 
 // nameByKey gives a request that has a key its process id.
-func (r *ExecRequest) nameByKey(ctx context.Context) error {
+func (r *ExecRequest) nameByKey(caller stacyvm.Principal) error {
 	if r.Key.Key == "" {
 		return nil
 	}
@@ -26,7 +24,7 @@ func (r *ExecRequest) nameByKey(ctx context.Context) error {
 	if r.ProcessID != "" {
 		return stacyvm.Invalid("Idempotency-Key", "cannot go together with id, which does the same")
 	}
-	sum := sha256.Sum256([]byte(r.Key.scope(auth.From(ctx)) + " " + r.Key.Key))
+	sum := sha256.Sum256([]byte(r.Key.scope(caller) + " " + r.Key.Key))
 	r.ProcessID = "k-" + hex.EncodeToString(sum[:])[:62]
 	return nil
 }

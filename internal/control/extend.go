@@ -18,9 +18,10 @@ import (
 // positive; CodeLimit: over the maximum; CodeNotFound; CodeConflict: it has expired, or is being
 // destroyed.
 func (s *Service) Extend(ctx context.Context, id stacyvm.SandboxID, ttl time.Duration) (stacyvm.Sandbox, error) {
-	sandbox, err := s.extend(ctx, id, ttl)
+	t := targetOf(ctx, id)
+	sandbox, err := s.extend(ctx, t, ttl)
 	if err != nil {
-		return stacyvm.Sandbox{}, s.audited(ctx, "sandbox.extend", stacyvm.Sandbox{ID: id}, ttl.String(), err)
+		return stacyvm.Sandbox{}, s.record(ctx, t, "sandbox.extend", ttl.String(), err)
 	}
 	if sandbox.State != stacyvm.StateCreating { // its worker is told at the end of the create
 		s.sendExpiry(ctx, sandbox)
@@ -46,8 +47,8 @@ func (s *Service) sendExpiry(ctx context.Context, sandbox stacyvm.Sandbox) {
 	}
 }
 
-func (s *Service) extend(ctx context.Context, id stacyvm.SandboxID, ttl time.Duration) (extended stacyvm.Sandbox, err error) {
-	if err := auth.From(ctx).Require(auth.ScopeAPISandboxes); err != nil {
+func (s *Service) extend(ctx context.Context, t target, ttl time.Duration) (extended stacyvm.Sandbox, err error) {
+	if err := t.caller.Require(auth.ScopeAPISandboxes); err != nil {
 		return extended, err
 	}
 	if err := checkTTL(ttl); err != nil {
@@ -56,9 +57,10 @@ func (s *Service) extend(ctx context.Context, id stacyvm.SandboxID, ttl time.Dur
 	if limit := s.defaults.MaxTTL; limit > 0 && ttl > limit {
 		return extended, placement.OverTTL(limit)
 	}
+	id := t.row.ID
 	defer s.rows.drop(id)
 	err = s.store.Update(ctx, func(tx store.Tx) error {
-		sandbox, err := visible(ctx, tx, id)
+		sandbox, err := visible(ctx, tx, t.caller, id)
 		if err != nil {
 			return err
 		}
@@ -74,7 +76,7 @@ func (s *Service) extend(ctx context.Context, id stacyvm.SandboxID, ttl time.Dur
 		if extended, err = tx.Sandboxes().Want(ctx, id, store.Wish{TTL: ttl}); err != nil {
 			return err
 		}
-		return audit.Append(ctx, tx, audit.Operation(auth.From(ctx), "sandbox.extend", extended, ttl.String(), nil))
+		return audit.Append(ctx, tx, audit.Operation(t.caller, "sandbox.extend", extended, ttl.String(), nil))
 	})
 	return extended, err
 }

@@ -31,46 +31,44 @@ func checkMode(mode uint32) error {
 
 // fileChange is one call that changes files, with its audit line. bad is what its checks found.
 func (s *Service) fileChange(ctx context.Context, id stacyvm.SandboxID, action, name string, bad error, change func(*guest.Client) error) error {
-	return s.fileCall(ctx, id, action, name, bad, auth.ScopeAPIFiles, func() (stacyvm.Sandbox, error) { return s.once(ctx, id, guest.ScopeFiles, change) })
-}
-
-// fileQuestion is one call that only looks, with its audit line. bad is what its checks found.
-func (s *Service) fileQuestion(ctx context.Context, id stacyvm.SandboxID, action, name string, bad error, question func(*guest.Client) error) error {
-	return s.fileCall(ctx, id, action, name, bad, auth.ScopeReadSandboxes, func() (stacyvm.Sandbox, error) { return s.ask(ctx, id, guest.ScopeFiles, question) })
-}
-
-func (s *Service) fileCall(ctx context.Context, id stacyvm.SandboxID, action, name string, bad error, scope string, call func() (stacyvm.Sandbox, error)) error {
-	sandbox := stacyvm.Sandbox{ID: id}
-	err := auth.From(ctx).Require(scope)
+	t := targetOf(ctx, id)
+	err := t.caller.Require(auth.ScopeAPIFiles)
 	if err == nil {
 		err = bad
 	}
 	if err == nil {
-		sandbox, err = call()
+		err = s.once(ctx, &t, guest.ScopeFiles, change)
 	}
-	return s.audited(ctx, action, sandbox, name, err)
+	return s.record(ctx, t, action, name, err)
+}
+
+// fileQuestion is one call that only looks, with its audit line. bad is what its checks found.
+func (s *Service) fileQuestion(ctx context.Context, id stacyvm.SandboxID, action, name string, bad error, question func(*guest.Client) error) error {
+	t := targetOf(ctx, id)
+	err := t.caller.Require(auth.ScopeReadSandboxes)
+	if err == nil {
+		err = bad
+	}
+	if err == nil {
+		err = s.ask(ctx, &t, guest.ScopeFiles, question)
+	}
+	return s.record(ctx, t, action, name, err)
 }
 
 // ReadFile opens a file for reading; close it. CodeNotFound: no such sandbox or file; CodeInvalid: a directory.
 func (s *Service) ReadFile(ctx context.Context, id stacyvm.SandboxID, name string) (file *File, err error) {
-	sandbox := stacyvm.Sandbox{ID: id}
-	if err = auth.From(ctx).Require(auth.ScopeReadSandboxes); err == nil {
-		err = checkPath("path", name)
-	}
-	if err == nil {
-		sandbox, err = s.ask(ctx, id, guest.ScopeFiles, func(client *guest.Client) error {
-			info, body, err := client.ReadFile(ctx, name)
-			file = &File{Info: info, ReadCloser: body}
-			return err
-		})
-	}
-	if failed := s.audited(ctx, "file.read", sandbox, name, err); failed != nil {
+	err = s.fileQuestion(ctx, id, "file.read", name, checkPath("path", name), func(client *guest.Client) error {
+		info, body, err := client.ReadFile(ctx, name)
 		if err == nil {
-			_ = file.Close() // the audit line could not be written
+			file = &File{Info: info, ReadCloser: body}
 		}
-		return nil, failed
+		return err
+	})
+	if err != nil && file != nil {
+		_ = file.Close() // the audit line could not be written
+		file = nil
 	}
-	return file, nil
+	return file, err
 }
 
 // WriteFile puts a file in place, whole or not at all, and makes its parents. CodeInvalid: a directory is there, or a bad

@@ -34,13 +34,13 @@ type follower struct {
 	cancel context.CancelFunc
 	feeds  sync.WaitGroup
 
-	mu      sync.Mutex // held while an event is waited for
-	stream  Output
-	started bool // the process is known to exist: attach rather than start
-	told    bool // ended was called
-	closed  bool // feed does not begin any more
-	exited  bool
-	from    AttachRequest
+	mu       sync.Mutex // held while an event is waited for
+	stream   Output
+	started  bool // the process is known to exist: attach rather than start
+	notified bool // ended was called
+	closed   bool // feed does not begin any more
+	exited   bool
+	from     AttachRequest
 }
 
 // Next gives the next event and mends the connection when it breaks.
@@ -112,7 +112,7 @@ func (f *follower) note(event *stacyvm.Event) (fresh bool) {
 		return !again
 	case event.Exit != nil:
 		f.exited = true
-		f.tell(event.Exit)
+		f.notify(event.Exit)
 	case event.Gap > 0:
 		at := f.offset(event.Stream)
 		end := event.Offset + event.Gap
@@ -147,11 +147,11 @@ func (f *follower) drop() {
 	}
 }
 
-func (f *follower) tell(exit *stacyvm.Exit) {
-	if !f.told && f.ended != nil {
+func (f *follower) notify(exit *stacyvm.Exit) {
+	if !f.notified && f.ended != nil {
 		f.ended(exit)
 	}
-	f.told = true
+	f.notified = true
 }
 
 // Close lets go of the stream; the process goes on. A Next in another goroutine returns.
@@ -160,7 +160,7 @@ func (f *follower) Close() error {
 	f.mu.Lock()
 	f.closed = true
 	f.drop()
-	f.tell(nil)
+	f.notify(nil)
 	f.mu.Unlock()
 	f.feeds.Wait()
 	return nil

@@ -25,58 +25,57 @@ const (
 // errMute is the error of a call to a guest that gives no sign of life. As for a silent worker, asking again soon would not help.
 var errMute = stacyvm.Wrap(stacyvm.CodeUnavailable, worker.ErrSilent, "the sandbox does not answer")
 
-// connect opens a client of the sandbox's guest program, for one scope. CodeNotFound: no such sandbox; CodeConflict: its
-// state does not allow it; CodeUnavailable: its worker or its guest does not answer.
-func (s *Service) connect(ctx context.Context, id stacyvm.SandboxID, scope guest.Scope) (*guest.Client, stacyvm.Sandbox, error) {
+// connect opens a client of the target's guest program, for one scope. It goes by the target's row if that is fresh, and reads it else.
+// CodeNotFound: no such sandbox; CodeConflict: its state does not allow it; CodeUnavailable: its worker or its guest does not answer.
+func (s *Service) connect(ctx context.Context, t *target, scope guest.Scope) (*guest.Client, error) {
 	for again := false; ; again = true {
-		r, err := s.resolve(ctx, id)
+		if !t.fresh {
+			if err := s.resolve(ctx, t); err != nil {
+				return nil, err
+			}
+		}
+		t.fresh = false
+		if err := t.row.usable(); err != nil {
+			return nil, err
+		}
+		w, err := s.workers(t.row.WorkerID)
 		if err != nil {
-			return nil, stacyvm.Sandbox{ID: id}, err
+			return nil, err
 		}
-		if err := r.usable(); err != nil {
-			return nil, r.Sandbox, err
-		}
-		w, err := s.workers(r.WorkerID)
-		if err != nil {
-			return nil, r.Sandbox, err
-		}
-		ref := stacyvm.Ref{ID: id, Fence: r.Fence}
+		ref := stacyvm.Ref{ID: t.row.ID, Fence: t.row.Fence}
 		conn, err := reachGuest(ctx, w, ref, scope)
 		switch stacyvm.CodeOf(err) {
 		case "":
 			conn.HTTP = watched{conn.HTTP, func(ctx context.Context) { signOfLife(ctx, w, ref) }}
-			return guest.NewClient(conn), r.Sandbox, nil
+			return guest.NewClient(conn), nil
 		case stacyvm.CodeStaleEpoch:
-			s.rows.drop(id)
+			s.rows.drop(t.row.ID)
 			if !again {
-				continue // the cached row was too old
+				continue // the row was too old
 			}
 		case stacyvm.CodeNotFound:
 			// The row says that it runs: the sandbox exists for the caller, its runtime does not.
 			err = stacyvm.Wrap(stacyvm.CodeUnavailable, err, "the sandbox's runtime is not there")
 		default: // the worker's own words will do
 		}
-		return nil, r.Sandbox, err
+		return nil, err
 	}
 }
 
-// connector opens clients of the sandbox's guest for the exit watcher.
-func (s *Service) connector(id stacyvm.SandboxID) audit.Connect {
-	return func(ctx context.Context) (*guest.Client, error) {
-		client, _, err := s.connect(ctx, id, guest.ScopeExec)
-		return client, err
-	}
+// connector opens clients of the target's guest for the exit watcher.
+func (s *Service) connector(t target) audit.Connect {
+	return func(ctx context.Context) (*guest.Client, error) { return s.connect(ctx, &t, guest.ScopeExec) }
 }
 
 // connectAgain connects, and once more when that fails: the row may have been old, or the worker was started anew. Nothing has been
 // asked of the guest when it gives an error.
-func (s *Service) connectAgain(ctx context.Context, id stacyvm.SandboxID, scope guest.Scope) (*guest.Client, stacyvm.Sandbox, error) {
-	client, sandbox, err := s.connect(ctx, id, scope)
+func (s *Service) connectAgain(ctx context.Context, t *target, scope guest.Scope) (*guest.Client, error) {
+	client, err := s.connect(ctx, t, scope)
 	if !guest.Broken(err) || silent(err) || ctx.Err() != nil {
-		return client, sandbox, err
+		return client, err
 	}
-	s.rows.drop(id)
-	return s.connect(ctx, id, scope)
+	s.rows.drop(t.row.ID)
+	return s.connect(ctx, t, scope)
 }
 
 // reachGuest asks a worker for a guest's connection, and waits no longer than a caller of a sandbox that is gone should.
@@ -145,20 +144,20 @@ func (b *watchedBody) Close() error {
 }
 
 // once connects and does what must not be repeated.
-func (s *Service) once(ctx context.Context, id stacyvm.SandboxID, scope guest.Scope, do func(*guest.Client) error) (stacyvm.Sandbox, error) {
-	client, sandbox, err := s.connect(ctx, id, scope)
+func (s *Service) once(ctx context.Context, t *target, scope guest.Scope, do func(*guest.Client) error) error {
+	client, err := s.connect(ctx, t, scope)
 	if err == nil {
 		err = do(client)
 	}
-	return sandbox, err
+	return err
 }
 
 // ask connects and asks once more when the connection turns out to be broken. What it does must be harmless twice.
-func (s *Service) ask(ctx context.Context, id stacyvm.SandboxID, scope guest.Scope, question func(*guest.Client) error) (stacyvm.Sandbox, error) {
-	sandbox, err := s.once(ctx, id, scope, question)
+func (s *Service) ask(ctx context.Context, t *target, scope guest.Scope, question func(*guest.Client) error) error {
+	err := s.once(ctx, t, scope, question)
 	if !guest.Broken(err) || silent(err) || ctx.Err() != nil {
-		return sandbox, err
+		return err
 	}
-	s.rows.drop(id)
-	return s.once(ctx, id, scope, question)
+	s.rows.drop(t.row.ID)
+	return s.once(ctx, t, scope, question)
 }

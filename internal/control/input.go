@@ -18,10 +18,11 @@ func (s *Service) Input(ctx context.Context, id stacyvm.SandboxID, process strin
 	if len(request.Data) > maxInput {
 		return 0, stacyvm.Errorf(stacyvm.CodeTooLarge, "data: %d bytes are over %d", len(request.Data), maxInput)
 	}
-	if err := s.admitProcess(ctx, id, process, auth.ScopeAPIExec); err != nil {
+	t := targetOf(ctx, id)
+	if err := s.admitProcess(ctx, &t, process, auth.ScopeAPIExec); err != nil {
 		return 0, err
 	}
-	_, err = s.once(ctx, id, guest.ScopeExec, func(client *guest.Client) error {
+	err = s.once(ctx, &t, guest.ScopeExec, func(client *guest.Client) error {
 		received, err = client.Input(ctx, process, request.Data, request.Offset, request.Close)
 		return err
 	})
@@ -29,13 +30,13 @@ func (s *Service) Input(ctx context.Context, id stacyvm.SandboxID, process strin
 }
 
 // feed gives a process its whole input and closes it. It ends early when the process no longer takes any.
-func (s *Service) feed(ctx context.Context, id stacyvm.SandboxID, process string, input []byte) {
+func (s *Service) feed(ctx context.Context, t target, process string, input []byte) {
 	sent := uint64(0)
 	backoff := retry.Backoff{Within: reconnectWithin}
 	for {
 		part := input[sent:min(sent+maxInput, uint64(len(input)))]
 		last := sent+uint64(len(part)) == uint64(len(input))
-		_, err := s.ask(ctx, id, guest.ScopeExec, func(client *guest.Client) error {
+		err := s.ask(ctx, &t, guest.ScopeExec, func(client *guest.Client) error {
 			_, err := client.Input(ctx, process, part, &sent, last)
 			return err
 		})
@@ -53,27 +54,27 @@ func (s *Service) feed(ctx context.Context, id stacyvm.SandboxID, process string
 
 // Signal sends a signal to a process's whole group; KILL ends everything that the process started. CodeInvalid: no such signal; CodeConflict: it has ended.
 func (s *Service) Signal(ctx context.Context, id stacyvm.SandboxID, process string, signal int) error {
-	sandbox := stacyvm.Sandbox{ID: id}
-	err := s.admitProcess(ctx, id, process, auth.ScopeAPIExec)
+	t := targetOf(ctx, id)
+	err := s.admitProcess(ctx, &t, process, auth.ScopeAPIExec)
 	if err == nil && (signal < 1 || signal > 64) {
 		err = stacyvm.Invalid("signal", "must be between 1 and 64")
 	}
 	if err == nil {
-		sandbox, err = s.once(ctx, id, guest.ScopeExec, func(client *guest.Client) error { return client.Signal(ctx, process, signal) })
+		err = s.once(ctx, &t, guest.ScopeExec, func(client *guest.Client) error { return client.Signal(ctx, process, signal) })
 	}
-	return s.audited(ctx, "process.signal", sandbox, process, err)
+	return s.record(ctx, t, "process.signal", process, err)
 }
 
 // Resize changes the window of a process that has a terminal. CodeConflict: it has none.
 func (s *Service) Resize(ctx context.Context, id stacyvm.SandboxID, process string, terminal stacyvm.Terminal) error {
-	if err := s.admitProcess(ctx, id, process, auth.ScopeAPIExec); err != nil {
+	t := targetOf(ctx, id)
+	if err := s.admitProcess(ctx, &t, process, auth.ScopeAPIExec); err != nil {
 		return err
 	}
 	if err := checkTerminal(&terminal); err != nil {
 		return err
 	}
-	_, err := s.ask(ctx, id, guest.ScopeExec, func(client *guest.Client) error {
+	return s.ask(ctx, &t, guest.ScopeExec, func(client *guest.Client) error {
 		return client.Resize(ctx, process, terminal)
 	})
-	return err
 }

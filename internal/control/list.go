@@ -15,11 +15,12 @@ import (
 
 // Sandbox gives one sandbox. CodeNotFound: absent, destroyed, or of another tenant.
 func (s *Service) Sandbox(ctx context.Context, id stacyvm.SandboxID) (sandbox stacyvm.Sandbox, err error) {
-	if err := auth.From(ctx).Require(auth.ScopeReadSandboxes); err != nil {
+	caller := auth.From(ctx)
+	if err := caller.Require(auth.ScopeReadSandboxes); err != nil {
 		return sandbox, err
 	}
 	err = s.store.View(ctx, func(tx store.Tx) error {
-		sandbox, err = visible(ctx, tx, id)
+		sandbox, err = visible(ctx, tx, caller, id)
 		return err
 	})
 	return s.placement.WithPlaces(sandbox)[0], err
@@ -35,7 +36,8 @@ type SandboxPage struct {
 // Sandboxes gives the sandboxes of a page that the caller may see, newest first, without destroyed ones. next is the cursor for
 // those behind these; empty: there are none. CodeInvalid: a cursor that was not given out here.
 func (s *Service) Sandboxes(ctx context.Context, p SandboxPage) (sandboxes []stacyvm.Sandbox, next string, err error) {
-	if err := auth.From(ctx).Require(auth.ScopeReadSandboxes); err != nil {
+	caller := auth.From(ctx)
+	if err := caller.Require(auth.ScopeReadSandboxes); err != nil {
 		return nil, "", err
 	}
 	page := store.Page{Limit: p.Limit + 1} // the one too many says that there is more
@@ -45,7 +47,7 @@ func (s *Service) Sandboxes(ctx context.Context, p SandboxPage) (sandboxes []sta
 	if page.Until, err = cursorOf(p.Until); err != nil {
 		return nil, "", err
 	}
-	sandboxes, err = s.page(ctx, page)
+	sandboxes, err = s.page(ctx, caller, page)
 	if len(sandboxes) > p.Limit {
 		sandboxes = sandboxes[:p.Limit]
 		next = cursorText(sandboxes[p.Limit-1])
@@ -56,23 +58,24 @@ func (s *Service) Sandboxes(ctx context.Context, p SandboxPage) (sandboxes []sta
 // SandboxCursor gives the cursor behind the first n sandboxes after a cursor; empty: there are none behind these. Codes as for
 // Sandboxes.
 func (s *Service) SandboxCursor(ctx context.Context, after string, n int) (next string, err error) {
-	if err := auth.From(ctx).Require(auth.ScopeReadSandboxes); err != nil {
+	caller := auth.From(ctx)
+	if err := caller.Require(auth.ScopeReadSandboxes); err != nil {
 		return "", err
 	}
 	page := store.Page{Limit: 2, Skip: n - 1}
 	if page.After, err = cursorOf(after); err != nil {
 		return "", err
 	}
-	sandboxes, err := s.page(ctx, page)
+	sandboxes, err := s.page(ctx, caller, page)
 	if len(sandboxes) == 2 {
 		next = cursorText(sandboxes[0])
 	}
 	return next, err
 }
 
-func (s *Service) page(ctx context.Context, page store.Page) (sandboxes []stacyvm.Sandbox, err error) {
+func (s *Service) page(ctx context.Context, caller stacyvm.Principal, page store.Page) (sandboxes []stacyvm.Sandbox, err error) {
 	err = s.store.View(ctx, func(tx store.Tx) error {
-		sandboxes, err = tx.Sandboxes().List(ctx, store.SandboxFilter{Tenant: auth.From(ctx).Tenant, Page: page})
+		sandboxes, err = tx.Sandboxes().List(ctx, store.SandboxFilter{Tenant: caller.Tenant, Page: page})
 		return err
 	})
 	return sandboxes, err

@@ -13,13 +13,14 @@ const maxLogLines = 10_000
 
 // Logs gives the last lines that the sandbox's processes printed, in their order.
 func (s *Service) Logs(ctx context.Context, id stacyvm.SandboxID, lines int) (tail []string, err error) {
-	if err := auth.From(ctx).Require(auth.ScopeReadSandboxes); err != nil {
+	t := targetOf(ctx, id)
+	if err := t.caller.Require(auth.ScopeReadSandboxes); err != nil {
 		return nil, err
 	}
 	if lines < 1 || lines > maxLogLines {
 		return nil, stacyvm.Invalid("lines", "must be between 1 and %d", maxLogLines)
 	}
-	_, err = s.ask(ctx, id, guest.ScopeLogs, func(client *guest.Client) error {
+	err = s.ask(ctx, &t, guest.ScopeLogs, func(client *guest.Client) error {
 		tail, err = client.Tail(ctx, lines)
 		return err
 	})
@@ -28,10 +29,11 @@ func (s *Service) Logs(ctx context.Context, id stacyvm.SandboxID, lines int) (ta
 
 // Stats gives a sandbox's use of resources, as its guest counts it.
 func (s *Service) Stats(ctx context.Context, id stacyvm.SandboxID) (stats stacyvm.Stats, err error) {
-	if err := auth.From(ctx).Require(auth.ScopeReadSandboxes); err != nil {
+	t := targetOf(ctx, id)
+	if err := t.caller.Require(auth.ScopeReadSandboxes); err != nil {
 		return stats, err
 	}
-	_, err = s.ask(ctx, id, guest.ScopeExec, func(client *guest.Client) error {
+	err = s.ask(ctx, &t, guest.ScopeExec, func(client *guest.Client) error {
 		stats, err = client.Stats(ctx)
 		return err
 	})

@@ -75,20 +75,20 @@ func (o *outages) look(ctx context.Context) (answers bool) {
 		o.service.log.Warn("the database does not answer; running commands go on", "since", since, "error", err)
 	case err == nil && failures >= pingFailures:
 		o.service.log.Info("the database answers again", "after", now.Sub(since).Round(time.Second))
-		o.tell(ctx, stacyvm.KindServerProblem, since, "database", cause, since)
-		o.tell(ctx, stacyvm.KindServerRecovered, now, "database", cause, since)
+		o.publish(ctx, stacyvm.KindServerProblem, since, "database", cause, since)
+		o.publish(ctx, stacyvm.KindServerRecovered, now, "database", cause, since)
 	}
 	switch {
 	case len(disk) > 0 && len(before) == 0:
-		o.tell(ctx, stacyvm.KindServerProblem, now, "disk", strings.Join(disk, "; "), now)
+		o.publish(ctx, stacyvm.KindServerProblem, now, "disk", strings.Join(disk, "; "), now)
 	case len(disk) == 0 && len(before) > 0:
-		o.tell(ctx, stacyvm.KindServerRecovered, now, "disk", strings.Join(before, "; "), full)
+		o.publish(ctx, stacyvm.KindServerRecovered, now, "disk", strings.Join(before, "; "), full)
 	}
 	return err == nil
 }
 
-// tell tells of a problem of this server.
-func (o *outages) tell(ctx context.Context, kind stacyvm.Kind, at time.Time, about, detail string, since time.Time) {
+// publish tells subscribers of a problem of this server.
+func (o *outages) publish(ctx context.Context, kind stacyvm.Kind, at time.Time, about, detail string, since time.Time) {
 	o.service.audit.Publish(ctx, &stacyvm.Notice{Kind: kind, CreatedAt: at.UTC(), Data: map[string]any{
 		"server": string(o.service.self), "about": about, "detail": detail, "since": since.UTC().Format(time.RFC3339Nano),
 	}})

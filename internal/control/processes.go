@@ -11,11 +11,11 @@ import (
 )
 
 // admitProcess checks who asks and the form of a process id; a malformed one names no process.
-func (s *Service) admitProcess(ctx context.Context, id stacyvm.SandboxID, process, scope string) error {
-	if err := auth.From(ctx).Require(scope); err != nil {
+func (s *Service) admitProcess(ctx context.Context, t *target, process, scope string) error {
+	if err := t.caller.Require(scope); err != nil {
 		return err
 	}
-	if _, err := s.resolve(ctx, id); err != nil {
+	if err := s.resolve(ctx, t); err != nil {
 		return err
 	}
 	if !processID.MatchString(process) {
@@ -29,11 +29,16 @@ func noProcess(process string) error {
 }
 
 // Processes lists what runs and what has ended and is still kept, oldest first.
-func (s *Service) Processes(ctx context.Context, id stacyvm.SandboxID) (processes []stacyvm.Process, err error) {
-	if err := auth.From(ctx).Require(auth.ScopeReadSandboxes); err != nil {
+func (s *Service) Processes(ctx context.Context, id stacyvm.SandboxID) ([]stacyvm.Process, error) {
+	t := targetOf(ctx, id)
+	if err := t.caller.Require(auth.ScopeReadSandboxes); err != nil {
 		return nil, err
 	}
-	_, err = s.ask(ctx, id, guest.ScopeExec, func(client *guest.Client) error {
+	return s.processes(ctx, &t)
+}
+
+func (s *Service) processes(ctx context.Context, t *target) (processes []stacyvm.Process, err error) {
+	err = s.ask(ctx, t, guest.ScopeExec, func(client *guest.Client) error {
 		processes, err = client.Processes(ctx)
 		return err
 	})
@@ -42,10 +47,11 @@ func (s *Service) Processes(ctx context.Context, id stacyvm.SandboxID) (processe
 
 // Process gives one process. CodeNotFound: no such sandbox or process.
 func (s *Service) Process(ctx context.Context, id stacyvm.SandboxID, process string) (stacyvm.Process, error) {
-	if err := s.admitProcess(ctx, id, process, auth.ScopeReadSandboxes); err != nil {
+	t := targetOf(ctx, id)
+	if err := s.admitProcess(ctx, &t, process, auth.ScopeReadSandboxes); err != nil {
 		return stacyvm.Process{}, err
 	}
-	processes, err := s.Processes(ctx, id)
+	processes, err := s.processes(ctx, &t)
 	if err != nil {
 		return stacyvm.Process{}, err
 	}
@@ -59,26 +65,27 @@ func (s *Service) Process(ctx context.Context, id stacyvm.SandboxID, process str
 
 // Wait returns when a process has ended, or with the context.
 func (s *Service) Wait(ctx context.Context, id stacyvm.SandboxID, process string) (ended stacyvm.Process, err error) {
-	if err := s.admitProcess(ctx, id, process, auth.ScopeReadSandboxes); err != nil {
+	t := targetOf(ctx, id)
+	if err := s.admitProcess(ctx, &t, process, auth.ScopeReadSandboxes); err != nil {
 		return ended, err
 	}
 	// A sandbox that cannot be reached is refused at once; waitFor mends a connection that breaks later.
-	_, err = s.ask(ctx, id, guest.ScopeExec, func(client *guest.Client) error {
+	err = s.ask(ctx, &t, guest.ScopeExec, func(client *guest.Client) error {
 		_, err := client.Ping(ctx)
 		return err
 	})
 	if err != nil {
 		return ended, err
 	}
-	return s.waitFor(ctx, id, process)
+	return s.waitFor(ctx, t, process)
 }
 
 // waitFor is Wait without asking who waits.
-func (s *Service) waitFor(ctx context.Context, id stacyvm.SandboxID, process string) (ended stacyvm.Process, err error) {
+func (s *Service) waitFor(ctx context.Context, t target, process string) (ended stacyvm.Process, err error) {
 	backoff := retry.Backoff{Within: reconnectWithin}
 	for {
 		asked := time.Now()
-		_, err = s.ask(ctx, id, guest.ScopeExec, func(client *guest.Client) error {
+		err = s.ask(ctx, &t, guest.ScopeExec, func(client *guest.Client) error {
 			ended, err = client.Wait(ctx, process)
 			return err
 		})

@@ -83,13 +83,14 @@ var (
 
 // Report asks everything that can be asked within a few seconds. A part that does not answer is a problem in it and no error.
 func (s *Service) Report(ctx context.Context) (Report, error) {
-	if err := auth.From(ctx).Require(auth.ScopeReadSandboxes); err != nil {
+	caller := auth.From(ctx)
+	if err := caller.Require(auth.ScopeReadSandboxes); err != nil {
 		return Report{}, err
 	}
 	r := Report{Sandboxes: map[stacyvm.State]int{}}
 	asking, cancel := context.WithTimeout(ctx, reportWithin)
 	defer cancel()
-	err := s.store.View(asking, func(tx store.Tx) error { return s.readReport(asking, tx, &r) })
+	err := s.store.View(asking, func(tx store.Tx) error { return s.readReport(asking, tx, caller.Tenant, &r) })
 	if r.Known = err == nil; !r.Known {
 		r = Report{Workers: s.remembered()}
 	}
@@ -99,8 +100,7 @@ func (s *Service) Report(ctx context.Context) (Report, error) {
 }
 
 // readReport reads the store's part.
-func (s *Service) readReport(ctx context.Context, tx store.Tx, r *Report) error {
-	tenant := auth.From(ctx).Tenant
+func (s *Service) readReport(ctx context.Context, tx store.Tx, tenant string, r *Report) error {
 	workers, err := tx.Workers().List(ctx, store.Page{})
 	if err != nil {
 		return err

@@ -72,7 +72,7 @@ func absent(id stacyvm.SandboxID) error {
 }
 
 // visible reads a live sandbox that the caller may see, inside a transaction.
-func visible(ctx context.Context, tx store.Tx, id stacyvm.SandboxID) (stacyvm.Sandbox, error) {
+func visible(ctx context.Context, tx store.Tx, caller stacyvm.Principal, id stacyvm.SandboxID) (stacyvm.Sandbox, error) {
 	if !id.Valid() {
 		return stacyvm.Sandbox{}, absent(id)
 	}
@@ -83,23 +83,43 @@ func visible(ctx context.Context, tx store.Tx, id stacyvm.SandboxID) (stacyvm.Sa
 	if err != nil {
 		return stacyvm.Sandbox{}, err
 	}
-	if !auth.From(ctx).Sees(sandbox.TenantID) || !sandbox.State.Active() {
+	if !caller.Sees(sandbox.TenantID) || !sandbox.State.Active() {
 		return stacyvm.Sandbox{}, absent(id)
 	}
 	return sandbox, nil
 }
 
-// resolve finds a sandbox by its cached row.
-func (s *Service) resolve(ctx context.Context, id stacyvm.SandboxID) (row, error) {
+// target is what a verb acts on: a sandbox, and the caller that the context named at the verb's door.
+type target struct {
+	caller stacyvm.Principal
+	row    row  // until it is read it has the id alone
+	fresh  bool // row was read for the connection that comes next; later ones read it again
+}
+
+// targetOf takes the caller from the context. Nothing is read yet.
+func targetOf(ctx context.Context, id stacyvm.SandboxID) target {
+	return target{caller: auth.From(ctx), row: row{Sandbox: stacyvm.Sandbox{ID: id}}}
+}
+
+// later is the target for a connection of its own, at any time.
+func (t target) later() target {
+	t.fresh = false
+	return t
+}
+
+// resolve reads the target's row, from the cache where it is there. CodeNotFound: no such sandbox, or the caller may not see it.
+func (s *Service) resolve(ctx context.Context, t *target) error {
+	id := t.row.ID
 	found, version, ok := s.rows.find(id)
 	if ok {
-		if !auth.From(ctx).Sees(found.TenantID) {
-			return row{}, absent(id)
+		if !t.caller.Sees(found.TenantID) {
+			return absent(id)
 		}
-		return found, nil
+		t.row, t.fresh = found, true
+		return nil
 	}
 	err := s.store.View(ctx, func(tx store.Tx) error {
-		sandbox, err := visible(ctx, tx, id)
+		sandbox, err := visible(ctx, tx, t.caller, id)
 		if err != nil {
 			return err
 		}
@@ -113,10 +133,11 @@ func (s *Service) resolve(ctx context.Context, id stacyvm.SandboxID) (row, error
 		return nil
 	})
 	if err != nil {
-		return row{}, err
+		return err
 	}
 	s.rows.put(found, version)
-	return found, nil
+	t.row, t.fresh = found, true
+	return nil
 }
 
 // usable refuses a sandbox that cannot run commands now, and says why. CodeUnavailable: nobody reaches it now, which may pass.

@@ -142,7 +142,7 @@ func (s *Service) Background(ctx context.Context) error {
 // stops.
 func (s *Service) Drain() { s.placement.Drain() }
 
-// audited records what the caller did, and gives the operation's error.
-func (s *Service) audited(ctx context.Context, action string, sandbox stacyvm.Sandbox, resource string, err error) error {
-	return s.audit.Record(ctx, auth.From(ctx), action, sandbox, resource, err)
+// record writes the audit line of what the target's caller did, and gives the operation's error.
+func (s *Service) record(ctx context.Context, t target, action, resource string, err error) error {
+	return s.audit.Record(ctx, t.caller, action, t.row.Sandbox, resource, err)
 }
