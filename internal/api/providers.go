@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/stacyvm/stacyvm/internal/auth"
-	"github.com/stacyvm/stacyvm/internal/control"
+	"github.com/stacyvm/stacyvm/internal/control/health"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
 
@@ -34,7 +34,7 @@ type ProviderDetail struct {
 	Config       map[string]string `json:"config" doc:"What it is; never a secret."`
 }
 
-func providerOf(p control.ProviderStatus) Provider {
+func providerOf(p health.ProviderStatus) Provider {
 	return Provider{
 		Name: p.Name, Healthy: p.Healthy, Default: p.Default, LatencyMS: float64(p.Latency.Microseconds()) / 1000,
 		LastChecked: p.CheckedAt.UTC(), Error: p.Error, Capabilities: each(p.Capabilities, func(c string) string { return c }),

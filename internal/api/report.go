@@ -5,7 +5,7 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/stacyvm/stacyvm/internal/control"
+	"github.com/stacyvm/stacyvm/internal/control/health"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
 
@@ -89,7 +89,7 @@ func (a *api) report(ctx context.Context, _ *struct{}) (*body[Report], error) {
 	return &body[Report]{answer}, nil
 }
 
-func problemOf(p control.Problem) Problem {
+func problemOf(p health.Problem) Problem {
 	shown := Problem{About: p.About, Name: p.Name, Detail: p.Detail, Fix: p.Fix}
 	if !p.Since.IsZero() {
 		since := p.Since.UTC()
@@ -98,7 +98,7 @@ func problemOf(p control.Problem) Problem {
 	return shown
 }
 
-func workerReportOf(w control.WorkerReport) WorkerReport {
+func workerReportOf(w health.WorkerReport) WorkerReport {
 	return WorkerReport{workerOf(w.WorkerStatus), w.Asked, w.Answers, w.Error}
 }
 
@@ -106,6 +106,6 @@ func notWellOf(s stacyvm.Sandbox) NotWell {
 	return NotWell{string(s.ID), string(s.State), string(s.Reason), s.Detail, s.Since.UTC(), string(s.WorkerID)}
 }
 
-func happeningOf(h control.Happening) Happening {
+func happeningOf(h health.Happening) Happening {
 	return Happening{string(h.Kind), h.Count, h.First.UTC(), h.Last.UTC(), string(h.SandboxID), h.Data}
 }

@@ -77,10 +77,11 @@ var rules = []struct {
 	{"internal/control/audit", []string{"internal/store", "internal/guest", "internal/retry", "internal/stacyvm"}},
 	{"internal/control/cluster", []string{"internal/control/audit", "internal/store", "internal/lease", "internal/auth", "internal/stacyvm"}},
 	{"internal/control/placement", []string{"internal/control/audit", "internal/store", "internal/schedule", "internal/retry", "internal/stacyvm"}},
-	{"internal/control", []string{"internal/control/audit", "internal/control/cluster", "internal/control/placement", "internal/budget", "internal/store", "internal/lease", "internal/worker", "internal/guest", "internal/auth", "internal/retry", "internal/stacyvm"}},
+	{"internal/control/health", []string{"internal/control/audit", "internal/control/cluster", "internal/control/placement", "internal/store", "internal/worker", "internal/auth", "internal/retry", "internal/stacyvm"}},
+	{"internal/control", []string{"internal/control/audit", "internal/control/cluster", "internal/control/health", "internal/control/placement", "internal/budget", "internal/store", "internal/lease", "internal/worker", "internal/guest", "internal/auth", "internal/retry", "internal/stacyvm"}},
 	{"internal/control/controltest", []string{"internal/control", "internal/control/cluster", "internal/store/...", "internal/testneed", "internal/worker", "internal/guest", "internal/auth", "internal/stacyvm"}},
 	{"internal/reconcile", []string{"internal/store", "internal/lease", "internal/worker", "internal/schedule", "internal/guest", "internal/auth", "internal/stacyvm"}},
-	{"internal/api/...", []string{"internal/api/...", "internal/budget", "internal/control", "internal/control/audit", "internal/control/cluster", "internal/auth", "internal/telemetry", "internal/stacyvm", "internal/strictjson"}},
+	{"internal/api/...", []string{"internal/api/...", "internal/budget", "internal/control", "internal/control/audit", "internal/control/cluster", "internal/control/health", "internal/auth", "internal/telemetry", "internal/stacyvm", "internal/strictjson"}},
 	{"internal/cli", []string{"client", "internal/telemetry", "internal/daemon", "internal/workerd", "internal/doctor", "internal/store/dbtool", "internal/config", "internal/auth", "internal/pki", "internal/image", "internal/stacyvm"}},
 	{"internal/node", []string{
 		"internal/bundle", "internal/config", "internal/engine/...", "internal/guest", "internal/image", "internal/space", "internal/stacyvm",

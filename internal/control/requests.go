@@ -98,28 +98,3 @@ type WriteRequest struct {
 	User string
 	Body io.Reader
 }
-
-// ProviderStatus is one engine as the providers route shows it.
-type ProviderStatus struct {
-	Name         string
-	Healthy      bool
-	Default      bool
-	Isolates     bool
-	Latency      time.Duration
-	CheckedAt    time.Time
-	Error        string
-	Capabilities []string
-	Enforces     []string
-	Runtimes     int
-	Sandboxes    int
-}
-
-// Readiness says whether requests can be served.
-type Readiness struct {
-	Ready     bool
-	StoreOK   bool
-	Dropped   int64    // audit lines that are in the log alone, since the start of this process
-	Problems  []string // with this machine
-	Alone     bool     // no worker is in this process: it is ready without engines, so that workers can join
-	Providers []ProviderStatus
-}

@@ -13,6 +13,7 @@ import (
 	"github.com/stacyvm/stacyvm/internal/auth"
 	"github.com/stacyvm/stacyvm/internal/control/audit"
 	"github.com/stacyvm/stacyvm/internal/control/cluster"
+	"github.com/stacyvm/stacyvm/internal/control/health"
 	"github.com/stacyvm/stacyvm/internal/control/placement"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 	"github.com/stacyvm/stacyvm/internal/store"
@@ -67,20 +68,16 @@ type Defaults struct {
 // when the caller's context ends half-way.
 type Service struct {
 	*cluster.Registry
+	*health.Monitor
 	store     store.Store
 	workers   func(stacyvm.WorkerID) (worker.Worker, error)
-	self      stacyvm.WorkerID
 	defaults  Defaults
-	recovered func() bool
 	full      func() error
-	problems  func() []string
 	log       *slog.Logger
 	rows      *rowCache
 	audit     *audit.Writer
 	exits     *audit.ExitWatcher
-	elsewhere engines
 	placement *placement.Placer
-	outages   *outages
 }
 
 // New makes a service; Background must run for as long as it is used.
@@ -98,15 +95,12 @@ func New(config Config) *Service {
 		config.Logger = slog.New(slog.DiscardHandler)
 	}
 	s := &Service{
-		store:     config.Store,
-		workers:   config.Workers,
-		self:      config.Self,
-		defaults:  config.Defaults,
-		recovered: config.Recovered,
-		full:      config.Full,
-		problems:  config.Problems,
-		log:       config.Logger,
-		rows:      newRowCache(),
+		store:    config.Store,
+		workers:  config.Workers,
+		defaults: config.Defaults,
+		full:     config.Full,
+		log:      config.Logger,
+		rows:     newRowCache(),
 	}
 	s.audit = audit.NewWriter(audit.Config{Store: config.Store, Sync: config.AuditSync, Logger: config.Logger})
 	s.exits = audit.NewExitWatcher(s.audit)
@@ -121,7 +115,11 @@ func New(config Config) *Service {
 		Queue:  placement.QueueConfig{On: d.SpawnQueue, Timeout: d.SpawnQueueTimeout, Length: d.MaxSpawnQueue},
 		Audit:  s.audit, Logger: config.Logger,
 	})
-	s.outages = &outages{service: s}
+	s.Monitor = health.NewMonitor(health.Config{
+		Store: config.Store, Workers: config.Workers, Self: config.Self, Provider: d.Provider,
+		Recovered: config.Recovered, Problems: config.Problems,
+		Audit: s.audit, Placement: s.placement, Logger: config.Logger,
+	})
 	return s
 }
 
@@ -131,7 +129,7 @@ func New(config Config) *Service {
 func (s *Service) Background(ctx context.Context) error {
 	var lines sync.WaitGroup
 	lines.Go(func() { s.placement.Run(ctx) })
-	lines.Go(func() { s.outages.run(ctx) })
+	lines.Go(func() { s.Monitor.Watch(ctx) })
 	err := s.audit.Run(ctx)
 	lines.Wait()
 	s.exits.Close()

@@ -1,4 +1,4 @@
-package control_test
+package health_test
 
 import (
 	"context"

@@ -1,4 +1,4 @@
-package control
+package health
 
 import (
 	"context"
@@ -30,9 +30,9 @@ type engines struct {
 
 // engines lists every engine that this server can use, by name: those of the worker in this process, and of the others that the
 // workers of other machines have, each as one of these told.
-func (s *Service) engines(ctx context.Context) ([]worker.Provider, error) {
+func (m *Monitor) engines(ctx context.Context) ([]worker.Provider, error) {
 	var own []worker.Provider
-	here, err := s.workers(s.self)
+	here, err := m.workers(m.self)
 	if err == nil {
 		own, err = here.Providers(ctx)
 	} else if stacyvm.CodeOf(err) == stacyvm.CodeUnavailable {
@@ -41,7 +41,7 @@ func (s *Service) engines(ctx context.Context) ([]worker.Provider, error) {
 	if err != nil {
 		return nil, err
 	}
-	away, err := s.enginesElsewhere(ctx)
+	away, err := m.enginesElsewhere(ctx)
 	if err != nil && len(own) == 0 {
 		return nil, err
 	}
@@ -55,13 +55,13 @@ func (s *Service) engines(ctx context.Context) ([]worker.Provider, error) {
 }
 
 // enginesElsewhere asks some worker for each engine.
-func (s *Service) enginesElsewhere(ctx context.Context) ([]worker.Provider, error) {
-	s.elsewhere.mu.Lock()
-	defer s.elsewhere.mu.Unlock()
-	if time.Now().Before(s.elsewhere.until) {
-		return slices.Clone(s.elsewhere.known), nil
+func (m *Monitor) enginesElsewhere(ctx context.Context) ([]worker.Provider, error) {
+	m.elsewhere.mu.Lock()
+	defer m.elsewhere.mu.Unlock()
+	if time.Now().Before(m.elsewhere.until) {
+		return slices.Clone(m.elsewhere.known), nil
 	}
-	having, err := s.havingEngines(ctx)
+	having, err := m.havingEngines(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -70,10 +70,10 @@ func (s *Service) enginesElsewhere(ctx context.Context) ([]worker.Provider, erro
 	found := make([]worker.Provider, len(having))
 	var asking sync.WaitGroup
 	for i, engine := range having {
-		asking.Go(func() { found[i] = s.askForEngine(ctx, engine.name, engine.workers) })
+		asking.Go(func() { found[i] = m.askForEngine(ctx, engine.name, engine.workers) })
 	}
 	asking.Wait()
-	s.elsewhere.known, s.elsewhere.until = found, time.Now().Add(enginesLife)
+	m.elsewhere.known, m.elsewhere.until = found, time.Now().Add(enginesLife)
 	return slices.Clone(found), nil
 }
 
@@ -84,8 +84,8 @@ type engineAway struct {
 }
 
 // havingEngines reads from the registrations which workers that can be called have which engines.
-func (s *Service) havingEngines(ctx context.Context) (all []engineAway, err error) {
-	err = s.store.View(ctx, func(tx store.Tx) error {
+func (m *Monitor) havingEngines(ctx context.Context) (all []engineAway, err error) {
+	err = m.store.View(ctx, func(tx store.Tx) error {
 		now, err := tx.Now(ctx)
 		if err != nil {
 			return err
@@ -96,7 +96,7 @@ func (s *Service) havingEngines(ctx context.Context) (all []engineAway, err erro
 		}
 		all = nil
 		for _, w := range workers {
-			if w.ID == s.self || w.Capacity.RPCURL == "" || w.Status != "online" || now.Sub(w.LastHeartbeat) > stacyvm.WorkerStaleAfter {
+			if w.ID == m.self || w.Capacity.RPCURL == "" || w.Status != "online" || now.Sub(w.LastHeartbeat) > stacyvm.WorkerStaleAfter {
 				continue
 			}
 			for _, name := range w.Providers {
@@ -113,10 +113,10 @@ func (s *Service) havingEngines(ctx context.Context) (all []engineAway, err erro
 }
 
 // askForEngine gives an engine as the first worker that answers has it, or as one that nobody could be asked about.
-func (s *Service) askForEngine(ctx context.Context, name string, workers []stacyvm.WorkerID) worker.Provider {
+func (m *Monitor) askForEngine(ctx context.Context, name string, workers []stacyvm.WorkerID) worker.Provider {
 	var failures []error
 	for _, id := range workers[:min(len(workers), enginesAsked)] {
-		w, err := s.workers(id)
+		w, err := m.workers(id)
 		if err == nil {
 			var told []worker.Provider
 			if told, err = w.Providers(ctx); err == nil {
@@ -130,6 +130,6 @@ func (s *Service) askForEngine(ctx context.Context, name string, workers []stacy
 		}
 		failures = append(failures, err)
 	}
-	s.log.Warn("no worker could be asked about an engine", "provider", name, "error", errors.Join(failures...))
+	m.log.Warn("no worker could be asked about an engine", "provider", name, "error", errors.Join(failures...))
 	return worker.Provider{Name: name, Error: "its workers do not answer", CheckedAt: time.Now()}
 }

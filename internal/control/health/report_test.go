@@ -1,4 +1,4 @@
-package control_test
+package health_test
 
 import (
 	"context"
@@ -14,12 +14,13 @@ import (
 	"github.com/stacyvm/stacyvm/internal/control"
 	"github.com/stacyvm/stacyvm/internal/control/cluster"
 	"github.com/stacyvm/stacyvm/internal/control/controltest"
+	"github.com/stacyvm/stacyvm/internal/control/health"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 	"github.com/stacyvm/stacyvm/internal/store"
 )
 
 // report asks for one and demands the problems: words of each, in any order.
-func (r *rig) report(t *testing.T, ctx context.Context, problems ...string) control.Report {
+func (r *rig) report(t *testing.T, ctx context.Context, problems ...string) health.Report {
 	t.Helper()
 	report, err := r.Report(ctx)
 	if err != nil {

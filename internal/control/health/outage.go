@@ -1,4 +1,4 @@
-package control
+package health
 
 import (
 	"context"
@@ -22,7 +22,7 @@ const (
 // outages knows what is wrong with this server itself, and since when: a store that does not answer, a full disk. Each is told as
 // an event; one of the store when it is over, as nobody could keep it earlier.
 type outages struct {
-	service *Service
+	monitor *Monitor
 
 	mu       sync.Mutex
 	failures int       // of the store, in a row
@@ -50,11 +50,11 @@ func (o *outages) look(ctx context.Context) (answers bool) {
 	began := time.Now()
 	asking, cancel := context.WithTimeout(ctx, readyWithin)
 	defer cancel()
-	err := o.service.store.Ping(asking)
+	err := o.monitor.store.Ping(asking)
 	if ctx.Err() != nil {
 		return true
 	}
-	now, disk := time.Now(), o.service.problems()
+	now, disk := time.Now(), o.monitor.problems()
 	o.mu.Lock()
 	failures, since, cause, before, full := o.failures, o.since, o.cause, o.disk, o.full
 	if err != nil {
@@ -72,9 +72,9 @@ func (o *outages) look(ctx context.Context) (answers bool) {
 
 	switch {
 	case err != nil && failures+1 == pingFailures:
-		o.service.log.Warn("the database does not answer; running commands go on", "since", since, "error", err)
+		o.monitor.log.Warn("the database does not answer; running commands go on", "since", since, "error", err)
 	case err == nil && failures >= pingFailures:
-		o.service.log.Info("the database answers again", "after", now.Sub(since).Round(time.Second))
+		o.monitor.log.Info("the database answers again", "after", now.Sub(since).Round(time.Second))
 		o.publish(ctx, stacyvm.KindServerProblem, since, "database", cause, since)
 		o.publish(ctx, stacyvm.KindServerRecovered, now, "database", cause, since)
 	}
@@ -89,8 +89,8 @@ func (o *outages) look(ctx context.Context) (answers bool) {
 
 // publish tells subscribers of a problem of this server.
 func (o *outages) publish(ctx context.Context, kind stacyvm.Kind, at time.Time, about, detail string, since time.Time) {
-	o.service.audit.Publish(ctx, &stacyvm.Notice{Kind: kind, CreatedAt: at.UTC(), Data: map[string]any{
-		"server": string(o.service.self), "about": about, "detail": detail, "since": since.UTC().Format(time.RFC3339Nano),
+	o.monitor.audit.Publish(ctx, &stacyvm.Notice{Kind: kind, CreatedAt: at.UTC(), Data: map[string]any{
+		"server": string(o.monitor.self), "about": about, "detail": detail, "since": since.UTC().Format(time.RFC3339Nano),
 	}})
 }
 

@@ -1,4 +1,4 @@
-package control
+package health
 
 import (
 	"context"
@@ -11,6 +11,31 @@ import (
 	"github.com/stacyvm/stacyvm/internal/worker"
 )
 
+// ProviderStatus is one engine as the providers route shows it.
+type ProviderStatus struct {
+	Name         string
+	Healthy      bool
+	Default      bool
+	Isolates     bool
+	Latency      time.Duration
+	CheckedAt    time.Time
+	Error        string
+	Capabilities []string
+	Enforces     []string
+	Runtimes     int
+	Sandboxes    int
+}
+
+// Readiness says whether requests can be served.
+type Readiness struct {
+	Ready     bool
+	StoreOK   bool
+	Dropped   int64    // audit lines that are in the log alone, since the start of this process
+	Problems  []string // with this machine
+	Alone     bool     // no worker is in this process: it is ready without engines, so that workers can join
+	Providers []ProviderStatus
+}
+
 // readyWithin bounds what a readiness question may cost.
 const readyWithin = 3 * time.Second
 
@@ -18,16 +43,17 @@ const readyWithin = 3 * time.Second
 var always = []string{"spawn", "exec", "exec_stream", "files", "console", "health", "runtime_inventory"}
 
 // Providers tells of the engines that this server can use, here or through workers of other machines, by name.
-func (s *Service) Providers(ctx context.Context) ([]ProviderStatus, error) {
-	if err := auth.From(ctx).Require(auth.ScopeReadSandboxes); err != nil {
+func (m *Monitor) Providers(ctx context.Context) ([]ProviderStatus, error) {
+	caller := auth.From(ctx)
+	if err := caller.Require(auth.ScopeReadSandboxes); err != nil {
 		return nil, err
 	}
-	return s.providers(ctx)
+	return m.providers(ctx)
 }
 
 // Provider tells of one engine. CodeNotFound: there is none of that name.
-func (s *Service) Provider(ctx context.Context, name string) (ProviderStatus, error) {
-	providers, err := s.Providers(ctx)
+func (m *Monitor) Provider(ctx context.Context, name string) (ProviderStatus, error) {
+	providers, err := m.Providers(ctx)
 	if err != nil {
 		return ProviderStatus{}, err
 	}
@@ -39,16 +65,16 @@ func (s *Service) Provider(ctx context.Context, name string) (ProviderStatus, er
 	return ProviderStatus{}, stacyvm.Errorf(stacyvm.CodeNotFound, "provider %.64q does not exist", name)
 }
 
-func (s *Service) providers(ctx context.Context) ([]ProviderStatus, error) {
-	engines, err := s.engines(ctx)
+func (m *Monitor) providers(ctx context.Context) ([]ProviderStatus, error) {
+	engines, err := m.engines(ctx)
 	if err != nil {
 		return nil, err
 	}
 	statuses := make([]ProviderStatus, len(engines))
 	for i, e := range engines {
-		statuses[i] = s.status(e)
+		statuses[i] = m.status(e)
 	}
-	err = s.store.View(ctx, func(tx store.Tx) error {
+	err = m.store.View(ctx, func(tx store.Tx) error {
 		for i := range statuses {
 			statuses[i].Sandboxes, err = tx.Sandboxes().Count(ctx, store.SandboxFilter{Provider: statuses[i].Name})
 			if err != nil {
@@ -60,11 +86,11 @@ func (s *Service) providers(ctx context.Context) ([]ProviderStatus, error) {
 	return statuses, err
 }
 
-func (s *Service) status(p worker.Provider) ProviderStatus {
+func (m *Monitor) status(p worker.Provider) ProviderStatus {
 	status := ProviderStatus{
 		Name:         p.Name,
 		Healthy:      p.Error == "" && p.Capabilities.Usable,
-		Default:      p.Name == s.defaults.Provider,
+		Default:      p.Name == m.provider,
 		Isolates:     p.Capabilities.Isolates,
 		Latency:      p.Latency,
 		CheckedAt:    p.CheckedAt,
@@ -84,19 +110,19 @@ func (s *Service) status(p worker.Provider) ProviderStatus {
 
 // Readiness says whether requests can be served: the store answers, the first recovery pass over its rows is done, and the disk has room.
 // Anybody may ask.
-func (s *Service) Readiness(ctx context.Context) Readiness {
+func (m *Monitor) Readiness(ctx context.Context) Readiness {
 	ctx, cancel := context.WithTimeout(ctx, readyWithin)
 	defer cancel()
-	r := Readiness{Dropped: s.audit.Dropped(), Problems: s.problems()}
-	err := s.store.Ping(ctx)
+	r := Readiness{Dropped: m.audit.Dropped(), Problems: m.problems()}
+	err := m.store.Ping(ctx)
 	if r.StoreOK = err == nil; !r.StoreOK {
 		r.Problems = append(r.Problems, "the database does not answer: "+messageOf(err))
 	}
-	r.Ready = r.StoreOK && s.recovered() && len(r.Problems) == 0
-	_, err = s.workers(s.self)
+	r.Ready = r.StoreOK && m.recovered() && len(r.Problems) == 0
+	_, err = m.workers(m.self)
 	r.Alone = err != nil
 	if r.StoreOK {
-		r.Providers, _ = s.providers(ctx) // without them the answer is as good
+		r.Providers, _ = m.providers(ctx) // without them the answer is as good
 	}
 	return r
 }

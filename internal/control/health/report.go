@@ -1,4 +1,4 @@
-package control
+package health
 
 import (
 	"cmp"
@@ -82,7 +82,7 @@ var (
 )
 
 // Report asks everything that can be asked within a few seconds. A part that does not answer is a problem in it and no error.
-func (s *Service) Report(ctx context.Context) (Report, error) {
+func (m *Monitor) Report(ctx context.Context) (Report, error) {
 	caller := auth.From(ctx)
 	if err := caller.Require(auth.ScopeReadSandboxes); err != nil {
 		return Report{}, err
@@ -90,17 +90,17 @@ func (s *Service) Report(ctx context.Context) (Report, error) {
 	r := Report{Sandboxes: map[stacyvm.State]int{}}
 	asking, cancel := context.WithTimeout(ctx, reportWithin)
 	defer cancel()
-	err := s.store.View(asking, func(tx store.Tx) error { return s.readReport(asking, tx, caller.Tenant, &r) })
+	err := m.store.View(asking, func(tx store.Tx) error { return m.readReport(asking, tx, caller.Tenant, &r) })
 	if r.Known = err == nil; !r.Known {
-		r = Report{Workers: s.remembered()}
+		r = Report{Workers: m.remembered()}
 	}
-	s.askWorkers(ctx, r.Workers)
-	s.judge(&r, err)
+	m.askWorkers(ctx, r.Workers)
+	m.judge(&r, err)
 	return r, nil
 }
 
 // readReport reads the store's part.
-func (s *Service) readReport(ctx context.Context, tx store.Tx, tenant string, r *Report) error {
+func (m *Monitor) readReport(ctx context.Context, tx store.Tx, tenant string, r *Report) error {
 	workers, err := tx.Workers().List(ctx, store.Page{})
 	if err != nil {
 		return err
@@ -189,22 +189,22 @@ func grouped(notices []stacyvm.Notice) []Happening {
 }
 
 // remembered reports the workers that this process knows of without the store.
-func (s *Service) remembered() (workers []WorkerReport) {
-	for _, w := range s.placement.Remembered() {
+func (m *Monitor) remembered() (workers []WorkerReport) {
+	for _, w := range m.placement.Remembered() {
 		workers = append(workers, WorkerReport{WorkerStatus: cluster.WorkerStatus{Worker: w}})
 	}
 	return workers
 }
 
 // askWorkers asks each worker that can be called whether it is there.
-func (s *Service) askWorkers(ctx context.Context, workers []WorkerReport) {
+func (m *Monitor) askWorkers(ctx context.Context, workers []WorkerReport) {
 	ctx, cancel := context.WithTimeout(ctx, reportAsks)
 	defer cancel()
 	turns := make(chan struct{}, reportAtOnce)
 	var asking sync.WaitGroup
 	for i := range workers {
 		w := &workers[i]
-		if w.Capacity.RPCURL == "" && w.ID != s.self {
+		if w.Capacity.RPCURL == "" && w.ID != m.self {
 			continue // in another server, which alone reaches it
 		}
 		asking.Go(func() {
@@ -214,16 +214,16 @@ func (s *Service) askWorkers(ctx context.Context, workers []WorkerReport) {
 				return
 			}
 			defer func() { <-turns }()
-			s.askWorker(ctx, w)
+			m.askWorker(ctx, w)
 		})
 	}
 	asking.Wait()
 }
 
 // askWorker asks one worker. Where looking its address up has taken all the time, because the store is silent, it was not asked.
-func (s *Service) askWorker(ctx context.Context, w *WorkerReport) {
+func (m *Monitor) askWorker(ctx context.Context, w *WorkerReport) {
 	var providers []worker.Provider
-	called, err := s.workers(w.ID)
+	called, err := m.workers(w.ID)
 	if ctx.Err() != nil {
 		return
 	}
@@ -238,7 +238,7 @@ func (s *Service) askWorker(ctx context.Context, w *WorkerReport) {
 		w.Error = messageOf(err)
 	}
 	for _, p := range providers {
-		if status := s.status(p); !status.Healthy {
+		if status := m.status(p); !status.Healthy {
 			w.Engines = append(w.Engines, p.Name+": "+status.Error)
 		}
 	}
@@ -248,26 +248,26 @@ func (s *Service) askWorker(ctx context.Context, w *WorkerReport) {
 const makeRoom = "make room there: `stacyvm doctor` on that machine names the largest sandboxes"
 
 // judge says what is wrong; err is why the store gave nothing.
-func (s *Service) judge(r *Report, err error) {
+func (m *Monitor) judge(r *Report, err error) {
 	add := func(about, name string, since time.Time, detail, fix string) {
 		r.Problems = append(r.Problems, Problem{about, name, since, detail, fix})
 	}
-	away, full := s.outages.present()
+	away, full := m.outages.present()
 	if err != nil {
 		if away.IsZero() {
 			away = time.Now()
 		}
 		add("database", "", away, "it does not answer: "+messageOf(err),
 			"look at the database; running commands go on, and the server comes back by itself")
-	} else if !s.recovered() {
-		add("server", string(s.self), time.Time{}, "it compares its records with the machine after its start",
+	} else if !m.recovered() {
+		add("server", string(m.self), time.Time{}, "it compares its records with the machine after its start",
 			"wait; its log says what holds it up")
 	}
-	for _, problem := range s.problems() {
-		add("disk", string(s.self), full, problem, makeRoom)
+	for _, problem := range m.problems() {
+		add("disk", string(m.self), full, problem, makeRoom)
 	}
-	if n := s.audit.Dropped(); n > 0 {
-		add("audit", string(s.self), time.Time{}, fmt.Sprintf("%d audit lines are in the log alone", n),
+	if n := m.audit.Dropped(); n > 0 {
+		add("audit", string(m.self), time.Time{}, fmt.Sprintf("%d audit lines are in the log alone", n),
 			"look for `an audit line is lost` in the server's log")
 	}
 	for i := range r.Workers {
