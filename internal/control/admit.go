@@ -7,7 +7,8 @@ import (
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
 
-// Admit tells whether a create would be let in now. CodeInvalid, CodeNotFound and CodeUnsupported as for Create.
+// Admit tells whether a create would be let in now. CodeInvalid, CodeNotFound and CodeUnsupported
+// as for Create.
 func (s *Service) Admit(ctx context.Context, request CreateRequest) (stacyvm.Admission, error) {
 	caller := auth.From(ctx)
 	if err := caller.Require(auth.ScopeReadSandboxes); err != nil {

@@ -19,8 +19,8 @@ const (
 
 var processID = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
 
-// command checks a request and makes what the guest runs of it. The process id is always set, so that a start whose
-// answer was lost can be sent again without running anything twice.
+// command checks a request and makes what the guest runs of it. The process id is always set, so
+// that a start whose answer was lost can be sent again without running anything twice.
 func (s *Service) command(request ExecRequest) (stacyvm.Command, error) {
 	argv, label, err := arguments(request)
 	if err != nil {
@@ -108,7 +108,8 @@ func (s *Service) timeout(asked *time.Duration) (time.Duration, error) {
 	case *asked < 0:
 		return 0, &stacyvm.Error{Code: stacyvm.CodeLimit, Field: "timeout", Message: "timeout: must not be negative"}
 	case limit > 0 && *asked > limit:
-		return 0, &stacyvm.Error{Code: stacyvm.CodeLimit, Field: "timeout", Message: "timeout: over the maximum of " + limit.String()}
+		return 0, &stacyvm.Error{Code: stacyvm.CodeLimit, Field: "timeout",
+			Message: "timeout: over the maximum of " + limit.String()}
 	}
 	return *asked, nil
 }
@@ -137,7 +138,8 @@ func checkWorkdir(dir string) error {
 
 func checkUser(user string) error {
 	if utf8.RuneCountInString(user) > maxUser || !stacyvm.PlainWord(user) {
-		return stacyvm.Invalid("user", "must be a name or uid, alone or with :group, of at most %d characters", maxUser)
+		return stacyvm.Invalid("user", "must be a name or uid, alone or with :group, of at most %d characters",
+			maxUser)
 	}
 	return nil
 }

@@ -16,24 +16,30 @@ import (
 )
 
 const (
-	// storeWithin bounds the store's part of a create, and undoWithin the removal of what a failed one left.
+	// storeWithin bounds the store's part of a create, and undoWithin the removal of what a
+	// failed one left.
 	storeWithin = 15 * time.Second
 	undoWithin  = 20 * time.Second
 )
 
-// Create makes a sandbox and returns when its guest answers; replayed means that the key was answered before. A worker starts a
-// few at a time, the others wait in their order. A caller whose context ends while it waits, for room or for its turn, leaves
-// the line. From its turn on a create goes on when the caller's context ends: the sandbox is then in the lists, or gone when it
-// could not be made; its time counts from there too. A create that fails
-// leaves a tombstone with the reason create_failed, or a sandbox in state error while leftovers are being removed.
+// Create makes a sandbox and returns when its guest answers; replayed means that the key was
+// answered before. A worker starts a few at a time, the others wait in their order. A caller
+// whose context ends while it waits, for room or for its turn, leaves the line. From its turn on
+// a create goes on when the caller's context ends: the sandbox is then in the lists, or gone when
+// it could not be made; its time counts from there too. A create that fails leaves a tombstone
+// with the reason create_failed, or a sandbox in state error while leftovers are being removed.
 //
-// CodeInvalid names the field; CodeNotFound: no such provider, template or image; CodeLimit; CodeKeyReused and
-// CodeInProgress tell of the key; CodeUnsupported, CodeStorageFull, CodeUnavailable as the worker says.
-func (s *Service) Create(ctx context.Context, request CreateRequest, key Idempotency) (sandbox stacyvm.Sandbox, replayed bool, err error) {
+// CodeInvalid names the field; CodeNotFound: no such provider, template or image; CodeLimit;
+// CodeKeyReused and CodeInProgress tell of the key; CodeUnsupported, CodeStorageFull,
+// CodeUnavailable as the worker says.
+func (s *Service) Create(
+	ctx context.Context, request CreateRequest, key Idempotency,
+) (sandbox stacyvm.Sandbox, replayed bool, err error) {
 	c := creation{caller: auth.From(ctx), key: key}
 	draft, err := s.draft(c, request)
 	if err != nil {
-		return stacyvm.Sandbox{}, false, s.audit.Record(ctx, c.caller, "sandbox.spawn", stacyvm.Sandbox{}, request.Image, err)
+		return stacyvm.Sandbox{}, false, s.audit.Record(ctx, c.caller, "sandbox.spawn", stacyvm.Sandbox{},
+			request.Image, err)
 	}
 	placed, err := s.placement.Place(ctx, placement.Request{
 		Caller: c.caller,
@@ -74,7 +80,9 @@ type failure struct {
 	cause   error
 	asked   bool // the worker has heard of it
 	gone    bool // nothing is left of it
-	moved   bool // the sandbox has a newer owner, which is left the wish to destroy it: its caller never learns that it is there
+	// moved: the sandbox has a newer owner, which is left the wish to destroy it, as its caller never
+	// learns that it is there.
+	moved bool
 }
 
 // draft checks who asks and what for, and gives the row to write.
@@ -118,7 +126,9 @@ func (s *Service) build(ctx context.Context, c creation, sandbox stacyvm.Sandbox
 }
 
 // makeRuntime has the sandbox's worker make the runtime.
-func (s *Service) makeRuntime(ctx context.Context, c creation, sandbox stacyvm.Sandbox) (created worker.Created, err error) {
+func (s *Service) makeRuntime(
+	ctx context.Context, c creation, sandbox stacyvm.Sandbox,
+) (created worker.Created, err error) {
 	w, err := s.workers(sandbox.WorkerID)
 	if err != nil {
 		return created, err
@@ -129,15 +139,19 @@ func (s *Service) makeRuntime(ctx context.Context, c creation, sandbox stacyvm.S
 	})
 }
 
-// confirm makes the sandbox running and stores the key's answer. Reconciliation may have done the first already, under a newer
-// fence too; a destroy may have come in between. CodeStaleEpoch: the sandbox has a newer fence and is not running yet.
-func (s *Service) confirm(ctx context.Context, c creation, sandbox stacyvm.Sandbox, created worker.Created) (stacyvm.Sandbox, error) {
+// confirm makes the sandbox running and stores the key's answer. Reconciliation may have done the
+// first already, under a newer fence too; a destroy may have come in between. CodeStaleEpoch: the
+// sandbox has a newer fence and is not running yet.
+func (s *Service) confirm(
+	ctx context.Context, c creation, sandbox stacyvm.Sandbox, created worker.Created,
+) (stacyvm.Sandbox, error) {
 	var running stacyvm.Sandbox
 	unwanted := false
 	err := s.store.Update(ctx, func(tx store.Tx) (err error) {
 		unwanted = false
 		running, err = tx.Sandboxes().Apply(ctx, sandbox.ID, sandbox.Fence, store.Change{
-			Wanted: stacyvm.DesiredRunning, State: stacyvm.StateRunning, RuntimeID: created.RuntimeID, Unenforced: created.Unenforced,
+			Wanted: stacyvm.DesiredRunning, State: stacyvm.StateRunning,
+			RuntimeID: created.RuntimeID, Unenforced: created.Unenforced,
 		})
 		if code := stacyvm.CodeOf(err); code == stacyvm.CodeConflict || code == stacyvm.CodeStaleEpoch {
 			current, failed := tx.Sandboxes().Get(ctx, sandbox.ID)
@@ -172,8 +186,8 @@ func (s *Service) confirm(ctx context.Context, c creation, sandbox stacyvm.Sandb
 	return running, nil
 }
 
-// undo removes what a failed create left, writes how it ended and gives the error for the caller. Reconciliation repeats
-// what fails here.
+// undo removes what a failed create left, writes how it ended and gives the error for the caller.
+// Reconciliation repeats what fails here.
 func (s *Service) undo(ctx context.Context, c creation, f failure) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoWithin)
 	defer cancel()
@@ -221,10 +235,11 @@ func (s *Service) writeFailure(ctx context.Context, c creation, f failure) error
 			_, err := lease.End(ctx, tx, f.sandbox, why)
 			return err
 		}
-		if _, err := tx.Sandboxes().Want(ctx, id, store.Wish{Desired: stacyvm.DesiredDestroyed}); err != nil || f.moved {
+		_, err := tx.Sandboxes().Want(ctx, id, store.Wish{Desired: stacyvm.DesiredDestroyed})
+		if err != nil || f.moved {
 			return err
 		}
-		_, err := tx.Sandboxes().Apply(ctx, id, f.sandbox.Fence, store.Change{State: stacyvm.StateError, Cause: &why})
+		_, err = tx.Sandboxes().Apply(ctx, id, f.sandbox.Fence, store.Change{State: stacyvm.StateError, Cause: &why})
 		return err
 	})
 }
@@ -234,7 +249,8 @@ func createError(cause error) *stacyvm.Error {
 	var known *stacyvm.Error
 	switch {
 	case errors.Is(cause, context.DeadlineExceeded):
-		return stacyvm.Wrap(stacyvm.CodeUnavailable, cause, fmt.Sprintf("the sandbox did not start within %s", stacyvm.CreateWithin))
+		return stacyvm.Wrap(stacyvm.CodeUnavailable, cause,
+			fmt.Sprintf("the sandbox did not start within %s", stacyvm.CreateWithin))
 	case errors.As(cause, &known):
 		return known
 	}

@@ -15,15 +15,17 @@ import (
 	"github.com/stacyvm/stacyvm/internal/store"
 )
 
-// pruneAtOnce is how many sandboxes Prune removes at the same time: one that sticks holds up none of the others.
+// pruneAtOnce is how many sandboxes Prune removes at the same time: one that sticks holds up none
+// of the others.
 const pruneAtOnce = 16
 
 // staleTries is how often a create or destroy follows a sandbox to its new owner.
 const staleTries = 3
 
-// Destroy removes a sandbox. The wish is durable before anything is tried, so that it is fulfilled after a crash too, and
-// the call goes on when the caller's context ends. CodeNotFound: no such sandbox, or destroyed before; CodeUnavailable: its
-// worker does not answer now, the sandbox will be removed when it does.
+// Destroy removes a sandbox. The wish is durable before anything is tried, so that it is
+// fulfilled after a crash too, and the call goes on when the caller's context ends. CodeNotFound:
+// no such sandbox, or destroyed before; CodeUnavailable: its worker does not answer now, the
+// sandbox will be removed when it does.
 func (s *Service) Destroy(ctx context.Context, id stacyvm.SandboxID) error {
 	return s.destroy(ctx, targetOf(ctx, id))
 }
@@ -53,13 +55,14 @@ func (s *Service) destroy(ctx context.Context, t target) error {
 	}
 	if err != nil {
 		s.log.Warn("destroy is left to reconciliation", "sandbox", id, "worker", sandbox.WorkerID, "error", err)
-		return stacyvm.Wrap(stacyvm.CodeUnavailable, err, "the sandbox cannot be removed now; it will be as soon as its worker answers")
+		return stacyvm.Wrap(stacyvm.CodeUnavailable, err,
+			"the sandbox cannot be removed now; it will be as soon as its worker answers")
 	}
 	return nil
 }
 
-// makeRoom removes a sandbox's runtime although the wish could not be written for lack of space, and writes it then: what it frees may
-// be all the room that there is.
+// makeRoom removes a sandbox's runtime although the wish could not be written for lack of space,
+// and writes it then: what it frees may be all the room that there is.
 func (s *Service) makeRoom(ctx context.Context, t target, full error) (sandbox stacyvm.Sandbox, err error) {
 	err = s.store.View(ctx, func(tx store.Tx) (err error) {
 		sandbox, err = visible(ctx, tx, t.caller, t.row.ID)
@@ -90,7 +93,8 @@ func (s *Service) markForDestroy(ctx context.Context, t target) (sandbox stacyvm
 	return sandbox, err
 }
 
-// remove has the worker remove the runtime and makes the row a tombstone. CodeStaleEpoch: the sandbox has a new owner.
+// remove has the worker remove the runtime and makes the row a tombstone. CodeStaleEpoch: the
+// sandbox has a new owner.
 func (s *Service) remove(ctx context.Context, sandbox stacyvm.Sandbox) error {
 	err := s.removeRuntime(ctx, sandbox)
 	lost := stacyvm.CodeOf(err) == stacyvm.CodeUnavailable && s.Forgotten(ctx, sandbox.WorkerID)
@@ -125,8 +129,8 @@ func (s *Service) read(ctx context.Context, id stacyvm.SandboxID) (sandbox stacy
 	return sandbox, err
 }
 
-// Prune destroys every sandbox of the caller's tenant whose time has passed and gives their number. One that cannot be removed
-// now does not keep the others; the error tells of them.
+// Prune destroys every sandbox of the caller's tenant whose time has passed and gives their
+// number. One that cannot be removed now does not keep the others; the error tells of them.
 func (s *Service) Prune(ctx context.Context) (int, error) {
 	caller := auth.From(ctx)
 	if err := caller.Require(auth.ScopeAPISandboxes); err != nil {
@@ -164,5 +168,6 @@ func (s *Service) Prune(ctx context.Context) (int, error) {
 		return int(pruned.Load()), nil
 	}
 	return int(pruned.Load()), stacyvm.Wrap(stacyvm.CodeUnavailable, failures[0],
-		fmt.Sprintf("%d sandboxes are removed, %d cannot be now; they will be as soon as their workers answer", pruned.Load(), len(failures)))
+		fmt.Sprintf("%d sandboxes are removed, %d cannot be now; they will be as soon as their workers answer",
+			pruned.Load(), len(failures)))
 }

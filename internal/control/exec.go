@@ -19,9 +19,10 @@ const MaxKept = 16 << 20
 // timeoutSlack is how much longer than a command's timeout its guest may take to say so.
 const timeoutSlack = 15 * time.Second
 
-// Exec runs a command and gives its output when it has ended, whatever its exit code. A command whose caller leaves goes
-// on. CodeInvalid and CodeLimit name the field; CodeNotFound; CodeConflict: the sandbox does not run; CodeTimeout: the
-// guest kept silent long after the command's timeout; CodeUnavailable.
+// Exec runs a command and gives its output when it has ended, whatever its exit code. A command
+// whose caller leaves goes on. CodeInvalid and CodeLimit name the field; CodeNotFound;
+// CodeConflict: the sandbox does not run; CodeTimeout: the guest kept silent long after the
+// command's timeout; CodeUnavailable.
 func (s *Service) Exec(ctx context.Context, id stacyvm.SandboxID, request ExecRequest) (ExecResult, error) {
 	request.Lossless = true // all of it is read as fast as it comes
 	output, timeout, err := s.run(ctx, id, request)
@@ -48,7 +49,8 @@ func (s *Service) Exec(ctx context.Context, id stacyvm.SandboxID, request ExecRe
 			return result, err
 		}
 		if !result.add(event) {
-			// The command goes on and is read on, so that it does not wait for anybody; its guest keeps what it printed.
+			// The command goes on and is read on, so that it does not wait for anybody; its guest
+			// keeps what it printed.
 			result.Stdout, result.Stderr, result.Elsewhere = budget.Buffer{}, budget.Buffer{}, true
 			account.Give()
 		}
@@ -77,8 +79,8 @@ func (r *ExecResult) add(event stacyvm.Event) bool {
 	return true
 }
 
-// Run starts a command and gives its output as it comes, the started event first. The process outlives its reader.
-// Codes as for Exec.
+// Run starts a command and gives its output as it comes, the started event first. The process
+// outlives its reader. Codes as for Exec.
 func (s *Service) Run(ctx context.Context, id stacyvm.SandboxID, request ExecRequest) (Output, error) {
 	output, _, err := s.run(ctx, id, request)
 	if err != nil {
@@ -88,7 +90,9 @@ func (s *Service) Run(ctx context.Context, id stacyvm.SandboxID, request ExecReq
 }
 
 // run opens the first stream itself, so that a refusal is the answer rather than an event.
-func (s *Service) run(ctx context.Context, id stacyvm.SandboxID, request ExecRequest) (*follower, time.Duration, error) {
+func (s *Service) run(
+	ctx context.Context, id stacyvm.SandboxID, request ExecRequest,
+) (*follower, time.Duration, error) {
 	t, command, err := s.admitExec(ctx, id, request)
 	if err != nil {
 		return nil, 0, s.record(ctx, t, "exec", request.Command, err)
@@ -138,8 +142,11 @@ func (s *Service) run(ctx context.Context, id stacyvm.SandboxID, request ExecReq
 	return f, command.Timeout, nil
 }
 
-// admitExec checks who asks, what for, and that the sandbox runs. The target is given with an error too.
-func (s *Service) admitExec(ctx context.Context, id stacyvm.SandboxID, request ExecRequest) (t target, command stacyvm.Command, err error) {
+// admitExec checks who asks, what for, and that the sandbox runs. The target is given with an
+// error too.
+func (s *Service) admitExec(
+	ctx context.Context, id stacyvm.SandboxID, request ExecRequest,
+) (t target, command stacyvm.Command, err error) {
 	t = targetOf(ctx, id)
 	if err := t.caller.Require(auth.ScopeAPIExec); err != nil {
 		return t, command, err
@@ -178,8 +185,11 @@ func (s *Service) follow(ctx context.Context, t target, process string, from Att
 	}
 }
 
-// Attach reads a process's output from the given offsets on, and then its exit. CodeNotFound: no such sandbox or process.
-func (s *Service) Attach(ctx context.Context, id stacyvm.SandboxID, process string, request AttachRequest) (Output, error) {
+// Attach reads a process's output from the given offsets on, and then its exit. CodeNotFound: no
+// such sandbox or process.
+func (s *Service) Attach(
+	ctx context.Context, id stacyvm.SandboxID, process string, request AttachRequest,
+) (Output, error) {
 	t := targetOf(ctx, id)
 	if err := s.admitProcess(ctx, &t, process, auth.ScopeAPIExec); err != nil {
 		return nil, err
@@ -195,9 +205,11 @@ func (s *Service) Attach(ctx context.Context, id stacyvm.SandboxID, process stri
 	return f, nil
 }
 
-// Start starts a command and leaves it alone; its output is kept for Attach. It returns when the process has taken its
-// input, if it got any. Codes as for Exec.
-func (s *Service) Start(ctx context.Context, id stacyvm.SandboxID, request ExecRequest) (process stacyvm.Process, err error) {
+// Start starts a command and leaves it alone; its output is kept for Attach. It returns when the
+// process has taken its input, if it got any. Codes as for Exec.
+func (s *Service) Start(
+	ctx context.Context, id stacyvm.SandboxID, request ExecRequest,
+) (process stacyvm.Process, err error) {
 	t, command, err := s.admitExec(ctx, id, request)
 	if err != nil {
 		return process, s.record(ctx, t, "exec", request.Command, err)

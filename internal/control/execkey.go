@@ -9,9 +9,10 @@ import (
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
 
-// An exec with an idempotency key runs as a process whose id is made of the caller and the key alone. The guest starts one
-// process for an id, whoever comes first, and gives back the tag of the request that did. So every repeat, at whatever time and
-// through whatever server, learns from the same answer which command the key stands for.
+// An exec with an idempotency key runs as a process whose id is made of the caller and the key
+// alone. The guest starts one process for an id, whoever comes first, and gives back the tag of
+// the request that did. So every repeat, at whatever time and through whatever server, learns
+// from the same answer which command the key stands for.
 
 // nameByKey gives a request that has a key its process id.
 func (r *ExecRequest) nameByKey(caller stacyvm.Principal) error {
@@ -38,8 +39,9 @@ func (k Idempotency) tag() string {
 	return hex.EncodeToString(sum[:16]) + "." + rand.Text()
 }
 
-// identify finds out whose process an exec with a key has got. CodeKeyReused: that of a request with another body. A guest
-// program of an earlier version keeps no tags: its processes count as the caller's.
+// identify finds out whose process an exec with a key has got. CodeKeyReused: that of a request
+// with another body. A guest program of an earlier version keeps no tags: its processes count as
+// the caller's.
 func identify(process *stacyvm.Process, command stacyvm.Command) error {
 	if process == nil || process.Tag == command.Tag || process.Tag == "" {
 		return nil

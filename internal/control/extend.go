@@ -68,7 +68,8 @@ func (s *Service) extend(ctx context.Context, t target, ttl time.Duration) (exte
 		switch {
 		case err != nil:
 			return err
-		case sandbox.State == stacyvm.StateExpired || sandbox.State != stacyvm.StateCreating && !now.Before(sandbox.ExpiresAt):
+		case sandbox.State == stacyvm.StateExpired ||
+			sandbox.State != stacyvm.StateCreating && !now.Before(sandbox.ExpiresAt):
 			return stacyvm.Errorf(stacyvm.CodeConflict, "sandbox %s has expired", id)
 		case sandbox.Desired == stacyvm.DesiredDestroyed:
 			return stacyvm.Errorf(stacyvm.CodeConflict, "sandbox %s is being destroyed", id)

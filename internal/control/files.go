@@ -31,7 +31,9 @@ func checkMode(mode uint32) error {
 }
 
 // fileChange is one call that changes files, with its audit line. bad is what its checks found.
-func (s *Service) fileChange(ctx context.Context, id stacyvm.SandboxID, action, name string, bad error, change func(*guest.Client) error) error {
+func (s *Service) fileChange(
+	ctx context.Context, id stacyvm.SandboxID, action, name string, bad error, change func(*guest.Client) error,
+) error {
 	t := targetOf(ctx, id)
 	err := t.caller.Require(auth.ScopeAPIFiles)
 	if err == nil {
@@ -44,7 +46,9 @@ func (s *Service) fileChange(ctx context.Context, id stacyvm.SandboxID, action, 
 }
 
 // fileQuestion is one call that only looks, with its audit line. bad is what its checks found.
-func (s *Service) fileQuestion(ctx context.Context, id stacyvm.SandboxID, action, name string, bad error, question func(*guest.Client) error) error {
+func (s *Service) fileQuestion(
+	ctx context.Context, id stacyvm.SandboxID, action, name string, bad error, question func(*guest.Client) error,
+) error {
 	t := targetOf(ctx, id)
 	err := t.caller.Require(auth.ScopeReadSandboxes)
 	if err == nil {
@@ -56,7 +60,8 @@ func (s *Service) fileQuestion(ctx context.Context, id stacyvm.SandboxID, action
 	return s.record(ctx, t, action, name, err)
 }
 
-// ReadFile opens a file for reading; close it. CodeNotFound: no such sandbox or file; CodeInvalid: a directory.
+// ReadFile opens a file for reading; close it. CodeNotFound: no such sandbox or file;
+// CodeInvalid: a directory.
 func (s *Service) ReadFile(ctx context.Context, id stacyvm.SandboxID, name string) (file *File, err error) {
 	err = s.fileQuestion(ctx, id, "file.read", name, checkPath("path", name), func(client *guest.Client) error {
 		info, body, err := client.ReadFile(ctx, name)
@@ -72,9 +77,11 @@ func (s *Service) ReadFile(ctx context.Context, id stacyvm.SandboxID, name strin
 	return file, err
 }
 
-// WriteFile puts a file in place, whole or not at all, and makes its parents. CodeInvalid: a directory is there, or a bad
-// path, mode or user; CodeStorageFull: the sandbox's disk is full.
-func (s *Service) WriteFile(ctx context.Context, id stacyvm.SandboxID, request WriteRequest) (info stacyvm.FileInfo, err error) {
+// WriteFile puts a file in place, whole or not at all, and makes its parents. CodeInvalid: a
+// directory is there, or a bad path, mode or user; CodeStorageFull: the sandbox's disk is full.
+func (s *Service) WriteFile(
+	ctx context.Context, id stacyvm.SandboxID, request WriteRequest,
+) (info stacyvm.FileInfo, err error) {
 	bad := checkPath("path", request.Path)
 	if bad == nil {
 		bad = checkMode(request.Mode)
@@ -90,7 +97,9 @@ func (s *Service) WriteFile(ctx context.Context, id stacyvm.SandboxID, request W
 }
 
 // ListFiles lists a directory, sorted by name.
-func (s *Service) ListFiles(ctx context.Context, id stacyvm.SandboxID, name string) (files []stacyvm.FileInfo, err error) {
+func (s *Service) ListFiles(
+	ctx context.Context, id stacyvm.SandboxID, name string,
+) (files []stacyvm.FileInfo, err error) {
 	err = s.fileQuestion(ctx, id, "file.list", name, checkPath("path", name), func(client *guest.Client) error {
 		files, err = client.ListFiles(ctx, name)
 		return err
@@ -107,12 +116,14 @@ func (s *Service) StatFile(ctx context.Context, id stacyvm.SandboxID, name strin
 	return info, err
 }
 
-// GlobFiles gives the absolute paths that match; ** crosses directories. CodeInvalid: a bad pattern.
+// GlobFiles gives the absolute paths that match; ** crosses directories. CodeInvalid: a bad
+// pattern.
 func (s *Service) GlobFiles(ctx context.Context, id stacyvm.SandboxID, pattern string) (paths []string, err error) {
-	err = s.fileQuestion(ctx, id, "file.glob", pattern, checkPath("pattern", pattern), func(client *guest.Client) error {
-		paths, err = client.GlobFiles(ctx, pattern)
-		return err
-	})
+	err = s.fileQuestion(ctx, id, "file.glob", pattern, checkPath("pattern", pattern),
+		func(client *guest.Client) error {
+			paths, err = client.GlobFiles(ctx, pattern)
+			return err
+		})
 	return paths, err
 }
 
@@ -149,7 +160,8 @@ func (s *Service) ChmodFile(ctx context.Context, id stacyvm.SandboxID, name stri
 	})
 }
 
-// RemoveFile removes a file, or with recursive a directory and all below it. The root directory stays.
+// RemoveFile removes a file, or with recursive a directory and all below it. The root directory
+// stays.
 func (s *Service) RemoveFile(ctx context.Context, id stacyvm.SandboxID, name string, recursive bool) error {
 	bad := checkPath("path", name)
 	if bad == nil && path.Clean("/"+name) == "/" && path.IsAbs(name) {
@@ -167,9 +179,11 @@ type ArchiveRequest struct {
 	Body io.Reader
 }
 
-// ReadArchive opens a directory as a tar archive, which is the sandbox's own work; close it. CodeNotFound: no such sandbox or
-// directory; CodeInvalid: not a directory.
-func (s *Service) ReadArchive(ctx context.Context, id stacyvm.SandboxID, name string) (archive io.ReadCloser, err error) {
+// ReadArchive opens a directory as a tar archive, which is the sandbox's own work; close it.
+// CodeNotFound: no such sandbox or directory; CodeInvalid: not a directory.
+func (s *Service) ReadArchive(
+	ctx context.Context, id stacyvm.SandboxID, name string,
+) (archive io.ReadCloser, err error) {
 	err = s.fileQuestion(ctx, id, "file.read", name, checkPath("path", name), func(client *guest.Client) (err error) {
 		archive, err = client.PackFiles(ctx, name)
 		return err
@@ -180,9 +194,12 @@ func (s *Service) ReadArchive(ctx context.Context, id stacyvm.SandboxID, name st
 	return archive, err
 }
 
-// WriteArchive unpacks a tar archive. Each file is whole or not there; what one entry meets is in the answer and stops no
-// other. CodeInvalid: not an archive, or a bad path or user; CodeStorageFull: the sandbox's disk is full.
-func (s *Service) WriteArchive(ctx context.Context, id stacyvm.SandboxID, request ArchiveRequest) (unpacked stacyvm.Unpacked, err error) {
+// WriteArchive unpacks a tar archive. Each file is whole or not there; what one entry meets is in
+// the answer and stops no other. CodeInvalid: not an archive, or a bad path or user;
+// CodeStorageFull: the sandbox's disk is full.
+func (s *Service) WriteArchive(
+	ctx context.Context, id stacyvm.SandboxID, request ArchiveRequest,
+) (unpacked stacyvm.Unpacked, err error) {
 	bad := checkPath("path", request.Path)
 	if bad == nil {
 		bad = checkUser(request.User)

@@ -20,12 +20,14 @@ const (
 	startWithin = 3 * time.Second
 )
 
-// follower is an Output that survives its connection: it remembers how far its reader is and opens a new stream there.
+// follower is an Output that survives its connection: it remembers how far its reader is and
+// opens a new stream there.
 type follower struct {
-	// open begins a stream that lives until ctx ends: with started false the process may not run yet, otherwise it is
-	// read from the offsets on.
+	// open begins a stream that lives until ctx ends: with started false the process may not run
+	// yet, otherwise it is read from the offsets on.
 	open func(ctx context.Context, started bool, from AttachRequest) (Output, error)
-	// feed gives the process its input, if any. It runs from the start of the process until ctx ends.
+	// feed gives the process its input, if any. It runs from the start of the process until ctx
+	// ends.
 	feed func(ctx context.Context)
 	// ended is told once how the process ended; nil: its reader left before.
 	ended func(*stacyvm.Exit)
@@ -81,11 +83,13 @@ func (f *follower) unreachable(err error) error {
 	own, coded := errors.AsType[*stacyvm.Error](err)
 	switch {
 	case f.started:
-		return stacyvm.Wrap(stacyvm.CodeUnavailable, err, "the sandbox does not answer; its output can be attached to later")
+		return stacyvm.Wrap(stacyvm.CodeUnavailable, err,
+			"the sandbox does not answer; its output can be attached to later")
 	case coded:
 		return own
 	}
-	return stacyvm.Wrap(stacyvm.CodeUnavailable, err, "the connection to the sandbox broke before the command began to answer")
+	return stacyvm.Wrap(stacyvm.CodeUnavailable, err,
+		"the connection to the sandbox broke before the command began to answer")
 }
 
 // next reads from the stream that is open, or opens one.
@@ -100,7 +104,8 @@ func (f *follower) next(ctx context.Context) (stacyvm.Event, error) {
 	return f.stream.Next(ctx)
 }
 
-// note keeps the reader's place. It cuts off, or refuses, what the reader has seen before the connection broke.
+// note keeps the reader's place. It cuts off, or refuses, what the reader has seen before the
+// connection broke.
 func (f *follower) note(event *stacyvm.Event) (fresh bool) {
 	switch {
 	case event.Started != nil:
@@ -166,5 +171,6 @@ func (f *follower) Close() error {
 	return nil
 }
 
-// silent reports whether the worker gave no sign of life: who has begun nothing yet tries no second time.
+// silent reports whether the worker gave no sign of life: who has begun nothing yet tries no
+// second time.
 func silent(err error) bool { return errors.Is(err, worker.ErrSilent) }

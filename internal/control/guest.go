@@ -16,17 +16,20 @@ import (
 const (
 	// reachWithin bounds finding a sandbox's worker and guest for one call.
 	reachWithin = 4500 * time.Millisecond
-	// doubtAfter is how long a call waits for its guest's answer before it asks for a sign of life, and signWithin how long the
-	// guest may take for that. Together they stay under reachWithin.
+	// doubtAfter is how long a call waits for its guest's answer before it asks for a sign of
+	// life, and signWithin how long the guest may take for that. Together they stay under
+	// reachWithin.
 	doubtAfter = 1500 * time.Millisecond
 	signWithin = 2500 * time.Millisecond
 )
 
-// errMute is the error of a call to a guest that gives no sign of life. As for a silent worker, asking again soon would not help.
+// errMute is the error of a call to a guest that gives no sign of life. As for a silent worker,
+// asking again soon would not help.
 var errMute = stacyvm.Wrap(stacyvm.CodeUnavailable, worker.ErrSilent, "the sandbox does not answer")
 
-// connect opens a client of the target's guest program, for one scope. It goes by the target's row if that is fresh, and reads it else.
-// CodeNotFound: no such sandbox; CodeConflict: its state does not allow it; CodeUnavailable: its worker or its guest does not answer.
+// connect opens a client of the target's guest program, for one scope. It goes by the target's
+// row if that is fresh, and reads it else. CodeNotFound: no such sandbox; CodeConflict: its state
+// does not allow it; CodeUnavailable: its worker or its guest does not answer.
 func (s *Service) connect(ctx context.Context, t *target, scope guest.Scope) (*guest.Client, error) {
 	for again := false; ; again = true {
 		if !t.fresh {
@@ -67,8 +70,8 @@ func (s *Service) connector(t target) audit.Connect {
 	return func(ctx context.Context) (*guest.Client, error) { return s.connect(ctx, &t, guest.ScopeExec) }
 }
 
-// connectAgain connects, and once more when that fails: the row may have been old, or the worker was started anew. Nothing has been
-// asked of the guest when it gives an error.
+// connectAgain connects, and once more when that fails: the row may have been old, or the worker
+// was started anew. Nothing has been asked of the guest when it gives an error.
 func (s *Service) connectAgain(ctx context.Context, t *target, scope guest.Scope) (*guest.Client, error) {
 	client, err := s.connect(ctx, t, scope)
 	if !guest.Broken(err) || silent(err) || ctx.Err() != nil {
@@ -78,7 +81,8 @@ func (s *Service) connectAgain(ctx context.Context, t *target, scope guest.Scope
 	return s.connect(ctx, t, scope)
 }
 
-// reachGuest asks a worker for a guest's connection, and waits no longer than a caller of a sandbox that is gone should.
+// reachGuest asks a worker for a guest's connection, and waits no longer than a caller of a
+// sandbox that is gone should.
 func reachGuest(ctx context.Context, w worker.Worker, ref stacyvm.Ref, scope guest.Scope) (guest.Conn, error) {
 	bounded, cancel := context.WithTimeoutCause(ctx, reachWithin, errMute)
 	defer cancel()
@@ -92,12 +96,13 @@ func reachGuest(ctx context.Context, w worker.Worker, ref stacyvm.Ref, scope gue
 // signOfLife returns when a guest answers, whatever it says, or with ctx.
 func signOfLife(ctx context.Context, w worker.Worker, ref stacyvm.Ref) {
 	if conn, err := w.Guest(ctx, ref, guest.ScopeExec); err == nil {
-		_, _ = guest.NewClient(conn).Ping(ctx) // a refusal is a sign, too; what the call itself meets it is told itself
+		_, _ = guest.NewClient(conn).Ping(ctx) // a refusal is a sign, too
 	}
 }
 
-// watched sends requests to a guest. One whose answer does not begin is given up, with errMute, when the guest gives no sign of life
-// either: a guest that is only slow, or waits for a program, is waited for. It asks once; later, the connection itself is watched.
+// watched sends requests to a guest. One whose answer does not begin is given up, with errMute,
+// when the guest gives no sign of life either: a guest that is only slow, or waits for a program,
+// is waited for. It asks once; later, the connection itself is watched.
 type watched struct {
 	guest.Doer
 	sign func(context.Context) // returns when there is one, or with the context
@@ -152,7 +157,8 @@ func (s *Service) once(ctx context.Context, t *target, scope guest.Scope, do fun
 	return err
 }
 
-// ask connects and asks once more when the connection turns out to be broken. What it does must be harmless twice.
+// ask connects and asks once more when the connection turns out to be broken. What it does must
+// be harmless twice.
 func (s *Service) ask(ctx context.Context, t *target, scope guest.Scope, question func(*guest.Client) error) error {
 	err := s.once(ctx, t, scope, question)
 	if !guest.Broken(err) || silent(err) || ctx.Err() != nil {

@@ -12,9 +12,12 @@ import (
 // maxInput is what a guest takes in one call, in bytes.
 const maxInput = 1 << 20
 
-// Input writes to a process's standard input and gives the number of bytes that it has taken in all. With an offset a
-// retry is harmless. CodeTooLarge: over 1 MiB; CodeConflict: the input is closed; CodeNotFound: no such process.
-func (s *Service) Input(ctx context.Context, id stacyvm.SandboxID, process string, request InputRequest) (received uint64, err error) {
+// Input writes to a process's standard input and gives the number of bytes that it has taken in
+// all. With an offset a retry is harmless. CodeTooLarge: over 1 MiB; CodeConflict: the input is
+// closed; CodeNotFound: no such process.
+func (s *Service) Input(
+	ctx context.Context, id stacyvm.SandboxID, process string, request InputRequest,
+) (received uint64, err error) {
 	if len(request.Data) > maxInput {
 		return 0, stacyvm.Errorf(stacyvm.CodeTooLarge, "data: %d bytes are over %d", len(request.Data), maxInput)
 	}
@@ -29,7 +32,8 @@ func (s *Service) Input(ctx context.Context, id stacyvm.SandboxID, process strin
 	return received, err
 }
 
-// feed gives a process its whole input and closes it. It ends early when the process no longer takes any.
+// feed gives a process its whole input and closes it. It ends early when the process no longer
+// takes any.
 func (s *Service) feed(ctx context.Context, t target, process string, input []byte) {
 	sent := uint64(0)
 	backoff := retry.Backoff{Within: reconnectWithin}
@@ -52,7 +56,8 @@ func (s *Service) feed(ctx context.Context, t target, process string, input []by
 	}
 }
 
-// Signal sends a signal to a process's whole group; KILL ends everything that the process started. CodeInvalid: no such signal; CodeConflict: it has ended.
+// Signal sends a signal to a process's whole group; KILL ends everything that the process
+// started. CodeInvalid: no such signal; CodeConflict: it has ended.
 func (s *Service) Signal(ctx context.Context, id stacyvm.SandboxID, process string, signal int) error {
 	t := targetOf(ctx, id)
 	err := s.admitProcess(ctx, &t, process, auth.ScopeAPIExec)
@@ -60,7 +65,8 @@ func (s *Service) Signal(ctx context.Context, id stacyvm.SandboxID, process stri
 		err = stacyvm.Invalid("signal", "must be between 1 and 64")
 	}
 	if err == nil {
-		err = s.once(ctx, &t, guest.ScopeExec, func(client *guest.Client) error { return client.Signal(ctx, process, signal) })
+		err = s.once(ctx, &t, guest.ScopeExec,
+			func(client *guest.Client) error { return client.Signal(ctx, process, signal) })
 	}
 	return s.record(ctx, t, "process.signal", process, err)
 }

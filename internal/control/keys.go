@@ -65,14 +65,16 @@ func claim(ctx context.Context, tx store.Tx, c creation, id stacyvm.SandboxID) (
 	return &first, finish(ctx, tx, c, first)
 }
 
-var errInProgress = stacyvm.Errorf(stacyvm.CodeInProgress, "the first request with this Idempotency-Key is not answered yet")
+var errInProgress = stacyvm.Errorf(stacyvm.CodeInProgress,
+	"the first request with this Idempotency-Key is not answered yet")
 
 // record is the claim of a sandbox's create.
 func (c creation) record(id stacyvm.SandboxID) store.IdempotencyRecord {
 	return store.IdempotencyRecord{Scope: c.key.scope(c.caller), Key: c.key.Key, BodyHash: c.key.BodyHash, Sandbox: id}
 }
 
-// finish stores the answer to a key, if the key is still claimed for this sandbox. The sandbox runs in any case.
+// finish stores the answer to a key, if the key is still claimed for this sandbox. The sandbox
+// runs in any case.
 func finish(ctx context.Context, tx store.Tx, c creation, sandbox stacyvm.Sandbox) error {
 	if c.key.Key == "" {
 		return nil

@@ -26,15 +26,17 @@ func (s *Service) Sandbox(ctx context.Context, id stacyvm.SandboxID) (sandbox st
 	return s.placement.WithPlaces(sandbox)[0], err
 }
 
-// SandboxPage says which part of the list is wanted. The cursors are of those that were given out here.
+// SandboxPage says which part of the list is wanted. The cursors are of those that were given out
+// here.
 type SandboxPage struct {
 	After string // behind this one; empty: from the newest on
 	Until string // up to this one; empty: to the oldest
 	Limit int    // at least 1
 }
 
-// Sandboxes gives the sandboxes of a page that the caller may see, newest first, without destroyed ones. next is the cursor for
-// those behind these; empty: there are none. CodeInvalid: a cursor that was not given out here.
+// Sandboxes gives the sandboxes of a page that the caller may see, newest first, without
+// destroyed ones. next is the cursor for those behind these; empty: there are none. CodeInvalid:
+// a cursor that was not given out here.
 func (s *Service) Sandboxes(ctx context.Context, p SandboxPage) (sandboxes []stacyvm.Sandbox, next string, err error) {
 	caller := auth.From(ctx)
 	if err := caller.Require(auth.ScopeReadSandboxes); err != nil {
@@ -55,8 +57,8 @@ func (s *Service) Sandboxes(ctx context.Context, p SandboxPage) (sandboxes []sta
 	return s.placement.WithPlaces(sandboxes...), next, err
 }
 
-// SandboxCursor gives the cursor behind the first n sandboxes after a cursor; empty: there are none behind these. Codes as for
-// Sandboxes.
+// SandboxCursor gives the cursor behind the first n sandboxes after a cursor; empty: there are
+// none behind these. Codes as for Sandboxes.
 func (s *Service) SandboxCursor(ctx context.Context, after string, n int) (next string, err error) {
 	caller := auth.From(ctx)
 	if err := caller.Require(auth.ScopeReadSandboxes); err != nil {
@@ -73,7 +75,9 @@ func (s *Service) SandboxCursor(ctx context.Context, after string, n int) (next 
 	return next, err
 }
 
-func (s *Service) page(ctx context.Context, caller stacyvm.Principal, page store.Page) (sandboxes []stacyvm.Sandbox, err error) {
+func (s *Service) page(
+	ctx context.Context, caller stacyvm.Principal, page store.Page,
+) (sandboxes []stacyvm.Sandbox, err error) {
 	err = s.store.View(ctx, func(tx store.Tx) error {
 		sandboxes, err = tx.Sandboxes().List(ctx, store.SandboxFilter{Tenant: caller.Tenant, Page: page})
 		return err
@@ -81,7 +85,8 @@ func (s *Service) page(ctx context.Context, caller stacyvm.Principal, page store
 	return sandboxes, err
 }
 
-// cursorText names the place behind a row. It is packed so that nobody makes one up: what it is made of may change.
+// cursorText names the place behind a row. It is packed so that nobody makes one up: what it is
+// made of may change.
 func cursorText(last stacyvm.Sandbox) string {
 	return base64.RawURLEncoding.EncodeToString(fmt.Appendf(nil, "%d %s", last.CreatedAt.UnixMicro(), last.ID))
 }

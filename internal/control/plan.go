@@ -26,8 +26,9 @@ const (
 	maxSelector      = 16 // labels
 )
 
-// plan gives the row that a create request asks for, with every default filled in and every field checked. Limits are checked later,
-// in the transaction that counts. CodeInvalid names the field; CodeNotFound: no such template; CodeUnsupported.
+// plan gives the row that a create request asks for, with every default filled in and every field
+// checked. Limits are checked later, in the transaction that counts. CodeInvalid names the field;
+// CodeNotFound: no such template; CodeUnsupported.
 func (s *Service) plan(caller stacyvm.Principal, request CreateRequest) (stacyvm.Sandbox, error) {
 	d := s.defaults
 	spec := stacyvm.Spec{
@@ -46,7 +47,8 @@ func (s *Service) plan(caller stacyvm.Principal, request CreateRequest) (stacyvm
 		spec.TTL = *request.TTL
 	}
 	if request.Template != "" {
-		return stacyvm.Sandbox{}, stacyvm.Errorf(stacyvm.CodeNotFound, "template %.64q does not exist", request.Template)
+		return stacyvm.Sandbox{}, stacyvm.Errorf(stacyvm.CodeNotFound, "template %.64q does not exist",
+			request.Template)
 	}
 	for _, err := range []error{
 		checkImage(spec.Image),
@@ -103,7 +105,8 @@ func checkImage(image string) error {
 
 func checkOwner(owner string) error {
 	if utf8.RuneCountInString(owner) > maxOwner || !stacyvm.PlainWord(owner) || strings.ContainsAny(owner, `/\`) {
-		return stacyvm.Invalid("owner_id", "must have at most %d characters and no white space, control character, / or \\", maxOwner)
+		return stacyvm.Invalid("owner_id",
+			"must have at most %d characters and no white space, control character, / or \\", maxOwner)
 	}
 	return nil
 }
@@ -117,7 +120,8 @@ func checkMetadata(metadata map[string]string) error {
 		case key == "" || len(key) > maxMetadataKey || !storable(key):
 			return stacyvm.Invalid("metadata", "a key must be text of 1 to %d bytes", maxMetadataKey)
 		case len(value) > maxMetadataValue || !storable(value):
-			return stacyvm.Invalid("metadata", "the value of %q must be text of at most %d bytes", key, maxMetadataValue)
+			return stacyvm.Invalid("metadata", "the value of %q must be text of at most %d bytes",
+				key, maxMetadataValue)
 		}
 	}
 	return nil
@@ -131,7 +135,8 @@ func checkNetwork(mode string) error {
 	case "", string(stacyvm.NetworkNone):
 		return nil
 	case "egress":
-		return stacyvm.Errorf(stacyvm.CodeUnsupported, "network_mode: egress is not available on this server; only none is")
+		return stacyvm.Errorf(stacyvm.CodeUnsupported,
+			"network_mode: egress is not available on this server; only none is")
 	}
 	return stacyvm.Invalid("network_mode", "%.32q is unknown; allowed is none", mode)
 }
@@ -148,7 +153,8 @@ func checkEnv(env map[string]string) error {
 		total += len(key) + len(value)
 		switch {
 		case !envName.MatchString(key):
-			return stacyvm.Invalid("env", "%.64q is no name that a shell keeps: letters, digits and _, no digit first", key)
+			return stacyvm.Invalid("env",
+				"%.64q is no name that a shell keeps: letters, digits and _, no digit first", key)
 		case !storable(value):
 			return stacyvm.Invalid("env", "the value of %.64q must be UTF-8 text without zero bytes", key)
 		}

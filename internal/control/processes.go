@@ -69,7 +69,8 @@ func (s *Service) Wait(ctx context.Context, id stacyvm.SandboxID, process string
 	if err := s.admitProcess(ctx, &t, process, auth.ScopeReadSandboxes); err != nil {
 		return ended, err
 	}
-	// A sandbox that cannot be reached is refused at once; waitFor mends a connection that breaks later.
+	// A sandbox that cannot be reached is refused at once; waitFor mends a connection that breaks
+	// later.
 	err = s.ask(ctx, &t, guest.ScopeExec, func(client *guest.Client) error {
 		_, err := client.Ping(ctx)
 		return err

@@ -32,11 +32,12 @@ type Idempotency struct {
 	BodyHash string // SHA-256 of the canonical body
 }
 
-// ExecRequest is one command. Mode "shell" (the default) runs Command with Args appended, each quoted; "argv" runs
-// Command with Args untouched.
+// ExecRequest is one command. Mode "shell" (the default) runs Command with Args appended, each
+// quoted; "argv" runs Command with Args untouched.
 type ExecRequest struct {
 	ProcessID string
-	// Key makes a repeat find the first request's process instead of running the command twice. It excludes ProcessID.
+	// Key makes a repeat find the first request's process instead of running the command twice.
+	// It excludes ProcessID.
 	Key      Idempotency
 	Command  string
 	Args     []string
@@ -59,14 +60,15 @@ type ExecResult struct {
 	Stdout    budget.Buffer
 	Stderr    budget.Buffer
 	Truncated bool
-	// Elsewhere: the request's budget has no room for the output. The guest still keeps it: attach to the process.
+	// Elsewhere: the request's budget has no room for the output. The guest still keeps it:
+	// attach to the process.
 	Elsewhere bool
 }
 
 // Output is a process's output as it comes. Close it; the process goes on.
 type Output interface {
-	// Next gives the next event. io.EOF comes after the exit event. A connection to the guest that breaks is made again
-	// from the last offset, unseen by the caller.
+	// Next gives the next event. io.EOF comes after the exit event. A connection to the guest
+	// that breaks is made again from the last offset, unseen by the caller.
 	Next(ctx context.Context) (stacyvm.Event, error)
 	Close() error
 }

@@ -11,8 +11,8 @@ import (
 )
 
 const (
-	// rowLife is how long a row may be used without asking the store. A worker refuses the fence of a row that is too old,
-	// so the worst is a refusal.
+	// rowLife is how long a row may be used without asking the store. A worker refuses the fence
+	// of a row that is too old, so the worst is a refusal.
 	rowLife = 2 * time.Second
 	// rowCount bounds the cache.
 	rowCount = 4096
@@ -72,7 +72,9 @@ func absent(id stacyvm.SandboxID) error {
 }
 
 // visible reads a live sandbox that the caller may see, inside a transaction.
-func visible(ctx context.Context, tx store.Tx, caller stacyvm.Principal, id stacyvm.SandboxID) (stacyvm.Sandbox, error) {
+func visible(
+	ctx context.Context, tx store.Tx, caller stacyvm.Principal, id stacyvm.SandboxID,
+) (stacyvm.Sandbox, error) {
 	if !id.Valid() {
 		return stacyvm.Sandbox{}, absent(id)
 	}
@@ -89,7 +91,8 @@ func visible(ctx context.Context, tx store.Tx, caller stacyvm.Principal, id stac
 	return sandbox, nil
 }
 
-// target is what a verb acts on: a sandbox, and the caller that the context named at the verb's door.
+// target is what a verb acts on: a sandbox, and the caller that the context named at the verb's
+// door.
 type target struct {
 	caller stacyvm.Principal
 	row    row  // until it is read it has the id alone
@@ -107,7 +110,8 @@ func (t target) later() target {
 	return t
 }
 
-// resolve reads the target's row, from the cache where it is there. CodeNotFound: no such sandbox, or the caller may not see it.
+// resolve reads the target's row, from the cache where it is there. CodeNotFound: no such
+// sandbox, or the caller may not see it.
 func (s *Service) resolve(ctx context.Context, t *target) error {
 	id := t.row.ID
 	found, version, ok := s.rows.find(id)
@@ -140,7 +144,8 @@ func (s *Service) resolve(ctx context.Context, t *target) error {
 	return nil
 }
 
-// usable refuses a sandbox that cannot run commands now, and says why. CodeUnavailable: nobody reaches it now, which may pass.
+// usable refuses a sandbox that cannot run commands now, and says why. CodeUnavailable: nobody
+// reaches it now, which may pass.
 func (r row) usable() error {
 	switch {
 	case r.Desired == stacyvm.DesiredDestroyed:

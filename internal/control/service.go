@@ -1,7 +1,9 @@
-// Package control is what the product does, one file per verb. It is the only writer of desired state. It knows the store,
-// the workers and the guest client through their ports; it knows no transport, no SQL and no engine.
+// Package control is what the product does, one file per verb. It is the only writer of desired
+// state. It knows the store, the workers and the guest client through their ports; it knows no
+// transport, no SQL and no engine.
 //
-// The caller's principal comes with the context (auth.From). An object of another tenant answers exactly as an absent one.
+// The caller's principal comes with the context (auth.From). An object of another tenant answers
+// exactly as an absent one.
 package control
 
 import (
@@ -23,7 +25,8 @@ import (
 // Config is what a Service is made from.
 type Config struct {
 	Store store.Store
-	// Workers finds a worker by its id. CodeUnavailable: it is not known here or cannot be reached.
+	// Workers finds a worker by its id. CodeUnavailable: it is not known here or cannot be
+	// reached.
 	Workers  func(stacyvm.WorkerID) (worker.Worker, error)
 	Self     stacyvm.WorkerID // the worker in this process
 	Session  string           // random per process; holds the leases of Self
@@ -34,9 +37,11 @@ type Config struct {
 	Authority cluster.Authority
 	// Issuer signs workers' tokens; nil: there is no key for that.
 	Issuer *auth.WorkerIssuer
-	// Recovered reports whether the first recovery pass over the rows is done; nil means that there is none to wait for.
+	// Recovered reports whether the first recovery pass over the rows is done; nil means that
+	// there is none to wait for.
 	Recovered func() bool
-	// Full is a CodeStorageFull error while nothing that takes room on this machine should begin; nil: there is always room.
+	// Full is a CodeStorageFull error while nothing that takes room on this machine should begin;
+	// nil: there is always room.
 	Full func() error
 	// Problems tells operators what is wrong with this machine; nil: nothing is known.
 	Problems func() []string
@@ -64,8 +69,8 @@ type Defaults struct {
 	MaxSpawnQueue     int           // how many; 0: any number
 }
 
-// Service is what the product does. All methods may be called concurrently. Methods that change something finish even
-// when the caller's context ends half-way.
+// Service is what the product does. All methods may be called concurrently. Methods that change
+// something finish even when the caller's context ends half-way.
 type Service struct {
 	*cluster.Registry
 	*health.Monitor
@@ -123,9 +128,10 @@ func New(config Config) *Service {
 	return s
 }
 
-// Background writes audit and exec log lines and events in batches, gives turns to creates that wait for room, and watches the store
-// and the disk, until ctx ends, and then writes what is left. End it after the last
-// request. (Run, the name that other long-lived parts give to this, is a verb of the product here.)
+// Background writes audit and exec log lines and events in batches, gives turns to creates that
+// wait for room, and watches the store and the disk, until ctx ends, and then writes what is
+// left. End it after the last request. (Run, the name that other long-lived parts give to this,
+// is a verb of the product here.)
 func (s *Service) Background(ctx context.Context) error {
 	var lines sync.WaitGroup
 	lines.Go(func() { s.placement.Run(ctx) })
@@ -136,8 +142,8 @@ func (s *Service) Background(ctx context.Context) error {
 	return err
 }
 
-// Drain sends creates that wait for room or for their turn away with CodeUnavailable and lets nobody wait any more: for a server that
-// stops.
+// Drain sends creates that wait for room or for their turn away with CodeUnavailable and lets
+// nobody wait any more: for a server that stops.
 func (s *Service) Drain() { s.placement.Drain() }
 
 // record writes the audit line of what the target's caller did, and gives the operation's error.

@@ -1,6 +1,7 @@
-// Package audit writes down what callers did beside the changes of rows: audit lines, the exec log, the administrators' audit and
-// the events that go with them, in batches and out of the request path; and it gives events to subscribers. It knows the store and
-// the guest client, neither the workers nor the verbs: who calls, and how a guest is reached, is passed in.
+// Package audit writes down what callers did beside the changes of rows: audit lines, the exec
+// log, the administrators' audit and the events that go with them, in batches and out of the
+// request path; and it gives events to subscribers. It knows the store and the guest client,
+// neither the workers nor the verbs: who calls, and how a guest is reached, is passed in.
 package audit
 
 import (
@@ -10,11 +11,13 @@ import (
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
 
-// exitUnknown stands in the exec log for a command whose end was not seen: the server stopped before, or its guest was lost.
+// exitUnknown stands in the exec log for a command whose end was not seen: the server stopped
+// before, or its guest was lost.
 const exitUnknown = -1
 
-// Record writes the line of an operation that changes nothing in the store itself, and gives the operation's error. With
-// Config.Sync the line is on disk before this returns, and a line that cannot be written is an error itself.
+// Record writes the line of an operation that changes nothing in the store itself, and gives the
+// operation's error. With Config.Sync the line is on disk before this returns, and a line that
+// cannot be written is an error itself.
 func (w *Writer) Record(
 	ctx context.Context, caller stacyvm.Principal, action string, sandbox stacyvm.Sandbox, resource string, err error,
 ) error {
@@ -31,8 +34,9 @@ func (w *Writer) Record(
 	return err
 }
 
-// RecordAdmin writes the line of a call of an administrative route, whatever came of it. With Config.Sync it is on disk before this
-// returns; a line that cannot be written is for the log then: the call has been answered.
+// RecordAdmin writes the line of a call of an administrative route, whatever came of it. With
+// Config.Sync it is on disk before this returns; a line that cannot be written is for the log
+// then: the call has been answered.
 func (w *Writer) RecordAdmin(ctx context.Context, call stacyvm.AdminCall) {
 	call.Method, call.Path, call.UserAgent = truncate(call.Method), truncate(call.Path), truncate(call.UserAgent)
 	e := entry{admin: &call}
@@ -62,16 +66,16 @@ type Exec struct {
 // RecordStart tells subscribers that a command has started.
 func (w *Writer) RecordStart(ctx context.Context, e Exec) { w.Publish(ctx, startEvent(e)) }
 
-// RecordExit writes the exec log line of a command, and tells subscribers how it ended. It is called once for a command; a nil exit
-// means that its end is not known.
+// RecordExit writes the exec log line of a command, and tells subscribers how it ended. It is
+// called once for a command; a nil exit means that its end is not known.
 func (w *Writer) RecordExit(ctx context.Context, e Exec, exit *stacyvm.Exit) {
 	record := stacyvm.ExecRecord{
-		SandboxID: e.Sandbox.ID, ProcessID: e.Command.ProcessID, Command: truncate(e.Command.Display()), ExitCode: exitUnknown,
-		CreatedUS: e.Began.UnixMicro(),
+		SandboxID: e.Sandbox.ID, ProcessID: e.Command.ProcessID, Command: truncate(e.Command.Display()),
+		ExitCode: exitUnknown, CreatedUS: e.Began.UnixMicro(),
 	}
 	if exit != nil && exit.OOM {
-		w.log.Warn("a command ran out of memory", "sandbox", e.Sandbox.ID, "process", e.Command.ProcessID, "exit_code", exit.Code,
-			"reason", stacyvm.ReasonOOM, "memory_mb", e.Sandbox.Spec.MemoryMB)
+		w.log.Warn("a command ran out of memory", "sandbox", e.Sandbox.ID, "process", e.Command.ProcessID,
+			"exit_code", exit.Code, "reason", stacyvm.ReasonOOM, "memory_mb", e.Sandbox.Spec.MemoryMB)
 	}
 	if exit != nil {
 		record.ExitCode, record.DurationUS = exit.Code, exit.Duration.Microseconds()

@@ -4,16 +4,18 @@ import (
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
 
-// The states of sandboxes tell of themselves, with the change. The events here go with the audit line, in batches.
+// The states of sandboxes tell of themselves, with the change. The events here go with the audit
+// line, in batches.
 
 // faults are the codes of failures that the caller did not cause.
 var faults = map[stacyvm.Code]bool{
-	stacyvm.CodeTimeout: true, stacyvm.CodeStaleEpoch: true, stacyvm.CodeLeaseLost: true, stacyvm.CodeStorageFull: true,
-	stacyvm.CodeUnsupported: true, stacyvm.CodeUnavailable: true, stacyvm.CodeInternal: true,
+	stacyvm.CodeTimeout: true, stacyvm.CodeStaleEpoch: true, stacyvm.CodeLeaseLost: true,
+	stacyvm.CodeStorageFull: true, stacyvm.CodeUnsupported: true, stacyvm.CodeUnavailable: true,
+	stacyvm.CodeInternal: true,
 }
 
-// eventOf is what subscribers are told of an operation beside its audit line, nil for nothing. It holds no command and no
-// text of an error: those are for the audit and the log.
+// eventOf is what subscribers are told of an operation beside its audit line, nil for nothing. It
+// holds no command and no text of an error: those are for the audit and the log.
 func eventOf(op stacyvm.Operation, code stacyvm.Code) *stacyvm.Notice {
 	n := stacyvm.Notice{SandboxID: op.SandboxID, TenantID: op.TenantID, Data: map[string]any{}}
 	if !op.SandboxID.Valid() { // a caller's word
@@ -46,9 +48,12 @@ func exitEvent(e Exec, exit *stacyvm.Exit) *stacyvm.Notice {
 	if exit == nil {
 		return nil
 	}
-	n := stacyvm.Notice{Kind: stacyvm.KindExecCompleted, SandboxID: e.Sandbox.ID, TenantID: e.Sandbox.TenantID, Data: map[string]any{
-		"process_id": e.Command.ProcessID, "exit_code": exit.Code, "duration_ms": exit.Duration.Milliseconds(),
-	}}
+	n := stacyvm.Notice{
+		Kind: stacyvm.KindExecCompleted, SandboxID: e.Sandbox.ID, TenantID: e.Sandbox.TenantID,
+		Data: map[string]any{
+			"process_id": e.Command.ProcessID, "exit_code": exit.Code, "duration_ms": exit.Duration.Milliseconds(),
+		},
+	}
 	if exit.OOM {
 		n.Data["reason"] = string(stacyvm.ReasonOOM)
 	}
@@ -61,13 +66,17 @@ func exitEvent(e Exec, exit *stacyvm.Exit) *stacyvm.Notice {
 	return &n
 }
 
-// ProviderFailed are the events of a create that its worker could not carry out, for the transaction that writes how it ended. code
-// is the caller's error; a failure that the caller caused has none.
+// ProviderFailed are the events of a create that its worker could not carry out, for the
+// transaction that writes how it ended. code is the caller's error; a failure that the caller
+// caused has none.
 func ProviderFailed(sandbox stacyvm.Sandbox, code stacyvm.Code) []stacyvm.Notice {
 	if !faults[code] {
 		return nil
 	}
-	return []stacyvm.Notice{{Kind: stacyvm.KindProviderFailed, SandboxID: sandbox.ID, TenantID: sandbox.TenantID, Data: map[string]any{
-		"provider": sandbox.Provider, "worker_id": string(sandbox.WorkerID), "code": string(code),
-	}}}
+	return []stacyvm.Notice{{
+		Kind: stacyvm.KindProviderFailed, SandboxID: sandbox.ID, TenantID: sandbox.TenantID,
+		Data: map[string]any{
+			"provider": sandbox.Provider, "worker_id": string(sandbox.WorkerID), "code": string(code),
+		},
+	}}
 }

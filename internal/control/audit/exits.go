@@ -13,7 +13,8 @@ import (
 const (
 	// watchIdle is how long a sandbox's stream of exits stays open when nobody waits for one.
 	watchIdle = time.Minute
-	// keptExits is how many exits a stream remembers, for a command whose reader leaves after its end: as many as a guest keeps.
+	// keptExits is how many exits a stream remembers, for a command whose reader leaves after its
+	// end: as many as a guest keeps.
 	keptExits = 4096
 	// reconnectWithin is how long a watch waits for a guest whose connection broke.
 	reconnectWithin = 15 * time.Second
@@ -22,9 +23,10 @@ const (
 // Connect opens a client of a sandbox's guest.
 type Connect func(context.Context) (*guest.Client, error)
 
-// ExitWatcher waits for commands whose output nobody reads to the end, so that the exec log and subscribers learn how they ended.
-// One stream for each sandbox tells of all its exits. Of what runs longer than this process the log says that its end is not
-// known, and subscribers are not told.
+// ExitWatcher waits for commands whose output nobody reads to the end, so that the exec log and
+// subscribers learn how they ended. One stream for each sandbox tells of all its exits. Of what
+// runs longer than this process the log says that its end is not known, and subscribers are not
+// told.
 type ExitWatcher struct {
 	writer  *Writer
 	life    context.Context
@@ -62,7 +64,8 @@ func (e *ExitWatcher) Close() {
 	e.running.Wait()
 }
 
-// Watch waits for a command in the background and records its exit then. The values of ctx are for connect; its end changes nothing.
+// Watch waits for a command in the background and records its exit then. The values of ctx are
+// for connect; its end changes nothing.
 func (e *ExitWatcher) Watch(ctx context.Context, command Exec, connect Connect) {
 	id, process := command.Sandbox.ID, command.Command.ProcessID
 	e.mu.Lock()
@@ -102,7 +105,8 @@ func (e *ExitWatcher) record(commands []Exec, exit *stacyvm.Exit) {
 	}
 }
 
-// follow reads the stream of a sandbox's exits, and opens it again where it broke, until ctx ends or its guest is given up.
+// follow reads the stream of a sandbox's exits, and opens it again where it broke, until ctx ends
+// or its guest is given up.
 func (e *ExitWatcher) follow(ctx context.Context, w *exitWatch, connect Connect) {
 	backoff := retry.Backoff{Within: reconnectWithin}
 	for {
@@ -146,7 +150,8 @@ func (e *ExitWatcher) note(w *exitWatch, number uint64, process string, exit *st
 	e.record(waited, exit)
 }
 
-// findMissed asks for the commands whose exit may be among those that the guest does not tell of any more.
+// findMissed asks for the commands whose exit may be among those that the guest does not tell of
+// any more.
 func (e *ExitWatcher) findMissed(ctx context.Context, client *guest.Client, w *exitWatch) {
 	processes, err := client.Processes(ctx)
 	if err != nil {

@@ -12,7 +12,9 @@ import (
 const maxDetail = 2048
 
 // Operation is the audit line of what a caller does; err is what came of it.
-func Operation(caller stacyvm.Principal, action string, sandbox stacyvm.Sandbox, resource string, err error) stacyvm.Operation {
+func Operation(
+	caller stacyvm.Principal, action string, sandbox stacyvm.Sandbox, resource string, err error,
+) stacyvm.Operation {
 	tenant := sandbox.TenantID
 	if tenant == "" {
 		tenant = caller.Tenant

@@ -15,12 +15,13 @@ const (
 
 	// eventPage is all that is kept in memory for a subscriber.
 	eventPage = 100
-	// gather is how long a subscriber that was woken waits for more, so that a busy store is not asked at each commit.
+	// gather is how long a subscriber that was woken waits for more, so that a busy store is not
+	// asked at each commit.
 	gather = 10 * time.Millisecond
 )
 
-// Subscription tells one reader what happens, in order and at least once. It keeps no queue: a slow reader reads later, from
-// the store. It is for one goroutine at a time.
+// Subscription tells one reader what happens, in order and at least once. It keeps no queue: a
+// slow reader reads later, from the store. It is for one goroutine at a time.
 type Subscription struct {
 	store  store.Store
 	tenant string
@@ -33,8 +34,9 @@ type Subscription struct {
 	missed bool  // the reader must be told of a gap first
 }
 
-// Subscribe gives what happens after a place: the number of the last notice that was seen, 0 for everything that is kept, or
-// Latest. With a tenant it gives that tenant's notices only. Close ends the subscription, and so does the end of ctx.
+// Subscribe gives what happens after a place: the number of the last notice that was seen, 0 for
+// everything that is kept, or Latest. With a tenant it gives that tenant's notices only. Close
+// ends the subscription, and so does the end of ctx.
 func Subscribe(ctx context.Context, s store.Store, tenant string, after int64) (*Subscription, error) {
 	watching, stop := context.WithCancel(ctx)
 	b := &Subscription{store: s, tenant: tenant, woken: s.Watch(watching), stop: stop}
@@ -60,8 +62,9 @@ func (b *Subscription) Close() { b.stop() }
 // Place is the number that a reader that comes back continues after. Notices of others count too.
 func (b *Subscription) Place() int64 { return b.place }
 
-// Next waits for the next notice. When notices are no longer kept that the reader has not seen, it gives one of
-// KindMissed in their place. CodeUnavailable: the store does not answer, or ctx ended; Next may be called again.
+// Next waits for the next notice. When notices are no longer kept that the reader has not seen,
+// it gives one of KindMissed in their place. CodeUnavailable: the store does not answer, or ctx
+// ended; Next may be called again.
 func (b *Subscription) Next(ctx context.Context) (stacyvm.Notice, error) {
 	for {
 		notice, ok, err := b.Now(ctx)
@@ -127,8 +130,9 @@ func (b *Subscription) read(ctx context.Context) error {
 	return nil
 }
 
-// present gives the span of all that was committed before. What has no number yet, because nobody has read it, gets one first: else
-// a reader that does not stay would miss it, and a reader that wants only what comes would get it.
+// present gives the span of all that was committed before. What has no number yet, because nobody
+// has read it, gets one first: else a reader that does not stay would miss it, and a reader that
+// wants only what comes would get it.
 func (b *Subscription) present(ctx context.Context) (span store.EventSpan, err error) {
 	look := func() error {
 		return b.store.View(ctx, func(tx store.Tx) error {

@@ -16,7 +16,8 @@ import (
 const (
 	queueSize = 4096
 	batchSize = 512
-	// batchDelay is how long the first line of a batch waits for company; with the write itself it stays below 100 ms.
+	// batchDelay is how long the first line of a batch waits for company; with the write itself
+	// it stays below 100 ms.
 	batchDelay = 40 * time.Millisecond
 	// retryPause is the pause after a write that failed.
 	retryPause = 200 * time.Millisecond
@@ -53,14 +54,16 @@ func (e entry) parts() (parts []entry) {
 func (e entry) LogValue() slog.Value {
 	var about []slog.Attr
 	if o := e.operation; o != nil {
-		about = append(about, slog.String("action", o.Action), slog.String("sandbox", string(o.SandboxID)), slog.String("actor", o.Actor),
-			slog.String("tenant", o.TenantID), slog.String("status", o.Status))
+		about = append(about, slog.String("action", o.Action), slog.String("sandbox", string(o.SandboxID)),
+			slog.String("actor", o.Actor), slog.String("tenant", o.TenantID), slog.String("status", o.Status))
 	}
 	if c := e.admin; c != nil {
-		about = append(about, slog.String("method", c.Method), slog.String("path", c.Path), slog.String("caller", c.Actor), slog.Int("answer", c.Status))
+		about = append(about, slog.String("method", c.Method), slog.String("path", c.Path),
+			slog.String("caller", c.Actor), slog.Int("answer", c.Status))
 	}
 	if x := e.exec; x != nil {
-		about = append(about, slog.String("exec_sandbox", string(x.SandboxID)), slog.String("process", x.ProcessID), slog.Int("exit", x.ExitCode))
+		about = append(about, slog.String("exec_sandbox", string(x.SandboxID)),
+			slog.String("process", x.ProcessID), slog.Int("exit", x.ExitCode))
 	}
 	if n := e.event; n != nil {
 		about = append(about, slog.String("event", string(n.Kind)), slog.String("event_sandbox", string(n.SandboxID)))
@@ -76,9 +79,10 @@ type Config struct {
 	Logger *slog.Logger
 }
 
-// Writer writes audit and exec log lines, and events, in batches, so that commands do not wait for the disk. A full queue
-// makes its callers wait for as long as their contexts live. A line is lost only when the store refuses what is in it,
-// or when its caller left while the queue was full: such a line is counted and goes to the log.
+// Writer writes audit and exec log lines, and events, in batches, so that commands do not wait
+// for the disk. A full queue makes its callers wait for as long as their contexts live. A line is
+// lost only when the store refuses what is in it, or when its caller left while the queue was
+// full: such a line is counted and goes to the log.
 type Writer struct {
 	store   store.Store
 	sync    bool
@@ -98,8 +102,8 @@ func NewWriter(c Config) *Writer {
 // Dropped is the number of lines that are in the log alone, since the start of this process.
 func (w *Writer) Dropped() int64 { return w.dropped.Load() }
 
-// add hands a line over. While the queue is full it waits, at most until ctx ends. After the end of Run it writes the line
-// itself.
+// add hands a line over. While the queue is full it waits, at most until ctx ends. After the end
+// of Run it writes the line itself.
 func (w *Writer) add(ctx context.Context, e entry) {
 	if closed := w.enqueue(ctx, e); closed {
 		w.last([]entry{e})
@@ -134,7 +138,8 @@ func (w *Writer) drop(lines []entry, cause error) {
 	}
 }
 
-// Run writes until ctx ends and then everything that is still there. It ends after the last request.
+// Run writes until ctx ends and then everything that is still there. It ends after the last
+// request.
 func (w *Writer) Run(ctx context.Context) error {
 	for {
 		select {
@@ -185,8 +190,9 @@ func (w *Writer) write(ctx context.Context, batch []entry) {
 	}
 }
 
-// save writes a batch. A batch that the store refuses is written in halves, down to the line that it refuses alone; that line
-// is dropped and the others are kept. The error is a fault that passes, and rest is what is not written then.
+// save writes a batch. A batch that the store refuses is written in halves, down to the line that
+// it refuses alone; that line is dropped and the others are kept. The error is a fault that
+// passes, and rest is what is not written then.
 func (w *Writer) save(ctx context.Context, batch []entry) (rest []entry, err error) {
 	err = w.append(ctx, batch)
 	switch {
@@ -218,7 +224,8 @@ func (w *Writer) saveParts(ctx context.Context, parts []entry) (rest []entry, er
 	return nil, nil
 }
 
-// isTransient reports a fault that is the store's and not the line's: the same line can be written later.
+// isTransient reports a fault that is the store's and not the line's: the same line can be
+// written later.
 func isTransient(err error) bool {
 	switch stacyvm.CodeOf(err) {
 	case stacyvm.CodeUnavailable, stacyvm.CodeStorageFull:

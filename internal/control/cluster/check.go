@@ -13,8 +13,8 @@ import (
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
 
-// What a worker says of itself is shown to administrators, matched with what sandboxes ask for, and called by every control
-// plane with credentials. It is judged before any of that.
+// What a worker says of itself is shown to administrators, matched with what sandboxes ask for,
+// and called by every control plane with credentials. It is judged before any of that.
 
 const (
 	maxSession   = 128
@@ -32,7 +32,8 @@ func (b Beat) check() error {
 		return stacyvm.Invalid("worker", "an id is 1 to 64 letters, digits, '.', '_' or '-'")
 	}
 	if !slices.Contains(statuses, b.Status) {
-		return stacyvm.Invalid("status", "%.40q is none of starting, online, draining, offline and unhealthy", b.Status)
+		return stacyvm.Invalid("status", "%.40q is none of starting, online, draining, offline and unhealthy",
+			b.Status)
 	}
 	if b.Register && b.Session == "" {
 		return stacyvm.Invalid("session", "is needed to register")
@@ -90,10 +91,11 @@ func checkProblems(problems []string) error {
 }
 
 // metadataNames are names of addresses where clouds keep a machine's secrets.
-var metadataNames = []string{"metadata", "instance-data", "metadata.google.internal", "metadata.goog", "metadata.azure.internal", "metadata.tencentyun.com"}
+var metadataNames = []string{"metadata", "instance-data", "metadata.google.internal", "metadata.goog",
+	"metadata.azure.internal", "metadata.tencentyun.com"}
 
-// checkRPCURL takes http or https to one host and port, and nothing beside: a control plane sends its credential there. What
-// a name leads to is judged when it is dialled.
+// checkRPCURL takes http or https to one host and port, and nothing beside: a control plane sends
+// its credential there. What a name leads to is judged when it is dialled.
 func checkRPCURL(address string) error {
 	const field = "capacity.rpc_url"
 	if address == "" {
@@ -114,7 +116,8 @@ func checkRPCURL(address string) error {
 	}
 	if ip, err := netip.ParseAddr(host); err == nil {
 		if stacyvm.NoWorkerAddress(ip) {
-			return stacyvm.Invalid(field, "%s is an address that no worker has: link-local, of many machines, or a cloud's metadata", ip)
+			return stacyvm.Invalid(field, "%s is an address that no worker has: link-local, of many machines, "+
+				"or a cloud's metadata", ip)
 		}
 		return nil
 	}
@@ -133,11 +136,13 @@ func checkDomain(domain string) error {
 
 var (
 	hostLabel = regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?$`)
-	// numeric is a last label that a resolver may take for a part of an IPv4 address, such as 0xa9fea9fe.
+	// numeric is a last label that a resolver may take for a part of an IPv4 address, such as
+	// 0xa9fea9fe.
 	numeric = regexp.MustCompile(`^([0-9]+|0[xX][0-9A-Fa-f]*)$`)
 )
 
-// checkHost takes names as the DNS has them, but none that a resolver reads as an address in disguise.
+// checkHost takes names as the DNS has them, but none that a resolver reads as an address in
+// disguise.
 func checkHost(field, host string) error {
 	labels := strings.Split(strings.TrimSuffix(host, "."), ".")
 	if len(host) > maxDomain || numeric.MatchString(labels[len(labels)-1]) ||

@@ -1,6 +1,6 @@
-// Package cluster answers what worker processes ask of a control plane, and what administrators ask about workers: registration and
-// heartbeats, leases, joining, and forgetting a worker. It knows the store and who is calling; it calls no worker and knows none of
-// the product's verbs.
+// Package cluster answers what worker processes ask of a control plane, and what administrators
+// ask about workers: registration and heartbeats, leases, joining, and forgetting a worker. It
+// knows the store and who is calling; it calls no worker and knows none of the product's verbs.
 package cluster
 
 import (
@@ -21,7 +21,8 @@ type Config struct {
 	// Issuer signs workers' tokens; nil: there is no key for that.
 	Issuer *auth.WorkerIssuer
 	Audit  *audit.Writer
-	// Changed is called for each sandbox whose row was changed here, so that nobody goes on with an older one.
+	// Changed is called for each sandbox whose row was changed here, so that nobody goes on with
+	// an older one.
 	Changed func(stacyvm.SandboxID)
 	Logger  *slog.Logger
 }

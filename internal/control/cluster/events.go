@@ -7,8 +7,9 @@ import (
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
 
-// machineEvents tell of what changed with a worker's machine between two heartbeats. Its process is another one when a session
-// registers that was not its last; then it is said whether the one before took its leave.
+// machineEvents tell of what changed with a worker's machine between two heartbeats. Its process
+// is another one when a session registers that was not its last; then it is said whether the one
+// before took its leave.
 func machineEvents(before stacyvm.Worker, now Beat, known bool) (events []stacyvm.Notice) {
 	add := func(kind stacyvm.Kind, data map[string]any) {
 		data["worker_id"], data["hostname"] = string(now.ID), now.Hostname
@@ -19,7 +20,8 @@ func machineEvents(before stacyvm.Worker, now Beat, known bool) (events []stacyv
 		if known && before.Session != "" {
 			data["last_heartbeat"] = before.LastHeartbeat.UTC().Format(time.RFC3339Nano)
 			if before.Status == StatusOnline || before.Status == statusStarting {
-				data["detail"] = "the process before ended without a word: it was killed or crashed, or its machine did"
+				data["detail"] = "the process before ended without a word: " +
+					"it was killed or crashed, or its machine did"
 			}
 		}
 		add(stacyvm.KindWorkerStarted, data)

@@ -17,9 +17,10 @@ const forgetBatch = 100
 // lost is the cause of a sandbox whose worker is gone.
 var lost = stacyvm.Cause{Reason: stacyvm.ReasonLost, Detail: "its worker is not registered any more"}
 
-// DeleteWorker forgets a worker. With force its sandboxes end first, as lost: nobody could remove them any more, and they would count
-// against limits for ever. A worker that lives all the same registers anew, and removes what is left of them. CodeNotFound;
-// CodeConflict: without force, it is online or has sandboxes.
+// DeleteWorker forgets a worker. With force its sandboxes end first, as lost: nobody could remove
+// them any more, and they would count against limits for ever. A worker that lives all the same
+// registers anew, and removes what is left of them. CodeNotFound; CodeConflict: without force, it
+// is online or has sandboxes.
 func (r *Registry) DeleteWorker(ctx context.Context, id stacyvm.WorkerID, force bool) error {
 	caller := auth.From(ctx)
 	ended, err := 0, caller.Require(auth.ScopeAdminWorkers)
@@ -70,7 +71,8 @@ func (r *Registry) forget(ctx context.Context, id stacyvm.WorkerID, force bool) 
 	})
 }
 
-// needless refuses to forget a worker that is in use. It reads the row's own heartbeat: a worker that is stale acts for nobody.
+// needless refuses to forget a worker that is in use. It reads the row's own heartbeat: a worker
+// that is stale acts for nobody.
 func needless(ctx context.Context, tx store.Tx, w stacyvm.Worker) error {
 	list, err := Judge(ctx, tx, w)
 	if err != nil {
@@ -83,11 +85,20 @@ func needless(ctx context.Context, tx store.Tx, w stacyvm.Worker) error {
 	lives := !list[0].Stale && slices.Contains([]string{statusStarting, StatusOnline, statusDraining}, w.Status)
 	switch {
 	case rows > 0 && lives:
-		return stacyvm.Errorf(stacyvm.CodeConflict, "worker %.64s is %s and has %d sandboxes: drain it and stop it when they have ended, or remove it with force, which ends them", string(w.ID), w.Status, rows)
+		return stacyvm.Errorf(stacyvm.CodeConflict,
+			"worker %.64s is %s and has %d sandboxes: drain it and stop it when they have ended, or remove it "+
+				"with force, which ends them",
+			string(w.ID), w.Status, rows)
 	case rows > 0:
-		return stacyvm.Errorf(stacyvm.CodeConflict, "worker %.64s has %d sandboxes: start it again, or remove it with force, which ends them as lost", string(w.ID), rows)
+		return stacyvm.Errorf(stacyvm.CodeConflict,
+			"worker %.64s has %d sandboxes: start it again, or remove it with force, which ends them "+
+				"as lost",
+			string(w.ID), rows)
 	case lives:
-		return stacyvm.Errorf(stacyvm.CodeConflict, "worker %.64s is %s and would register anew: stop it first, or remove it with force", string(w.ID), w.Status)
+		return stacyvm.Errorf(stacyvm.CodeConflict,
+			"worker %.64s is %s and would register anew: stop it first, or remove it "+
+				"with force",
+			string(w.ID), w.Status)
 	}
 	return nil
 }
@@ -120,10 +131,12 @@ func (r *Registry) endLost(ctx context.Context, id stacyvm.WorkerID) (ended int,
 	return len(rows), err
 }
 
-// EndLost makes a sandbox without a worker a tombstone. One that was there for its user is told to be lost first.
+// EndLost makes a sandbox without a worker a tombstone. One that was there for its user is told
+// to be lost first.
 func EndLost(ctx context.Context, tx store.Tx, sandbox stacyvm.Sandbox) error {
 	if sandbox.State.Active() && sandbox.State.CanBecome(stacyvm.StateUnhealthy) {
-		_, err := tx.Sandboxes().Apply(ctx, sandbox.ID, sandbox.Fence, store.Change{State: stacyvm.StateUnhealthy, Cause: &lost})
+		_, err := tx.Sandboxes().Apply(ctx, sandbox.ID, sandbox.Fence,
+			store.Change{State: stacyvm.StateUnhealthy, Cause: &lost})
 		if err != nil {
 			return err
 		}
@@ -132,7 +145,8 @@ func EndLost(ctx context.Context, tx store.Tx, sandbox stacyvm.Sandbox) error {
 	return err
 }
 
-// Forgotten reports whether a worker is neither this process's own nor registered: nobody will ever act for its sandboxes.
+// Forgotten reports whether a worker is neither this process's own nor registered: nobody will
+// ever act for its sandboxes.
 func (r *Registry) Forgotten(ctx context.Context, id stacyvm.WorkerID) bool {
 	if id == r.self {
 		return false

@@ -27,7 +27,8 @@ type Certificate struct {
 	ExpiresAt   time.Time
 }
 
-var errNoAuthority = stacyvm.Errorf(stacyvm.CodeUnavailable, "this control plane does not have the authority's key: ask the one whose pki.dir has ca.pem")
+var errNoAuthority = stacyvm.Errorf(stacyvm.CodeUnavailable,
+	"this control plane does not have the authority's key: ask the one whose pki.dir has ca.pem")
 
 // IssuedJoinToken is a new join token: Token itself is not kept.
 type IssuedJoinToken struct {
@@ -36,8 +37,11 @@ type IssuedJoinToken struct {
 	Fingerprint string // of the authority, by which the worker knows the server; "" without one
 }
 
-// IssueJoinToken makes a token for a worker's id or a pattern ("": any), good for ttl (0: the default). CodeInvalid.
-func (r *Registry) IssueJoinToken(ctx context.Context, worker string, ttl time.Duration) (issued IssuedJoinToken, err error) {
+// IssueJoinToken makes a token for a worker's id or a pattern ("": any), good for ttl (0: the
+// default). CodeInvalid.
+func (r *Registry) IssueJoinToken(
+	ctx context.Context, worker string, ttl time.Duration,
+) (issued IssuedJoinToken, err error) {
 	caller := auth.From(ctx)
 	defer func() { err = r.audit.Record(ctx, caller, "join_token.issue", stacyvm.Sandbox{}, issued.ID, err) }()
 	if err := caller.Require(auth.ScopeAdminWorkers); err != nil {
@@ -86,9 +90,13 @@ func (r *Registry) DeleteJoinToken(ctx context.Context, id string) error {
 	return r.audit.Record(ctx, caller, "join_token.delete", stacyvm.Sandbox{}, id, err)
 }
 
-// Join spends a token for a worker's first certificate. CodeUnauthenticated: the token is not accepted; CodeForbidden: the worker
-// exists, and the token does not name it alone, or the id is a control plane's own; CodeUnavailable: there is no authority here; CodeInvalid: the request is none.
-func (r *Registry) Join(ctx context.Context, token string, worker stacyvm.WorkerID, request string) (made Certificate, err error) {
+// Join spends a token for a worker's first certificate. CodeUnauthenticated: the token is not
+// accepted; CodeForbidden: the worker exists, and the token does not name it alone, or the id is
+// a control plane's own; CodeUnavailable: there is no authority here; CodeInvalid: the request is
+// none.
+func (r *Registry) Join(
+	ctx context.Context, token string, worker stacyvm.WorkerID, request string,
+) (made Certificate, err error) {
 	caller := auth.From(ctx)
 	if r.authority == nil {
 		return made, errNoAuthority
@@ -103,8 +111,11 @@ func (r *Registry) Join(ctx context.Context, token string, worker stacyvm.Worker
 	return made, r.audit.Record(ctx, caller, "worker.join", stacyvm.Sandbox{}, string(worker), err)
 }
 
-// Certify gives the calling worker a certificate for another key. The transport has seen its present one.
-func (r *Registry) Certify(ctx context.Context, worker stacyvm.WorkerID, request string) (made Certificate, err error) {
+// Certify gives the calling worker a certificate for another key. The transport has seen its
+// present one.
+func (r *Registry) Certify(
+	ctx context.Context, worker stacyvm.WorkerID, request string,
+) (made Certificate, err error) {
 	caller := auth.From(ctx)
 	if err := asWorker(caller, worker, auth.ScopeHeartbeat); err != nil {
 		return made, err
@@ -122,7 +133,9 @@ func (r *Registry) Certify(ctx context.Context, worker stacyvm.WorkerID, request
 }
 
 // IssueWorkerToken signs a worker's token. CodeInvalid; CodeUnavailable: there is no key for it.
-func (r *Registry) IssueWorkerToken(ctx context.Context, request auth.WorkerTokenRequest) (token string, says auth.WorkerClaims, err error) {
+func (r *Registry) IssueWorkerToken(
+	ctx context.Context, request auth.WorkerTokenRequest,
+) (token string, says auth.WorkerClaims, err error) {
 	caller := auth.From(ctx)
 	err = caller.Require(auth.ScopeAdminWorkers)
 	switch {
@@ -132,7 +145,8 @@ func (r *Registry) IssueWorkerToken(ctx context.Context, request auth.WorkerToke
 	default:
 		token, says, err = r.issuer.Issue(request)
 	}
-	return token, says, r.audit.Record(ctx, caller, "worker_token.issue", stacyvm.Sandbox{}, string(request.WorkerID), err)
+	return token, says, r.audit.Record(ctx, caller, "worker_token.issue", stacyvm.Sandbox{},
+		string(request.WorkerID), err)
 }
 
 // joinTokens gives auth the store's.
@@ -159,8 +173,8 @@ func (j joinTokens) JoinToken(ctx context.Context, id string) (token auth.JoinTo
 	return token, err
 }
 
-// UseJoinToken implements auth.JoinTokens. A token for any new worker must not make its bearer one that is there already, and none
-// makes one a control plane's own.
+// UseJoinToken implements auth.JoinTokens. A token for any new worker must not make its bearer
+// one that is there already, and none makes one a control plane's own.
 func (j joinTokens) UseJoinToken(ctx context.Context, id string, worker stacyvm.WorkerID) error {
 	return j.store.Update(ctx, func(tx store.Tx) error {
 		used, err := tx.JoinTokens().Use(ctx, id, worker)
@@ -172,7 +186,9 @@ func (j joinTokens) UseJoinToken(ctx context.Context, id string, worker stacyvm.
 			return refused
 		}
 		if err == nil && used.Worker != string(worker) {
-			return stacyvm.Errorf(stacyvm.CodeForbidden, "worker %s exists already: it needs a join token that names it alone, or to be forgotten first", worker)
+			return stacyvm.Errorf(stacyvm.CodeForbidden,
+				"worker %s exists already: it needs a join token that names it alone, "+
+					"or to be forgotten first", worker)
 		}
 		return nil
 	})

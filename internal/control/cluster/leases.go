@@ -13,7 +13,8 @@ import (
 const (
 	// handoverTTL is how long a worker's leases live while one process of it follows another.
 	handoverTTL = 120 * time.Second
-	// regainWithin is how long one renewal takes leases again that had run out: a worker gives a call 5 s.
+	// regainWithin is how long one renewal takes leases again that had run out: a worker gives a
+	// call 5 s.
 	regainWithin = 2 * time.Second
 	// leaseMax bounds the life that a caller may ask for.
 	leaseMax = 24 * time.Hour
@@ -27,17 +28,21 @@ type Renewal struct {
 
 // takeOver gives the worker's sandboxes to its registered process, each with a new epoch.
 func (r *Registry) takeOver(ctx context.Context, caller stacyvm.Principal, id stacyvm.WorkerID, session string) error {
-	_, refused, err := lease.Holder{Worker: id, Session: session}.TakeOver(ctx, r.store, func(ctx context.Context, tx store.Tx) error {
-		return r.registered(ctx, tx, caller, id, session)
-	})
+	_, refused, err := lease.Holder{Worker: id, Session: session}.TakeOver(ctx, r.store,
+		func(ctx context.Context, tx store.Tx) error {
+			return r.registered(ctx, tx, caller, id, session)
+		})
 	for _, row := range refused {
 		r.log.Warn("a sandbox of the worker is leased by another", "sandbox", row.ID, "worker", id)
 	}
 	return err
 }
 
-// registered refuses a session that is not the worker's: it is, until the end of the transaction. CodeNotFound, CodeConflict.
-func (r *Registry) registered(ctx context.Context, tx store.Tx, caller stacyvm.Principal, id stacyvm.WorkerID, session string) error {
+// registered refuses a session that is not the worker's: it is, until the end of the transaction.
+// CodeNotFound, CodeConflict.
+func (r *Registry) registered(
+	ctx context.Context, tx store.Tx, caller stacyvm.Principal, id stacyvm.WorkerID, session string,
+) error {
 	known, err := tx.Workers().Hold(ctx, id)
 	if refused := r.reserved(caller, id, known, err); refused != nil {
 		return refused
@@ -48,10 +53,13 @@ func (r *Registry) registered(ctx context.Context, tx store.Tx, caller stacyvm.P
 	return err
 }
 
-// RenewLeases extends the sandboxes' leases of a worker's registered process in one statement, and takes those again that had
-// run out: they get a new epoch. While some are left the worker asks once more, at once. With handover they live until the next
-// process has started. CodeConflict: another process is registered; CodeNotFound: none is.
-func (r *Registry) RenewLeases(ctx context.Context, id stacyvm.WorkerID, session string, handover bool) (renewal Renewal, err error) {
+// RenewLeases extends the sandboxes' leases of a worker's registered process in one statement,
+// and takes those again that had run out: they get a new epoch. While some are left the worker
+// asks once more, at once. With handover they live until the next process has started.
+// CodeConflict: another process is registered; CodeNotFound: none is.
+func (r *Registry) RenewLeases(
+	ctx context.Context, id stacyvm.WorkerID, session string, handover bool,
+) (renewal Renewal, err error) {
 	caller := auth.From(ctx)
 	if err := asWorker(caller, id, auth.ScopeLease); err != nil {
 		return renewal, err
@@ -63,14 +71,17 @@ func (r *Registry) RenewLeases(ctx context.Context, id stacyvm.WorkerID, session
 	if renewal.Cluster, err = r.store.Cluster(ctx); err != nil {
 		return renewal, err
 	}
-	renewal.Renewed, err = lease.Holder{Worker: id, Session: session}.Renew(ctx, r.store, func(ctx context.Context, tx store.Tx) error {
-		return r.registered(ctx, tx, caller, id, session)
-	}, ttl, regainWithin)
+	renewal.Renewed, err = lease.Holder{Worker: id, Session: session}.Renew(ctx, r.store,
+		func(ctx context.Context, tx store.Tx) error {
+			return r.registered(ctx, tx, caller, id, session)
+		}, ttl, regainWithin)
 	return renewal, err
 }
 
 // RenewLease extends one lease. CodeConflict: the worker does not hold it, or it has run out.
-func (r *Registry) RenewLease(ctx context.Context, id stacyvm.WorkerID, resource string, ttl time.Duration) (renewed stacyvm.Lease, err error) {
+func (r *Registry) RenewLease(
+	ctx context.Context, id stacyvm.WorkerID, resource string, ttl time.Duration,
+) (renewed stacyvm.Lease, err error) {
 	caller := auth.From(ctx)
 	if err := asWorker(caller, id, auth.ScopeLease); err != nil {
 		return renewed, err
@@ -85,7 +96,8 @@ func (r *Registry) RenewLease(ctx context.Context, id stacyvm.WorkerID, resource
 		known, err := tx.Leases().Get(ctx, resource)
 		if err == nil && known.Holder == id && known.Type == lease.TypeSandbox {
 			var extended []stacyvm.Lease
-			extended, err = tx.Leases().Renew(ctx, id, known.Session, []store.Held{{Resource: resource, Epoch: known.Epoch}}, ttl)
+			extended, err = tx.Leases().Renew(ctx, id, known.Session,
+				[]store.Held{{Resource: resource, Epoch: known.Epoch}}, ttl)
 			if len(extended) == 1 {
 				renewed = extended[0]
 				return err
@@ -99,9 +111,11 @@ func (r *Registry) RenewLease(ctx context.Context, id stacyvm.WorkerID, resource
 	return renewed, err
 }
 
-// WorkerLease gives the lease under which a worker holds a sandbox, and the fence that goes with it. CodeNotFound: it does not
-// hold it.
-func (r *Registry) WorkerLease(ctx context.Context, id stacyvm.WorkerID, resource string) (held stacyvm.Lease, fence stacyvm.Fence, err error) {
+// WorkerLease gives the lease under which a worker holds a sandbox, and the fence that goes with
+// it. CodeNotFound: it does not hold it.
+func (r *Registry) WorkerLease(
+	ctx context.Context, id stacyvm.WorkerID, resource string,
+) (held stacyvm.Lease, fence stacyvm.Fence, err error) {
 	caller := auth.From(ctx)
 	if err := asWorker(caller, id, auth.ScopeLease); err != nil {
 		return held, fence, err
@@ -115,7 +129,8 @@ func (r *Registry) WorkerLease(ctx context.Context, id stacyvm.WorkerID, resourc
 		if refused := r.reserved(caller, id, known, err); refused != nil {
 			return refused
 		}
-		if held, err = tx.Leases().Get(ctx, resource); err == nil && (held.Holder != id || held.Type != lease.TypeSandbox) {
+		if held, err = tx.Leases().Get(ctx, resource); err == nil &&
+			(held.Holder != id || held.Type != lease.TypeSandbox) {
 			err = stacyvm.Errorf(stacyvm.CodeNotFound, "worker %.64s does not hold %.64q", id, resource)
 		}
 		return err

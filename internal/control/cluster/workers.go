@@ -47,7 +47,9 @@ func (r *Registry) Worker(ctx context.Context, id stacyvm.WorkerID) (WorkerStatu
 	if err := caller.Require(auth.ScopeReadSandboxes); err != nil {
 		return WorkerStatus{}, err
 	}
-	return r.oneWorker(ctx, r.store.View, func(tx store.Tx) (stacyvm.Worker, error) { return tx.Workers().Get(ctx, id) })
+	return r.oneWorker(ctx, r.store.View, func(tx store.Tx) (stacyvm.Worker, error) {
+		return tx.Workers().Get(ctx, id)
+	})
 }
 
 // Judge says who is stale.
@@ -64,7 +66,10 @@ func Judge(ctx context.Context, tx store.Tx, workers ...stacyvm.Worker) ([]Worke
 }
 
 // oneWorker runs a transaction that ends with a worker.
-func (r *Registry) oneWorker(ctx context.Context, in func(context.Context, func(store.Tx) error) error, do func(store.Tx) (stacyvm.Worker, error)) (found WorkerStatus, err error) {
+func (r *Registry) oneWorker(
+	ctx context.Context, in func(context.Context, func(store.Tx) error) error,
+	do func(store.Tx) (stacyvm.Worker, error),
+) (found WorkerStatus, err error) {
 	err = in(ctx, func(tx store.Tx) error {
 		w, err := do(tx)
 		if err != nil {
@@ -79,7 +84,8 @@ func (r *Registry) oneWorker(ctx context.Context, in func(context.Context, func(
 	return found, err
 }
 
-// DrainWorker places nothing new on a worker, also after it starts anew; ResumeWorker takes that back. CodeNotFound.
+// DrainWorker places nothing new on a worker, also after it starts anew; ResumeWorker takes that
+// back. CodeNotFound.
 func (r *Registry) DrainWorker(ctx context.Context, id stacyvm.WorkerID) (WorkerStatus, error) {
 	return r.setDrained(ctx, id, "worker.drain", true)
 }
@@ -89,7 +95,9 @@ func (r *Registry) ResumeWorker(ctx context.Context, id stacyvm.WorkerID) (Worke
 	return r.setDrained(ctx, id, "worker.resume", false)
 }
 
-func (r *Registry) setDrained(ctx context.Context, id stacyvm.WorkerID, action string, drained bool) (WorkerStatus, error) {
+func (r *Registry) setDrained(
+	ctx context.Context, id stacyvm.WorkerID, action string, drained bool,
+) (WorkerStatus, error) {
 	caller := auth.From(ctx)
 	found, err := WorkerStatus{}, caller.Require(auth.ScopeAdminWorkers)
 	if err == nil {
@@ -122,9 +130,10 @@ func asWorker(caller stacyvm.Principal, id stacyvm.WorkerID, scope string) error
 	return caller.Require(scope)
 }
 
-// reserved refuses calls in the name of a worker in a control plane's own process: that process needs none, and whoever else uses the
-// name, with whatever credential of workers, would take its sandboxes. So is this process's own name where no record has it. known and
-// err are what reading the worker's record gave.
+// reserved refuses calls in the name of a worker in a control plane's own process: that process
+// needs none, and whoever else uses the name, with whatever credential of workers, would take its
+// sandboxes. So is this process's own name where no record has it. known and err are what reading
+// the worker's record gave.
 func (r *Registry) reserved(caller stacyvm.Principal, id stacyvm.WorkerID, known stacyvm.Worker, err error) error {
 	absent := stacyvm.CodeOf(err) == stacyvm.CodeNotFound
 	switch {
@@ -133,7 +142,9 @@ func (r *Registry) reserved(caller stacyvm.Principal, id stacyvm.WorkerID, known
 	case caller.May(auth.ScopeAdminWorkers):
 		return nil
 	case absent && id == r.self, !absent && slices.Contains(known.Capabilities, stacyvm.CapabilityResident):
-		return stacyvm.Errorf(stacyvm.CodeForbidden, "the id %.64q is a control plane's own: set another worker.id, or, when that control plane is gone for good, remove its record (stacyvm worker rm)", string(id))
+		return stacyvm.Errorf(stacyvm.CodeForbidden,
+			"the id %.64q is a control plane's own: set another worker.id, or, when that control plane is gone "+
+				"for good, remove its record (stacyvm worker rm)", string(id))
 	}
 	return nil
 }
@@ -152,9 +163,10 @@ type Beat struct {
 	Register       bool // Session becomes the one that counts
 }
 
-// Heartbeat keeps what a worker tells of itself. With Register its process takes the worker's sandboxes over before this returns,
-// and no earlier process can do anything more. CodeConflict: another process is registered; CodeNotFound: none is; CodeForbidden: it is
-// the worker in a control plane.
+// Heartbeat keeps what a worker tells of itself. With Register its process takes the worker's
+// sandboxes over before this returns, and no earlier process can do anything more. CodeConflict:
+// another process is registered; CodeNotFound: none is; CodeForbidden: it is the worker in a
+// control plane.
 func (r *Registry) Heartbeat(ctx context.Context, beat Beat) (WorkerStatus, error) {
 	caller := auth.From(ctx)
 	if err := asWorker(caller, beat.ID, auth.ScopeHeartbeat); err != nil {
@@ -166,20 +178,25 @@ func (r *Registry) Heartbeat(ctx context.Context, beat Beat) (WorkerStatus, erro
 	if err := beat.check(); err != nil {
 		return WorkerStatus{}, err
 	}
-	found, err := r.oneWorker(ctx, r.store.Update, func(tx store.Tx) (stacyvm.Worker, error) { return r.kept(ctx, tx, caller, beat) })
+	found, err := r.oneWorker(ctx, r.store.Update,
+		func(tx store.Tx) (stacyvm.Worker, error) { return r.kept(ctx, tx, caller, beat) })
 	if err != nil || !beat.Register {
 		return found, err
 	}
 	return found, r.takeOver(ctx, caller, beat.ID, beat.Session)
 }
 
-// kept writes a heartbeat. What an operator has said stays, and so does the session when the heartbeat is of none.
-func (r *Registry) kept(ctx context.Context, tx store.Tx, caller stacyvm.Principal, beat Beat) (stacyvm.Worker, error) {
+// kept writes a heartbeat. What an operator has said stays, and so does the session when the
+// heartbeat is of none.
+func (r *Registry) kept(
+	ctx context.Context, tx store.Tx, caller stacyvm.Principal, beat Beat,
+) (stacyvm.Worker, error) {
 	known, err := tx.Workers().Hold(ctx, beat.ID)
 	if refused := r.reserved(caller, beat.ID, known, err); refused != nil {
 		return known, refused
 	}
-	beat.Capabilities = slices.DeleteFunc(beat.Capabilities, func(c string) bool { return c == stacyvm.CapabilityResident && !slices.Contains(known.Capabilities, c) })
+	beat.Capabilities = slices.DeleteFunc(beat.Capabilities,
+		func(c string) bool { return c == stacyvm.CapabilityResident && !slices.Contains(known.Capabilities, c) })
 	absent := stacyvm.CodeOf(err) == stacyvm.CodeNotFound
 	switch {
 	case absent && beat.Session != "" && !beat.Register:

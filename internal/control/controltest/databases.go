@@ -15,8 +15,8 @@ func havePostgres() bool { return os.Getenv("STACYVM_POSTGRES_TEST_DSN") != "" }
 // databases runs a package's tests once for each database.
 type databases struct{ *testing.M }
 
-// OnEachDatabase runs a package's tests on SQLite and, where STACYVM_POSTGRES_TEST_DSN names a server, again on PostgreSQL.
-// Benchmarks open databases of their own and run once.
+// OnEachDatabase runs a package's tests on SQLite and, where STACYVM_POSTGRES_TEST_DSN names a
+// server, again on PostgreSQL. Benchmarks open databases of their own and run once.
 func OnEachDatabase(m *testing.M) interface{ Run() int } { return databases{m} }
 
 // Run implements goleak.TestingM.

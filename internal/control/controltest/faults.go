@@ -7,7 +7,8 @@ import (
 	"github.com/stacyvm/stacyvm/internal/store"
 )
 
-// FaultStore is a store with knobs. A knob that is nil does nothing; one may block. Set them before the store is used.
+// FaultStore is a store with knobs. A knob that is nil does nothing; one may block. Set them
+// before the store is used.
 type FaultStore struct {
 	store.Store
 	// BeforeUpdate runs before each transaction that writes, and its error is the transaction's.
@@ -16,8 +17,9 @@ type FaultStore struct {
 	BeforeView func(context.Context) error
 	// BeforePing runs before each question whether the store answers.
 	BeforePing func(context.Context) error
-	// BeforeLine runs before a line of the audit, the administrators' audit, the exec log or the events is written: a
-	// stacyvm.Operation, AdminCall, ExecRecord or Notice. Its error is the write's.
+	// BeforeLine runs before a line of the audit, the administrators' audit, the exec log or the
+	// events is written: a stacyvm.Operation, AdminCall, ExecRecord or Notice. Its error is the
+	// write's.
 	BeforeLine func(line any) error
 }
 

@@ -18,7 +18,8 @@ import (
 // Self is the worker id of every harness.
 const Self stacyvm.WorkerID = "here"
 
-// OpenStore opens an empty store that ends with the test: SQLite, or PostgreSQL in the second run of OnEachDatabase.
+// OpenStore opens an empty store that ends with the test: SQLite, or PostgreSQL in the second run
+// of OnEachDatabase.
 func OpenStore(t testing.TB) store.Store {
 	t.Helper()
 	if onPostgres {
@@ -27,7 +28,8 @@ func OpenStore(t testing.TB) store.Store {
 	return OpenSQLite(t)
 }
 
-// OpenAny is OpenStore for one test of a package whose others run on SQLite alone: it opens PostgreSQL where there is one.
+// OpenAny is OpenStore for one test of a package whose others run on SQLite alone: it opens
+// PostgreSQL where there is one.
 func OpenAny(t testing.TB) store.Store {
 	t.Helper()
 	if havePostgres() {
@@ -36,7 +38,8 @@ func OpenAny(t testing.TB) store.Store {
 	return OpenSQLite(t)
 }
 
-// OpenSQLite is OpenStore for tests in a bubble of testing/synctest, whose clock stands still while a network is waited for.
+// OpenSQLite is OpenStore for tests in a bubble of testing/synctest, whose clock stands still
+// while a network is waited for.
 func OpenSQLite(t testing.TB) store.Store {
 	t.Helper()
 	return Open(t, store.Config{Path: filepath.Join(t.TempDir(), "stacyvm.db")})
@@ -65,7 +68,8 @@ func Defaults() control.Defaults {
 	}
 }
 
-// NewService makes a service over a store and one worker, and runs its background part until the test ends.
+// NewService makes a service over a store and one worker, and runs its background part until the
+// test ends.
 func NewService(t testing.TB, s store.Store, w worker.Worker, change func(*control.Config)) *control.Service {
 	t.Helper()
 	config := control.Config{
@@ -97,7 +101,8 @@ func NewService(t testing.TB, s store.Store, w worker.Worker, change func(*contr
 func Register(t testing.TB, s store.Store) {
 	t.Helper()
 	Update(t, s, func(tx store.Tx) error {
-		_, err := tx.Workers().Save(t.Context(), stacyvm.Worker{ID: Self, Status: "online", Session: "session-1", Providers: []string{"mock"}})
+		_, err := tx.Workers().Save(t.Context(),
+			stacyvm.Worker{ID: Self, Status: "online", Session: "session-1", Providers: []string{"mock"}})
 		return err
 	})
 }
@@ -140,5 +145,6 @@ func AsWorker(ctx context.Context, id stacyvm.WorkerID, scopes ...string) contex
 
 // Beat is a heartbeat of the worker Self.
 func Beat(session string, register bool) cluster.Beat {
-	return cluster.Beat{Register: register, Worker: stacyvm.Worker{ID: Self, Session: session, Providers: []string{"mock"}}}
+	w := stacyvm.Worker{ID: Self, Session: session, Providers: []string{"mock"}}
+	return cluster.Beat{Register: register, Worker: w}
 }

@@ -32,7 +32,8 @@ func NewRigOn(t testing.TB, s store.Store, change func(*control.Config)) *Rig {
 	return &Rig{NewService(t, s, w, change), s, w, As(t.Context(), "ann", "")}
 }
 
-// NewFleetRig is a control plane without a worker of its own. All workers are one machine; none is registered.
+// NewFleetRig is a control plane without a worker of its own. All workers are one machine; none
+// is registered.
 func NewFleetRig(t testing.TB) *Rig {
 	t.Helper()
 	s, w := OpenStore(t), NewWorker()

@@ -1,4 +1,5 @@
-// Package controltest holds what tests of the service and of reconciliation share: a worker with fault knobs.
+// Package controltest holds what tests of the service and of reconciliation share: a worker with
+// fault knobs.
 package controltest
 
 import (
@@ -12,9 +13,11 @@ import (
 	"github.com/stacyvm/stacyvm/internal/worker"
 )
 
-// Worker is a machine in memory: it keeps runtimes and fences as a real one does, but its runtimes have no guest.
+// Worker is a machine in memory: it keeps runtimes and fences as a real one does, but its
+// runtimes have no guest.
 type Worker struct {
-	// The hooks run, when set, before the call has its effect, and its error ends the call there. A hook may block.
+	// The hooks run, when set, before the call has its effect, and its error ends the call there.
+	// A hook may block.
 	BeforeCreate    func(context.Context, stacyvm.Ref) error
 	BeforeDestroy   func(context.Context, stacyvm.Ref) error
 	BeforeInventory func(context.Context) error
@@ -78,7 +81,8 @@ func (w *Worker) create(ref stacyvm.Ref, request worker.CreateRequest) (worker.C
 	w.creates++
 	runtime := worker.Runtime{
 		ID: ref.ID, Fence: ref.Fence, Cluster: request.Cluster, Healthy: true, Request: request,
-		Created: worker.Created{RuntimeID: "rt-" + string(ref.ID), Unenforced: []string{"disk"}}, CreatedAt: time.Now(),
+		Created:   worker.Created{RuntimeID: "rt-" + string(ref.ID), Unenforced: []string{"disk"}},
+		CreatedAt: time.Now(),
 	}
 	w.runtimes[ref.ID] = runtime
 	return runtime.Created, nil

@@ -16,7 +16,8 @@ import (
 const (
 	// enginesLife is how old what workers of other machines told of their engines may be.
 	enginesLife = 10 * time.Second
-	// enginesWithin bounds the question, and enginesAsked how many workers are asked for one engine before it counts as broken.
+	// enginesWithin bounds the question, and enginesAsked how many workers are asked for one
+	// engine before it counts as broken.
 	enginesWithin = 2 * time.Second
 	enginesAsked  = 3
 )
@@ -28,8 +29,8 @@ type engines struct {
 	until time.Time // monotonic
 }
 
-// engines lists every engine that this server can use, by name: those of the worker in this process, and of the others that the
-// workers of other machines have, each as one of these told.
+// engines lists every engine that this server can use, by name: those of the worker in this
+// process, and of the others that the workers of other machines have, each as one of these told.
 func (m *Monitor) engines(ctx context.Context) ([]worker.Provider, error) {
 	var own []worker.Provider
 	here, err := m.workers(m.self)
@@ -96,7 +97,8 @@ func (m *Monitor) havingEngines(ctx context.Context) (all []engineAway, err erro
 		}
 		all = nil
 		for _, w := range workers {
-			if w.ID == m.self || w.Capacity.RPCURL == "" || w.Status != "online" || now.Sub(w.LastHeartbeat) > stacyvm.WorkerStaleAfter {
+			if w.ID == m.self || w.Capacity.RPCURL == "" || w.Status != "online" ||
+				now.Sub(w.LastHeartbeat) > stacyvm.WorkerStaleAfter {
 				continue
 			}
 			for _, name := range w.Providers {
@@ -112,7 +114,8 @@ func (m *Monitor) havingEngines(ctx context.Context) (all []engineAway, err erro
 	return all, err
 }
 
-// askForEngine gives an engine as the first worker that answers has it, or as one that nobody could be asked about.
+// askForEngine gives an engine as the first worker that answers has it, or as one that nobody
+// could be asked about.
 func (m *Monitor) askForEngine(ctx context.Context, name string, workers []stacyvm.WorkerID) worker.Provider {
 	var failures []error
 	for _, id := range workers[:min(len(workers), enginesAsked)] {

@@ -1,5 +1,6 @@
-// Package health says how the whole installation is: whether requests can be served, which engines there are, what is wrong now and
-// what went wrong lately. It asks the store and the workers, and changes nothing.
+// Package health says how the whole installation is: whether requests can be served, which
+// engines there are, what is wrong now and what went wrong lately. It asks the store and the
+// workers, and changes nothing.
 package health
 
 import (
@@ -16,7 +17,8 @@ import (
 // Config is what a Monitor is made from.
 type Config struct {
 	Store store.Store
-	// Workers finds a worker by its id. CodeUnavailable: it is not known here or cannot be reached.
+	// Workers finds a worker by its id. CodeUnavailable: it is not known here or cannot be
+	// reached.
 	Workers  func(stacyvm.WorkerID) (worker.Worker, error)
 	Self     stacyvm.WorkerID // the worker in this process
 	Provider string           // the default
@@ -47,12 +49,13 @@ type Monitor struct {
 // NewMonitor makes a monitor; Watch must run for as long as it is used.
 func NewMonitor(c Config) *Monitor {
 	m := &Monitor{
-		store: c.Store, workers: c.Workers, self: c.Self, provider: c.Provider, recovered: c.Recovered, problems: c.Problems,
-		audit: c.Audit, placement: c.Placement, log: c.Logger,
+		store: c.Store, workers: c.Workers, self: c.Self, provider: c.Provider,
+		recovered: c.Recovered, problems: c.Problems, audit: c.Audit, placement: c.Placement, log: c.Logger,
 	}
 	m.outages = &outages{monitor: m}
 	return m
 }
 
-// Watch watches the store and the disk until ctx ends, and tells subscribers of what is wrong with them.
+// Watch watches the store and the disk until ctx ends, and tells subscribers of what is wrong
+// with them.
 func (m *Monitor) Watch(ctx context.Context) { m.outages.run(ctx) }

@@ -12,15 +12,17 @@ import (
 )
 
 const (
-	// pingEvery is how often the store is asked for a sign of life while it answers, and pingAgain while it does not.
+	// pingEvery is how often the store is asked for a sign of life while it answers, and
+	// pingAgain while it does not.
 	pingEvery = 2 * time.Second
 	pingAgain = time.Second
 	// pingFailures is after how many failures in a row the store counts as away.
 	pingFailures = 2
 )
 
-// outages knows what is wrong with this server itself, and since when: a store that does not answer, a full disk. Each is told as
-// an event; one of the store when it is over, as nobody could keep it earlier.
+// outages knows what is wrong with this server itself, and since when: a store that does not
+// answer, a full disk. Each is told as an event; one of the store when it is over, as nobody
+// could keep it earlier.
 type outages struct {
 	monitor *Monitor
 
@@ -45,7 +47,8 @@ func (o *outages) run(ctx context.Context) {
 	}
 }
 
-// look asks the store and the disk how they are, tells of what has changed and reports whether the store answers.
+// look asks the store and the disk how they are, tells of what has changed and reports whether
+// the store answers.
 func (o *outages) look(ctx context.Context) (answers bool) {
 	began := time.Now()
 	asking, cancel := context.WithTimeout(ctx, readyWithin)
@@ -88,14 +91,17 @@ func (o *outages) look(ctx context.Context) (answers bool) {
 }
 
 // publish tells subscribers of a problem of this server.
-func (o *outages) publish(ctx context.Context, kind stacyvm.Kind, at time.Time, about, detail string, since time.Time) {
+func (o *outages) publish(
+	ctx context.Context, kind stacyvm.Kind, at time.Time, about, detail string, since time.Time,
+) {
 	o.monitor.audit.Publish(ctx, &stacyvm.Notice{Kind: kind, CreatedAt: at.UTC(), Data: map[string]any{
-		"server": string(o.monitor.self), "about": about, "detail": detail, "since": since.UTC().Format(time.RFC3339Nano),
+		"server": string(o.monitor.self), "about": about, "detail": detail,
+		"since": since.UTC().Format(time.RFC3339Nano),
 	}})
 }
 
-// present gives since when the store does not answer, the zero time when it does as far as known, and since when the disk has
-// something.
+// present gives since when the store does not answer, the zero time when it does as far as known,
+// and since when the disk has something.
 func (o *outages) present() (away, full time.Time) {
 	o.mu.Lock()
 	defer o.mu.Unlock()

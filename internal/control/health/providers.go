@@ -42,7 +42,8 @@ const readyWithin = 3 * time.Second
 // always are the capabilities that the guest program gives to every engine.
 var always = []string{"spawn", "exec", "exec_stream", "files", "console", "health", "runtime_inventory"}
 
-// Providers tells of the engines that this server can use, here or through workers of other machines, by name.
+// Providers tells of the engines that this server can use, here or through workers of other
+// machines, by name.
 func (m *Monitor) Providers(ctx context.Context) ([]ProviderStatus, error) {
 	caller := auth.From(ctx)
 	if err := caller.Require(auth.ScopeReadSandboxes); err != nil {
@@ -108,8 +109,8 @@ func (m *Monitor) status(p worker.Provider) ProviderStatus {
 	return status
 }
 
-// Readiness says whether requests can be served: the store answers, the first recovery pass over its rows is done, and the disk has room.
-// Anybody may ask.
+// Readiness says whether requests can be served: the store answers, the first recovery pass over
+// its rows is done, and the disk has room. Anybody may ask.
 func (m *Monitor) Readiness(ctx context.Context) Readiness {
 	ctx, cancel := context.WithTimeout(ctx, readyWithin)
 	defer cancel()

@@ -17,14 +17,14 @@ import (
 )
 
 const (
-	// reportWithin bounds the store's part of a report, and reportAsks the question to each worker, so that both stay below ten
-	// seconds together.
+	// reportWithin bounds the store's part of a report, and reportAsks the question to each
+	// worker, so that both stay below ten seconds together.
 	reportWithin = 3 * time.Second
 	reportAsks   = 4 * time.Second
 	// reportAtOnce is how many workers are asked at a time.
 	reportAtOnce = 64
-	// reportUnwell and reportHappened are how many entries a report has at most, reportSandboxes and reportEvents how many sandboxes
-	// and events are looked at for them.
+	// reportUnwell and reportHappened are how many entries a report has at most, reportSandboxes
+	// and reportEvents how many sandboxes and events are looked at for them.
 	reportUnwell    = 20
 	reportSandboxes = 1000
 	reportHappened  = 20
@@ -34,7 +34,8 @@ const (
 // Report is how the whole installation is, and what went wrong with it lately.
 type Report struct {
 	Problems []Problem // what is wrong now; none: all is well
-	// Known: the store answered. Without it Workers is what this process remembers, and the rest is empty.
+	// Known: the store answered. Without it Workers is what this process remembers, and the rest
+	// is empty.
 	Known     bool
 	Workers   []WorkerReport
 	Sandboxes map[stacyvm.State]int  // of the caller; states without any are left out
@@ -71,7 +72,8 @@ type Happening struct {
 	Data        map[string]any    // of the last one
 }
 
-// faultKinds tell that something went wrong, or is well again; oomKinds do when their reason is that memory ran out.
+// faultKinds tell that something went wrong, or is well again; oomKinds do when their reason is
+// that memory ran out.
 var (
 	faultKinds = []stacyvm.Kind{
 		stacyvm.KindSandboxError, stacyvm.KindSandboxUnhealthy, stacyvm.KindProviderFailed,
@@ -81,7 +83,8 @@ var (
 	oomKinds = []stacyvm.Kind{stacyvm.KindExecCompleted, stacyvm.KindExecTimeout, stacyvm.KindExecFailed}
 )
 
-// Report asks everything that can be asked within a few seconds. A part that does not answer is a problem in it and no error.
+// Report asks everything that can be asked within a few seconds. A part that does not answer is a
+// problem in it and no error.
 func (m *Monitor) Report(ctx context.Context) (Report, error) {
 	caller := auth.From(ctx)
 	if err := caller.Require(auth.ScopeReadSandboxes); err != nil {
@@ -130,7 +133,8 @@ func (m *Monitor) readReport(ctx context.Context, tx store.Tx, tenant string, r 
 		}
 	}
 	unwell := store.SandboxFilter{
-		Tenant: tenant, States: []stacyvm.State{stacyvm.StateUnhealthy, stacyvm.StateError}, Page: store.Page{Limit: reportSandboxes},
+		Tenant: tenant, States: []stacyvm.State{stacyvm.StateUnhealthy, stacyvm.StateError},
+		Page: store.Page{Limit: reportSandboxes},
 	}
 	if r.Unwell, err = tx.Sandboxes().List(ctx, unwell); err != nil {
 		return err
@@ -152,7 +156,8 @@ func (m *Monitor) readReport(ctx context.Context, tx store.Tx, tenant string, r 
 	return err
 }
 
-// grouped makes one entry of events that say the same of the same worker or server, and gives the newest.
+// grouped makes one entry of events that say the same of the same worker or server, and gives the
+// newest.
 func grouped(notices []stacyvm.Notice) []Happening {
 	found := map[string]*Happening{}
 	for _, n := range notices {
@@ -220,7 +225,8 @@ func (m *Monitor) askWorkers(ctx context.Context, workers []WorkerReport) {
 	asking.Wait()
 }
 
-// askWorker asks one worker. Where looking its address up has taken all the time, because the store is silent, it was not asked.
+// askWorker asks one worker. Where looking its address up has taken all the time, because the
+// store is silent, it was not asked.
 func (m *Monitor) askWorker(ctx context.Context, w *WorkerReport) {
 	var providers []worker.Provider
 	called, err := m.workers(w.ID)
@@ -281,7 +287,8 @@ func (m *Monitor) judge(r *Report, err error) {
 	}
 }
 
-// problems says what is wrong with a worker; since when its machine has a problem is in what happened.
+// problems says what is wrong with a worker; since when its machine has a problem is in what
+// happened.
 func (w *WorkerReport) problems(happened []Happening) (found []Problem) {
 	switch {
 	case w.Asked && !w.Answers:

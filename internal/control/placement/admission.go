@@ -17,7 +17,8 @@ const (
 	reasonUnreachable = "remote_worker_rpc_unavailable"
 )
 
-// Admit tells whether a draft would be let in now. CodeNotFound: no such provider; CodeUnavailable.
+// Admit tells whether a draft would be let in now. CodeNotFound: no such provider;
+// CodeUnavailable.
 func (p *Placer) Admit(ctx context.Context, draft stacyvm.Sandbox) (admission stacyvm.Admission, err error) {
 	for c, err := range p.fleet.candidates(ctx, time.Now(), draft) {
 		if err != nil {
@@ -37,9 +38,10 @@ func (p *Placer) Admit(ctx context.Context, draft stacyvm.Sandbox) (admission st
 	return admission, errContended
 }
 
-// admission counts and decides; taken: the candidate's worker has no room after all. For a create it is in an Update, where a count
-// holds until the end of the transaction and whoever counts the same waits for that end: then only what a limit asks for is counted,
-// so that without limits creates wait for nobody.
+// admission counts and decides; taken: the candidate's worker has no room after all. For a create
+// it is in an Update, where a count holds until the end of the transaction and whoever counts the
+// same waits for that end: then only what a limit asks for is counted, so that without limits
+// creates wait for nobody.
 func (p *Placer) admission(
 	ctx context.Context, tx store.Tx, draft stacyvm.Sandbox, c candidate, creating bool,
 ) (a stacyvm.Admission, taken bool, err error) {
@@ -50,7 +52,8 @@ func (p *Placer) admission(
 		}
 	}
 	if draft.OwnerID != "" && (a.OwnerMax > 0 || !creating) {
-		a.OwnerActive, err = tx.Sandboxes().Count(ctx, store.SandboxFilter{Tenant: draft.TenantID, Owner: draft.OwnerID})
+		a.OwnerActive, err = tx.Sandboxes().Count(ctx,
+			store.SandboxFilter{Tenant: draft.TenantID, Owner: draft.OwnerID})
 		if err != nil {
 			return a, false, err
 		}

@@ -13,13 +13,14 @@ import (
 )
 
 const (
-	// placeTries is how many workers a create may find taken before it gives up, and pickyTries how many of them it leaves
-	// because others were faster, although it has room there.
+	// placeTries is how many workers a create may find taken before it gives up, and pickyTries
+	// how many of them it leaves because others were faster, although it has room there.
 	placeTries = 32
 	pickyTries = 3
 )
 
-// errContended ends a transaction on a worker that has no room after all, and a create that met nothing else.
+// errContended ends a transaction on a worker that has no room after all, and a create that met
+// nothing else.
 var errContended = stacyvm.Errorf(stacyvm.CodeUnavailable, "places are taken faster than they are found; try again")
 
 // candidate is a worker that seems to have room, before it was looked at itself.
@@ -29,8 +30,9 @@ type candidate struct {
 	served bool  // some worker has the engine
 }
 
-// candidates gives candidates for a sandbox, one after the other, each with a slot that the caller releases. It counts what has ended
-// before began as ended. An error is the last that it gives.
+// candidates gives candidates for a sandbox, one after the other, each with a slot that the
+// caller releases. It counts what has ended before began as ended. An error is the last that it
+// gives.
 func (f *fleet) candidates(ctx context.Context, began time.Time, draft stacyvm.Sandbox) iter.Seq2[candidate, error] {
 	return func(yield func(candidate, error) bool) {
 		if err := f.refresh(ctx); err != nil {
@@ -64,8 +66,9 @@ func seedOf(id stacyvm.SandboxID) uint64 {
 	return hash.Sum64()
 }
 
-// inspect looks at a slot's worker itself; taken: others were faster. In an Update what the worker has stays so until the
-// end among those who ask for the same; a worker without limits is not added up, so that nobody waits for it.
+// inspect looks at a slot's worker itself; taken: others were faster. In an Update what the
+// worker has stays so until the end among those who ask for the same; a worker without limits is
+// not added up, so that nobody waits for it.
 func (p *Placer) inspect(ctx context.Context, tx store.Tx, spec stacyvm.Spec, s *slot) (taken bool, err error) {
 	w, used, err := tx.Workers().Offer(ctx, s.worker)
 	switch {

@@ -10,21 +10,24 @@ import (
 )
 
 const (
-	// fleetLife is how old what is known of the workers may be when a create is placed by it. Listing and counting all of
-	// them for each create would cost the more the more there are, and a place is a preference: what decides, the chosen
-	// worker's own limits, is read in the create's transaction.
+	// fleetLife is how old what is known of the workers may be when a create is placed by it.
+	// Listing and counting all of them for each create would cost the more the more there are,
+	// and a place is a preference: what decides, the chosen worker's own limits, is read in the
+	// create's transaction.
 	fleetLife = time.Second
 	// fleetShare bounds what counting costs: it rests for this many times as long as it took.
 	fleetShare = 4
-	// fleetPlaced is the part of the workers, one in so many, to which this process may place before it looks what other
-	// control planes have placed in the meantime.
+	// fleetPlaced is the part of the workers, one in so many, to which this process may place
+	// before it looks what other control planes have placed in the meantime.
 	fleetPlaced = 8
-	// fleetOverlap is longer than a create's transaction takes as a rule: what was made for so long before a whole count, and
-	// may not have been in it, is counted again with what came after it.
+	// fleetOverlap is longer than a create's transaction takes as a rule: what was made for so
+	// long before a whole count, and may not have been in it, is counted again with what came
+	// after it.
 	fleetOverlap = 250 * time.Millisecond
 )
 
-// fleet keeps what is known of all workers: as they were counted, and what this process has placed since.
+// fleet keeps what is known of all workers: as they were counted, and what this process has
+// placed since.
 type fleet struct {
 	store store.Store
 	self  stacyvm.WorkerID
@@ -67,8 +70,8 @@ func (f *fleet) assess(w stacyvm.Worker, used stacyvm.Usage, now time.Time) sche
 	return c
 }
 
-// choose picks a worker and holds a slot on it, so that the next choice of this process sees it. release follows. Without a
-// worker nothing is known to be missing.
+// choose picks a worker and holds a slot on it, so that the next choice of this process sees it.
+// release follows. Without a worker nothing is known to be missing.
 func (f *fleet) choose(spec stacyvm.Spec, seed uint64) candidate {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -87,8 +90,8 @@ func (f *fleet) choose(spec stacyvm.Spec, seed uint64) candidate {
 	return c
 }
 
-// release ends a slot: when a sandbox was made in it, it counts until a count must have found the sandbox; else it is free at once. A
-// slot that is nil is none.
+// release ends a slot: when a sandbox was made in it, it counts until a count must have found the
+// sandbox; else it is free at once. A slot that is nil is none.
 func (f *fleet) release(s *slot, made bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -13,7 +13,8 @@ import (
 type Request struct {
 	Caller stacyvm.Principal
 	Draft  stacyvm.Sandbox // the row, without a worker
-	// Claim begins each transaction. It gives the sandbox that an earlier request has made; then nothing is written.
+	// Claim begins each transaction. It gives the sandbox that an earlier request has made; then
+	// nothing is written.
 	Claim func(context.Context, store.Tx) (*stacyvm.Sandbox, error)
 }
 
@@ -39,9 +40,10 @@ type attempt struct {
 // waits reports whether the create may stand in line for a next try.
 func (a attempt) waits() bool { return a.refused && a.admission.Queueable }
 
-// Place writes, in one transaction: what Claim writes, the row in state creating on a worker that has room, its lease and the audit
-// line. Where creates wait for room it may take a while, for as long as the caller does; what was begun is finished. CodeLimit: there
-// is no room, or no more than the caller may have; CodeNotFound: no such provider; CodeUnavailable.
+// Place writes, in one transaction: what Claim writes, the row in state creating on a worker that
+// has room, its lease and the audit line. Where creates wait for room it may take a while, for as
+// long as the caller does; what was begun is finished. CodeLimit: there is no room, or no more
+// than the caller may have; CodeNotFound: no such provider; CodeUnavailable.
 func (p *Placer) Place(ctx context.Context, r Request) (Result, error) {
 	var last *stacyvm.Admission
 	if p.queue.free(r.owner()) {
@@ -59,7 +61,8 @@ func (p *Placer) Place(ctx context.Context, r Request) (Result, error) {
 	return p.placeInTurn(ctx, r, w, last)
 }
 
-// placeInTurn tries at each of the waiter's turns, until the create has come to something or the waiter must leave.
+// placeInTurn tries at each of the waiter's turns, until the create has come to something or the
+// waiter must leave.
 func (p *Placer) placeInTurn(ctx context.Context, r Request, w *waiter, last *stacyvm.Admission) (Result, error) {
 	began := time.Now()
 	p.publish(ctx, stacyvm.KindSpawnQueued, r, "", 0)
@@ -83,8 +86,9 @@ func (p *Placer) placeInTurn(ctx context.Context, r Request, w *waiter, last *st
 	}
 }
 
-// try takes the first candidate that has room, if the create is let in. It sees what ended before began, and goes on when ctx ends.
-// After a last refusal the store is not asked as long as no worker has room.
+// try takes the first candidate that has room, if the create is let in. It sees what ended before
+// began, and goes on when ctx ends. After a last refusal the store is not asked as long as no
+// worker has room.
 func (p *Placer) try(ctx context.Context, r Request, began time.Time, last *stacyvm.Admission) (attempt, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeWithin)
 	defer cancel()
@@ -104,8 +108,9 @@ func (p *Placer) try(ctx context.Context, r Request, began time.Time, last *stac
 	return attempt{}, errContended
 }
 
-// reserve writes the row on the candidate's worker. Each transaction asks for one worker only: one that waited for a second, while it
-// holds a first, could meet another that does it the other way round.
+// reserve writes the row on the candidate's worker. Each transaction asks for one worker only:
+// one that waited for a second, while it holds a first, could meet another that does it the other
+// way round.
 func (p *Placer) reserve(ctx context.Context, r Request, c candidate) (a attempt, err error) {
 	err = p.store.Update(ctx, func(tx store.Tx) (err error) {
 		a = attempt{}
@@ -157,13 +162,16 @@ func (p *Placer) turnedAway(last *stacyvm.Admission) error {
 	default:
 	}
 	if last != nil {
-		return stacyvm.Errorf(stacyvm.CodeLimit, "%s, and %d creates wait already", refusal(*last).Message, p.queue.Length)
+		return stacyvm.Errorf(stacyvm.CodeLimit, "%s, and %d creates wait already", refusal(*last).Message,
+			p.queue.Length)
 	}
 	return stacyvm.Errorf(stacyvm.CodeLimit, "%d creates wait for room already", p.queue.Length)
 }
 
 // publish tells subscribers of a create in the line; id is the sandbox that it made.
-func (p *Placer) publish(ctx context.Context, kind stacyvm.Kind, r Request, id stacyvm.SandboxID, waited time.Duration) {
+func (p *Placer) publish(
+	ctx context.Context, kind stacyvm.Kind, r Request, id stacyvm.SandboxID, waited time.Duration,
+) {
 	data := map[string]any{"provider": r.Draft.Spec.Provider}
 	if r.Draft.OwnerID != "" {
 		data["owner_id"] = r.Draft.OwnerID

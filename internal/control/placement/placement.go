@@ -1,6 +1,7 @@
-// Package placement finds room for new sandboxes: it counts what workers have, decides whether a create is let in, chooses a worker and
-// writes the row there, and keeps the lines of those that wait for room or for their worker. It knows the store and who is calling; it
-// calls no worker and knows none of the product's verbs.
+// Package placement finds room for new sandboxes: it counts what workers have, decides whether a
+// create is let in, chooses a worker and writes the row there, and keeps the lines of those that
+// wait for room or for their worker. It knows the store and who is calling; it calls no worker
+// and knows none of the product's verbs.
 package placement
 
 import (
@@ -64,7 +65,8 @@ func New(c Config) *Placer {
 	}
 }
 
-// Run gives turns to creates that wait for room, and keeps the rows of those that wait for their worker young, until ctx ends.
+// Run gives turns to creates that wait for room, and keeps the rows of those that wait for their
+// worker young, until ctx ends.
 func (p *Placer) Run(ctx context.Context) {
 	var both sync.WaitGroup
 	both.Go(func() { p.queue.run(ctx) })
@@ -72,19 +74,23 @@ func (p *Placer) Run(ctx context.Context) {
 	both.Wait()
 }
 
-// Drain sends those who wait away with CodeUnavailable and lets nobody wait any more: for a server that stops.
+// Drain sends those who wait away with CodeUnavailable and lets nobody wait any more: for a
+// server that stops.
 func (p *Placer) Drain() {
 	p.queue.close()
 	p.starts.close()
 }
 
-// Remembered is what this process knows of the workers without the store, and no heartbeat or problem, which would be old.
+// Remembered is what this process knows of the workers without the store, and no heartbeat or
+// problem, which would be old.
 func (p *Placer) Remembered() []stacyvm.Worker { return p.fleet.remembered() }
 
-// Enter puts a create that has its place at the end of its worker's line of starts. End must follow.
+// Enter puts a create that has its place at the end of its worker's line of starts. End must
+// follow.
 func (p *Placer) Enter(placed Result) *Turn { return p.starts.enter(placed.Sandbox, placed.Starts) }
 
-// Refuse ends the waiting of a sandbox that is to be destroyed; one that does not wait is left alone.
+// Refuse ends the waiting of a sandbox that is to be destroyed; one that does not wait is left
+// alone.
 func (p *Placer) Refuse(id stacyvm.SandboxID) { p.starts.refuse(id, ErrDestroyed) }
 
 // WithPlaces fills in the places in line of sandboxes that are still being created.

@@ -11,16 +11,18 @@ import (
 )
 
 const (
-	// queueEvery is how often those who wait try without being told that something ended: a worker may have come.
+	// queueEvery is how often those who wait try without being told that something ended: a
+	// worker may have come.
 	queueEvery = time.Second
-	// queuePause is the least pause between tries, and queueShare how many times as long as the last ones took it is at least.
+	// queuePause is the least pause between tries, and queueShare how many times as long as the
+	// last ones took it is at least.
 	queuePause = 50 * time.Millisecond
 	queueShare = 4
 )
 
-// queue is the line of creates that wait for room, in this process. They try in their order whenever something may have
-// changed, each on its own: one that still finds no room, because it asks for more or its owner has enough, holds up nobody
-// behind it.
+// queue is the line of creates that wait for room, in this process. They try in their order
+// whenever something may have changed, each on its own: one that still finds no room, because it
+// asks for more or its owner has enough, holds up nobody behind it.
 type queue struct {
 	QueueConfig
 	watch   func(context.Context) <-chan struct{}
@@ -32,7 +34,8 @@ type queue struct {
 	closed  bool
 }
 
-// waiter is one create in the line. Its own goroutine tries: it takes a turn and answers it in refused, or leaves.
+// waiter is one create in the line. Its own goroutine tries: it takes a turn and answers it in
+// refused, or leaves.
 type waiter struct {
 	owner   string         // tenant and owner
 	turn    chan time.Time // a try at it counts as ended what has ended before this moment
@@ -57,7 +60,8 @@ func (q *queue) room() bool {
 	return q.On && !q.closed && (q.Length == 0 || len(q.waiting) < q.Length)
 }
 
-// free reports whether a create of an owner may try without standing in line: nobody waits for what it would take.
+// free reports whether a create of an owner may try without standing in line: nobody waits for
+// what it would take.
 func (q *queue) free(owner string) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -83,8 +87,8 @@ func (q *queue) join(owner string) *waiter {
 	return w
 }
 
-// next waits for a waiter's turn. It is answered in w.refused, or with leave. CodeLimit: the waiter has waited long enough;
-// CodeUnavailable: ctx ended, or nobody may wait any more.
+// next waits for a waiter's turn. It is answered in w.refused, or with leave. CodeLimit: the
+// waiter has waited long enough; CodeUnavailable: ctx ended, or nobody may wait any more.
 func (q *queue) next(ctx context.Context, w *waiter) (time.Time, error) {
 	var timeout <-chan time.Time
 	if w.timeout != nil {
@@ -167,8 +171,8 @@ func (q *queue) serve(ctx context.Context) {
 	}
 }
 
-// turns lets each try once, in order, and gives the number of those who still wait. When one is refused for a limit that holds
-// for others too, they are spared the same answer.
+// turns lets each try once, in order, and gives the number of those who still wait. When one is
+// refused for a limit that holds for others too, they are spared the same answer.
 func (q *queue) turns(ctx context.Context) (left int) {
 	q.mu.Lock()
 	line := slices.Clone(q.waiting)
@@ -176,7 +180,9 @@ func (q *queue) turns(ctx context.Context) (left int) {
 	began := time.Now()
 	all, owners := false, map[string]bool{}
 	for _, w := range line {
-		why := q.one(ctx, w, began, func(last string) bool { return all && last != "" || owners[w.owner] && last == reasonOwnerMax })
+		why := q.one(ctx, w, began, func(last string) bool {
+			return all && last != "" || owners[w.owner] && last == reasonOwnerMax
+		})
 		if why == "" {
 			continue
 		}
@@ -187,8 +193,8 @@ func (q *queue) turns(ctx context.Context) (left int) {
 	return left
 }
 
-// one gives a waiter its turn, unless spare says that this is of no use after its last refusal. It gives why it must wait on, or
-// nothing when it need not.
+// one gives a waiter its turn, unless spare says that this is of no use after its last refusal.
+// It gives why it must wait on, or nothing when it need not.
 func (q *queue) one(ctx context.Context, w *waiter, began time.Time, spare func(last string) bool) (why string) {
 	if spare(w.why) { // written here alone
 		return w.why

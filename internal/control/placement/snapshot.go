@@ -10,15 +10,16 @@ import (
 	"github.com/stacyvm/stacyvm/internal/store"
 )
 
-// snapshot is a full count. Between two of them only the sandboxes that were made after the cutoff are counted: what has ended is
-// missed for so long, and what a count costs does not grow with the number of sandboxes.
+// snapshot is a full count. Between two of them only the sandboxes that were made after the
+// cutoff are counted: what has ended is missed for so long, and what a count costs does not grow
+// with the number of sandboxes.
 type snapshot struct {
 	workers []schedule.Candidate // by id; Used is what was made before cutoff
 	cutoff  time.Time            // by the database's clock
 }
 
-// refresh makes sure that the workers were counted lately. While one goroutine counts, others go on with what they know, unless it
-// is too old.
+// refresh makes sure that the workers were counted lately. While one goroutine counts, others go
+// on with what they know, unless it is too old.
 func (f *fleet) refresh(ctx context.Context) error {
 	f.mu.Lock()
 	now, full, recent := time.Now(), f.fullAt, f.countedAt
@@ -36,8 +37,8 @@ func (f *fleet) refresh(ctx context.Context) error {
 	return f.ensure(ctx, full, recent)
 }
 
-// ensure makes sure that a full count began after one moment, and a count of either kind after another. Callers that wait for the
-// same share one count.
+// ensure makes sure that a full count began after one moment, and a count of either kind after
+// another. Callers that wait for the same share one count.
 func (f *fleet) ensure(ctx context.Context, full, recent time.Time) error {
 	for {
 		f.mu.Lock()
@@ -112,7 +113,9 @@ func (f *fleet) count(ctx context.Context, all bool) error {
 }
 
 // countAll makes a snapshot, and gives what was made after its cutoff.
-func (f *fleet) countAll(ctx context.Context, tx store.Tx) (c snapshot, recent map[stacyvm.WorkerID]stacyvm.Usage, err error) {
+func (f *fleet) countAll(
+	ctx context.Context, tx store.Tx,
+) (c snapshot, recent map[stacyvm.WorkerID]stacyvm.Usage, err error) {
 	workers, err := tx.Workers().List(ctx, store.Page{})
 	if err != nil {
 		return c, nil, err
@@ -138,7 +141,8 @@ func (f *fleet) countAll(ctx context.Context, tx store.Tx) (c snapshot, recent m
 	return c, recent, nil
 }
 
-// shared gives one list for all equal ones: a choice looks at those of all workers, and finds one in the processor's cache.
+// shared gives one list for all equal ones: a choice looks at those of all workers, and finds one
+// in the processor's cache.
 func shared(alike map[string][]string, list []string) []string {
 	key := strings.Join(list, "\x00")
 	if known, ok := alike[key]; ok {

@@ -12,14 +12,16 @@ import (
 )
 
 const (
-	// startTouchEvery is how often the rows of those that wait are touched, so that nobody takes their creates for abandoned.
+	// startTouchEvery is how often the rows of those that wait are touched, so that nobody takes
+	// their creates for abandoned.
 	startTouchEvery = stacyvm.CreateAbandonedAfter / 3
 	// startTouched is how many rows one transaction touches.
 	startTouched = 100
 )
 
-// starts is the lines of creates that wait until their worker starts them, one line for each worker. They have their rows and
-// their places; a machine that starts all at once starts none in time. Each control plane has lines of its own.
+// starts is the lines of creates that wait until their worker starts them, one line for each
+// worker. They have their rows and their places; a machine that starts all at once starts none in
+// time. Each control plane has lines of its own.
 type starts struct {
 	store store.Store
 	log   *slog.Logger
@@ -51,7 +53,8 @@ func newStarts(s store.Store, log *slog.Logger) *starts {
 	return &starts{store: s, log: log, lines: map[stacyvm.WorkerID]*startLine{}, byID: map[stacyvm.SandboxID]*Turn{}}
 }
 
-// enter puts a create at the end of its worker's line, or lets it start at once. limit 0: the worker starts any number.
+// enter puts a create at the end of its worker's line, or lets it start at once. limit 0: the
+// worker starts any number.
 func (s *starts) enter(sandbox stacyvm.Sandbox, limit int) *Turn {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -82,7 +85,8 @@ func (s *starts) advance(line *startLine) {
 	}
 }
 
-// End takes a create out of its line, whether it waits or was started, and lets the next one start. It may be called once.
+// End takes a create out of its line, whether it waits or was started, and lets the next one
+// start. It may be called once.
 func (c *Turn) End() {
 	s := c.starts
 	s.mu.Lock()
@@ -165,8 +169,9 @@ func (s *starts) withPlaces(sandboxes []stacyvm.Sandbox) []stacyvm.Sandbox {
 	return sandboxes
 }
 
-// Await returns when the worker may start the create, with the row as it is by then. It gives up with its caller, and when the
-// sandbox is destroyed or the server stops; the row is given with the error too. The row says that it waits.
+// Await returns when the worker may start the create, with the row as it is by then. It gives up
+// with its caller, and when the sandbox is destroyed or the server stops; the row is given with
+// the error too. The row says that it waits.
 func (c *Turn) Await(ctx context.Context) (stacyvm.Sandbox, error) {
 	select {
 	case <-c.turn:
@@ -181,7 +186,8 @@ func (c *Turn) Await(ctx context.Context) (stacyvm.Sandbox, error) {
 	case <-c.refused:
 		return c.sandbox, c.why
 	case <-ctx.Done():
-		return c.sandbox, stacyvm.Wrap(stacyvm.CodeUnavailable, ctx.Err(), "the caller stopped waiting for the sandbox's turn")
+		return c.sandbox, stacyvm.Wrap(stacyvm.CodeUnavailable, ctx.Err(),
+			"the caller stopped waiting for the sandbox's turn")
 	}
 	return c.markStarted(context.WithoutCancel(ctx))
 }
@@ -210,7 +216,8 @@ func (c *Turn) markQueued(ctx context.Context) error {
 	})
 }
 
-// markStarted writes that a create waits no longer. Its time counts from here on. CodeConflict: it was destroyed.
+// markStarted writes that a create waits no longer. Its time counts from here on. CodeConflict:
+// it was destroyed.
 func (c *Turn) markStarted(ctx context.Context) (stacyvm.Sandbox, error) {
 	ctx, cancel := context.WithTimeout(ctx, storeWithin)
 	defer cancel()
@@ -222,7 +229,8 @@ func (c *Turn) markStarted(ctx context.Context) (stacyvm.Sandbox, error) {
 		if current.State != stacyvm.StateCreating || current.Desired != stacyvm.DesiredRunning {
 			return ErrDestroyed
 		}
-		current, err = tx.Sandboxes().Apply(ctx, c.sandbox.ID, current.Fence, store.Change{Wanted: stacyvm.DesiredRunning, Cause: &stacyvm.Cause{}})
+		current, err = tx.Sandboxes().Apply(ctx, c.sandbox.ID, current.Fence,
+			store.Change{Wanted: stacyvm.DesiredRunning, Cause: &stacyvm.Cause{}})
 		return err
 	})
 	if err != nil {
@@ -240,7 +248,8 @@ func (s *starts) touch(ctx context.Context) {
 		for ids := range slices.Chunk(s.waiting(), startTouched) {
 			err := s.store.Update(ctx, func(tx store.Tx) error {
 				for _, id := range ids {
-					if _, err := tx.Sandboxes().Want(ctx, id, store.Wish{}); err != nil && stacyvm.CodeOf(err) != stacyvm.CodeNotFound {
+					if _, err := tx.Sandboxes().Want(ctx, id, store.Wish{}); err != nil &&
+						stacyvm.CodeOf(err) != stacyvm.CodeNotFound {
 						return err
 					}
 				}
