@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net/http"
 	"path"
+	"strconv"
 	"strings"
 	"time"
 
@@ -46,7 +47,9 @@ type Config struct {
 	RateLimit RateLimit
 	// Memory bounds what all requests together hold in memory; nil: 64 MiB.
 	Memory *budget.Budget
-	Logger *slog.Logger // nil: no log
+	// Streams bounds the streams that are open at once.
+	Streams StreamLimits
+	Logger  *slog.Logger // nil: no log
 }
 
 // RateLimit bounds each caller's requests.
@@ -62,6 +65,7 @@ type api struct {
 	huma  huma.API
 	mux   *http.ServeMux
 	usage usage
+	slots slots
 
 	execSchema, messageSchema *huma.Schema // of the WebSocket's messages
 }
@@ -101,7 +105,7 @@ func build(config Config) *api {
 	if config.Memory == nil {
 		config.Memory = budget.New(defaultMemory)
 	}
-	a := &api{Config: config, mux: http.NewServeMux()}
+	a := &api{Config: config, mux: http.NewServeMux(), slots: newSlots(config.Streams)}
 	a.huma = humago.NewWithPrefix(a.mux, Prefix, humaConfig(config.Version))
 	a.sandboxRoutes()
 	a.execRoutes()
@@ -186,10 +190,22 @@ func (a *api) route(w http.ResponseWriter, r *http.Request) {
 	case escaped != clean && escaped != clean+"/": // the mux would redirect
 		a.fail(w, r, errNoRoute)
 	case pattern != "":
-		a.mux.ServeHTTP(w, r)
+		a.serveHeld(w, r, pattern)
 	default:
 		a.unrouted(w, r)
 	}
+}
+
+// serveHeld answers a request while it holds its slots.
+func (a *api) serveHeld(w http.ResponseWriter, r *http.Request, pattern string) {
+	release, err := a.slots.hold(r, pattern)
+	if err != nil {
+		w.Header().Set("Retry-After", strconv.Itoa(retrySlots))
+		a.fail(w, r, err)
+		return
+	}
+	defer release()
+	a.mux.ServeHTTP(w, r)
 }
 
 // unrouted answers OPTIONS, wrong methods and unknown paths.

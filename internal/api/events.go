@@ -52,7 +52,7 @@ func (in *eventsInput) place() (int64, error) {
 }
 
 func (a *api) eventRoutes() {
-	register(a, route{method: http.MethodGet, path: "/events", id: "events", tag: tagSystem,
+	register(a, route{method: http.MethodGet, path: "/events", id: "events", tag: tagSystem, stream: true,
 		summary: "What happens, as server-sent events, from a place on and without end",
 		responses: map[string]*huma.Response{"200": {
 			Description: "Each event's data is one line of JSON; its id is the place to continue after.",

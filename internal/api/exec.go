@@ -32,7 +32,7 @@ const (
 
 func (a *api) execRoutes() {
 	a.execSchema, a.messageSchema = a.schema(reflect.TypeFor[Exec]()), a.schema(reflect.TypeFor[Message]())
-	register(a, route{method: http.MethodPost, path: "/sandboxes/{id}/exec", id: "exec", tag: tagExec,
+	register(a, route{method: http.MethodPost, path: "/sandboxes/{id}/exec", id: "exec", tag: tagExec, stream: true,
 		summary: "Run a command and answer with its output",
 		errors:  []int{404, 408, 409, 422, 429}, responses: map[string]*huma.Response{"200": {
 			Description: "The result, or with stream the output as it comes: one frame per line, the last one with the exit code.",
@@ -42,7 +42,7 @@ func (a *api) execRoutes() {
 				"application/x-ndjson": {Schema: a.schema(reflect.TypeFor[Frame]())},
 			},
 		}}}, a.exec)
-	register(a, route{method: http.MethodGet, path: "/sandboxes/{id}/exec/ws", id: "exec-websocket", tag: tagExec,
+	register(a, route{method: http.MethodGet, path: "/sandboxes/{id}/exec/ws", id: "exec-websocket", tag: tagExec, stream: true,
 		summary:   "Run a command over a WebSocket: the first message is the exec body, then frames in both directions",
 		responses: map[string]*huma.Response{"101": {Description: "Switching to a WebSocket."}}, status: 101}, a.execSocket)
 }

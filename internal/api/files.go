@@ -110,14 +110,14 @@ const tagFiles = "files"
 func (a *api) fileRoutes() {
 	const files = "/sandboxes/{id}/files"
 	binary := map[string]*huma.MediaType{"application/octet-stream": {Schema: &huma.Schema{Type: "string", Format: "binary"}}}
-	register(a, route{method: http.MethodGet, path: files, id: "download", tag: tagFiles, summary: "Read a file", errors: []int{404, 409},
+	register(a, route{method: http.MethodGet, path: files, id: "download", tag: tagFiles, stream: true, summary: "Read a file", errors: []int{404, 409},
 		responses: map[string]*huma.Response{"200": {Description: "The file's bytes.", Content: binary}}}, a.download)
 	register(a, route{method: http.MethodPost, path: files, id: "write-file", tag: tagFiles,
 		summary: "Write a small file; its parents are made", errors: []int{404, 409, 413, 507}}, a.writeFile)
 	a.huma.OpenAPI().Paths[files].Post.RequestBody = &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{
 		"application/json": {Schema: a.schema(reflect.TypeFor[WriteFile]())},
 	}}
-	register(a, route{method: http.MethodPut, path: files, id: "upload", tag: tagFiles,
+	register(a, route{method: http.MethodPut, path: files, id: "upload", tag: tagFiles, stream: true,
 		summary: "Put a file of any size in place, whole or not at all; the body is the content", errors: []int{404, 409, 507}}, a.upload)
 	a.huma.OpenAPI().Paths[files].Put.RequestBody = &huma.RequestBody{Required: true, Content: binary}
 	register(a, route{method: http.MethodDelete, path: files, id: "remove-file", tag: tagFiles,

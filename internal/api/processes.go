@@ -120,7 +120,7 @@ func (a *api) processRoutes() {
 		responses: a.listOf("The processes.", reflect.TypeFor[[]Process]())}, a.processes)
 	register(a, route{method: http.MethodGet, path: one, id: "process", tag: tagProcesses,
 		summary: "Look a process up, or wait for its end", errors: []int{404, 409}}, a.process)
-	register(a, route{method: http.MethodGet, path: one + "/output", id: "output", tag: tagProcesses,
+	register(a, route{method: http.MethodGet, path: one + "/output", id: "output", tag: tagProcesses, stream: true,
 		summary: "Read a process's output from an offset on, and its exit", errors: []int{404, 409},
 		responses: map[string]*huma.Response{"200": {
 			Description: "One frame per line, with offsets; a keepalive when nothing comes for 15 s; the last one with the exit code.",

@@ -56,6 +56,7 @@ type route struct {
 	maxBody      int64 // 0: maxBody
 	public       bool
 	worker       bool // for workers, who show a credential of their own
+	stream       bool // lasts as long as a client, a command or a transfer does: see StreamLimits
 	// responses replaces the generated description of success, for answers that are not JSON.
 	responses map[string]*huma.Response
 }
@@ -78,6 +79,9 @@ func (r route) operation() huma.Operation {
 	if op.DefaultStatus == 0 {
 		op.DefaultStatus = http.StatusOK
 	}
+	if r.stream && !slices.Contains(r.errors, http.StatusTooManyRequests) {
+		r.errors = append(r.errors, http.StatusTooManyRequests)
+	}
 	if r.worker {
 		op.Security = []map[string][]string{{"worker": {}, "workerToken": {}}, {"worker": {}, "certificate": {}}}
 		op.Errors = slices.Concat(common, r.errors)
@@ -91,6 +95,9 @@ func (r route) operation() huma.Operation {
 // register adds a route whose handler speaks the vocabulary's errors.
 func register[I, O any](a *api, r route, handler func(context.Context, *I) (*O, error)) {
 	op := r.operation()
+	if r.stream {
+		a.slots.lasting[r.method+" "+Prefix+r.path] = true
+	}
 	huma.Register(a.huma, op, func(ctx context.Context, input *I) (*O, error) {
 		output, err := handler(ctx, input)
 		if err != nil {

@@ -1,4 +1,5 @@
-// Package budget bounds what requests hold in memory in sum: bodies that are read whole, output that is collected, lists.
+// Package budget bounds what requests hold in sum: in memory, with bodies that are read whole, output that is collected and lists, and open at
+// once, as streams and connections.
 // It knows nothing of what the bytes are.
 package budget
 

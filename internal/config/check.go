@@ -96,6 +96,8 @@ func (c *Config) checkNumbers() error {
 		{"defaults.vcpus", c.Defaults.VCPUs, 1},
 		{"defaults.disk_size_mb", c.Defaults.DiskSizeMB, 16},
 		{"server.request_memory_mb", c.Server.RequestMemoryMB, 32},
+		{"server.max_streams", c.Server.MaxStreams, 16},
+		{"server.max_streams_per_caller", c.Server.MaxStreamsPerCaller, 1},
 		{"defaults.max_sandboxes", c.Defaults.MaxSandboxes, 0},
 		{"defaults.max_sandboxes_per_owner", c.Defaults.MaxSandboxesPerOwner, 0},
 		{"defaults.max_spawn_queue", c.Defaults.MaxSpawnQueue, 0},

@@ -48,6 +48,12 @@ type Server struct {
 	ShutdownTimeout time.Duration `yaml:"shutdown_timeout"`
 	// RequestMemoryMB is what all requests together may hold in memory, in MiB: answers, lists and bodies that are read whole.
 	RequestMemoryMB int `yaml:"request_memory_mb"`
+	// MaxStreams is how many uploads, downloads, commands that are waited for, and followed outputs and events may be open at once;
+	// one credential gets three quarters of them.
+	MaxStreams int `yaml:"max_streams"`
+	// MaxStreamsPerCaller is how many of them one caller may hold: an owner of a tenant under one credential, without a credential an
+	// address.
+	MaxStreamsPerCaller int `yaml:"max_streams_per_caller"`
 	// URL is where clients and workers of other machines reach this server; empty: they were told otherwise.
 	URL string `yaml:"url"`
 	// Worker runs sandboxes on this machine too. Without, the server is a control plane alone and needs no engine.

@@ -10,7 +10,10 @@ import (
 func Default() Config {
 	return Config{
 		DataDir: defaultDataDir(),
-		Server:  Server{Host: "127.0.0.1", Port: 7423, ShutdownTimeout: 30 * time.Second, RequestMemoryMB: 64, Worker: true},
+		Server: Server{
+			Host: "127.0.0.1", Port: 7423, ShutdownTimeout: 30 * time.Second, RequestMemoryMB: 64, MaxStreams: 2048, MaxStreamsPerCaller: 1024,
+			Worker: true,
+		},
 		Worker: Worker{
 			ControlPlaneURL:   "http://localhost:7423",
 			HeartbeatInterval: 30 * time.Second, ShutdownTimeout: 10 * time.Second,

@@ -15,7 +15,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/net/netutil"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/stacyvm/stacyvm/internal/api"
@@ -103,7 +102,7 @@ func Serve(ctx context.Context, options Options) error {
 		}
 	}
 	loops := []func(context.Context) error{made.fleet.run, guard.Run, func(ctx context.Context) error { return sweepLoop(ctx, c, options.Logger) }}
-	return errors.Join(s.run(ctx, netutil.LimitListener(listener, maxConnections), loops...), made.close())
+	return errors.Join(s.run(ctx, s.bounded(listener), loops...), made.close())
 }
 
 func keysOf(c config.Config) auth.Keys {
@@ -120,7 +119,7 @@ type server struct {
 	draining atomic.Bool // takes nothing new
 	ready    func(string)
 	log      *slog.Logger
-	streams  context.CancelFunc // ends long requests
+	streams  func() // ends long requests
 }
 
 func newServer(options Options, made *parts, keys auth.Keys, t *trust) *server {
@@ -139,10 +138,11 @@ func newServer(options Options, made *parts, keys auth.Keys, t *trust) *server {
 		Draining:       s.draining.Load,
 		RateLimit:      api.RateLimit{Enabled: c.RateLimit.Enabled, PerMinute: c.RateLimit.RequestsPerMinute, Burst: c.RateLimit.Burst},
 		Memory:         budget.New(int64(c.Server.RequestMemoryMB) << 20),
+		Streams:        api.StreamLimits{All: c.Server.MaxStreams, Caller: c.Server.MaxStreamsPerCaller},
 		Logger:         options.Logger,
 	})
-	base, cancel := context.WithCancel(context.Background())
-	s.streams = cancel
+	base, cancel := context.WithCancelCause(context.Background())
+	s.streams = func() { cancel(stacyvm.Errorf(stacyvm.CodeUnavailable, "the server is stopping")) }
 	s.http = &http.Server{
 		Handler:           handler,
 		TLSConfig:         t.listener,
@@ -164,6 +164,15 @@ func http2Bounds() *http.HTTP2Config {
 		MaxConcurrentStreams: streams, MaxReceiveBufferPerStream: window, MaxReceiveBufferPerConnection: streams * window,
 		SendPingTimeout: idleTime, PingTimeout: idleTime / 2, // a client that is gone without a word
 	}
+}
+
+// bounded bounds the connections that are open at once. Who has one too many is told so where that can be read.
+func (s *server) bounded(listener net.Listener) net.Listener {
+	var refusal []byte
+	if s.http.TLSConfig == nil {
+		refusal = middleware.Refusal("1", `{"code":"UNAVAILABLE","message":"too many connections to the server are open: close some and try again"}`)
+	}
+	return middleware.Connections(listener, maxConnections, refusal)
 }
 
 // run serves until ctx ends or a part fails. Leases and duties are kept up until the last request has ended; the audit writer

@@ -23,14 +23,14 @@ const maxFailures = 100
 // PackFiles opens a directory as a tar archive; close the reader. ctx is the life of the reader. The archive is the guest's
 // work: whoever unpacks it must expect anything of it. CodeNotFound; CodeInvalid: not a directory.
 func (c *Client) PackFiles(ctx context.Context, path string) (io.ReadCloser, error) {
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancel, stall := watch(ctx)
 	stream, err := c.files.Pack(ctx, connect.NewRequest(&guestv1.PackRequest{Path: path}))
 	if err != nil {
 		defer cancel()
 		return nil, failure(ctx, err)
 	}
-	r := &reader{ctx: ctx, cancel: cancel, stream: stream, data: func() []byte { return stream.Msg().GetData() }}
-	if !stream.Receive() {
+	r := &reader{ctx: ctx, cancel: cancel, stall: stall, stream: stream, data: func() []byte { return stream.Msg().GetData() }}
+	if !r.receive() {
 		err = failure(ctx, stream.Err())
 		if err == nil {
 			err = cut()
@@ -49,13 +49,13 @@ func (c *Client) PackFiles(ctx context.Context, path string) (io.ReadCloser, err
 // image's. What one entry meets is told in the answer and stops no other. CodeInvalid: not an archive, or body failed;
 // CodeStorageFull. An error of body that is a *stacyvm.Error is returned as it is.
 func (c *Client) UnpackFiles(ctx context.Context, path, user string, body io.Reader) (stacyvm.Unpacked, error) {
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancel, stall := watch(ctx)
 	defer cancel()
 	stream := c.files.Unpack(ctx)
 	header := &guestv1.UnpackHeader{Path: path, User: user}
 	err := stream.Send(&guestv1.UnpackRequest{Part: &guestv1.UnpackRequest_Header{Header: header}})
 	if err == nil {
-		err = send(stream, body, func(data []byte) *guestv1.UnpackRequest {
+		err = send(stream, stall, body, func(data []byte) *guestv1.UnpackRequest {
 			return &guestv1.UnpackRequest{Part: &guestv1.UnpackRequest_Data{Data: data}}
 		})
 	}
@@ -65,7 +65,8 @@ func (c *Client) UnpackFiles(ctx context.Context, path, user string, body io.Rea
 	if err != nil && !errors.Is(err, io.EOF) { // at io.EOF the reason is in the answer
 		return stacyvm.Unpacked{}, failure(ctx, err)
 	}
-	answer, err := stream.CloseAndReceive()
+	var answer *connect.Response[guestv1.UnpackResponse]
+	stall.during(func() { answer, err = stream.CloseAndReceive() })
 	if err != nil {
 		return stacyvm.Unpacked{}, failure(ctx, err)
 	}

@@ -137,14 +137,14 @@ func (c *Client) RemoveFile(ctx context.Context, path string, recursive bool) er
 // ReadFile opens a file; close the reader. ctx is the life of the reader. CodeNotFound; CodeInvalid: a directory or
 // another thing that has no content. A read that is cut short ends with an error, never with io.EOF.
 func (c *Client) ReadFile(ctx context.Context, path string) (stacyvm.FileInfo, io.ReadCloser, error) {
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancel, stall := watch(ctx)
 	stream, err := c.files.Read(ctx, connect.NewRequest(&guestv1.ReadRequest{Path: path}))
 	if err != nil {
 		defer cancel()
 		return stacyvm.FileInfo{}, nil, failure(ctx, err)
 	}
-	r := &reader{ctx: ctx, cancel: cancel, stream: stream, data: func() []byte { return stream.Msg().GetData() }}
-	if !stream.Receive() {
+	r := &reader{ctx: ctx, cancel: cancel, stall: stall, stream: stream, data: func() []byte { return stream.Msg().GetData() }}
+	if !r.receive() {
 		err = failure(ctx, stream.Err())
 		if err == nil {
 			err = cut()
@@ -163,6 +163,7 @@ func (c *Client) ReadFile(ctx context.Context, path string) (stacyvm.FileInfo, i
 type reader struct {
 	ctx    context.Context
 	cancel context.CancelFunc
+	stall  watchdog
 	stream interface {
 		Receive() bool
 		Err() error
@@ -172,10 +173,15 @@ type reader struct {
 	rest []byte
 }
 
+func (r *reader) receive() (more bool) {
+	r.stall.during(func() { more = r.stream.Receive() })
+	return more
+}
+
 // Read implements io.Reader.
 func (r *reader) Read(p []byte) (int, error) {
 	for len(r.rest) == 0 {
-		if !r.stream.Receive() {
+		if !r.receive() {
 			if err := failure(r.ctx, r.stream.Err()); err != nil {
 				return 0, err
 			}
@@ -204,13 +210,13 @@ func (r *reader) Close() error {
 // there and is 0644 otherwise; user owns a new file, empty is the image's. CodeInvalid: something else than a file is there, or
 // body failed; CodeStorageFull. An error of body that is a *stacyvm.Error is returned as it is.
 func (c *Client) WriteFile(ctx context.Context, path string, mode uint32, user string, body io.Reader) (stacyvm.FileInfo, error) {
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancel, stall := watch(ctx)
 	defer cancel() // cuts what did not come to its end, and with that undoes it
 	stream := c.files.Write(ctx)
 	header := &guestv1.WriteHeader{Path: path, Mode: mode, User: user}
 	err := stream.Send(&guestv1.WriteRequest{Part: &guestv1.WriteRequest_Header{Header: header}})
 	if err == nil {
-		err = send(stream, body, func(data []byte) *guestv1.WriteRequest {
+		err = send(stream, stall, body, func(data []byte) *guestv1.WriteRequest {
 			return &guestv1.WriteRequest{Part: &guestv1.WriteRequest_Data{Data: data}}
 		})
 	}
@@ -220,22 +226,31 @@ func (c *Client) WriteFile(ctx context.Context, path string, mode uint32, user s
 	if err != nil && !errors.Is(err, io.EOF) { // at io.EOF the reason is in the answer
 		return stacyvm.FileInfo{}, failure(ctx, err)
 	}
-	answer, err := stream.CloseAndReceive()
+	var answer *connect.Response[guestv1.WriteResponse]
+	stall.during(func() { answer, err = stream.CloseAndReceive() })
 	if err != nil {
 		return stacyvm.FileInfo{}, failure(ctx, err)
 	}
 	return file(answer.Msg.GetInfo()), nil
 }
 
+// firstData is the size of an upload's first frame, in bytes. What comes slowly, or not at all, holds no more.
+const firstData = 4 << 10
+
 // send copies body into the stream.
-func send[Q, A any](stream *connect.ClientStreamForClient[Q, A], body io.Reader, part func(data []byte) *Q) error {
-	buffer := make([]byte, maxData)
+func send[Q, A any](stream *connect.ClientStreamForClient[Q, A], stall watchdog, body io.Reader, part func(data []byte) *Q) error {
+	buffer := make([]byte, firstData)
 	for {
 		n, err := fill(body, buffer)
 		if n > 0 {
-			if err := stream.Send(part(buffer[:n])); err != nil {
-				return err
+			var failed error
+			stall.during(func() { failed = stream.Send(part(buffer[:n])) })
+			if failed != nil {
+				return failed
 			}
+		}
+		if n == len(buffer) && n < maxData { // it comes as fast as it is taken
+			buffer = make([]byte, 2*n)
 		}
 		switch {
 		case err == io.EOF: //nolint:errorlint // a failure may wrap it

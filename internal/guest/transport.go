@@ -22,7 +22,7 @@ const (
 	writeWithin = 30 * time.Second
 	// streamWindow is what a stream holds in memory for a reader that does not read, in bytes. The window of the connection
 	// stays at the library's far larger default, so that no stream can use it up.
-	streamWindow = 512 << 10
+	streamWindow = 64 << 10
 	maxHeader    = 32 << 10
 	// mostConns bounds the connections of one kind: the guest program takes 1,024 requests on each.
 	mostConns = 64

@@ -16,7 +16,7 @@ const BodyCopies = 4
 func Hold(b *budget.Budget, streamed func(*http.Request) bool) Middleware {
 	return func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			account := b.Open(limitKey(r))
+			account := b.Open(Caller(r))
 			defer account.Close()
 			r = r.WithContext(budget.With(r.Context(), account))
 			if r.Body != nil && !streamed(r) {

@@ -28,7 +28,7 @@ func Limit(perMinute, burst int, exempt func(*http.Request) bool, fail Fail) Mid
 				next.ServeHTTP(w, r)
 				return
 			}
-			wait, left := buckets.take(limitKey(r), time.Now())
+			wait, left := buckets.take(Caller(r), time.Now())
 			w.Header().Set("X-RateLimit-Limit", strconv.Itoa(burst))
 			w.Header().Set("X-RateLimit-Remaining", strconv.Itoa(left))
 			if wait > 0 {
@@ -41,15 +41,22 @@ func Limit(perMinute, burst int, exempt func(*http.Request) bool, fail Fail) Mid
 	}
 }
 
-func limitKey(r *http.Request) string {
+// Caller is whom a request counts against: its credential or, without one, its peer's address. No header that a client chooses
+// freely takes part in it. It comes after Identify.
+func Caller(r *http.Request) string {
 	if credential := identityOf(r.Context()).Credential; credential != "" {
 		return "key " + credential
 	}
-	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	return "peer " + hostPart(r.RemoteAddr)
+}
+
+// hostPart is an address without its port; a Unix socket's has none.
+func hostPart(address string) string {
+	host, _, err := net.SplitHostPort(address)
 	if err != nil {
-		host = r.RemoteAddr // a Unix socket has no port
+		return address
 	}
-	return "peer " + host
+	return host
 }
 
 // buckets is a bounded set of token buckets.

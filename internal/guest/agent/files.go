@@ -18,8 +18,8 @@ import (
 const (
 	maxPath = 4096
 	maxMode = 0o7777
-	// fileFrame is the most that one data frame holds, in bytes.
-	fileFrame = 64 << 10
+	// fileFrame is the most that one data frame holds, in bytes: the host holds one for each reader that does not read.
+	fileFrame = 32 << 10
 	// mostListed is what the host takes of one listing or glob, in entries.
 	mostListed = 100_000
 )

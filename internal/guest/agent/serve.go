@@ -23,6 +23,8 @@ const (
 	streamWindow   = 128 << 10
 	// connWindow has room for every stream's window: uploads to programs that do not read stop nobody else.
 	connWindow = mostStreams * streamWindow
+	// readFrame bounds what one frame of a request holds, in bytes: the host holds as much in memory for each upload.
+	readFrame = 32 << 10
 	// pingAfter and pingTime find a host that is gone without a word: its readers must not hold up lossless processes.
 	pingAfter = 30 * time.Second
 	pingTime  = 30 * time.Second
@@ -50,7 +52,8 @@ func (a *Agent) newServer() *http.Server {
 		ErrorLog: log.New(io.Discard, "", 0), // what a stranger sends is not worth a line
 		HTTP2: &http.HTTP2Config{
 			MaxConcurrentStreams: mostStreams, MaxReceiveBufferPerStream: streamWindow, MaxReceiveBufferPerConnection: connWindow,
-			SendPingTimeout: pingAfter, PingTimeout: pingTime,
+			MaxReadFrameSize: readFrame,
+			SendPingTimeout:  pingAfter, PingTimeout: pingTime,
 		},
 		ConnContext: func(ctx context.Context, conn net.Conn) context.Context {
 			if stranger, ok := conn.(*stranger); ok {

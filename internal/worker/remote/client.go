@@ -24,7 +24,7 @@ const (
 	handshakeWithin = 5 * time.Second
 	// clientWindow is what a stream holds in memory for a reader that does not read, in bytes. The window of the connection
 	// stays at the library's far larger default, so that no stream can use it up.
-	clientWindow = 512 << 10
+	clientWindow = 256 << 10
 	idleFor      = 5 * time.Minute
 )
 

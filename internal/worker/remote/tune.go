@@ -18,6 +18,8 @@ const (
 	streamWindow = 256 << 10
 	// connWindow has room for every stream's window: one that nobody reads stops none of the others.
 	connWindow = mostStreams * streamWindow
+	// frameSize bounds what one frame of a request holds, in bytes: whoever sends a body holds as much in memory.
+	frameSize = 64 << 10
 )
 
 // Tune sets a server up for a worker's handler: HTTP/2 with or without TLS, HTTP/1 for health checks, windows that keep
@@ -30,6 +32,7 @@ func Tune(server *http.Server) {
 	server.ReadHeaderTimeout, server.MaxHeaderBytes = headerTime, maxHeader
 	server.HTTP2 = &http.HTTP2Config{
 		MaxConcurrentStreams: mostStreams, MaxReceiveBufferPerStream: streamWindow, MaxReceiveBufferPerConnection: connWindow,
-		SendPingTimeout: pingAfter, PingTimeout: pingWithin, WriteByteTimeout: writeWithin,
+		MaxReadFrameSize: frameSize,
+		SendPingTimeout:  pingAfter, PingTimeout: pingWithin, WriteByteTimeout: writeWithin,
 	}
 }
