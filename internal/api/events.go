@@ -141,6 +141,10 @@ func (s eventStream) event(n stacyvm.Notice) error {
 		return err
 	}
 	text.WriteByte('\n')
+	if s.subscription.Held() > 0 { // more comes at once
+		_, err := s.writer.Write(text.Bytes())
+		return err
+	}
 	return s.write(text.Bytes())
 }
 

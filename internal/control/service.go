@@ -83,6 +83,7 @@ type Service struct {
 	audit     *audit.Writer
 	exits     *audit.ExitWatcher
 	placement *placement.Placer
+	events    *audit.Feed
 }
 
 // New makes a service; Background must run for as long as it is used.
@@ -106,6 +107,7 @@ func New(config Config) *Service {
 		full:     config.Full,
 		log:      config.Logger,
 		rows:     newRowCache(),
+		events:   audit.NewFeed(config.Store),
 	}
 	s.audit = audit.NewWriter(audit.Config{Store: config.Store, Sync: config.AuditSync, Logger: config.Logger})
 	s.exits = audit.NewExitWatcher(s.audit)

@@ -6,7 +6,6 @@ import (
 
 	"github.com/stacyvm/stacyvm/internal/retry"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
-	"github.com/stacyvm/stacyvm/internal/store"
 )
 
 const (
@@ -23,10 +22,11 @@ const (
 // Subscription tells one reader what happens, in order and at least once. It keeps no queue: a
 // slow reader reads later, from the store. It is for one goroutine at a time.
 type Subscription struct {
-	store  store.Store
+	feed   *Feed
 	tenant string
 	woken  <-chan struct{}
 	stop   context.CancelFunc
+	recent bool // it has read up to what there was
 
 	place  int64 // the reader has everything up to here
 	page   []stacyvm.Notice
@@ -37,14 +37,15 @@ type Subscription struct {
 // Subscribe gives what happens after a place: the number of the last notice that was seen, 0 for
 // everything that is kept, or Latest. With a tenant it gives that tenant's notices only. Close
 // ends the subscription, and so does the end of ctx.
-func Subscribe(ctx context.Context, s store.Store, tenant string, after int64) (*Subscription, error) {
+func (f *Feed) Subscribe(ctx context.Context, tenant string, after int64) (*Subscription, error) {
 	watching, stop := context.WithCancel(ctx)
-	b := &Subscription{store: s, tenant: tenant, woken: s.Watch(watching), stop: stop}
-	span, err := b.present(ctx)
+	b := &Subscription{feed: f, tenant: tenant, woken: f.store.Watch(watching), stop: stop, recent: after == Latest}
+	present, err := f.read(ctx, pageKey{present: true}, f.recent)
 	if err != nil {
 		stop()
 		return nil, err
 	}
+	span := present.span
 	b.place = after
 	switch {
 	case after == Latest:
@@ -61,6 +62,9 @@ func (b *Subscription) Close() { b.stop() }
 
 // Place is the number that a reader that comes back continues after. Notices of others count too.
 func (b *Subscription) Place() int64 { return b.place }
+
+// Held is how many notices Now gives without asking the store.
+func (b *Subscription) Held() int { return len(b.page) }
 
 // Next waits for the next notice. When notices are no longer kept that the reader has not seen,
 // it gives one of KindMissed in their place. CodeUnavailable: the store does not answer, or ctx
@@ -108,52 +112,22 @@ func (b *Subscription) take() (notice stacyvm.Notice, ok bool) {
 
 // read gets the next page, and how far it reaches.
 func (b *Subscription) read(ctx context.Context) error {
-	var span store.EventSpan
-	var page []stacyvm.Notice
-	err := b.store.View(ctx, func(tx store.Tx) (err error) {
-		if span, err = tx.Events().Span(ctx); err != nil {
-			return err
-		}
-		page, err = tx.Events().List(ctx, store.EventFilter{Tenant: b.tenant, After: b.place, Limit: eventPage})
-		return err
-	})
+	slots := b.feed.replay
+	if b.recent {
+		slots = b.feed.recent
+	}
+	r, err := b.feed.read(ctx, pageKey{tenant: b.tenant, after: b.place}, slots)
 	if err != nil {
 		return err
 	}
-	if b.place < span.First-1 {
-		b.place, b.missed = span.First-1, true
+	if b.place < r.span.First-1 {
+		b.place, b.missed = r.span.First-1, true
 	}
-	b.page, b.behind = page, max(span.Last, b.place)
-	if len(page) == eventPage {
-		b.behind = page[len(page)-1].Number
+	b.page, b.behind = r.page, max(r.span.Last, b.place)
+	if b.recent = len(r.page) < eventPage; !b.recent {
+		b.behind = r.page[len(r.page)-1].Number
 	}
 	return nil
-}
-
-// present gives the span of all that was committed before. What has no number yet, because nobody
-// has read it, gets one first: else a reader that does not stay would miss it, and a reader that
-// wants only what comes would get it.
-func (b *Subscription) present(ctx context.Context) (span store.EventSpan, err error) {
-	look := func() error {
-		return b.store.View(ctx, func(tx store.Tx) error {
-			span, err = tx.Events().Span(ctx)
-			return err
-		})
-	}
-	if err = look(); err != nil || !span.Waiting {
-		return span, err
-	}
-	for more := true; more; {
-		err = b.store.Update(ctx, func(tx store.Tx) error {
-			more, err = tx.Events().Number(ctx)
-			return err
-		})
-		if err != nil {
-			return span, err
-		}
-	}
-	err = look()
-	return span, err
 }
 
 // wait returns when there may be more.

@@ -1,0 +1,110 @@
+package audit_test
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+
+	"github.com/stacyvm/stacyvm/internal/control"
+	"github.com/stacyvm/stacyvm/internal/control/audit"
+	"github.com/stacyvm/stacyvm/internal/control/controltest"
+	"github.com/stacyvm/stacyvm/internal/store"
+)
+
+// gatedStore counts its reads, which wait while its gate is closed.
+type gatedStore struct {
+	store.Store
+	now, all atomic.Int32
+	gate     atomic.Pointer[chan struct{}]
+}
+
+// close closes the gate; open opens it again.
+func (s *gatedStore) close() (open func()) {
+	gate := make(chan struct{})
+	s.gate.Store(&gate)
+	return func() { close(gate) }
+}
+
+func (s *gatedStore) View(ctx context.Context, read func(store.Tx) error) error {
+	s.all.Add(1)
+	s.now.Add(1)
+	defer s.now.Add(-1)
+	if gate := s.gate.Load(); gate != nil {
+		<-*gate
+	}
+	return s.Store.View(ctx, read)
+}
+
+// othersReads is how many reads the service may make beside.
+const othersReads = 5
+
+// TestReplaysLeaveTheStoreToOthers: hundreds of readers of the past, each of which wants pages of its own, make a few reads at a
+// time.
+func TestReplaysLeaveTheStoreToOthers(t *testing.T) {
+	const readers, events = 300, 450
+	onGatedStore(t, func(t *testing.T, r *rig, gated *gatedStore) {
+		tellOf(t, gated.Store, "", 0, events)
+		open := gated.close()
+		var all sync.WaitGroup
+		for n := range readers {
+			all.Go(func() {
+				b, err := r.Events(r.Ctx, int64(n))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				defer b.Close()
+				for place := n; place < events; place++ {
+					if notice, err := b.Next(r.Ctx); err != nil || notice.Data["n"] != float64(place) {
+						t.Errorf("reader %d at %d: %+v, %v", n, place, notice, err)
+						return
+					}
+				}
+			})
+		}
+		synctest.Wait()
+		if now := gated.now.Load(); now > 3+othersReads {
+			t.Errorf("%d reads at a time", now)
+		}
+		open()
+		all.Wait()
+	})
+}
+
+// TestFollowersShareReads: hundreds who wait for the same event make a few reads.
+func TestFollowersShareReads(t *testing.T) {
+	const followers = 300
+	onGatedStore(t, func(t *testing.T, r *rig, gated *gatedStore) {
+		var together [followers]*audit.Subscription
+		for n := range together {
+			together[n] = subscribe(t, r.Ctx, r.Service, audit.Latest)
+		}
+		tellOf(t, gated.Store, "", 0, 1)
+		open := gated.close()
+		before := gated.all.Load()
+		var all sync.WaitGroup
+		for _, b := range together {
+			all.Go(func() {
+				if notice, err := b.Next(r.Ctx); err != nil || notice.Data["n"] != 0.0 {
+					t.Errorf("%+v, %v", notice, err)
+				}
+			})
+		}
+		synctest.Wait()
+		open()
+		all.Wait()
+		if n := gated.all.Load() - before; n > 5+othersReads {
+			t.Errorf("%d reads for %d who follow", n, followers)
+		}
+	})
+}
+
+// onGatedStore runs a test in a bubble, in which it is known when everybody waits.
+func onGatedStore(t *testing.T, test func(t *testing.T, r *rig, gated *gatedStore)) {
+	synctest.Test(t, func(t *testing.T) {
+		gated := &gatedStore{Store: controltest.OpenSQLite(t)}
+		test(t, newRigOn(t, gated.Store, func(c *control.Config) { c.Store = gated }), gated)
+	})
+}
