@@ -60,7 +60,7 @@ func (c *Client) AdminAudit(ctx context.Context, r AdminAuditRequest) ([]AdminCa
 func (c *Client) AdminAuditCSV(ctx context.Context, r AdminAuditRequest) (io.ReadCloser, error) {
 	query := r.query()
 	query.Set("format", "csv")
-	response, err := c.send(ctx, request{method: http.MethodGet, path: "/admin/audit", query: query})
+	response, err := c.send(ctx, request{method: http.MethodGet, path: "/admin/audit", query: query, long: true})
 	if err != nil {
 		return nil, err
 	}

@@ -92,6 +92,8 @@ type request struct {
 	repeat bool
 	// patient: keep trying while no server answers (a session that was good before).
 	patient bool
+	// long: the answer may take as long as a command, a transfer or much work does; others come at once.
+	long bool
 }
 
 // once sends r a single time and decodes the answer.
@@ -110,7 +112,7 @@ func (c *Client) once(ctx context.Context, r request, into any) error {
 		err = json.NewDecoder(response.Body).Decode(into)
 	}
 	if err != nil {
-		return &brokenError{fmt.Errorf("read the answer to %s %s: %w", r.method, r.path, err)}
+		return broken(fmt.Errorf("read the answer to %s %s: %w", r.method, r.path, err))
 	}
 	return nil
 }
@@ -122,14 +124,20 @@ func (c *Client) call(ctx context.Context, r request, into any) error {
 
 // send makes one attempt. A status of 400 or more becomes an *Error.
 func (c *Client) send(ctx context.Context, r request) (*http.Response, error) {
-	httpRequest, err := c.prepare(ctx, r)
+	w := c.watch(ctx, r)
+	httpRequest, err := c.prepare(w.ctx, r)
 	if err != nil {
+		w.stop()
 		return nil, err
 	}
 	response, err := c.http.Do(httpRequest)
 	if err != nil {
-		return nil, c.transportError(ctx, err)
+		defer w.stop()
+		return nil, c.transportError(w.ctx, err)
 	}
+	w.heard.Add(1)
+	w.pause()
+	response.Body = watchedBody{response.Body, w}
 	if response.StatusCode >= http.StatusBadRequest {
 		defer response.Body.Close()
 		return nil, answerError(response)

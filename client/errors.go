@@ -63,6 +63,14 @@ type brokenError struct{ err error }
 func (e *brokenError) Error() string { return "the connection to the server broke: " + e.err.Error() }
 func (e *brokenError) Unwrap() error { return e.err }
 
+// broken makes a brokenError, but of a server that fell silent.
+func broken(err error) error {
+	if silent, ok := errors.AsType[*silentError](err); ok {
+		return silent
+	}
+	return &brokenError{err}
+}
+
 // transportError tells a server that is not there from a connection that broke.
 func (c *Client) transportError(ctx context.Context, err error) error {
 	if ctx.Err() != nil {

@@ -63,7 +63,7 @@ func (e *eventReader) run(ctx context.Context) error {
 		err := e.client.persist(ctx, reading, func() error {
 			err := e.connect(ctx)
 			e.before = e.before || e.good
-			if e.good && passes(err, reading, false) {
+			if e.good && again(err, reading) {
 				err = nil
 			}
 			return err
@@ -80,10 +80,6 @@ func (e *eventReader) run(ctx context.Context) error {
 // connect reads one connection to its end.
 func (e *eventReader) connect(ctx context.Context) error {
 	e.good = false
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	watchdog := time.AfterFunc(silence, func() { cancel(&brokenError{errors.New("the server fell silent")}) })
-	defer watchdog.Stop()
 	query := url.Values{"follow": {strconv.FormatBool(e.follow)}}
 	if e.last != "" {
 		query.Set("last_event_id", e.last)
@@ -98,7 +94,6 @@ func (e *eventReader) connect(ctx context.Context) error {
 	var id string
 	var data []byte
 	for lines.Scan() {
-		watchdog.Reset(silence)
 		e.good = true
 		field, value, _ := bytes.Cut(lines.Bytes(), []byte(":"))
 		value = bytes.TrimPrefix(value, []byte(" "))
@@ -148,5 +143,5 @@ func (e *eventReader) endOf(ctx context.Context, err error) error {
 	case err == nil:
 		err = io.ErrUnexpectedEOF
 	}
-	return &brokenError{err}
+	return broken(err)
 }

@@ -41,7 +41,7 @@ func files(sandbox, verb string) string {
 
 // Download opens a file. Close it. A connection that breaks gives a read error, never a short file without one.
 func (c *Client) Download(ctx context.Context, sandbox, path string) (io.ReadCloser, error) {
-	response, err := c.send(ctx, request{method: http.MethodGet, path: files(sandbox, ""), query: url.Values{"path": {path}}})
+	response, err := c.send(ctx, request{method: http.MethodGet, path: files(sandbox, ""), query: url.Values{"path": {path}}, long: true})
 	if err != nil {
 		return nil, err
 	}
@@ -61,7 +61,7 @@ func (c *Client) Upload(ctx context.Context, sandbox, path string, body io.Reade
 	if body == nil {
 		body = http.NoBody
 	}
-	err := c.call(ctx, request{method: http.MethodPut, path: files(sandbox, ""), query: query, raw: body}, &info)
+	err := c.call(ctx, request{method: http.MethodPut, path: files(sandbox, ""), query: query, raw: body, long: true}, &info)
 	return info, err
 }
 
@@ -84,7 +84,7 @@ const (
 // DownloadArchive opens a directory as a tar archive. Close it. It is the sandbox's own work: whoever unpacks it must expect
 // anything of it. A connection that breaks gives a read error.
 func (c *Client) DownloadArchive(ctx context.Context, sandbox, path string) (io.ReadCloser, error) {
-	response, err := c.send(ctx, request{method: http.MethodGet, path: files(sandbox, "archive"), query: url.Values{"path": {path}}})
+	response, err := c.send(ctx, request{method: http.MethodGet, path: files(sandbox, "archive"), query: url.Values{"path": {path}}, long: true})
 	if err != nil {
 		return nil, err
 	}
@@ -100,14 +100,14 @@ func (c *Client) UploadArchive(ctx context.Context, sandbox, path string, archiv
 		query.Set("user", user)
 	}
 	var unpacked Unpacked
-	err := c.call(ctx, request{method: http.MethodPut, path: files(sandbox, "archive"), query: query, raw: archive, contentType: "application/x-tar"}, &unpacked)
+	err := c.call(ctx, request{method: http.MethodPut, path: files(sandbox, "archive"), query: query, raw: archive, contentType: "application/x-tar", long: true}, &unpacked)
 	return unpacked, err
 }
 
 // ListFiles gives a directory's entries, sorted by name.
 func (c *Client) ListFiles(ctx context.Context, sandbox, path string) ([]FileInfo, error) {
 	var infos []FileInfo
-	err := c.call(ctx, request{method: http.MethodGet, path: files(sandbox, "list"), query: url.Values{"path": {path}}, repeat: true}, &infos)
+	err := c.call(ctx, request{method: http.MethodGet, path: files(sandbox, "list"), query: url.Values{"path": {path}}, repeat: true, long: true}, &infos)
 	return infos, err
 }
 
@@ -121,7 +121,7 @@ func (c *Client) Stat(ctx context.Context, sandbox, path string) (FileInfo, erro
 // Glob gives the paths that match; `**` crosses directories.
 func (c *Client) Glob(ctx context.Context, sandbox, pattern string) ([]string, error) {
 	var paths []string
-	err := c.call(ctx, request{method: http.MethodGet, path: files(sandbox, "glob"), query: url.Values{"pattern": {pattern}}, repeat: true}, &paths)
+	err := c.call(ctx, request{method: http.MethodGet, path: files(sandbox, "glob"), query: url.Values{"pattern": {pattern}}, repeat: true, long: true}, &paths)
 	return paths, err
 }
 
@@ -137,7 +137,7 @@ func (c *Client) MakeDir(ctx context.Context, sandbox, path string, mode uint32)
 // Move renames a file or directory and makes the target's parents.
 func (c *Client) Move(ctx context.Context, sandbox, from, to string) error {
 	return c.call(ctx, request{method: http.MethodPost, path: files(sandbox, "move"),
-		body: map[string]string{"old_path": from, "new_path": to}}, nil)
+		body: map[string]string{"old_path": from, "new_path": to}, long: true}, nil)
 }
 
 // Chmod sets a file's permission bits.
@@ -152,7 +152,7 @@ func (c *Client) Remove(ctx context.Context, sandbox, path string, recursive boo
 	if recursive {
 		query.Set("recursive", "true")
 	}
-	return c.call(ctx, request{method: http.MethodDelete, path: files(sandbox, ""), query: query}, nil)
+	return c.call(ctx, request{method: http.MethodDelete, path: files(sandbox, ""), query: query, long: true}, nil)
 }
 
 func octal(mode uint32) string { return fmt.Sprintf("%04o", mode) }

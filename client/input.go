@@ -62,5 +62,5 @@ func (in *Input) post(ctx context.Context, body inputBody) error { return in.sen
 
 func (in *Input) send(ctx context.Context, body inputBody, answer any) error {
 	return in.client.call(ctx, request{method: http.MethodPost, path: pathOf("sandboxes", in.sandbox, "processes", in.process, "input"),
-		body: body, repeat: true, patient: true}, answer)
+		body: body, repeat: true, patient: true, long: true}, answer)
 }

@@ -71,11 +71,7 @@ func (c *Client) Output(ctx context.Context, sandbox, process string, from Outpu
 // errStopped: the caller wants no more events.
 var errStopped = errors.New("stopped")
 
-const (
-	// silence is how long a connection may be without a byte; the server sends a keepalive each 15 s.
-	silence = 45 * time.Second
-	maxLine = 8 << 20
-)
+const maxLine = 8 << 20
 
 type outputReader struct {
 	client *Client
@@ -84,16 +80,21 @@ type outputReader struct {
 	next   map[Stream]uint64 // offset of the next byte that the caller has not seen
 	yield  func(Event, error) bool
 	ended  bool
+	alive  bool // the last thing that came on the present connection was output or a keepalive
 }
 
-// run connects again and again; progress on a connection renews the client's patience.
+// steady is how long a connection without output must have been good to renew the client's patience.
+const steady = 10 * time.Second
+
+// run connects again and again; progress on a connection, or a good time on it, renews the client's patience.
 func (o *outputReader) run(ctx context.Context) error {
 	reading := request{repeat: true, patient: true}
 	for !o.ended {
-		before, broke := o.seen(), error(nil)
+		broke := error(nil)
 		err := o.client.persist(ctx, reading, func() error {
+			before, began := o.seen(), time.Now()
 			err := o.connect(ctx)
-			if o.seen() > before && passes(err, reading, false) {
+			if good := o.seen() > before || o.alive && time.Since(began) > steady; good && again(err, reading) {
 				broke, err = err, nil
 			}
 			return err
@@ -112,10 +113,7 @@ func (o *outputReader) seen() uint64 { return o.next[Stdout] + o.next[Stderr] }
 
 // connect reads one connection to its end.
 func (o *outputReader) connect(ctx context.Context) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	watchdog := time.AfterFunc(silence, func() { cancel(&brokenError{errors.New("the server fell silent")}) })
-	defer watchdog.Stop()
+	o.alive = false
 	response, err := o.client.send(ctx, request{method: http.MethodGet, path: o.path, query: url.Values{
 		"stdout_offset": {strconv.FormatUint(o.next[Stdout], 10)},
 		"stderr_offset": {strconv.FormatUint(o.next[Stderr], 10)},
@@ -129,7 +127,7 @@ func (o *outputReader) connect(ctx context.Context) error {
 	lines := bufio.NewScanner(response.Body)
 	lines.Buffer(make([]byte, 64<<10), maxLine)
 	for lines.Scan() {
-		watchdog.Reset(silence)
+		o.alive = true
 		if err := o.line(lines.Bytes()); err != nil || o.ended {
 			return err
 		}
@@ -150,7 +148,7 @@ func (o *outputReader) endOf(ctx context.Context, err error) error {
 	case err == nil:
 		err = io.ErrUnexpectedEOF
 	}
-	return &brokenError{err}
+	return broken(err)
 }
 
 type outputLine struct {
@@ -174,6 +172,7 @@ func (o *outputReader) line(text []byte) error {
 	case line.Type == "keepalive":
 		return nil
 	case line.Type == "error":
+		o.alive = false
 		return &brokenError{errors.New(line.Error)}
 	case line.Gap > 0:
 		return o.skip(line.Stream, line.Offset+line.Gap)

@@ -79,7 +79,7 @@ func (p Process) Running() bool { return p.State == "running" }
 // Output to survive a broken connection. CodeTimeout: the command's own time limit passed.
 func (c *Client) Exec(ctx context.Context, sandbox string, exec ExecRequest) (ExecResult, error) {
 	var result ExecResult
-	err := c.call(ctx, request{method: http.MethodPost, path: pathOf("sandboxes", sandbox, "exec"), body: exec}, &result)
+	err := c.call(ctx, request{method: http.MethodPost, path: pathOf("sandboxes", sandbox, "exec"), body: exec, long: true}, &result)
 	return result, err
 }
 
@@ -113,7 +113,7 @@ func (c *Client) Wait(ctx context.Context, sandbox, process string) (Process, er
 func (c *Client) process(ctx context.Context, sandbox, process string, query url.Values, patient bool) (Process, error) {
 	var answer Process
 	err := c.call(ctx, request{method: http.MethodGet, path: pathOf("sandboxes", sandbox, "processes", process),
-		query: query, repeat: true, patient: patient}, &answer)
+		query: query, repeat: true, patient: patient, long: patient}, &answer)
 	return answer, err
 }
 

@@ -66,10 +66,15 @@ func passes(err error, r request, first bool) bool {
 		return r.patient || refusal.RetryAfter > 0
 	case http.StatusConflict:
 		return refusal.RetryAfter > 0
+	case http.StatusTooManyRequests: // a session that comes back may have to wait for a place
+		return r.patient && refusal.RetryAfter > 0
 	default:
 		return false
 	}
 }
+
+// again reports whether a stream that was good should be opened once more. One that fell silent may have lost its connection alone.
+func again(err error, r request) bool { return errors.Is(err, ErrSilent) || passes(err, r, false) }
 
 // sleep waits and reports whether the context still lives.
 func sleep(ctx context.Context, d time.Duration) bool {

@@ -82,7 +82,7 @@ func (c *Client) Spawn(ctx context.Context, spawn SpawnRequest) (Sandbox, error)
 	}
 	var sandbox Sandbox
 	err := c.call(ctx, request{method: http.MethodPost, path: "/sandboxes", body: spawn,
-		header: map[string]string{"Idempotency-Key": key}, repeat: true}, &sandbox)
+		header: map[string]string{"Idempotency-Key": key}, repeat: true, long: true}, &sandbox)
 	return sandbox, err
 }
 
@@ -134,7 +134,7 @@ func (c *Client) Sandbox(ctx context.Context, id string) (Sandbox, error) {
 
 // Destroy removes a sandbox and returns when nothing of it is left.
 func (c *Client) Destroy(ctx context.Context, id string) error {
-	return c.call(ctx, request{method: http.MethodDelete, path: pathOf("sandboxes", id)}, nil)
+	return c.call(ctx, request{method: http.MethodDelete, path: pathOf("sandboxes", id), long: true}, nil)
 }
 
 // Prune destroys every expired sandbox and returns their number.
@@ -142,7 +142,7 @@ func (c *Client) Prune(ctx context.Context) (int, error) {
 	var answer struct {
 		Pruned int `json:"pruned"`
 	}
-	err := c.call(ctx, request{method: http.MethodDelete, path: "/sandboxes", repeat: true}, &answer)
+	err := c.call(ctx, request{method: http.MethodDelete, path: "/sandboxes", repeat: true, long: true}, &answer)
 	return answer.Pruned, err
 }
 

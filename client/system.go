@@ -58,7 +58,7 @@ func (c *Client) Providers(ctx context.Context) ([]Provider, error) {
 // TestProviders asks every engine now; the answer maps name to healthy.
 func (c *Client) TestProviders(ctx context.Context) (map[string]bool, error) {
 	var healthy map[string]bool
-	err := c.call(ctx, request{method: http.MethodPost, path: "/providers/test", repeat: true}, &healthy)
+	err := c.call(ctx, request{method: http.MethodPost, path: "/providers/test", repeat: true, long: true}, &healthy)
 	return healthy, err
 }
 

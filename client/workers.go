@@ -87,7 +87,7 @@ func (c *Client) setWorker(ctx context.Context, id, verb string) (Worker, error)
 // DeleteWorker forgets a worker that is gone for good. With force also one that is online or has sandboxes: these end as lost.
 // CodeConflict: it is or has, and force is not set.
 func (c *Client) DeleteWorker(ctx context.Context, id string, force bool) error {
-	r := request{method: http.MethodDelete, path: pathOf("admin", "workers", id)}
+	r := request{method: http.MethodDelete, path: pathOf("admin", "workers", id), long: true}
 	if force {
 		r.query = url.Values{"force": {"true"}}
 	}
