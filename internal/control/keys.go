@@ -39,11 +39,7 @@ func claim(ctx context.Context, tx store.Tx, c creation, id stacyvm.SandboxID) (
 	case known.BodyHash != c.key.BodyHash:
 		return nil, stacyvm.Errorf(stacyvm.CodeKeyReused, "Idempotency-Key: it came before with another body")
 	case known.Done:
-		var first stacyvm.Sandbox
-		if err := json.Unmarshal(known.Body, &first); err != nil {
-			return nil, fmt.Errorf("decode the stored answer of a key: %w", err)
-		}
-		return &first, nil
+		return answered(ctx, tx, *known)
 	}
 	// The first request has no answer yet: it is under way, or its process died. The row knows.
 	first, err := tx.Sandboxes().Get(ctx, known.Sandbox)
@@ -63,6 +59,24 @@ func claim(ctx context.Context, tx store.Tx, c creation, id stacyvm.SandboxID) (
 		return nil, errInProgress
 	}
 	return &first, finish(ctx, tx, c, first)
+}
+
+// answered gives the sandbox of a key that was answered, as it is now. The stored answer is for one whose row is forgotten.
+func answered(ctx context.Context, tx store.Tx, known store.IdempotencyRecord) (*stacyvm.Sandbox, error) {
+	now, err := tx.Sandboxes().Get(ctx, known.Sandbox)
+	switch stacyvm.CodeOf(err) {
+	case "":
+		return &now, nil
+	case stacyvm.CodeNotFound:
+	default:
+		return nil, err
+	}
+	var first stacyvm.Sandbox
+	if err := json.Unmarshal(known.Body, &first); err != nil {
+		return nil, fmt.Errorf("decode the stored answer of a key: %w", err)
+	}
+	first.State, first.Desired = stacyvm.StateDestroyed, stacyvm.DesiredDestroyed
+	return &first, nil
 }
 
 var errInProgress = stacyvm.Errorf(stacyvm.CodeInProgress,

@@ -389,6 +389,24 @@ func TestRun(t *testing.T) {
 	})
 }
 
+// TestRunEndsWhatExpiredFirst: what expired while no server ran, and was ended by the launcher, is not there any more when requests
+// are served.
+func TestRunEndsWhatExpiredFirst(t *testing.T) {
+	inBubble(t, func(r *rig) {
+		gone, there := r.sandbox(lives(time.Minute)), r.sandbox(lives(time.Minute))
+		r.runtime(there, nil)
+		time.Sleep(2 * time.Minute)
+		ctx, stop := context.WithCancel(r.Context())
+		var running sync.WaitGroup
+		running.Go(func() { _ = r.Reconciler.Run(ctx) })
+		<-r.Started()
+		r.expect(gone.ID, stacyvm.StateDestroyed, "", false)
+		r.expect(there.ID, stacyvm.StateDestroyed, "", false)
+		stop()
+		running.Wait()
+	})
+}
+
 func TestRunWaitsForItsWorker(t *testing.T) {
 	inBubble(t, func(r *rig) {
 		row := r.sandbox(nil)

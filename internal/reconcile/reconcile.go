@@ -34,6 +34,7 @@ const (
 // The bounds of one step, and of one worker call in it.
 const (
 	stepWithin      = 2 * time.Minute
+	firstReapWithin = 3 * time.Second // requests wait for it
 	renewWithin     = 5 * time.Second
 	regainWithin    = 2 * time.Second // of renewWithin, for leases that ran out
 	destroyWithin   = 30 * time.Second

@@ -33,6 +33,7 @@ func (r *resident) run(ctx context.Context, started func()) {
 	if !r.until(ctx, "start", stepWithin, r.Start) {
 		return
 	}
+	_ = r.attempt(ctx, "reap", firstReapWithin, r.Reap) // what expired while no server ran is not shown as running; the loop tries again
 	started()
 	var loops sync.WaitGroup
 	defer loops.Wait()

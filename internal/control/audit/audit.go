@@ -6,6 +6,7 @@ package audit
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
@@ -21,8 +22,12 @@ const exitUnknown = -1
 func (w *Writer) Record(
 	ctx context.Context, caller stacyvm.Principal, action string, sandbox stacyvm.Sandbox, resource string, err error,
 ) error {
-	operation := Operation(caller, action, sandbox, resource, err)
-	e := entry{operation: &operation, event: eventOf(operation, stacyvm.CodeOf(err))}
+	recorded := err
+	if left(ctx, err) {
+		recorded = errLeft
+	}
+	operation := Operation(caller, action, sandbox, resource, recorded)
+	e := entry{operation: &operation, event: eventOf(operation, stacyvm.CodeOf(recorded))}
 	if !w.sync {
 		w.add(ctx, e)
 		return err
@@ -32,6 +37,14 @@ func (w *Writer) Record(
 		err = failed
 	}
 	return err
+}
+
+// errLeft stands in the audit for the failure of an operation whose caller went away: nothing here is at fault.
+var errLeft = stacyvm.Errorf(stacyvm.CodeInvalid, "the caller left before the end")
+
+// left reports whether an operation failed because its caller went away. A server that stops gives another cause.
+func left(ctx context.Context, err error) bool {
+	return stacyvm.CodeOf(err) == stacyvm.CodeUnavailable && errors.Is(context.Cause(ctx), context.Canceled)
 }
 
 // RecordAdmin writes the line of a call of an administrative route, whatever came of it. With
