@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"net"
 	"strings"
 	"sync"
 	"time"
@@ -57,7 +58,10 @@ type socket struct {
 func (s *socket) serve(ctx context.Context) {
 	defer s.conn.CloseNow() //nolint:errcheck // closed properly before, unless the client is gone
 	request, binary, err := s.first(ctx)
-	if err != nil {
+	switch {
+	case err != nil && s.brokeOff(ctx, err):
+		return
+	case err != nil:
 		s.close(websocket.StatusInvalidFramePayloadData, s.api.wire(ctx, err).Message)
 		return
 	}
@@ -113,6 +117,23 @@ func (s *socket) read(ctx context.Context) ([]byte, error) {
 		return nil, err
 	}
 	return io.ReadAll(budget.NewReader(message, budget.From(ctx), middleware.BodyCopies))
+}
+
+// brokeOff reports whether a read failed because the client left, or because what it sent is no WebSocket's: such a connection is
+// closed with 1002.
+func (s *socket) brokeOff(ctx context.Context, err error) bool {
+	var ours *stacyvm.Error
+	if errors.As(err, &ours) {
+		return false
+	}
+	s.api.Logger.Debug("a WebSocket broke off", "id", middleware.RequestID(ctx), "error", err)
+	var network net.Error
+	left := websocket.CloseStatus(err) != -1 || ctx.Err() != nil || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, io.EOF) ||
+		errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) || errors.As(err, &network)
+	if !left {
+		s.close(websocket.StatusProtocolError, "") // once more changes nothing, where the library has
+	}
+	return true
 }
 
 // refuse tells why a command cannot start.
@@ -182,6 +203,7 @@ func (s *socket) receive(ctx context.Context, left context.CancelFunc) {
 	for {
 		text, err := s.read(ctx)
 		if err != nil {
+			s.brokeOff(ctx, err)
 			return
 		}
 		message, err := validated[Message](s.api, s.api.messageSchema, text)

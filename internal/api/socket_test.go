@@ -1,8 +1,12 @@
 package api_test
 
 import (
+	"bufio"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
+	"io"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -198,5 +202,52 @@ func TestSocketStreamsMuch(t *testing.T) {
 	list, _, _ := listen(t, conn)
 	if got := joined(list, "stdout"); len(got) != 4<<20 || strings.Trim(got, "x") != "" {
 		t.Errorf("%d bytes", len(got))
+	}
+}
+
+// TestSocketOfNonsense: what is no WebSocket's closes the connection with 1002, whether a command runs or not, and is nothing that an
+// operator need know of.
+func TestSocketOfNonsense(t *testing.T) {
+	f := start(t, nil, nil)
+	id := f.spawn().ID
+	masked := func(text string) string { return string([]byte{0x81, 0x80 | byte(len(text)), 0, 0, 0, 0}) + text }
+	for name, sent := range map[string]string{
+		"unmasked":    "\x81\x02{}",
+		"bad opcode":  "\x83\x80\x00\x00\x00\x00",
+		"bad bits":    "\xf1\x80\x00\x00\x00\x00",
+		"after start": masked(`{"command":"sleep 60"}`) + "\x81\x02{}",
+	} {
+		conn, err := net.Dial("tcp", f.server.Listener.Addr().String())
+		must(t, err)
+		defer conn.Close()
+		_, err = io.WriteString(conn, "GET /api/v1/sandboxes/"+id+"/exec/ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+
+			"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"+sent)
+		must(t, err)
+		reader := bufio.NewReader(conn)
+		if answer, err := http.ReadResponse(reader, nil); err != nil || answer.StatusCode != http.StatusSwitchingProtocols {
+			t.Fatalf("%s: %+v, %v", name, answer, err)
+		}
+		var head [4]byte
+		if _, err := io.ReadFull(reader, head[:]); err != nil || head[0] != 0x88 || binary.BigEndian.Uint16(head[2:]) != 1002 {
+			t.Errorf("%s: frame %x, %v", name, head, err)
+		}
+	}
+	f.server.Close()
+	if strings.Contains(f.log.String(), "ERROR") {
+		t.Errorf("in the log: %s", f.log.String())
+	}
+}
+
+func TestDurationsThatAreTooLong(t *testing.T) {
+	f := start(t, nil, nil)
+	id := f.spawn().ID
+	for path, body := range map[string]string{
+		"/sandboxes/" + id + "/exec":   `{"command":"true","timeout":"99999999h"}`,
+		"/sandboxes/" + id + "/extend": `{"ttl":"2000000h"}`,
+	} {
+		r := f.do("POST", "/api/v1"+path, body)
+		if code, message := r.refusal(t); r.StatusCode != http.StatusBadRequest || code != "BAD_REQUEST" || !strings.Contains(message, "100 years") {
+			t.Errorf("%s: %d %s", path, r.StatusCode, r.text)
+		}
 	}
 }

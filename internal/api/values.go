@@ -2,6 +2,7 @@ package api
 
 import (
 	"encoding/base64"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -9,14 +10,23 @@ import (
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
 
+// maxDuration leaves room to add to it.
+const maxDuration = 100 * 365 * 24 * time.Hour
+
+// isDuration matches what time.ParseDuration takes, and what it refuses for its length alone.
+var isDuration = regexp.MustCompile(`^[-+]?(([0-9]+(\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h))+$`)
+
 // duration reads an optional duration.
 func duration(field, text string) (*time.Duration, error) {
 	if text == "" {
 		return nil, nil
 	}
 	d, err := time.ParseDuration(text)
-	if err != nil || text[0] == '+' {
+	switch {
+	case text[0] == '+', err != nil && !isDuration.MatchString(text):
 		return nil, stacyvm.Invalid(field, "%.40q is not a duration such as 90s or 30m", text)
+	case err != nil, d.Abs() > maxDuration:
+		return nil, stacyvm.Invalid(field, "%.40q is longer than 100 years", text)
 	}
 	return &d, nil
 }

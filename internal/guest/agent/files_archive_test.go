@@ -171,6 +171,48 @@ func TestUnpackOverWhatIsThere(t *testing.T) {
 	})
 }
 
+// TestUnpackGoesThroughNoLinkOfItsOwn: an archive cannot write outside of the directory by way of a link that it brings.
+func TestUnpackGoesThroughNoLinkOfItsOwn(t *testing.T) {
+	onBothRoots(t, func(t *testing.T, c *guest.Client, dir, base string) {
+		to := filepath.Join(dir, "t")
+		must(t, os.MkdirAll(filepath.Join(dir, "aside/deep"), 0o755))
+		must(t, os.MkdirAll(filepath.Join(to, "real"), 0o755))
+		write(t, filepath.Join(dir, "aside/victim"), "mine", 0o600)
+		must(t, os.Symlink(".", filepath.Join(to, "self")))
+		must(t, os.Symlink("real", filepath.Join(to, "swapped")))
+		must(t, os.Symlink("t", filepath.Join(dir, "name")))
+		unpacked, err := c.UnpackFiles(t.Context(), base+"/name", "", packed(t,
+			tar.Header{Name: "swapped/ok", Typeflag: tar.TypeReg, Linkname: "x"},
+			tar.Header{Name: "swapped", Typeflag: tar.TypeSymlink, Linkname: "../aside"},
+			tar.Header{Name: "swapped/a", Typeflag: tar.TypeReg, Linkname: "x"},
+			tar.Header{Name: "e", Typeflag: tar.TypeSymlink, Linkname: "../aside"},
+			tar.Header{Name: "e/b", Typeflag: tar.TypeReg, Linkname: "x"},
+			tar.Header{Name: "e/deep/c", Typeflag: tar.TypeReg, Linkname: "x"},
+			tar.Header{Name: "e/new/d", Typeflag: tar.TypeReg, Linkname: "x"},
+			tar.Header{Name: "self/e/f", Typeflag: tar.TypeReg, Linkname: "x"},
+			tar.Header{Name: "e/made", Typeflag: tar.TypeDir},
+			tar.Header{Name: "hard", Typeflag: tar.TypeLink, Linkname: "e/victim"},
+			tar.Header{Name: "dangling", Typeflag: tar.TypeSymlink, Linkname: "../none"},
+			tar.Header{Name: "dangling/g", Typeflag: tar.TypeReg, Linkname: "x"},
+			tar.Header{Name: ".", Typeflag: tar.TypeSymlink, Linkname: "aside"},
+			tar.Header{Name: "e", Typeflag: tar.TypeReg, Linkname: "replaced"},
+			tar.Header{Name: "last", Typeflag: tar.TypeReg, Linkname: "still"},
+		))
+		if err != nil || unpacked.Entries != 6 || unpacked.Failed != 9 {
+			t.Errorf("%+v, %v", unpacked, err)
+		}
+		if got := look(t, filepath.Join(dir, "aside")); len(got) != 3 {
+			t.Errorf("beside the directory is\n%s", strings.Join(got, "\n"))
+		}
+		if text(t, c, base+"/t/last") != "still" || text(t, c, base+"/t/e") != "replaced" || text(t, c, base+"/t/real/ok") != "x" {
+			t.Error("what is right is not in place")
+		}
+		if _, err := os.Stat(filepath.Join(dir, "none")); err == nil {
+			t.Error("a link that led nowhere was filled")
+		}
+	})
+}
+
 func TestUnpackNothingHalf(t *testing.T) {
 	onBothRoots(t, func(t *testing.T, c *guest.Client, dir, base string) {
 		whole, err := io.ReadAll(packed(t, tar.Header{Name: "first", Typeflag: tar.TypeReg, Linkname: "whole"}, tar.Header{Name: "second", Typeflag: tar.TypeReg, Linkname: strings.Repeat("x", 1<<20)}))

@@ -70,14 +70,11 @@ func (s *fileService) Read(ctx context.Context, request *connect.Request[guestv1
 		if err := seek(file, request.Msg.GetOffset()); err != nil {
 			return err
 		}
-		if err := stream.Send(&guestv1.ReadResponse{Part: &guestv1.ReadResponse_Info{Info: describe(path, info)}}); err != nil {
-			return err
-		}
 		left := int64(math.MaxInt64)
 		if length := request.Msg.GetLength(); length != 0 {
 			left = int64(min(length, math.MaxInt64))
 		}
-		return sendFile(stream, io.LimitReader(file, left))
+		return sendFile(stream, describe(path, info), io.LimitReader(file, left))
 	})
 }
 
@@ -92,21 +89,29 @@ func seek(file *os.File, offset uint64) error {
 	return err
 }
 
-// sendFile sends a file's bytes in frames.
-func sendFile(stream *connect.ServerStream[guestv1.ReadResponse], from io.Reader) error {
+// sendFile sends a file's info, and its bytes in frames. A file that cannot be read at all, as some of /proc, fails before anything is
+// sent.
+func sendFile(stream *connect.ServerStream[guestv1.ReadResponse], info *guestv1.FileInfo, from io.Reader) error {
 	buffer := make([]byte, fileFrame)
-	for {
+	for begun := false; ; begun = true {
 		n, err := from.Read(buffer)
+		if !begun && (n > 0 || errors.Is(err, io.EOF)) {
+			if err := stream.Send(&guestv1.ReadResponse{Part: &guestv1.ReadResponse_Info{Info: info}}); err != nil {
+				return err
+			}
+		}
 		if n > 0 {
 			part := &guestv1.ReadResponse_Data{Data: buffer[:n]}
 			if err := stream.Send(&guestv1.ReadResponse{Part: part}); err != nil {
 				return err
 			}
 		}
-		if errors.Is(err, io.EOF) {
+		switch {
+		case errors.Is(err, io.EOF):
 			return nil
-		}
-		if err != nil {
+		case !begun && info.GetSize() == 0 && errors.Is(err, syscall.EIO): // of /proc: no disk has failed
+			return wrong("%s cannot be read", sound(info.GetPath()))
+		case err != nil:
 			return err
 		}
 	}

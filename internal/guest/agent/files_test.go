@@ -305,6 +305,9 @@ func TestSpecialFilesDoNotBlock(t *testing.T) {
 		_, _, err := c.ReadFile(t.Context(), device)
 		wantFailure(t, "read "+device, err, stacyvm.CodeInvalid)
 	}
+	if _, _, err := c.ReadFile(t.Context(), "/proc/self/mem"); stacyvm.CodeOf(err) != stacyvm.CodeInvalid {
+		t.Errorf("a file that cannot be read at all: %v", err)
+	}
 	if !strings.Contains(text(t, c, "/proc/self/status"), "VmRSS") {
 		t.Error("a file of /proc, whose size is 0, reads empty")
 	}

@@ -19,7 +19,7 @@ import (
 const mostFailures = 100
 
 // Unpack implements the service. A file, link or pipe that has an entry's name is replaced and not written through; a
-// directory, or a link to one, stays with what is in it.
+// directory, or a link to one, stays with what is in it. No entry goes through a symbolic link that the archive itself brought.
 func (s *fileService) Unpack(ctx context.Context, stream *connect.ClientStream[guestv1.UnpackRequest]) (*connect.Response[guestv1.UnpackResponse], error) {
 	if !stream.Receive() || stream.Msg().GetHeader() == nil {
 		if err := stream.Err(); err != nil {
@@ -35,7 +35,7 @@ func (s *fileService) Unpack(ctx context.Context, stream *connect.ClientStream[g
 			return wrong("%w", err)
 		}
 		body := &archiveBody{stream: stream}
-		u := &unpacker{ctx: ctx, t: t, dir: name, uid: uid, gid: gid, body: body, tar: tar.NewReader(body), answer: answer, buffer: make([]byte, fileFrame)}
+		u := &unpacker{ctx: ctx, t: t, dir: name, uid: uid, gid: gid, body: body, tar: tar.NewReader(body), answer: answer, buffer: make([]byte, fileFrame), links: map[inode]bool{}}
 		return u.all()
 	})
 	if err != nil {
@@ -77,9 +77,13 @@ type unpacker struct {
 	tar      *tar.Reader
 	answer   *guestv1.UnpackResponse
 	buffer   []byte
-	parent   string // a directory that is known to be there
-	damaged  error  // what reading the archive met
+	parent   string         // a directory that is known to be there
+	links    map[inode]bool // symbolic links that the archive brought
+	damaged  error          // what reading the archive met
 }
+
+// inode names a file, whichever way leads to it.
+type inode struct{ device, number uint64 }
 
 // all unpacks to the end of the archive. What is wrong with one entry goes into the answer.
 func (u *unpacker) all() error {
@@ -131,6 +135,9 @@ func (u *unpacker) entry(header *tar.Header) error {
 	if err := u.makeParent(path.Dir(target)); err != nil {
 		return err
 	}
+	if target == u.dir && header.Typeflag != tar.TypeDir { // it may be a link itself, and every entry would go through the new one
+		return errors.New("its name is that of the directory itself")
+	}
 	mode := uint32(header.Mode & maxMode)
 	switch header.Typeflag {
 	case tar.TypeDir:
@@ -138,14 +145,12 @@ func (u *unpacker) entry(header *tar.Header) error {
 	case tar.TypeReg, tar.TypeGNUSparse:
 		return u.file(target, mode)
 	case tar.TypeSymlink:
-		return u.replace(target, func(name string) error {
-			if err := u.t.Symlink(header.Linkname, name); err != nil || u.uid < 0 {
-				return err
-			}
-			return u.t.Lchown(name, u.uid, u.gid)
-		})
+		return u.symlink(header.Linkname, target)
 	case tar.TypeLink:
 		from, err := u.target(header.Linkname)
+		if err == nil {
+			err = u.checkWay(path.Dir(from))
+		}
 		if err != nil {
 			return err
 		}
@@ -168,12 +173,63 @@ func (u *unpacker) target(name string) (string, error) {
 	return u.dir, nil
 }
 
+// symlink makes a symbolic link and remembers it.
+func (u *unpacker) symlink(to, target string) error {
+	return u.replace(target, func(name string) error {
+		if err := u.t.Symlink(to, name); err != nil {
+			return err
+		}
+		info, err := u.t.Lstat(name)
+		if err != nil {
+			return err
+		}
+		if at, ok := inodeOf(info); ok {
+			u.links[at] = true
+		}
+		if u.uid < 0 {
+			return nil
+		}
+		return u.t.Lchown(name, u.uid, u.gid)
+	})
+}
+
+func inodeOf(info fs.FileInfo) (inode, bool) {
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return inode{}, false
+	}
+	return inode{uint64(stat.Dev), stat.Ino}, true
+}
+
+var errThroughLink = errors.New("its name leads through a symbolic link of the archive")
+
+// checkWay refuses a directory below the one that is unpacked to, when a symbolic link that the archive brought is on the way to it.
+func (u *unpacker) checkWay(dir string) error {
+	if len(u.links) == 0 {
+		return nil
+	}
+	top := path.Clean(u.dir)
+	for dir = path.Clean(dir); dir != top && dir != "." && dir != "/"; dir = path.Dir(dir) {
+		info, err := u.t.Lstat(dir)
+		if err != nil || info.Mode()&fs.ModeSymlink == 0 {
+			continue // what is not there yet is made
+		}
+		if at, ok := inodeOf(info); !ok || u.links[at] {
+			return errThroughLink
+		}
+	}
+	return nil
+}
+
 // makeParent makes an entry's directory, which is mostly that of the entry before.
 func (u *unpacker) makeParent(dir string) error {
 	if dir == u.parent {
 		return nil
 	}
-	err := makeDirs(u.t, dir, u.uid, u.gid)
+	err := u.checkWay(dir)
+	if err == nil {
+		err = makeDirs(u.t, dir, u.uid, u.gid)
+	}
 	if err == nil {
 		u.parent = dir
 	}
@@ -219,6 +275,7 @@ func (u *unpacker) WriteTo(to io.Writer) (n int64, err error) {
 
 // replace makes something beside the target and puts it in its place.
 func (u *unpacker) replace(target string, make func(name string) error) error {
+	u.parent = "" // it may be what is replaced
 	name := beside(target)
 	if err := make(name); err != nil {
 		return err
