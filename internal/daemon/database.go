@@ -13,17 +13,6 @@ import (
 	"github.com/stacyvm/stacyvm/internal/worker/local"
 )
 
-// StoreConfig is the database that the configuration names.
-func StoreConfig(c config.Config) store.Config { return storeConfig(c, c.DatabasePath()) }
-
-// storeConfig is StoreConfig with SQLite's file at path.
-func storeConfig(c config.Config, path string) store.Config {
-	return store.Config{
-		Driver: c.Database.Driver, Path: path, DSN: c.Database.DSN, ListenDSN: c.Database.ListenDSN,
-		MaxOpenConns: c.Database.MaxOpenConns, MaxIdleConns: c.Database.MaxIdleConns, ExecMode: c.Database.ExecMode,
-	}
-}
-
 // SQLiteFile is the file that a tool for SQLite works on: path, or the configuration's when path is empty. CodeInvalid: the
 // configuration names a PostgreSQL database.
 func SQLiteFile(c config.Config, path string) (string, error) {

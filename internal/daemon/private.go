@@ -9,21 +9,15 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"time"
 
 	"github.com/stacyvm/stacyvm/client"
 	"github.com/stacyvm/stacyvm/internal/auth"
-	"github.com/stacyvm/stacyvm/internal/engine"
 	"github.com/stacyvm/stacyvm/internal/node"
 	"github.com/stacyvm/stacyvm/internal/space"
-	"github.com/stacyvm/stacyvm/internal/worker/local"
 )
 
-const (
-	socketName = "api.sock"
-	// removeWithin bounds the end of a private server's sandboxes.
-	removeWithin = 30 * time.Second
-)
+// socketName is the API of a private server, in its directory.
+const socketName = "api.sock"
 
 // Private is a server for one program alone: its API is a socket that nobody else may enter, and nothing of it is left
 // after Close. One whose process was killed is removed by the next server of the same data directory.
@@ -133,34 +127,4 @@ func (p *Private) remove(failed error) error {
 		return nil
 	}
 	return os.RemoveAll(p.dir)
-}
-
-// clearAway destroys every sandbox of a worker that is given up, and what its engines have beside them, such as a trial that
-// was interrupted.
-func clearAway(w *local.Worker, engines []engine.Engine) error {
-	ctx, cancel := context.WithTimeout(context.Background(), removeWithin)
-	defer cancel()
-	failures := []error{w.Clear(ctx)}
-	for _, e := range engines {
-		failures = append(failures, removeAll(ctx, e))
-	}
-	return errors.Join(failures...)
-}
-
-// removeAll destroys every runtime of an engine.
-func removeAll(ctx context.Context, e engine.Engine) error {
-	runtimes, err := e.List(ctx)
-	if err != nil {
-		return fmt.Errorf("list the sandboxes of %s: %w", e.Name(), err)
-	}
-	remover, ok := e.(engine.Remover)
-	if !ok && len(runtimes) > 0 {
-		return fmt.Errorf("engine %s cannot remove by id", e.Name())
-	}
-	for _, runtime := range runtimes {
-		if err := remover.Remove(ctx, runtime.ID); err != nil {
-			return err
-		}
-	}
-	return nil
 }

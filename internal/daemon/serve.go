@@ -41,15 +41,6 @@ const (
 	noticeTime = 5 * time.Second
 )
 
-// What holds for a server on PostgreSQL that runs sandboxes in its own process, and what to do then.
-const (
-	OwnWorkerAlone = "other servers on this database do not reach the sandboxes of this server's own worker (server.worker): they answer 503 for them"
-	OwnWorkerFix   = "with more than one server set server.worker to false and run `stacyvm worker` on each machine (docs/cluster.md)"
-)
-
-// HistoryFix is what to do where the database does not tell its history.
-const HistoryFix = "after a failover that may have lost commits, and after a restore, stop all servers and run `stacyvm db raise-incarnation --yes`"
-
 // Options say what to serve.
 type Options struct {
 	Config  config.Config

@@ -11,11 +11,17 @@ import (
 	"time"
 
 	"github.com/stacyvm/stacyvm/internal/config"
+	"github.com/stacyvm/stacyvm/internal/engine"
 	"github.com/stacyvm/stacyvm/internal/node"
+	"github.com/stacyvm/stacyvm/internal/worker/local"
 )
 
-// sweepEvery is how often a server looks for private servers that were killed.
-const sweepEvery = 30 * time.Second
+const (
+	// sweepEvery is how often a server looks for private servers that were killed.
+	sweepEvery = 30 * time.Second
+	// removeWithin bounds the end of a private server's sandboxes.
+	removeWithin = 30 * time.Second
+)
 
 func sweepLoop(ctx context.Context, c config.Config, log *slog.Logger) error {
 	ticks := time.NewTicker(sweepEvery)
@@ -68,4 +74,34 @@ func sweepOne(c config.Config, dir string, log *slog.Logger) error {
 		return fmt.Errorf("remove %s: %w", filepath.Base(dir), err)
 	}
 	return os.RemoveAll(dir)
+}
+
+// clearAway destroys every sandbox of a worker that is given up, and what its engines have beside them, such as a trial that
+// was interrupted.
+func clearAway(w *local.Worker, engines []engine.Engine) error {
+	ctx, cancel := context.WithTimeout(context.Background(), removeWithin)
+	defer cancel()
+	failures := []error{w.Clear(ctx)}
+	for _, e := range engines {
+		failures = append(failures, removeAll(ctx, e))
+	}
+	return errors.Join(failures...)
+}
+
+// removeAll destroys every runtime of an engine.
+func removeAll(ctx context.Context, e engine.Engine) error {
+	runtimes, err := e.List(ctx)
+	if err != nil {
+		return fmt.Errorf("list the sandboxes of %s: %w", e.Name(), err)
+	}
+	remover, ok := e.(engine.Remover)
+	if !ok && len(runtimes) > 0 {
+		return fmt.Errorf("engine %s cannot remove by id", e.Name())
+	}
+	for _, runtime := range runtimes {
+		if err := remover.Remove(ctx, runtime.ID); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -21,7 +21,6 @@ import (
 	"github.com/stacyvm/stacyvm/internal/image"
 	"github.com/stacyvm/stacyvm/internal/node"
 	"github.com/stacyvm/stacyvm/internal/space"
-	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
 
 // littleSpace is the free space, in bytes, below which Run warns.
@@ -241,16 +240,4 @@ func engineChecks(name string, found engine.Capabilities) []config.Check {
 		checks = append(checks, config.Passed(name+".limits", "limits that are enforced: "+strings.Join(found.Enforces, ", ")))
 	}
 	return checks
-}
-
-// plain is an error in words for the operator of this machine, who may see its paths.
-func plain(err error) string {
-	var known *stacyvm.Error
-	if errors.As(err, &known) && known.Message != "" {
-		if known.Err != nil {
-			return known.Message + " (" + known.Err.Error() + ")"
-		}
-		return known.Message
-	}
-	return err.Error()
 }

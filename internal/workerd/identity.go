@@ -13,10 +13,12 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/stacyvm/stacyvm/client"
 	"github.com/stacyvm/stacyvm/internal/auth"
 	"github.com/stacyvm/stacyvm/internal/config"
 	"github.com/stacyvm/stacyvm/internal/pki"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
+	"github.com/stacyvm/stacyvm/internal/worker/member"
 )
 
 // identity is how a worker process proves who it is, and how it judges who calls it.
@@ -187,4 +189,49 @@ func (i *identity) openToken(k workKeys, options Options) (func(context.Context)
 		token, _, err := issuer.Issue(auth.WorkerTokenRequest{WorkerID: i.id, Audience: auth.AudienceControlPlane})
 		return token, err
 	}, nil
+}
+
+// planes makes a client of each control plane, with the worker's credentials.
+func (i *identity) planes() (all []member.ControlPlane, err error) {
+	for _, at := range i.urls {
+		var trusted *tls.Config
+		if i.pair != nil {
+			trusted = i.pair.OfServer(at.Hostname())
+		}
+		web := webClient(trusted)
+		i.webs = append(i.webs, web)
+		c, err := client.New(at.String(), client.Options{WorkerID: string(i.id), WorkerToken: i.token, HTTPClient: web})
+		if err != nil {
+			return nil, stacyvm.Invalid("worker.control_plane_url", "%v", err)
+		}
+		all = append(all, plane{c, at.String()})
+	}
+	return all, nil
+}
+
+// close cuts the connections to control planes.
+func (i *identity) close() {
+	for _, web := range i.webs {
+		web.CloseIdleConnections()
+	}
+}
+
+// bootstrap asks control planes for the worker's tokens, with the administrator's key.
+func (i *identity) bootstrap(options Options) (func(context.Context) (string, error), error) {
+	b := &issued{life: options.TokenTTL}
+	for _, at := range i.urls {
+		var trusted *tls.Config
+		if i.pair != nil {
+			trusted = i.pair.OfServer(at.Hostname())
+		}
+		web := webClient(trusted)
+		i.webs = append(i.webs, web)
+		c, err := client.New(at.String(), client.Options{AdminKey: options.AdminKey(), HTTPClient: web})
+		if err != nil {
+			return nil, stacyvm.Invalid("worker.control_plane_url", "%v", err)
+		}
+		b.ask = append(b.ask, c.IssueWorkerToken)
+	}
+	b.request = client.WorkerTokenRequest{WorkerID: string(i.id), TTL: options.TokenTTL.String(), Audience: string(auth.AudienceControlPlane)}
+	return b.token, nil
 }

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/stacyvm/stacyvm/client"
-	"github.com/stacyvm/stacyvm/internal/auth"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 	"github.com/stacyvm/stacyvm/internal/worker/member"
 )
@@ -22,31 +21,6 @@ func webClient(trusted *tls.Config) *http.Client {
 	// A connection on which nothing comes back any more is given up before the leases end, also when it is shared.
 	transport.HTTP2 = &http.HTTP2Config{SendPingTimeout: member.TryWithin, PingTimeout: member.TryWithin, WriteByteTimeout: member.TryWithin}
 	return &http.Client{Transport: transport}
-}
-
-// planes makes a client of each control plane, with the worker's credentials.
-func (i *identity) planes() (all []member.ControlPlane, err error) {
-	for _, at := range i.urls {
-		var trusted *tls.Config
-		if i.pair != nil {
-			trusted = i.pair.OfServer(at.Hostname())
-		}
-		web := webClient(trusted)
-		i.webs = append(i.webs, web)
-		c, err := client.New(at.String(), client.Options{WorkerID: string(i.id), WorkerToken: i.token, HTTPClient: web})
-		if err != nil {
-			return nil, stacyvm.Invalid("worker.control_plane_url", "%v", err)
-		}
-		all = append(all, plane{c, at.String()})
-	}
-	return all, nil
-}
-
-// close cuts the connections to control planes.
-func (i *identity) close() {
-	for _, web := range i.webs {
-		web.CloseIdleConnections()
-	}
 }
 
 // plane is a control plane over HTTP.
@@ -113,26 +87,6 @@ func planeError(err error) error {
 		return stacyvm.Wrap(stacyvm.CodeNotFound, err, "the control plane does not know it")
 	}
 	return stacyvm.Errorf(cmp.Or(codes[refusal.Code], stacyvm.CodeUnavailable), "%v", err) // unwrapped: what it would mean to a client is not what it means here
-}
-
-// bootstrap asks control planes for the worker's tokens, with the administrator's key.
-func (i *identity) bootstrap(options Options) (func(context.Context) (string, error), error) {
-	b := &issued{life: options.TokenTTL}
-	for _, at := range i.urls {
-		var trusted *tls.Config
-		if i.pair != nil {
-			trusted = i.pair.OfServer(at.Hostname())
-		}
-		web := webClient(trusted)
-		i.webs = append(i.webs, web)
-		c, err := client.New(at.String(), client.Options{AdminKey: options.AdminKey(), HTTPClient: web})
-		if err != nil {
-			return nil, stacyvm.Invalid("worker.control_plane_url", "%v", err)
-		}
-		b.ask = append(b.ask, c.IssueWorkerToken)
-	}
-	b.request = client.WorkerTokenRequest{WorkerID: string(i.id), TTL: options.TokenTTL.String(), Audience: string(auth.AudienceControlPlane)}
-	return b.token, nil
 }
 
 // issued is a token that control planes issue, asked for anew when half of its life is over.

@@ -6,46 +6,19 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
-	"log/slog"
 	"net"
-	"net/http"
 	"path/filepath"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/stacyvm/stacyvm/internal/auth"
-	"github.com/stacyvm/stacyvm/internal/config"
 	"github.com/stacyvm/stacyvm/internal/node"
-	"github.com/stacyvm/stacyvm/internal/space"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 	"github.com/stacyvm/stacyvm/internal/worker/member"
 )
 
 // tellWithin bounds what a worker tells the cluster at its end.
 const tellWithin = 5 * time.Second
-
-// Options say what a worker process is.
-type Options struct {
-	Config config.Config
-	Logger *slog.Logger
-	// JoinToken is spent for a certificate when the worker has none; "": none is asked for.
-	JoinToken string
-	// Authority is the fingerprint of the control plane's authority, for joining; "": the system's authorities decide.
-	Authority string
-	// AdminKey asks a control plane for tokens of TokenTTL; nil: none is asked for.
-	AdminKey auth.Secret
-	TokenTTL time.Duration
-	// Ready is called once, when the worker acts and sandboxes are placed on it.
-	Ready func(Working)
-}
-
-// Working is a worker that acts.
-type Working struct {
-	ID        stacyvm.WorkerID
-	RPCURL    string // "": no control plane can use it
-	Providers []string
-}
 
 // Run runs a worker process until ctx ends, and then hands its sandboxes to the next one. They go on without it. CodeConflict:
 // another process uses the data directory, or has become this worker; CodeUnsupported: no engine works on this machine;
@@ -68,23 +41,6 @@ func Once(ctx context.Context, options Options) (worker stacyvm.Worker, err erro
 	}
 	worker, err = w.member.Once(ctx)
 	return worker, errors.Join(err, w.close())
-}
-
-// work is one worker process.
-type work struct {
-	id       stacyvm.WorkerID
-	config   config.Config
-	log      *slog.Logger
-	held     *node.Lock
-	node     node.Node
-	guard    *space.Guard
-	identity *identity
-	listener net.Listener // nil: none
-	http     *http.Server
-	streams  context.CancelFunc // ends long calls
-	rpcURL   string
-	member   *member.Member
-	ready    func(Working)
 }
 
 // openWork opens everything. After an error everything is closed again.

@@ -23,11 +23,32 @@ const (
 	listenAgain    = time.Second
 )
 
+// Tables is what this package needs done to tables of the store. Each is called within a transaction.
+type Tables struct {
+	// BumpIncarnation makes the next incarnation of the database.
+	BumpIncarnation func(context.Context, *sqldb.Tx) error
+	// Unnumbered tells whether an event has no number yet, and the last number.
+	Unnumbered func(context.Context, *sqldb.Tx) (waiting bool, last int64, err error)
+	// Number gives numbers to events without one. more: some may be left. last is the last number.
+	Number func(context.Context, *sqldb.Tx) (more bool, last int64, err error)
+}
+
+// host is the database that an announcer serves.
+type host interface {
+	View(ctx context.Context, read func(*sqldb.Tx) error) error
+	Update(ctx context.Context, write func(*sqldb.Tx) error) error
+	Watched() bool
+	Broadcast()
+	// exec runs a statement outside of any transaction.
+	exec(ctx context.Context, text string) error
+}
+
 // announcer numbers events and tells of them, between the processes on one database. It begins with the first event or
 // watcher. The message to the others does not go with the commit: PostgreSQL lets commits that notify wait for each other's
 // sync.
 type announcer struct {
-	store  *DB
+	host   host
+	tables Tables
 	listen *pgx.ConnConfig // nil: look only
 	news   chan struct{}   // somebody committed events; at most one waits
 	owed   atomic.Bool     // this process did, and the others were not notified yet
@@ -40,27 +61,10 @@ type announcer struct {
 	running               sync.WaitGroup
 }
 
-func newAnnouncer(s *DB, listen *pgx.ConnConfig, poll time.Duration) *announcer {
-	a := &announcer{store: s, listen: listen, news: make(chan struct{}, 1), poll: poll, seen: -1}
+func newAnnouncer(h host, tables Tables, listen *pgx.ConnConfig, poll time.Duration) *announcer {
+	a := &announcer{host: h, tables: tables, listen: listen, news: make(chan struct{}, 1), poll: poll, seen: -1}
 	a.ctx, a.stop = context.WithCancel(context.Background())
 	return a
-}
-
-// Watch wakes the channel after commits of any process, and each WatchEvery.
-func (s *DB) Watch(ctx context.Context) <-chan struct{} {
-	woken := s.Notifier.Watch(ctx)
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	if s.closed {
-		return woken
-	}
-	a := s.announcer
-	a.announcing.Do(func() { a.running.Go(a.run) })
-	if a.listen != nil {
-		a.listening.Do(func() { a.running.Go(a.listenLoop) })
-	}
-	a.poke()
-	return woken
 }
 
 // committed is called after a commit with events in it, while Close waits for it.
@@ -88,7 +92,7 @@ func (a *announcer) run() {
 		case <-a.news:
 		case <-poll.C:
 		}
-		if a.store.Watched() {
+		if a.host.Watched() {
 			a.number()
 		}
 		if a.owed.Swap(false) {
@@ -107,19 +111,19 @@ func (a *announcer) run() {
 func (a *announcer) number() {
 	var waiting bool
 	var last int64
-	err := a.store.View(a.ctx, func(t *sqldb.Tx) (err error) {
-		waiting, last, err = a.store.tables.Unnumbered(a.ctx, t)
+	err := a.host.View(a.ctx, func(t *sqldb.Tx) (err error) {
+		waiting, last, err = a.tables.Unnumbered(a.ctx, t)
 		return err
 	})
 	for err == nil && waiting {
-		err = a.store.Update(a.ctx, func(t *sqldb.Tx) (err error) {
-			waiting, last, err = a.store.tables.Number(a.ctx, t)
+		err = a.host.Update(a.ctx, func(t *sqldb.Tx) (err error) {
+			waiting, last, err = a.tables.Number(a.ctx, t)
 			return err
 		})
 	}
 	if err == nil && last != a.seen {
 		a.seen = last
-		a.store.Broadcast()
+		a.host.Broadcast()
 	}
 }
 
@@ -127,7 +131,7 @@ func (a *announcer) number() {
 func (a *announcer) notify() {
 	ctx, cancel := context.WithTimeout(a.ctx, announceWithin)
 	defer cancel()
-	_, _ = a.store.db.ExecContext(ctx, "NOTIFY "+channel)
+	_ = a.host.exec(ctx, "NOTIFY "+channel)
 }
 
 // listenLoop listens on a connection of its own, and makes it anew when it breaks.

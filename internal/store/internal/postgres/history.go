@@ -47,24 +47,6 @@ func ReadHistory(ctx context.Context, db *sql.DB) (h History, err error) {
 	return h, nil
 }
 
-// learn asks the server, once, and tells what it refuses.
-func (s *DB) learn(ctx context.Context) (err error) {
-	ctx, cancel := context.WithTimeout(ctx, s.connectTimeout+s.limit)
-	defer cancel()
-	for try := 1; ; try++ {
-		if s.history, err = ReadHistory(ctx, s.db); err == nil {
-			break
-		}
-		if !isTransient(err) || try == maxTries || !backOff(ctx, try) {
-			return err
-		}
-	}
-	if blind := s.history.Blind(); blind != "" && s.warn != nil {
-		s.warn(blind)
-	}
-	return nil
-}
-
 // joinLineage gives what is known of a server's lineage from now on. moved: it is another than before, in a part that was known before
 // and is told now; what another user of the database may ask and this one may not is no move.
 func joinLineage(before, told string) (now string, moved bool) {

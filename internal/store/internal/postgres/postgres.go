@@ -1,49 +1,11 @@
-// Package postgres is the store's machinery on a PostgreSQL server: connections, transactions that are tried again, errors,
-// the server's history, and the messages between processes that wake watchers. Of the store's tables it knows the one that
-// holds the database's identity; what it needs of others it is given as Tables.
 package postgres
 
 import (
 	"context"
-	"database/sql"
-	"sync"
-	"sync/atomic"
-	"time"
 
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 	"github.com/stacyvm/stacyvm/internal/store/internal/sqldb"
 )
-
-// Tables is what this package needs done to tables of the store. Each is called within a transaction.
-type Tables struct {
-	// BumpIncarnation makes the next incarnation of the database.
-	BumpIncarnation func(context.Context, *sqldb.Tx) error
-	// Unnumbered tells whether an event has no number yet, and the last number.
-	Unnumbered func(context.Context, *sqldb.Tx) (waiting bool, last int64, err error)
-	// Number gives numbers to events without one. more: some may be left. last is the last number.
-	Number func(context.Context, *sqldb.Tx) (more bool, last int64, err error)
-}
-
-// DB is a database on a server, for any number of processes. All methods may be called concurrently.
-type DB struct {
-	sqldb.Notifier
-	tables         Tables
-	dialect        *sqldb.Dialect
-	clock          *sqldb.Clock
-	db             *sql.DB
-	idle           int // connections that the pool keeps
-	connectTimeout time.Duration
-	limit          time.Duration // of a statement
-	timeline       atomic.Value  // string: the server's, as it was last seen
-	history        History
-	warn           func(string)
-
-	announcer *announcer
-
-	mu     sync.RWMutex
-	closed bool
-	inside sync.WaitGroup // transactions
-}
 
 // Open connects to the server that config names and brings the schema up to date. config has its defaults filled in.
 func Open(ctx context.Context, config sqldb.Config, tables Tables) (*DB, error) {
@@ -61,7 +23,7 @@ func Open(ctx context.Context, config sqldb.Config, tables Tables) (*DB, error) 
 		_ = db.Close()
 		return nil, err
 	}
-	s.announcer = newAnnouncer(s, listen, config.WatchEvery)
+	s.announcer = newAnnouncer(s, tables, listen, config.WatchEvery)
 	if err := s.prepare(ctx); err != nil {
 		_ = s.Close()
 		return nil, s.dialect.Translate(refusedOpen(redacted(err, password)))
@@ -97,6 +59,23 @@ func (s *DB) Cluster(ctx context.Context) (cluster sqldb.Cluster, err error) {
 		return false, s.dialect.ContextError(ctx, err)
 	})
 	return cluster, err
+}
+
+// Watch wakes the channel after commits of any process, and each WatchEvery.
+func (s *DB) Watch(ctx context.Context) <-chan struct{} {
+	woken := s.Notifier.Watch(ctx)
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.closed {
+		return woken
+	}
+	a := s.announcer
+	a.announcing.Do(func() { a.running.Go(a.run) })
+	if a.listen != nil {
+		a.listening.Do(func() { a.running.Go(a.listenLoop) })
+	}
+	a.poke()
+	return woken
 }
 
 // Ping checks that the database answers.

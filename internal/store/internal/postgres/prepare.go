@@ -64,6 +64,24 @@ func (s *DB) check(ctx context.Context) error {
 	return nil
 }
 
+// learn asks the server, once, and tells what it refuses.
+func (s *DB) learn(ctx context.Context) (err error) {
+	ctx, cancel := context.WithTimeout(ctx, s.connectTimeout+s.limit)
+	defer cancel()
+	for try := 1; ; try++ {
+		if s.history, err = ReadHistory(ctx, s.db); err == nil {
+			break
+		}
+		if !isTransient(err) || try == maxTries || !backOff(ctx, try) {
+			return err
+		}
+	}
+	if blind := s.history.Blind(); blind != "" && s.warn != nil {
+		s.warn(blind)
+	}
+	return nil
+}
+
 // migrate applies what is missing. Of several processes one does so, and the others wait.
 func (s *DB) migrate(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, migrateWithin)
@@ -83,9 +101,6 @@ func (s *DB) migrate(ctx context.Context) error {
 	}
 	return sqldb.NotMigrated(s.dialect, sqldb.MigrateOnce(ctx, s.dialect, s.db))
 }
-
-// errMoved is a transaction that began on another timeline than the last one.
-var errMoved = stacyvm.Errorf(stacyvm.CodeUnavailable, "the database moved to another server")
 
 // follow compares the server's history with the one that the database knows. Another one may lack the last commits of the
 // first, epochs among them, so it is another incarnation; whoever comes first makes it. Until the owners have had time to

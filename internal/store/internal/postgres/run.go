@@ -161,9 +161,3 @@ func (s *DB) begin(ctx context.Context, writes bool) (conn pgConn, began stamp, 
 		s.closeIdle() // it had ended while it waited in the pool
 	}
 }
-
-// closeIdle closes the connections that wait in the pool. After a restart of the server all of them have ended.
-func (s *DB) closeIdle() {
-	s.db.SetMaxIdleConns(-1)
-	s.db.SetMaxIdleConns(s.idle)
-}

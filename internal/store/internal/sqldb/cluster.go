@@ -8,12 +8,6 @@ import (
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
 
-// Cluster is the identity of a database.
-type Cluster struct {
-	ID          string // random, made with the schema
-	Incarnation int64  // raised by a restore from backup
-}
-
 // Identify gives a new database its identity; a known one keeps it.
 func Identify(t *Tx) error {
 	ctx := context.Background()
@@ -39,3 +33,18 @@ func ReadCluster(ctx context.Context, t *Tx) (Cluster, error) {
 	}
 	return cluster, err
 }
+
+// Cluster is the database's identity.
+func (t *Tx) Cluster(ctx context.Context) (Cluster, error) {
+	if t.identity != nil {
+		return *t.identity, nil
+	}
+	cluster, err := ReadCluster(ctx, t)
+	if err == nil {
+		t.identity = &cluster
+	}
+	return cluster, err
+}
+
+// SetCluster notes the database's identity, where the begin of the transaction brings it.
+func (t *Tx) SetCluster(cluster Cluster) { t.identity = &cluster }

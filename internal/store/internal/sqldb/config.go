@@ -55,3 +55,9 @@ func (c Config) WithDefaults() Config {
 	c.WatchEvery = cmp.Or(c.WatchEvery, defaultWatchEvery)
 	return c
 }
+
+// Cluster is the identity of a database.
+type Cluster struct {
+	ID          string // random, made with the schema
+	Incarnation int64  // raised by a restore from backup
+}

@@ -89,21 +89,6 @@ func (t *Tx) SetNow(us int64) { t.wall, t.read, t.now = us, time.Now(), t.Clock.
 // MayTakeOver reports whether leases of others may be taken over. It follows NowUS.
 func (t *Tx) MayTakeOver() bool { return t.Clock.MayTakeOver(t.wall, t.read) }
 
-// Cluster is the database's identity.
-func (t *Tx) Cluster(ctx context.Context) (Cluster, error) {
-	if t.identity != nil {
-		return *t.identity, nil
-	}
-	cluster, err := ReadCluster(ctx, t)
-	if err == nil {
-		t.identity = &cluster
-	}
-	return cluster, err
-}
-
-// SetCluster notes the database's identity, where the begin of the transaction brings it.
-func (t *Tx) SetCluster(cluster Cluster) { t.identity = &cluster }
-
 // ready refuses statements that must not run any more, and runs those that were put off.
 func (t *Tx) ready(ctx context.Context) error {
 	if err := t.usable(ctx); err != nil || len(t.pending) == 0 {
