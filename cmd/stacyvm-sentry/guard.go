@@ -38,10 +38,14 @@ const (
 	shortestLook = time.Millisecond
 	longestLook  = 50 * time.Millisecond
 	// exitTime is how long a process may take to end before the next one is ended too: a system call that fills memory is
-	// not interrupted. settledLooks is how many looks after its end nothing more has to come back.
-	exitTime     = 5 * time.Second
-	settledLooks = 20
-	// roomTime is how long a new process waits for room before it is refused.
+	// not interrupted. settledTime is how long nothing more has to come back after its end. What its files held is freed in
+	// the background, in calls to the host that wait for their turn on a busy one: while the guest's own memory is beyond
+	// the limit, backgroundTime has to pass.
+	exitTime       = 5 * time.Second
+	settledTime    = 20 * time.Millisecond
+	backgroundTime = 200 * time.Millisecond
+	// roomTime is how long a new process waits for room before it is refused. It cannot be ended while it waits: with 2 s a
+	// fork loop outlives its signals for 15 s and more.
 	roomTime = 300 * time.Millisecond
 	// shrinkPause is the time between two times that the sentry collects its garbage because memory is short.
 	shrinkPause = time.Second
@@ -324,18 +328,19 @@ func (g *guard) end(c candidate, excess int64) {
 
 // await waits until there is room, or until an ended process has nothing more to give.
 func (g *guard) await(c candidate) {
-	before := g.guestMemory()
-	for deadline, calm := time.Now().Add(exitTime), 0; time.Now().Before(deadline) && calm < settledLooks; {
+	before, changed, settled := g.guestMemory(), time.Now(), settledTime
+	for deadline := time.Now().Add(exitTime); time.Now().Before(deadline) && time.Since(changed) < settled; {
 		if g.over() <= -g.limits.MemoryBytes/32 {
 			return
 		}
 		time.Sleep(shortestLook)
 		now := g.guestMemory()
-		if memoryOf(c.group) == nil && now >= before {
-			calm++ // it is gone, and nothing more comes back
-		} else {
-			calm = 0
+		if memoryOf(c.group) != nil || now < before {
+			changed = time.Now() // it is not gone yet, or something came back
 		}
-		before = now
+		before, settled = now, settledTime
+		if now > g.limits.MemoryBytes {
+			settled = backgroundTime
+		}
 	}
 }
