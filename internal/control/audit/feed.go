@@ -33,6 +33,7 @@ type pageKey struct {
 	tenant  string
 	after   int64
 	present bool // the span alone, with all that was committed before
+	replay  bool // in the line of replays
 }
 
 // pageRead is one read.
@@ -52,13 +53,13 @@ func NewFeed(s store.Store) *Feed {
 }
 
 // read waits for its turn and gives a page. CodeUnavailable: the store does not answer, or ctx ended.
-func (f *Feed) read(ctx context.Context, key pageKey, slots chan struct{}) (*pageRead, error) {
+func (f *Feed) read(ctx context.Context, key pageKey) (*pageRead, error) {
 	f.mu.Lock()
 	r := f.waiting[key]
 	if r == nil {
 		r = &pageRead{done: make(chan struct{})}
 		f.waiting[key] = r
-		go f.run(key, r, slots)
+		go f.run(key, r)
 	}
 	r.readers++
 	f.mu.Unlock()
@@ -74,8 +75,12 @@ func (f *Feed) read(ctx context.Context, key pageKey, slots chan struct{}) (*pag
 }
 
 // run makes one read, unless nobody waits for it any more when its turn comes.
-func (f *Feed) run(key pageKey, r *pageRead, slots chan struct{}) {
+func (f *Feed) run(key pageKey, r *pageRead) {
 	defer close(r.done)
+	slots := f.recent
+	if key.replay {
+		slots = f.replay
+	}
 	slots <- struct{}{}
 	defer func() { <-slots }()
 	f.mu.Lock()

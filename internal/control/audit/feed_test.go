@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/stacyvm/stacyvm/internal/control"
 	"github.com/stacyvm/stacyvm/internal/control/audit"
@@ -98,6 +99,32 @@ func TestFollowersShareReads(t *testing.T) {
 		if n := gated.all.Load() - before; n > 5+othersReads {
 			t.Errorf("%d reads for %d who follow", n, followers)
 		}
+	})
+}
+
+// TestAFollowerWaitsForNoReplay: one who came back to the place where a follower is, and stands in the line of replays, does not
+// take the follower into it.
+func TestAFollowerWaitsForNoReplay(t *testing.T) {
+	const events = 150
+	onGatedStore(t, func(t *testing.T, r *rig, gated *gatedStore) {
+		tellOf(t, gated.Store, "", 0, events)
+		follower := subscribe(t, r.Ctx, r.Service, audit.Latest)
+		slow := subscribe(t, r.Ctx, r.Service, 0)
+		back := subscribe(t, r.Ctx, r.Service, follower.Place())
+		open := gated.close()
+		var replays sync.WaitGroup
+		replays.Go(func() { _, _, _ = slow.Now(r.Ctx) })
+		synctest.Wait()
+		gated.gate.Store(nil) // for all but that one read
+		replays.Go(func() { _, _, _ = back.Now(r.Ctx) })
+		synctest.Wait()
+		ctx, cancel := context.WithTimeout(r.Ctx, time.Second)
+		defer cancel()
+		if _, _, err := follower.Now(ctx); err != nil {
+			t.Errorf("who follows waits for a replay: %v", err)
+		}
+		open()
+		replays.Wait()
 	})
 }
 

@@ -40,7 +40,7 @@ type Subscription struct {
 func (f *Feed) Subscribe(ctx context.Context, tenant string, after int64) (*Subscription, error) {
 	watching, stop := context.WithCancel(ctx)
 	b := &Subscription{feed: f, tenant: tenant, woken: f.store.Watch(watching), stop: stop, recent: after == Latest}
-	present, err := f.read(ctx, pageKey{present: true}, f.recent)
+	present, err := f.read(ctx, pageKey{present: true})
 	if err != nil {
 		stop()
 		return nil, err
@@ -112,11 +112,7 @@ func (b *Subscription) take() (notice stacyvm.Notice, ok bool) {
 
 // read gets the next page, and how far it reaches.
 func (b *Subscription) read(ctx context.Context) error {
-	slots := b.feed.replay
-	if b.recent {
-		slots = b.feed.recent
-	}
-	r, err := b.feed.read(ctx, pageKey{tenant: b.tenant, after: b.place}, slots)
+	r, err := b.feed.read(ctx, pageKey{tenant: b.tenant, after: b.place, replay: !b.recent})
 	if err != nil {
 		return err
 	}
