@@ -48,6 +48,7 @@ type Client struct {
 	base     string
 	options  Options
 	http     *http.Client
+	probes   *http.Client // asks for signs of life
 	patience time.Duration
 }
 
@@ -71,6 +72,7 @@ func New(baseURL string, options Options) (*Client, error) {
 			c.http.Transport = transport
 		}
 	}
+	c.probes = proberOf(c.http)
 	if c.patience <= 0 {
 		c.patience = DefaultPatience
 	}

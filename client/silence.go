@@ -99,6 +99,20 @@ func (w *watchdog) probe() {
 	}
 }
 
+// proberOf gives the client that asks for signs of life beside the calls of another. Where that may have so many connections only,
+// calls that last can hold all of them.
+func proberOf(calls *http.Client) *http.Client {
+	transport, ok := calls.Transport.(*http.Transport)
+	if !ok || transport.MaxConnsPerHost == 0 {
+		return calls
+	}
+	own := transport.Clone()
+	own.MaxConnsPerHost, own.DisableKeepAlives = 0, true
+	probes := *calls
+	probes.Transport = own
+	return &probes
+}
+
 // alive reports whether the server answers anything within probeWithin.
 func (c *Client) alive(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, probeWithin)
@@ -107,7 +121,7 @@ func (c *Client) alive(ctx context.Context) bool {
 	if err != nil {
 		return false
 	}
-	response, err := c.http.Do(ask)
+	response, err := c.probes.Do(ask)
 	if err != nil {
 		return false
 	}

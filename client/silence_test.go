@@ -18,13 +18,19 @@ import (
 // inBubble runs f with a client of a server whose connections live in memory, so that time is the bubble's.
 func inBubble(t *testing.T, handler http.HandlerFunc, f func(t *testing.T, c *client.Client)) {
 	t.Helper()
+	inBubbleWith(t, 0, handler, f)
+}
+
+// inBubbleWith is inBubble of a client that has at most so many connections; 0: any number.
+func inBubbleWith(t *testing.T, most int, handler http.HandlerFunc, f func(t *testing.T, c *client.Client)) {
+	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		conns, done := make(chan net.Conn), make(chan struct{})
 		base, end := context.WithCancel(context.Background())
 		server := &http.Server{Handler: handler, BaseContext: func(net.Listener) context.Context { return base }}
 		served := make(chan struct{})
 		go func() { defer close(served); _ = server.Serve(memory{conns, done}) }()
-		transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		transport := &http.Transport{MaxConnsPerHost: most, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			here, there := net.Pipe()
 			select {
 			case conns <- there:
@@ -178,6 +184,24 @@ func TestALongQuietCallIsLeftAlone(t *testing.T) {
 			t.Errorf("%q, %v", text, err)
 		}
 		_ = body.Close()
+	})
+}
+
+// TestAQuietCallOnTheOnlyConnection: a call that holds the last connection that its client may have is no sign of a silent server.
+func TestAQuietCallOnTheOnlyConnection(t *testing.T) {
+	handler := func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/api/v1/health" {
+			select {
+			case <-time.After(3 * time.Hour):
+			case <-r.Context().Done():
+			}
+		}
+		_, _ = io.WriteString(w, "{}")
+	}
+	inBubbleWith(t, 1, handler, func(t *testing.T, c *client.Client) {
+		if _, err := c.Exec(t.Context(), "sb", client.ExecRequest{}); err != nil {
+			t.Error(err)
+		}
 	})
 }
 
