@@ -11,5 +11,5 @@ if [ -z "${STACYVM_POSTGRES_TEST_DSN:-}" ]; then
 	export STACYVM_POSTGRES_TEST_DSN
 fi
 export STACYVM_TEST_REQUIRE=all STACYVM_TEST_LONG=1
-scripts/go-test.sh -count=1 -timeout 60m -v -run 'Contract/lease/races|Kill|StoppedHolder|Restarts|Promotion' ./internal/store |
+scripts/go-test.sh -count=1 -timeout 60m -v -run 'Contract/lease/races|Kill|StoppedHolder|Restarts|Promotion' ./internal/store ./internal/store/dbtool |
 	grep -vE '^(=== |\s+--- PASS: .*/(sandbox|worker|audit))'
