@@ -118,7 +118,7 @@ func (a *api) processRoutes() {
 	register(a, route{method: http.MethodGet, path: all, id: "list-processes", tag: tagProcesses,
 		summary: "List processes, oldest first, ended ones too while they are kept", errors: []int{404, 409},
 		responses: a.listOf("The processes.", reflect.TypeFor[[]Process]())}, a.processes)
-	register(a, route{method: http.MethodGet, path: one, id: "process", tag: tagProcesses,
+	register(a, route{method: http.MethodGet, path: one, id: "process", tag: tagProcesses, stream: true, streamWith: "wait",
 		summary: "Look a process up, or wait for its end", errors: []int{404, 409}}, a.process)
 	register(a, route{method: http.MethodGet, path: one + "/output", id: "output", tag: tagProcesses, stream: true,
 		summary: "Read a process's output from an offset on, and its exit", errors: []int{404, 409},

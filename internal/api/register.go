@@ -57,6 +57,8 @@ type route struct {
 	public       bool
 	worker       bool // for workers, who show a credential of their own
 	stream       bool // lasts as long as a client, a command or a transfer does: see StreamLimits
+	// streamWith is the query parameter with which alone a request is a stream; empty: each is.
+	streamWith string
 	// responses replaces the generated description of success, for answers that are not JSON.
 	responses map[string]*huma.Response
 }
@@ -96,7 +98,7 @@ func (r route) operation() huma.Operation {
 func register[I, O any](a *api, r route, handler func(context.Context, *I) (*O, error)) {
 	op := r.operation()
 	if r.stream {
-		a.slots.lasting[r.method+" "+Prefix+r.path] = true
+		a.slots.lasting[r.method+" "+Prefix+r.path] = r.streamWith
 	}
 	huma.Register(a.huma, op, func(ctx context.Context, input *I) (*O, error) {
 		output, err := handler(ctx, input)

@@ -3,6 +3,7 @@ package api
 import (
 	"errors"
 	"net/http"
+	"strconv"
 	"strings"
 
 	"github.com/stacyvm/stacyvm/internal/api/middleware"
@@ -35,7 +36,7 @@ const retrySlots = 5
 type slots struct {
 	limits            StreamLimits
 	requests, streams *budget.Slots
-	lasting           map[string]bool // patterns of the mux whose requests are streams
+	lasting           map[string]string // patterns of the mux whose requests are streams, to route.streamWith
 }
 
 func newSlots(limits StreamLimits) slots {
@@ -45,7 +46,7 @@ func newSlots(limits StreamLimits) slots {
 	if limits.Caller == 0 {
 		limits.Caller = DefaultCallerStreams
 	}
-	return slots{limits: limits, requests: budget.NewSlots(maxRequests), streams: budget.NewSlots(limits.All), lasting: map[string]bool{}}
+	return slots{limits: limits, requests: budget.NewSlots(maxRequests), streams: budget.NewSlots(limits.All), lasting: map[string]string{}}
 }
 
 // exceptOthers is what one credential, or one address, may hold of n: the rest stays for others.
@@ -62,7 +63,7 @@ func (s *slots) hold(r *http.Request, pattern string) (release func(), err error
 	if err != nil {
 		return nil, errRequests(err)
 	}
-	if !s.lasting[pattern] {
+	if !s.isStream(r, pattern) {
 		return done, nil
 	}
 	principal := auth.From(r.Context())
@@ -75,6 +76,15 @@ func (s *slots) hold(r *http.Request, pattern string) (release func(), err error
 		return nil, s.errStreams(err)
 	}
 	return func() { ended(); done() }, nil
+}
+
+// isStream reports whether a request lasts, read as its handler reads it.
+func (s *slots) isStream(r *http.Request, pattern string) bool {
+	with, lasts := s.lasting[pattern]
+	if lasts && with != "" {
+		lasts, _ = strconv.ParseBool(r.URL.Query().Get(with)) // the handler refuses what is none
+	}
+	return lasts
 }
 
 const whatStreams = "uploads, downloads, commands that are waited for, outputs and events that are followed"

@@ -57,6 +57,11 @@ func TestStreamsOfOneCaller(t *testing.T) {
 	if r := f.do("GET", path+"/processes", nil, as...); r.StatusCode != http.StatusOK {
 		t.Errorf("a call that is no stream: %d %s", r.StatusCode, r.text)
 	}
+	for query, want := range map[string]int{"": http.StatusNotFound, "?wait=false": http.StatusNotFound, "?wait=true": http.StatusTooManyRequests, "?wait=1": http.StatusTooManyRequests} {
+		if r := f.do("GET", path+"/processes/none"+query, nil, as...); r.StatusCode != want {
+			t.Errorf("a process%s: %d %s", query, r.StatusCode, r.text)
+		}
+	}
 	if refused, opened = f.streams("two", 5); opened != 5 {
 		t.Fatalf("another caller: %d streams, then %+v", opened, refused)
 	}
