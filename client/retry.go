@@ -57,6 +57,9 @@ func passes(err error, r request, first bool) bool {
 	if _, ok := errors.AsType[*brokenError](err); ok {
 		return r.repeat
 	}
+	if errors.Is(err, ErrSilent) { // a session is patient; what is followed judges for itself
+		return r.repeat && r.patient && r.long
+	}
 	var refusal *Error
 	if !errors.As(err, &refusal) {
 		return false

@@ -187,6 +187,29 @@ func TestALongQuietCallIsLeftAlone(t *testing.T) {
 	})
 }
 
+// TestASessionSurvivesAPause: a wait, and input, go on where a server or the way to it stood still for less than the client's patience.
+func TestASessionSurvivesAPause(t *testing.T) {
+	calls := map[string]func(context.Context, *client.Client) error{
+		"wait":  func(ctx context.Context, c *client.Client) error { _, err := c.Wait(ctx, "sb", "p"); return err },
+		"input": func(ctx context.Context, c *client.Client) error { return c.Input("sb", "p", 0).Write(ctx, []byte("x")) },
+	}
+	for name, call := range calls {
+		t.Run(name, func(t *testing.T) {
+			var began time.Time
+			handler := func(w http.ResponseWriter, _ *http.Request) {
+				time.Sleep(40*time.Second - time.Since(began))
+				_, _ = io.WriteString(w, `{"received":1}`)
+			}
+			inBubble(t, handler, func(t *testing.T, c *client.Client) {
+				began = time.Now()
+				if err := call(t.Context(), c); err != nil {
+					t.Error(err)
+				}
+			})
+		})
+	}
+}
+
 // TestAQuietCallOnTheOnlyConnection: a call that holds the last connection that its client may have is no sign of a silent server.
 func TestAQuietCallOnTheOnlyConnection(t *testing.T) {
 	handler := func(w http.ResponseWriter, r *http.Request) {
