@@ -190,8 +190,10 @@ func TestALongQuietCallIsLeftAlone(t *testing.T) {
 // TestASessionSurvivesAPause: a wait, and input, go on where a server or the way to it stood still for less than the client's patience.
 func TestASessionSurvivesAPause(t *testing.T) {
 	calls := map[string]func(context.Context, *client.Client) error{
-		"wait":  func(ctx context.Context, c *client.Client) error { _, err := c.Wait(ctx, "sb", "p"); return err },
-		"input": func(ctx context.Context, c *client.Client) error { return c.Input("sb", "p", 0).Write(ctx, []byte("x")) },
+		"wait": func(ctx context.Context, c *client.Client) error { _, err := c.Wait(ctx, "sb", "p"); return err },
+		"input": func(ctx context.Context, c *client.Client) error {
+			return c.Input("sb", "p", 0).Write(ctx, []byte("x"))
+		},
 	}
 	for name, call := range calls {
 		t.Run(name, func(t *testing.T) {

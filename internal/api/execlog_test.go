@@ -26,7 +26,7 @@ func TestExecLogOfADetachedCommand(t *testing.T) {
 	}
 	var process struct{ ID string }
 	f.do("POST", path, `{"command":"read line; exit 4","stdin":true}`).into(t, &process)
-	l.take(3) // created, running, exec.started: the journal has written what there is to say of the start
+	l.take(3) // created, running, exec.started: the audit writer has written what there is to say of the start
 	if found := records(); len(found) != 0 {
 		t.Errorf("while the command runs: %+v", found)
 	}
