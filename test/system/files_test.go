@@ -53,6 +53,15 @@ func TestHostileFiles(t *testing.T) {
 		_ = s.Remove(ctx, sandbox.ID, path, true)
 	}
 	_, _ = s.Glob(ctx, sandbox.ID, "/**/../../../../"+s.Dir+"/*")
+	// A link of /proc leads to the root directory: what removes through it empties the sandbox.
+	for _, path := range []string{"/proc/self/cwd", "/proc/self", "/proc/1/fd", "/proc/1/root", "/proc"} {
+		if err := s.Remove(ctx, sandbox.ID, path, true); err == nil {
+			t.Errorf("%s could be removed", path)
+		}
+	}
+	if text := s.shell(sandbox.ID, "ls -d /etc /root /workspace"); text != "/etc\n/root\n/workspace\n" {
+		t.Errorf("after removals below /proc there is %q", text)
+	}
 
 	s.shell(sandbox.ID, "mkdir -p /workspace/race/real; echo inside > /workspace/race/real/canary")
 	if _, err := s.Start(ctx, sandbox.ID, client.ExecRequest{Mode: client.ModeArgv, Command: "python3", Args: []string{"-c", `

@@ -6,10 +6,12 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"path/filepath"
 	"strings"
 	"syscall"
 
 	"connectrpc.com/connect"
+	"golang.org/x/sys/unix"
 
 	guestv1 "github.com/stacyvm/stacyvm/proto/guest/v1"
 	"github.com/stacyvm/stacyvm/proto/guest/v1/guestv1connect"
@@ -73,8 +75,23 @@ func (whole) Rename(from, to string) error              { return os.Rename(from,
 func (whole) Symlink(to, name string) error             { return os.Symlink(to, name) }
 func (whole) Link(from, name string) error              { return os.Link(from, name) }
 func (whole) Remove(name string) error                  { return os.Remove(name) }
-func (whole) RemoveAll(name string) error               { return os.RemoveAll(name) }
 func (whole) Close() error                              { return nil }
+
+// RemoveAll refuses what the kernel makes. No file is there to be removed, and in gVisor a walk through it follows the links of
+// /proc/PID, which lead to the root directory, whatever it says about links.
+func (whole) RemoveAll(name string) error {
+	for _, dir := range []string{name, filepath.Dir(name)} { // a link of /proc says of itself what it leads to
+		var disk unix.Statfs_t
+		if err := unix.Statfs(dir, &disk); err != nil {
+			continue // a link that leads nowhere; RemoveAll says what else is wrong
+		}
+		switch disk.Type {
+		case unix.PROC_SUPER_MAGIC, unix.SYSFS_MAGIC, unix.CGROUP_SUPER_MAGIC, unix.CGROUP2_SUPER_MAGIC:
+			return wrong("%s cannot be removed: the kernel makes what is there", name)
+		}
+	}
+	return os.RemoveAll(name)
+}
 
 // on runs an operation on one path. The path that it gets is absolute and clean, the name is for the tree.
 func (s *fileService) on(asked string, do func(t tree, path, name string) error) error {

@@ -308,6 +308,9 @@ func TestSpecialFilesDoNotBlock(t *testing.T) {
 	if _, _, err := c.ReadFile(t.Context(), "/proc/self/mem"); stacyvm.CodeOf(err) != stacyvm.CodeInvalid {
 		t.Errorf("a file that cannot be read at all: %v", err)
 	}
+	for _, made := range []string{"/proc", "/proc/self/fdinfo", "/proc/self/cwd", "/proc/sys/kernel"} {
+		wantFailure(t, "remove "+made, c.RemoveFile(t.Context(), made, true), stacyvm.CodeInvalid)
+	}
 	if !strings.Contains(text(t, c, "/proc/self/status"), "VmRSS") {
 		t.Error("a file of /proc, whose size is 0, reads empty")
 	}
