@@ -94,7 +94,7 @@ type request struct {
 	repeat bool
 	// patient: keep trying while no server answers (a session that was good before).
 	patient bool
-	// long: the answer may take as long as a command, a transfer or much work does; others come at once.
+	// long: the answer may take as long as a command, a transfer, much work or a guest without a processor does; others come at once.
 	long bool
 }
 

@@ -114,7 +114,7 @@ func (c *Client) ListFiles(ctx context.Context, sandbox, path string) ([]FileInf
 // Stat describes a file; a symbolic link itself, not what it points to.
 func (c *Client) Stat(ctx context.Context, sandbox, path string) (FileInfo, error) {
 	var info FileInfo
-	err := c.call(ctx, request{method: http.MethodGet, path: files(sandbox, "stat"), query: url.Values{"path": {path}}, repeat: true}, &info)
+	err := c.call(ctx, request{method: http.MethodGet, path: files(sandbox, "stat"), query: url.Values{"path": {path}}, repeat: true, long: true}, &info)
 	return info, err
 }
 
@@ -131,7 +131,7 @@ func (c *Client) MakeDir(ctx context.Context, sandbox, path string, mode uint32)
 	if mode != 0 {
 		body["mode"] = octal(mode)
 	}
-	return c.call(ctx, request{method: http.MethodPost, path: files(sandbox, "mkdir"), body: body, repeat: true}, nil)
+	return c.call(ctx, request{method: http.MethodPost, path: files(sandbox, "mkdir"), body: body, repeat: true, long: true}, nil)
 }
 
 // Move renames a file or directory and makes the target's parents.
@@ -143,7 +143,7 @@ func (c *Client) Move(ctx context.Context, sandbox, from, to string) error {
 // Chmod sets a file's permission bits.
 func (c *Client) Chmod(ctx context.Context, sandbox, path string, mode uint32) error {
 	return c.call(ctx, request{method: http.MethodPost, path: files(sandbox, "chmod"),
-		body: map[string]string{"path": path, "mode": octal(mode)}, repeat: true}, nil)
+		body: map[string]string{"path": path, "mode": octal(mode)}, repeat: true, long: true}, nil)
 }
 
 // Remove deletes a file, or with recursive a directory and all in it.

@@ -89,14 +89,14 @@ func (c *Client) Start(ctx context.Context, sandbox string, exec ExecRequest) (P
 		exec.ID = newKey()
 	}
 	var process Process
-	err := c.call(ctx, request{method: http.MethodPost, path: pathOf("sandboxes", sandbox, "processes"), body: exec, repeat: true}, &process)
+	err := c.call(ctx, request{method: http.MethodPost, path: pathOf("sandboxes", sandbox, "processes"), body: exec, repeat: true, long: true}, &process)
 	return process, err
 }
 
 // Processes lists a sandbox's processes, oldest first, ended ones too while they are kept.
 func (c *Client) Processes(ctx context.Context, sandbox string) ([]Process, error) {
 	var processes []Process
-	err := c.call(ctx, request{method: http.MethodGet, path: pathOf("sandboxes", sandbox, "processes"), repeat: true}, &processes)
+	err := c.call(ctx, request{method: http.MethodGet, path: pathOf("sandboxes", sandbox, "processes"), repeat: true, long: true}, &processes)
 	return processes, err
 }
 
@@ -113,18 +113,18 @@ func (c *Client) Wait(ctx context.Context, sandbox, process string) (Process, er
 func (c *Client) process(ctx context.Context, sandbox, process string, query url.Values, patient bool) (Process, error) {
 	var answer Process
 	err := c.call(ctx, request{method: http.MethodGet, path: pathOf("sandboxes", sandbox, "processes", process),
-		query: query, repeat: true, patient: patient, long: patient}, &answer)
+		query: query, repeat: true, patient: patient, long: true}, &answer)
 	return answer, err
 }
 
 // Signal sends a signal such as "TERM" to the process's whole group. "KILL" ends everything that the process started.
 func (c *Client) Signal(ctx context.Context, sandbox, process, signal string) error {
 	return c.call(ctx, request{method: http.MethodPost, path: pathOf("sandboxes", sandbox, "processes", process, "signal"),
-		body: map[string]string{"signal": signal}, patient: true}, nil)
+		body: map[string]string{"signal": signal}, patient: true, long: true}, nil)
 }
 
 // Resize changes the window of a process that has a terminal.
 func (c *Client) Resize(ctx context.Context, sandbox, process string, size Terminal) error {
 	return c.call(ctx, request{method: http.MethodPost, path: pathOf("sandboxes", sandbox, "processes", process, "resize"),
-		body: size, repeat: true, patient: true}, nil)
+		body: size, repeat: true, patient: true, long: true}, nil)
 }

@@ -161,13 +161,13 @@ func (c *Client) Logs(ctx context.Context, id string, lines int) ([]string, erro
 		query.Set("lines", strconv.Itoa(lines))
 	}
 	var answer []string
-	err := c.call(ctx, request{method: http.MethodGet, path: pathOf("sandboxes", id, "logs"), query: query, repeat: true}, &answer)
+	err := c.call(ctx, request{method: http.MethodGet, path: pathOf("sandboxes", id, "logs"), query: query, repeat: true, long: true}, &answer)
 	return answer, err
 }
 
 // Stats gives a sandbox's use of resources now.
 func (c *Client) Stats(ctx context.Context, id string) (Stats, error) {
 	var stats Stats
-	err := c.call(ctx, request{method: http.MethodGet, path: pathOf("sandboxes", id, "stats"), repeat: true}, &stats)
+	err := c.call(ctx, request{method: http.MethodGet, path: pathOf("sandboxes", id, "stats"), repeat: true, long: true}, &stats)
 	return stats, err
 }

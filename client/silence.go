@@ -31,8 +31,8 @@ type silentError struct {
 }
 
 func (e *silentError) Error() string {
-	return fmt.Sprintf("%v: the one at %s took the request and gave no sign of life for %s; it is stopped, overloaded or cut off "+
-		"(`stacyvm status` and its log say more)", ErrSilent, e.server, e.after)
+	return fmt.Sprintf("%v: the one at %s took the request and gave no sign of life for %s; it is stopped, overloaded or cut off, "+
+		"and may carry the request out later (`stacyvm status` and its log say more, `stacyvm list` what there is)", ErrSilent, e.server, e.after)
 }
 func (e *silentError) Unwrap() error { return ErrSilent }
 

@@ -176,6 +176,15 @@ func TestALongQuietCallIsLeftAlone(t *testing.T) {
 		if _, err := c.Wait(t.Context(), "sb", "p"); err != nil {
 			t.Error(err)
 		}
+		if _, err := c.Stat(t.Context(), "sb", "/f"); err != nil { // a guest may be slow to answer anything
+			t.Error(err)
+		}
+		if err := c.Signal(t.Context(), "sb", "p", "TERM"); err != nil {
+			t.Error(err)
+		}
+		if _, err := c.Stats(t.Context(), "sb"); err != nil {
+			t.Error(err)
+		}
 		body, err := c.Download(t.Context(), "sb", "/f")
 		if err != nil {
 			t.Fatal(err)
