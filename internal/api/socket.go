@@ -122,8 +122,7 @@ func (s *socket) read(ctx context.Context) ([]byte, error) {
 // brokeOff reports whether a read failed because the client left, or because what it sent is no WebSocket's: such a connection is
 // closed with 1002.
 func (s *socket) brokeOff(ctx context.Context, err error) bool {
-	var ours *stacyvm.Error
-	if errors.As(err, &ours) {
+	if _, ours := errors.AsType[*stacyvm.Error](err); ours {
 		return false
 	}
 	s.api.Logger.Debug("a WebSocket broke off", "id", middleware.RequestID(ctx), "error", err)

@@ -137,7 +137,7 @@ func New(config Config) *Service {
 func (s *Service) Background(ctx context.Context) error {
 	var lines sync.WaitGroup
 	lines.Go(func() { s.placement.Run(ctx) })
-	lines.Go(func() { s.Monitor.Watch(ctx) })
+	lines.Go(func() { s.Watch(ctx) })
 	err := s.audit.Run(ctx)
 	lines.Wait()
 	s.exits.Close()

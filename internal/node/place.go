@@ -46,7 +46,7 @@ const ServeLock = "serve.lock"
 // Lock is held as long as its process lives.
 type Lock struct{ file *os.File }
 
-// ErrLocked: another process holds the lock.
+// ErrLocked means that another process holds the lock.
 var ErrLocked = errors.New("locked by another process")
 
 // LockFile takes the lock that path stands for, or gives ErrLocked at once.

@@ -188,7 +188,7 @@ func TestWhoLeavesTheQueueHoldsNobodyUp(t *testing.T) {
 	wait.Go(func() { left <- s.Update(ctx, func(*sqldb.Tx) error { t.Error("ran"); return nil }) })
 	waitQueued(s.writer, 1)
 	wait.Go(func() {
-		if err := s.Update(context.Background(), func(x *sqldb.Tx) error { return note(x) }); err != nil {
+		if err := s.Update(context.Background(), note); err != nil {
 			t.Error(err)
 		}
 	})
