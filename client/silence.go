@@ -20,8 +20,8 @@ const (
 	// A call that may last (see request.long) is silent for as long as it likes while the server answers other questions. It is asked
 	// each probeEvery, and given up when it fails maxProbes times in a row.
 	probeEvery  = 15 * time.Second
-	probeWithin = 10 * time.Second
-	maxProbes   = 2
+	probeWithin = 20 * time.Second
+	maxProbes   = 3 // a server that is merely busy has answered one of them
 )
 
 // silentError: the server gave no sign of life.
