@@ -99,7 +99,7 @@ func problemOf(p health.Problem) Problem {
 }
 
 func workerReportOf(w health.WorkerReport) WorkerReport {
-	return WorkerReport{workerOf(w.WorkerStatus), w.Asked, w.Answers, w.Error}
+	return WorkerReport{workerOf(w.Worker), w.Asked, w.Answers, w.Error}
 }
 
 func notWellOf(s stacyvm.Sandbox) NotWell {

@@ -40,10 +40,10 @@ type Worker struct {
 	UpdatedAt     time.Time `json:"updated_at"`
 }
 
-func workerOf(w cluster.WorkerStatus) Worker {
+func workerOf(w cluster.Worker) Worker {
 	c := w.Capacity
 	return Worker{
-		ID: string(w.ID), Hostname: w.Hostname, Status: w.Status, Stale: w.Stale, Providers: each(w.Providers, same[string]), Capabilities: each(w.Capabilities, same[string]),
+		ID: string(w.ID), Hostname: w.Hostname, Status: string(w.Status), Stale: w.Stale, Providers: each(w.Providers, same[string]), Capabilities: each(w.Capabilities, same[string]),
 		Capacity: Capacity{
 			MaxSandboxes: c.MaxSandboxes, MemoryMB: c.MemoryMB, VCPUs: c.VCPUs, ParallelCreates: c.ParallelCreates, RPCURL: c.RPCURL,
 			PreviewDomain: c.PreviewDomain, Labels: c.Labels, Drained: c.Drained,
@@ -136,7 +136,7 @@ type heartbeatInput struct {
 func (a *api) heartbeat(ctx context.Context, in *heartbeatInput) (*body[Worker], error) {
 	b, c := in.Body, in.Body.Capacity
 	w, err := a.Service.Heartbeat(ctx, cluster.Beat{Register: b.Register, Worker: stacyvm.Worker{
-		ID: in.id(), Hostname: b.Hostname, Status: b.Status, Session: b.Session,
+		ID: in.id(), Hostname: b.Hostname, Status: stacyvm.WorkerStatus(b.Status), Session: b.Session,
 		Providers: slices.Concat([]string{}, b.Providers), Capabilities: slices.Concat([]string{}, b.Capabilities),
 		Capacity: stacyvm.Capacity{
 			MaxSandboxes: c.MaxSandboxes, MemoryMB: c.MemoryMB, VCPUs: c.VCPUs, ParallelCreates: c.ParallelCreates, RPCURL: c.RPCURL,

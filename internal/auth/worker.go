@@ -99,8 +99,8 @@ func grant(listed []string) []string {
 	return granted
 }
 
-// word is the form of worker ids and token ids.
-var word = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
+// tokenID is the form of tokens' ids.
+var tokenID = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
 
 // refused is the error of a credential that is not accepted. The reason holds nothing of the credential.
 func refused(reason string) error {

@@ -45,7 +45,7 @@ func (c claims) judge(now time.Time) string {
 	const skew, life = int64(WorkerClockSkew / time.Second), int64(WorkerTokenMax / time.Second)
 	at := now.Unix()
 	switch {
-	case !word.MatchString(c.TokenID):
+	case !tokenID.MatchString(c.TokenID):
 		return "the token has no id by which it could be revoked"
 	case c.ExpiresAt <= at:
 		return "the token has expired"

@@ -88,7 +88,7 @@ func (r WorkerTokenRequest) claims(now time.Time) (claims, error) {
 		r.TokenID = newTokenID()
 	}
 	switch {
-	case !word.MatchString(string(r.WorkerID)):
+	case !r.WorkerID.Valid():
 		return claims{}, stacyvm.Invalid("worker_id", "must be 1 to 64 letters, digits, '.', '_' or '-'")
 	case !r.Audience.Valid():
 		return claims{}, stacyvm.Invalid("audience", "must be %s or %s", AudienceControlPlane, AudienceRPC)
@@ -96,7 +96,7 @@ func (r WorkerTokenRequest) claims(now time.Time) (claims, error) {
 		return claims{}, stacyvm.Invalid("ttl", "must be between 1s and %s", WorkerTokenMax)
 	case r.NotBefore < 0 || r.NotBefore >= r.TTL:
 		return claims{}, stacyvm.Invalid("not_before", "must be less than the token's life")
-	case !word.MatchString(r.TokenID):
+	case !tokenID.MatchString(r.TokenID):
 		return claims{}, stacyvm.Invalid("token_id", "must be 1 to 64 letters, digits, '.', '_' or '-'")
 	}
 	scopes, err := askedScopes(r.Scopes)

@@ -69,7 +69,7 @@ func NewJoinToken(worker string, life time.Duration, now time.Time) (token strin
 // message whether it is unknown or its secret is wrong, and passes other errors of the store on.
 func Join(ctx context.Context, tokens JoinTokens, token string, worker stacyvm.WorkerID, now time.Time) (JoinToken, error) {
 	id, secret, ok := splitJoin(token)
-	if !ok || !word.MatchString(string(worker)) {
+	if !ok || !worker.Valid() {
 		return JoinToken{}, errJoin
 	}
 	kept, err := tokens.JoinToken(ctx, id)

@@ -88,7 +88,7 @@ func NewWorkerVerifier(config WorkerVerifierConfig) (*WorkerVerifier, error) {
 		return nil, err
 	}
 	for id, token := range config.Tokens {
-		if token == nil || !word.MatchString(string(id)) {
+		if token == nil || !id.Valid() {
 			return nil, stacyvm.Invalid("worker_tokens", "a worker's id or token is missing or malformed")
 		}
 		if err := checkStatic("worker_tokens", token); err != nil {
@@ -123,7 +123,7 @@ func (v *WorkerVerifier) Configured() bool {
 // Verify says whose credential it is, or gives a CodeUnauthenticated error, which holds nothing of it. A token that is shown
 // has to be right: a good certificate beside it does not help. What the identity may do is for WorkerIdentity.Allow.
 func (v *WorkerVerifier) Verify(given WorkerCredential) (WorkerIdentity, error) {
-	if !word.MatchString(string(given.WorkerID)) {
+	if !given.WorkerID.Valid() {
 		return WorkerIdentity{}, refused("no worker is named")
 	}
 	if v.config.Worker != "" && given.WorkerID != v.config.Worker {

@@ -121,7 +121,7 @@ func (a *app) heartbeatOnce(ctx context.Context, options workerd.Options) error 
 		return workError(err, options)
 	}
 	return a.printJSON(shownWorker{
-		string(w.ID), w.Hostname, w.Status, w.Providers, w.Capabilities, w.Capacity, w.LastHeartbeat,
+		string(w.ID), w.Hostname, string(w.Status), w.Providers, w.Capabilities, w.Capacity, w.LastHeartbeat,
 	})
 }
 

@@ -6,13 +6,12 @@ import (
 	"net/url"
 	"path/filepath"
 	"reflect"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
-)
 
-var workerID = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
+	"github.com/stacyvm/stacyvm/internal/stacyvm"
+)
 
 // check refuses values that have no meaning in any version of the product, and fills in what an empty value stands for.
 // The error names the key. What is meaningful and unsafe is for refuse and Lint.
@@ -32,11 +31,11 @@ func (c *Config) checkPlaces() error {
 		return fmt.Errorf("data_dir: %w", err)
 	}
 	c.DataDir = absolute
-	if c.Worker.ID != "" && !workerID.MatchString(c.Worker.ID) {
+	if c.Worker.ID != "" && !stacyvm.WorkerID(c.Worker.ID).Valid() {
 		return fmt.Errorf("worker.id: %q must be 1 to 64 letters, digits, '.', '_' or '-'", c.Worker.ID)
 	}
 	for id := range c.Auth.WorkerTokens {
-		if !workerID.MatchString(id) {
+		if !stacyvm.WorkerID(id).Valid() {
 			return fmt.Errorf("auth.worker_tokens: %q is not a worker's id", id)
 		}
 	}

@@ -24,7 +24,7 @@ type Enrolment struct {
 
 // Enrol makes a new key for a worker. It returns a CodeInvalid error when the id is malformed.
 func Enrol(worker string) (*Enrolment, error) {
-	if !workerID.MatchString(worker) {
+	if !stacyvm.WorkerID(worker).Valid() {
 		return nil, stacyvm.Invalid("worker", "must be 1 to 64 letters, digits, '.', '_' or '-'")
 	}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

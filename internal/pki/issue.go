@@ -44,10 +44,7 @@ type Issued struct {
 	NotAfter time.Time
 }
 
-var (
-	workerID = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
-	hostName = regexp.MustCompile(`^(?i)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*$`)
-)
+var hostName = regexp.MustCompile(`^(?i)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*$`)
 
 // Issue makes a party's certificate and key in the directory. Both roles call and are called, so that a certificate is good for
 // either side of a connection; what sets them apart is the name in it. It returns CodeInvalid, CodeConflict and CodeNotFound
@@ -204,7 +201,7 @@ func (r Request) party() (party Party, names []string, err error) {
 	switch {
 	case (r.Worker == "") == (len(r.Server) == 0):
 		return party, nil, stacyvm.Invalid("worker", "give it or --server, and not both")
-	case r.Worker != "" && !workerID.MatchString(r.Worker):
+	case r.Worker != "" && !stacyvm.WorkerID(r.Worker).Valid():
 		return party, nil, stacyvm.Invalid("worker", "must be 1 to 64 letters, digits, '.', '_' or '-'")
 	case r.Worker != "":
 		return Party{RoleWorker, r.Worker}, nil, nil

@@ -25,7 +25,7 @@ type cluster struct {
 	skew     atomic.Int64
 	machine  *controltest.Worker
 	cut      atomic.Bool // the worker's RPC does not answer
-	status   string
+	status   stacyvm.WorkerStatus
 	session  string
 }
 

@@ -252,7 +252,7 @@ func TestStale(t *testing.T) {
 		at := func(worker stacyvm.WorkerID, state stacyvm.State, ttl time.Duration) stacyvm.SandboxID {
 			return r.sandbox(func(row *stacyvm.Sandbox) { row.WorkerID, row.State, row.Spec.TTL = worker, state, ttl }).ID
 		}
-		save := func(id stacyvm.WorkerID, status string) {
+		save := func(id stacyvm.WorkerID, status stacyvm.WorkerStatus) {
 			r.update(func(ctx context.Context, tx store.Tx) error {
 				_, err := tx.Workers().Save(ctx, stacyvm.Worker{ID: id, Status: status})
 				return err

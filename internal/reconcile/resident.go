@@ -83,7 +83,7 @@ func (r *resident) register(ctx context.Context, keep bool) error {
 	}
 	return r.store.Update(ctx, func(tx store.Tx) error {
 		record := stacyvm.Worker{
-			ID: r.self, Hostname: r.hostname, Status: statusOnline, Session: r.session,
+			ID: r.self, Hostname: r.hostname, Status: stacyvm.WorkerOnline, Session: r.session,
 			Providers: names, Capabilities: capabilities, Capacity: r.capacity,
 		}
 		known, err := tx.Workers().Hold(ctx, r.self)
@@ -94,7 +94,7 @@ func (r *resident) register(ctx context.Context, keep bool) error {
 		case keep:
 			record.Status = known.Status
 		case known.Capacity.Drained: // what an operator wants lasts over a restart
-			record.Status = statusDraining
+			record.Status = stacyvm.WorkerDraining
 		}
 		record.Capacity.Drained = known.Capacity.Drained
 		_, err = tx.Workers().Save(ctx, record)

@@ -3,7 +3,6 @@ package reconcile
 import (
 	"context"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/stacyvm/stacyvm/internal/lease"
@@ -11,17 +10,9 @@ import (
 	"github.com/stacyvm/stacyvm/internal/store"
 )
 
-// Statuses of a worker that acts for its sandboxes, or is about to; only an online one takes new ones. Every other is out of
-// service.
-const (
-	statusStarting = "starting"
-	statusOnline   = "online"
-	statusDraining = "draining"
-)
-
 // acting reports whether a worker is there and in service.
 func acting(w stacyvm.Worker, now time.Time) bool {
-	return now.Sub(w.LastHeartbeat) <= stacyvm.WorkerStaleAfter && slices.Contains([]string{statusStarting, statusOnline, statusDraining}, w.Status)
+	return now.Sub(w.LastHeartbeat) <= stacyvm.WorkerStaleAfter && w.Status.Acts()
 }
 
 // Stale tells the truth of sandboxes whose worker is stale, out of service or not registered any more. While the database

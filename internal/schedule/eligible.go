@@ -48,7 +48,7 @@ func judge(spec stacyvm.Spec, c *Candidate) verdict {
 		return otherLabels
 	case over(0, spec.MemoryMB, has.MemoryMB) || over(0, spec.VCPUs, has.VCPUs):
 		return tooSmall
-	case c.Worker.Status != "online":
+	case c.Worker.Status != stacyvm.WorkerOnline:
 		return away
 	case c.Age > stacyvm.WorkerStaleAfter:
 		return silent
@@ -108,7 +108,7 @@ func explain(why verdict, spec stacyvm.Spec, c *Candidate) string {
 	case tooSmall:
 		return fmt.Sprintf("is too small (%d MiB, %d processors)", has.MemoryMB, has.VCPUs)
 	case away:
-		return "is " + c.Worker.Status
+		return "is " + string(c.Worker.Status)
 	case silent:
 		return "sends no heartbeat"
 	case full:

@@ -18,7 +18,7 @@ func drawCandidate(t *rapid.T, id int) Candidate {
 	return Candidate{
 		Worker: stacyvm.Worker{
 			ID:        stacyvm.WorkerID(fmt.Sprintf("w%03d", id)),
-			Status:    rapid.SampledFrom([]string{"online", "online", "online", "starting", "draining", "offline", "unhealthy"}).Draw(t, "status"),
+			Status:    rapid.SampledFrom([]stacyvm.WorkerStatus{"online", "online", "online", "starting", "draining", "offline", "unhealthy"}).Draw(t, "status"),
 			Providers: rapid.SampledFrom([][]string{nil, {"gvisor"}, {"mock", "gvisor"}, {"mock"}}).Draw(t, "providers"),
 			Capacity: stacyvm.Capacity{
 				MaxSandboxes: rapid.IntRange(0, 4).Draw(t, "max"), MemoryMB: rapid.SampledFrom([]int{0, 256, 1024, 4096}).Draw(t, "memory"),

@@ -29,7 +29,9 @@ func room(sandboxes, memory, vcpus int) func(*Candidate) {
 	}
 }
 
-func status(s string) func(*Candidate)     { return func(c *Candidate) { c.Worker.Status = s } }
+func status(s stacyvm.WorkerStatus) func(*Candidate) {
+	return func(c *Candidate) { c.Worker.Status = s }
+}
 func age(d time.Duration) func(*Candidate) { return func(c *Candidate) { c.Age = d } }
 func unreachableNow(c *Candidate)          { c.Reachable = false }
 

@@ -46,27 +46,6 @@ const (
 	LeaseGrace = 10 * time.Second
 )
 
-// WorkerStaleAfter is the age of a heartbeat from which a worker counts as stale.
-const WorkerStaleAfter = 2 * time.Minute
-
-// CapabilityResident is what a worker in a control plane's own process has, and no other: that process alone speaks for it.
-const CapabilityResident = "single_node"
-
-// Worker is one machine's registration.
-type Worker struct {
-	ID            WorkerID
-	Hostname      string
-	Status        string // starting, online, draining, offline, unhealthy
-	Session       string
-	Providers     []string
-	Capabilities  []string
-	Capacity      Capacity
-	Problems      []string // what is wrong with its machine, in sentences, such as a full disk
-	LastHeartbeat time.Time
-	CreatedAt     time.Time
-	UpdatedAt     time.Time
-}
-
 // Usage is what sandboxes take of a worker, in the measures of its Capacity.
 type Usage struct {
 	Sandboxes int

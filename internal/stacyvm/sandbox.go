@@ -22,14 +22,6 @@ var sandboxID = regexp.MustCompile(`^sb-[0-9a-f]{24}$`)
 // Valid reports whether id has the form of an id. Check it before it becomes part of a path.
 func (id SandboxID) Valid() bool { return sandboxID.MatchString(string(id)) }
 
-// WorkerID names one worker: an operator's word, [A-Za-z0-9._-]{1,64}.
-type WorkerID string
-
-var workerID = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
-
-// Valid reports whether id has the form of an id.
-func (id WorkerID) Valid() bool { return workerID.MatchString(string(id)) }
-
 // Sandbox is one row of the store: what is known of a disposable computer. The zero time means "not yet".
 type Sandbox struct {
 	ID        SandboxID

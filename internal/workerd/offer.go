@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"math"
 	"os"
-	"regexp"
 	"runtime"
 	"strconv"
 	"strings"
@@ -28,14 +27,9 @@ const offerWithin = 2 * time.Second
 // workCapabilities is what a worker process can do.
 var workCapabilities = []string{"spawn", "exec", "files"}
 
-var (
-	inWorkerID    = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
-	notInWorkerID = regexp.MustCompile(`[^A-Za-z0-9._-]+`)
-)
-
 // workName gives the worker process's id: the machine's host name unless it is configured.
 func workName(c config.Config) (string, error) {
-	if c.Worker.ID != "" && !inWorkerID.MatchString(c.Worker.ID) {
+	if c.Worker.ID != "" && !stacyvm.WorkerID(c.Worker.ID).Valid() {
 		return "", stacyvm.Invalid("worker.id", "%.80q must be 1 to 64 letters, digits, '.', '_' or '-'", c.Worker.ID)
 	}
 	if c.Worker.ID != "" {
@@ -45,11 +39,11 @@ func workName(c config.Config) (string, error) {
 	if err != nil {
 		return "", stacyvm.Wrap(stacyvm.CodeInvalid, err, "worker.id: the machine has no host name to take instead")
 	}
-	name := strings.Trim(notInWorkerID.ReplaceAllString(host, "-"), "-")
-	if name == "" || len(name) > 64 {
+	id := stacyvm.WorkerIDOf(host)
+	if !id.Valid() {
 		return "", stacyvm.Invalid("worker.id", "the host name %.80q cannot serve for it: set one", host)
 	}
-	return name, nil
+	return string(id), nil
 }
 
 // checkAny refuses a machine on which no engine works.

@@ -35,14 +35,14 @@ func (p plane) Address() string { return p.address }
 // Heartbeat implements member.ControlPlane.
 func (p plane) Heartbeat(ctx context.Context, beat member.Heartbeat) (stacyvm.Worker, error) {
 	w, err := p.client.Heartbeat(ctx, client.WorkerHeartbeat{
-		Session: beat.Session, Register: beat.Register, Hostname: beat.Hostname, Status: beat.Status,
+		Session: beat.Session, Register: beat.Register, Hostname: beat.Hostname, Status: string(beat.Status),
 		Providers: beat.Providers, Capabilities: beat.Capabilities, Capacity: client.WorkerCapacity(beat.Capacity), Problems: beat.Problems,
 	})
 	if err != nil {
 		return stacyvm.Worker{}, planeError(err)
 	}
 	return stacyvm.Worker{
-		ID: stacyvm.WorkerID(w.ID), Hostname: w.Hostname, Status: w.Status, Providers: w.Providers, Capabilities: w.Capabilities,
+		ID: stacyvm.WorkerID(w.ID), Hostname: w.Hostname, Status: stacyvm.WorkerStatus(w.Status), Providers: w.Providers, Capabilities: w.Capabilities,
 		Capacity: stacyvm.Capacity(w.Capacity), Problems: w.Problems, LastHeartbeat: w.LastHeartbeat, CreatedAt: w.CreatedAt, UpdatedAt: w.UpdatedAt,
 	}, nil
 }

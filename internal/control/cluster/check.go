@@ -31,7 +31,7 @@ func (b Beat) check() error {
 	if !b.ID.Valid() {
 		return stacyvm.Invalid("worker", "an id is 1 to 64 letters, digits, '.', '_' or '-'")
 	}
-	if !slices.Contains(statuses, b.Status) {
+	if !b.Status.Valid() {
 		return stacyvm.Invalid("status", "%.40q is none of starting, online, draining, offline and unhealthy",
 			b.Status)
 	}

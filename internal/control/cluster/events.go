@@ -19,7 +19,7 @@ func machineEvents(before stacyvm.Worker, now Beat, known bool) (events []stacyv
 		data := map[string]any{}
 		if known && before.Session != "" {
 			data["last_heartbeat"] = before.LastHeartbeat.UTC().Format(time.RFC3339Nano)
-			if before.Status == StatusOnline || before.Status == statusStarting {
+			if before.Status == stacyvm.WorkerOnline || before.Status == stacyvm.WorkerStarting {
 				data["detail"] = "the process before ended without a word: " +
 					"it was killed or crashed, or its machine did"
 			}

@@ -3,7 +3,6 @@ package cluster
 import (
 	"context"
 	"fmt"
-	"slices"
 
 	"github.com/stacyvm/stacyvm/internal/auth"
 	"github.com/stacyvm/stacyvm/internal/lease"
@@ -82,7 +81,7 @@ func needless(ctx context.Context, tx store.Tx, w stacyvm.Worker) error {
 	if err != nil {
 		return err
 	}
-	lives := !list[0].Stale && slices.Contains([]string{statusStarting, StatusOnline, statusDraining}, w.Status)
+	lives := !list[0].Stale && w.Status.Acts()
 	switch {
 	case rows > 0 && lives:
 		return stacyvm.Errorf(stacyvm.CodeConflict,

@@ -118,10 +118,10 @@ func TestRenewOneLease(t *testing.T) {
 func TestAnOperatorsDrainLasts(t *testing.T) {
 	r := newRig(t, func(c *control.Config) { c.Self = "plane" })
 	ctx, admin := controltest.AsWorker(t.Context(), self, auth.ScopeHeartbeat), controltest.AsAdmin(t.Context())
-	status := func(w cluster.WorkerStatus, err error) string {
+	status := func(w cluster.Worker, err error) string {
 		t.Helper()
 		wantCode(t, err, "")
-		return w.Status
+		return string(w.Status)
 	}
 	starting := controltest.Beat("session-2", true)
 	starting.Status = "starting"

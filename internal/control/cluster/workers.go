@@ -9,23 +9,14 @@ import (
 	"github.com/stacyvm/stacyvm/internal/store"
 )
 
-// The statuses that a worker may tell of itself.
-const (
-	StatusOnline   = "online" // it takes sandboxes
-	statusDraining = "draining"
-	statusStarting = "starting"
-)
-
-var statuses = []string{statusStarting, StatusOnline, statusDraining, "offline", "unhealthy"}
-
-// WorkerStatus is a worker as callers see it.
-type WorkerStatus struct {
+// Worker is a worker as callers see it, with what only the database can tell.
+type Worker struct {
 	stacyvm.Worker
 	Stale bool // its last heartbeat is older than stacyvm.WorkerStaleAfter, by the database's clock
 }
 
 // Workers lists all workers.
-func (r *Registry) Workers(ctx context.Context) (list []WorkerStatus, err error) {
+func (r *Registry) Workers(ctx context.Context) (list []Worker, err error) {
 	caller := auth.From(ctx)
 	if err := caller.Require(auth.ScopeReadSandboxes); err != nil {
 		return nil, err
@@ -42,10 +33,10 @@ func (r *Registry) Workers(ctx context.Context) (list []WorkerStatus, err error)
 }
 
 // Worker finds one. CodeNotFound.
-func (r *Registry) Worker(ctx context.Context, id stacyvm.WorkerID) (WorkerStatus, error) {
+func (r *Registry) Worker(ctx context.Context, id stacyvm.WorkerID) (Worker, error) {
 	caller := auth.From(ctx)
 	if err := caller.Require(auth.ScopeReadSandboxes); err != nil {
-		return WorkerStatus{}, err
+		return Worker{}, err
 	}
 	return r.oneWorker(ctx, r.store.View, func(tx store.Tx) (stacyvm.Worker, error) {
 		return tx.Workers().Get(ctx, id)
@@ -53,14 +44,14 @@ func (r *Registry) Worker(ctx context.Context, id stacyvm.WorkerID) (WorkerStatu
 }
 
 // Judge says who is stale.
-func Judge(ctx context.Context, tx store.Tx, workers ...stacyvm.Worker) ([]WorkerStatus, error) {
+func Judge(ctx context.Context, tx store.Tx, workers ...stacyvm.Worker) ([]Worker, error) {
 	now, err := tx.Now(ctx)
 	if err != nil {
 		return nil, err
 	}
-	list := make([]WorkerStatus, len(workers))
+	list := make([]Worker, len(workers))
 	for i, w := range workers {
-		list[i] = WorkerStatus{w, now.Sub(w.LastHeartbeat) > stacyvm.WorkerStaleAfter}
+		list[i] = Worker{w, now.Sub(w.LastHeartbeat) > stacyvm.WorkerStaleAfter}
 	}
 	return list, nil
 }
@@ -69,7 +60,7 @@ func Judge(ctx context.Context, tx store.Tx, workers ...stacyvm.Worker) ([]Worke
 func (r *Registry) oneWorker(
 	ctx context.Context, in func(context.Context, func(store.Tx) error) error,
 	do func(store.Tx) (stacyvm.Worker, error),
-) (found WorkerStatus, err error) {
+) (found Worker, err error) {
 	err = in(ctx, func(tx store.Tx) error {
 		w, err := do(tx)
 		if err != nil {
@@ -86,20 +77,20 @@ func (r *Registry) oneWorker(
 
 // DrainWorker places nothing new on a worker, also after it starts anew; ResumeWorker takes that
 // back. CodeNotFound.
-func (r *Registry) DrainWorker(ctx context.Context, id stacyvm.WorkerID) (WorkerStatus, error) {
+func (r *Registry) DrainWorker(ctx context.Context, id stacyvm.WorkerID) (Worker, error) {
 	return r.setDrained(ctx, id, "worker.drain", true)
 }
 
 // ResumeWorker takes DrainWorker back. CodeNotFound.
-func (r *Registry) ResumeWorker(ctx context.Context, id stacyvm.WorkerID) (WorkerStatus, error) {
+func (r *Registry) ResumeWorker(ctx context.Context, id stacyvm.WorkerID) (Worker, error) {
 	return r.setDrained(ctx, id, "worker.resume", false)
 }
 
 func (r *Registry) setDrained(
 	ctx context.Context, id stacyvm.WorkerID, action string, drained bool,
-) (WorkerStatus, error) {
+) (Worker, error) {
 	caller := auth.From(ctx)
-	found, err := WorkerStatus{}, caller.Require(auth.ScopeAdminWorkers)
+	found, err := Worker{}, caller.Require(auth.ScopeAdminWorkers)
 	if err == nil {
 		found, err = r.oneWorker(ctx, r.store.Update, func(tx store.Tx) (stacyvm.Worker, error) {
 			w, err := tx.Workers().Hold(ctx, id)
@@ -108,10 +99,10 @@ func (r *Registry) setDrained(
 			}
 			w.Capacity.Drained = drained
 			switch {
-			case drained && w.Status == StatusOnline:
-				w.Status = statusDraining
-			case !drained && w.Status == statusDraining:
-				w.Status = StatusOnline
+			case drained && w.Status == stacyvm.WorkerOnline:
+				w.Status = stacyvm.WorkerDraining
+			case !drained && w.Status == stacyvm.WorkerDraining:
+				w.Status = stacyvm.WorkerOnline
 			}
 			return tx.Workers().Mark(ctx, w)
 		})
@@ -167,16 +158,16 @@ type Beat struct {
 // sandboxes over before this returns, and no earlier process can do anything more. CodeConflict:
 // another process is registered; CodeNotFound: none is; CodeForbidden: it is the worker in a
 // control plane.
-func (r *Registry) Heartbeat(ctx context.Context, beat Beat) (WorkerStatus, error) {
+func (r *Registry) Heartbeat(ctx context.Context, beat Beat) (Worker, error) {
 	caller := auth.From(ctx)
 	if err := asWorker(caller, beat.ID, auth.ScopeHeartbeat); err != nil {
-		return WorkerStatus{}, err
+		return Worker{}, err
 	}
 	if beat.Status == "" {
-		beat.Status = StatusOnline
+		beat.Status = stacyvm.WorkerOnline
 	}
 	if err := beat.check(); err != nil {
-		return WorkerStatus{}, err
+		return Worker{}, err
 	}
 	found, err := r.oneWorker(ctx, r.store.Update,
 		func(tx store.Tx) (stacyvm.Worker, error) { return r.kept(ctx, tx, caller, beat) })
@@ -207,8 +198,8 @@ func (r *Registry) kept(
 	if beat.Session == "" {
 		beat.Session = known.Session
 	}
-	if beat.Capacity.Drained = known.Capacity.Drained; beat.Capacity.Drained && beat.Status == StatusOnline {
-		beat.Status = statusDraining
+	if beat.Capacity.Drained = known.Capacity.Drained; beat.Capacity.Drained && beat.Status == stacyvm.WorkerOnline {
+		beat.Status = stacyvm.WorkerDraining
 	}
 	if err := tx.Events().Append(ctx, machineEvents(known, beat, !absent)); err != nil {
 		return known, err

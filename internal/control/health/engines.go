@@ -97,7 +97,7 @@ func (m *Monitor) havingEngines(ctx context.Context) (all []engineAway, err erro
 		}
 		all = nil
 		for _, w := range workers {
-			if w.ID == m.self || w.Capacity.RPCURL == "" || w.Status != "online" ||
+			if w.ID == m.self || w.Capacity.RPCURL == "" || w.Status != stacyvm.WorkerOnline ||
 				now.Sub(w.LastHeartbeat) > stacyvm.WorkerStaleAfter {
 				continue
 			}

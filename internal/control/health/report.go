@@ -55,7 +55,7 @@ type Problem struct {
 
 // WorkerReport is a worker and whether it answered just now.
 type WorkerReport struct {
-	cluster.WorkerStatus
+	cluster.Worker
 	Asked   bool // it can be called from here, and was
 	Answers bool
 	Error   string   // why it does not answer
@@ -118,7 +118,7 @@ func (m *Monitor) readReport(ctx context.Context, tx store.Tx, tenant string, r 
 		return err
 	}
 	for i, status := range statuses {
-		r.Workers[i] = WorkerReport{WorkerStatus: status, Lapsed: lapsed[status.ID]}
+		r.Workers[i] = WorkerReport{Worker: status, Lapsed: lapsed[status.ID]}
 	}
 	for _, state := range stacyvm.States {
 		if state == stacyvm.StateDestroyed {
@@ -196,7 +196,7 @@ func grouped(notices []stacyvm.Notice) []Happening {
 // remembered reports the workers that this process knows of without the store.
 func (m *Monitor) remembered() (workers []WorkerReport) {
 	for _, w := range m.placement.Remembered() {
-		workers = append(workers, WorkerReport{WorkerStatus: cluster.WorkerStatus{Worker: w}})
+		workers = append(workers, WorkerReport{Worker: cluster.Worker{Worker: w}})
 	}
 	return workers
 }
@@ -297,8 +297,8 @@ func (w *WorkerReport) problems(happened []Happening) (found []Problem) {
 	case w.Stale:
 		found = append(found, Problem{Since: w.LastHeartbeat, Detail: "it sends no heartbeat",
 			Fix: "look at the machine and its way to the control plane"})
-	case w.Status != cluster.StatusOnline && !w.Capacity.Drained:
-		found = append(found, Problem{Since: w.UpdatedAt, Detail: "it is " + w.Status,
+	case w.Status != stacyvm.WorkerOnline && !w.Capacity.Drained:
+		found = append(found, Problem{Since: w.UpdatedAt, Detail: "it is " + string(w.Status),
 			Fix: "its log says why; `stacyvm doctor` on that machine says what does not work"})
 	case w.Lapsed > 0:
 		const lapsed = "the leases of %d sandboxes have run out: calls for them are refused until it has renewed them"

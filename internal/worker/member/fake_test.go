@@ -44,7 +44,7 @@ func (c *cluster) takeover() time.Duration {
 	return time.Duration(float64(c.expires+stacyvm.LeaseGrace) / c.rate)
 }
 
-func (c *cluster) status() string {
+func (c *cluster) status() stacyvm.WorkerStatus {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.worker.Status

@@ -77,7 +77,7 @@ func (m *Member) beat(ctx context.Context, register bool) error {
 	}
 	beat := Heartbeat{Offer: offer, Status: m.status(offer), Session: m.config.Session, Register: register}
 	if !m.acts() {
-		beat.Status = StatusStarting
+		beat.Status = stacyvm.WorkerStarting
 	}
 	err = m.tell(ctx, beat)
 	if stacyvm.CodeOf(err) == stacyvm.CodeNotFound && !register {
@@ -95,14 +95,14 @@ func (m *Member) tell(ctx context.Context, beat Heartbeat) error {
 	})
 }
 
-func (m *Member) status(offer Offer) string {
+func (m *Member) status(offer Offer) stacyvm.WorkerStatus {
 	switch {
 	case m.Draining():
-		return StatusDraining
+		return stacyvm.WorkerDraining
 	case len(offer.Providers) == 0:
-		return StatusUnhealthy
+		return stacyvm.WorkerUnhealthy
 	}
-	return StatusOnline
+	return stacyvm.WorkerOnline
 }
 
 // jitter keeps a thousand workers from calling at the same moment: ± 10 %.

@@ -32,14 +32,6 @@ const (
 	HeartbeatEvery = 30 * time.Second
 )
 
-// The statuses that a worker tells of itself.
-const (
-	StatusOnline    = "online"
-	StatusDraining  = "draining"  // it ends: no new sandboxes
-	StatusStarting  = "starting"  // it has not renewed its leases yet: nothing is placed on it
-	StatusUnhealthy = "unhealthy" // none of its engines works
-)
-
 // ControlPlane is one control plane as a worker sees it. Its errors have codes. CodeConflict: another process is this worker
 // now. CodeNotFound: there is no such worker or lease. CodeUnauthenticated, CodeForbidden: the credential is not accepted.
 // Everything else: it does not answer now, and another one may.
@@ -67,7 +59,7 @@ type Offer struct {
 // Heartbeat is what a worker tells of itself.
 type Heartbeat struct {
 	Offer
-	Status  string
+	Status  stacyvm.WorkerStatus
 	Session string // "": of no process that acts
 	// Register makes Session the one that counts: an earlier process of this name can do nothing more.
 	Register bool

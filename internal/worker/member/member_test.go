@@ -37,7 +37,7 @@ func TestRenewalsAndHeartbeats(t *testing.T) {
 		if n := len(c.beats); n < 3600/33 || n > 3600/27+1 {
 			t.Errorf("%d heartbeats in an hour", n)
 		}
-		if !c.beats[0].Register || c.beats[1].Register || c.beats[1].Status != StatusOnline {
+		if !c.beats[0].Register || c.beats[1].Register || c.beats[1].Status != stacyvm.WorkerOnline {
 			t.Errorf("%+v", c.beats[:2])
 		}
 	})
@@ -83,7 +83,7 @@ func TestShownWhenItActs(t *testing.T) {
 				var p *process
 				placed := time.Duration(-1)
 				a.heard = func() { // with what the control plane learns, creates are placed
-					if c.worker.Status != StatusOnline {
+					if c.worker.Status != stacyvm.WorkerOnline {
 						return
 					}
 					if err := p.Gate(); err != nil {
@@ -96,13 +96,13 @@ func TestShownWhenItActs(t *testing.T) {
 				p = prepare(t, "one", 1, a)
 				p.run(t)
 				<-p.Ready()
-				if status := c.status(); status != StatusOnline {
+				if status := c.status(); status != stacyvm.WorkerOnline {
 					t.Errorf("ready while it is %s", status)
 				}
 				if placed < 0 || placed > 30*time.Second {
 					t.Errorf("online after %v", placed)
 				}
-				if c.beats[0].Status != StatusStarting {
+				if c.beats[0].Status != stacyvm.WorkerStarting {
 					t.Errorf("registered as %s", c.beats[0].Status)
 				}
 				if err := p.end(); err != nil {
@@ -175,14 +175,14 @@ func TestHandover(t *testing.T) {
 		c := newCluster(box)
 		first := launch(t, "one", 1, c.planes(2)...)
 		<-first.Ready()
-		if err := first.Drain(t.Context()); err != nil || !first.Draining() || c.status() != StatusDraining {
+		if err := first.Drain(t.Context()); err != nil || !first.Draining() || c.status() != stacyvm.WorkerDraining {
 			t.Errorf("drain: %v, %v", err, c.status())
 		}
 		if err := first.Gate(); err != nil {
 			t.Errorf("short calls cannot be finished: %v", err)
 		}
 		time.Sleep(35 * time.Second)
-		if c.status() != StatusDraining {
+		if c.status() != stacyvm.WorkerDraining {
 			t.Errorf("a heartbeat took the status back: %v", c.status())
 		}
 		if err := first.end(); err != nil {
@@ -198,7 +198,7 @@ func TestHandover(t *testing.T) {
 		before := c.fence()
 		second := launch(t, "two", 1, c.planes(2)...)
 		<-second.Ready()
-		if c.fence().Compare(before) <= 0 || c.status() != StatusOnline {
+		if c.fence().Compare(before) <= 0 || c.status() != stacyvm.WorkerOnline {
 			t.Errorf("after the restart: %v, %v", c.fence(), c.status())
 		}
 		if err := second.end(); err != nil {
@@ -275,7 +275,7 @@ func TestNoEngineWorks(t *testing.T) {
 			t.Fatal(err)
 		}
 		worker, err := m.Once(t.Context())
-		if err != nil || worker.Status != StatusUnhealthy || c.session != "" {
+		if err != nil || worker.Status != stacyvm.WorkerUnhealthy || c.session != "" {
 			t.Errorf("%+v, %v; session %q", worker, err, c.session)
 		}
 	})
