@@ -5,9 +5,11 @@ package harness
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"strconv"
+	"sync"
 )
 
 // Server is one `stacyvm serve` on a data directory of its own.
@@ -32,15 +34,25 @@ func New(dir string, env ...string) (*Server, error) {
 	return &Server{Program: Program{Dir: dir, Env: env, binary: binary}, Port: port}, nil
 }
 
-// FreePort gives a TCP port on loopback that nobody listens on.
+// FreePort gives a TCP port on loopback that nobody listens on. It gives each port once, and none of those that Linux gives to
+// outgoing connections: tests run side by side, and a server that is started again finds its port free.
 func FreePort() (int, error) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, err
+	var err error
+	for range 100 {
+		port := 10000 + rand.IntN(20000)
+		if _, given := ports.LoadOrStore(port, true); given {
+			continue
+		}
+		var listener net.Listener
+		if listener, err = net.Listen("tcp", "127.0.0.1:"+strconv.Itoa(port)); err == nil {
+			return port, listener.Close()
+		}
 	}
-	defer listener.Close()
-	return listener.Addr().(*net.TCPAddr).Port, nil
+	return 0, fmt.Errorf("no port is free: %w", err)
 }
+
+// ports holds those that FreePort gave.
+var ports sync.Map
 
 // URL is the server's address.
 func (s *Server) URL() string {

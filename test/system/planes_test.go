@@ -142,6 +142,7 @@ func (s *site) until(limit time.Duration, what string, met func() bool) {
 // TestControlPlanesAndWorkers: what is made through one control plane is used, streamed and ended through the other; when the one
 // that acts for all is killed, the other goes on with its readers and takes its duties over.
 func TestControlPlanesAndWorkers(t *testing.T) {
+	t.Parallel()
 	s := startSite(t, 2, 2)
 	one := s.planes[0]
 	homes := map[string]int{}

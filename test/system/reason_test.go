@@ -21,6 +21,7 @@ type death struct {
 
 // TestDeathsTellWhy ends runtimes in each way that a machine knows. The object, the event and the log then say why and when.
 func TestDeathsTellWhy(t *testing.T) {
+	t.Parallel()
 	s := start(t)
 	s.die(death{"killed", "sentry was ended by signal 9", func(_ string, sentry int) { s.signal(sentry, syscall.SIGKILL) }},
 		death{"killed", "gofer was ended by signal 9", func(id string, _ int) { s.signal(s.gofer(id), syscall.SIGKILL) }})

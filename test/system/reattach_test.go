@@ -13,6 +13,7 @@ import (
 // TestReattach: a command prints a line each 10 ms for a minute while its reader is cut 50 times and the server restarted 3
 // times. What was read, piece by piece, is what was printed.
 func TestReattach(t *testing.T) {
+	t.Parallel()
 	s := start(t)
 	sandbox := s.spawn(client.SpawnRequest{})
 	const lines, cuts, restarts = 6000, 50, 3

@@ -22,6 +22,7 @@ func onPostgres(dsn string) []string {
 // TestTwoServersOnOneDatabase: each serves the rows of both, runs its own sandboxes, leaves the other's alone, and tells the
 // other's events.
 func TestTwoServersOnOneDatabase(t *testing.T) {
+	t.Parallel()
 	env := onPostgres(postgrestest.Schema(t))
 	a, b := start(t, env...), start(t, env...)
 	ours, theirs := a.spawn(client.SpawnRequest{}), b.spawn(client.SpawnRequest{})
@@ -81,6 +82,7 @@ func (s *server) wantRunning(ids ...string) {
 
 // TestEightServersStartOnAnEmptyDatabase: they all come up, whoever makes the schema.
 func TestEightServersStartOnAnEmptyDatabase(t *testing.T) {
+	t.Parallel()
 	testneed.GVisor(t)
 	env := onPostgres(postgrestest.Schema(t))
 	var group errgroup.Group

@@ -213,6 +213,7 @@ func once(by *http.Client, method, url string, body, into any, header ...string)
 
 // TestRollingRestart replaces both control planes and one of two workers, one after the other, under 20 requests a second.
 func TestRollingRestart(t *testing.T) {
+	t.Parallel()
 	testneed.GVisor(t)
 	s := startSite(t, 2, 2, "STACYVM_PROVIDERS_GVISOR_ENABLED=true")
 	f := &traffic{T: t, ask: func(plane int, method, path string, body, into any, header ...string) (int, error) {

@@ -24,6 +24,7 @@ const mayGrow = 64 << 20 // bytes of server memory, in each test here
 // TestSlowReader: 128 MiB of random bytes, or 512 with STACYVM_TEST_LONG, read at 1 MiB/s at first and then as fast as they come, arrive whole, while the server
 // keeps no more of them than its buffers hold.
 func TestSlowReader(t *testing.T) {
+	t.Parallel()
 	s := start(t)
 	sandbox := s.spawn(client.SpawnRequest{})
 	before := s.memory()

@@ -20,6 +20,7 @@ import (
 // TestRemoteWorker: a control plane on SQLite that runs nothing itself, and a worker with real sandboxes. They are used as local
 // ones are; the worker's process may be killed, and stopped, and nothing of them changes but who watches over them.
 func TestRemoteWorker(t *testing.T) {
+	t.Parallel()
 	token := "STACYVM_AUTH_WORKER_TOKEN=token-0123456789abcdef0123456789abcdef"
 	s := start(t, token, "STACYVM_SERVER_WORKER=false", "STACYVM_PROVIDERS_GVISOR_ENABLED=false")
 	w := s.remoteWorker("far-away", token)
