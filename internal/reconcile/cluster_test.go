@@ -115,7 +115,7 @@ func (c *cluster) sandbox(ttl time.Duration, state stacyvm.State) stacyvm.Sandbo
 
 func (c *cluster) runtime(row stacyvm.Sandbox) {
 	c.machine.Put(worker.Runtime{
-		ID: row.ID, Fence: row.Fence, Cluster: c.identity.ID, Healthy: true, CreatedAt: time.Now(), Created: worker.Created{RuntimeID: "rt"},
+		ID: row.ID, Fence: row.Fence, Cluster: c.identity.ID, Phase: worker.PhaseRunning, CreatedAt: time.Now(), Created: worker.Created{RuntimeID: "rt"},
 		Request: worker.CreateRequest{Cluster: c.identity.ID, Spec: row.Spec, ExpiresAt: row.ExpiresAt},
 	})
 }

@@ -92,7 +92,7 @@ func decideUnowned(v view) action {
 // expired reports whether the worker ended the sandbox because it had expired, and the row says
 // so, too.
 func (v view) expired() bool {
-	ended := v.runtime != nil && v.runtime.Reason == "dead" && v.runtime.Cause.Reason == stacyvm.ReasonExpired
+	ended := v.runtime != nil && v.runtime.Phase == worker.PhaseDead && v.runtime.Cause.Reason == stacyvm.ReasonExpired
 	return ended && slices.Contains(living, v.row.State) && !v.now.Before(v.row.ExpiresAt)
 }
 
@@ -102,7 +102,7 @@ var living = []stacyvm.State{stacyvm.StateRunning, stacyvm.StatePaused, stacyvm.
 // drifted reports whether the worker has another expiry for the sandbox than its row. It compares
 // what decide leaves alone.
 func (v view) drifted() bool {
-	if v.row == nil || v.runtime == nil || v.runtime.Reason == "dead" || !slices.Contains(living, v.row.State) {
+	if v.row == nil || v.runtime == nil || v.runtime.Phase == worker.PhaseDead || !slices.Contains(living, v.row.State) {
 		return false
 	}
 	return v.row.ExpiresAt.Sub(v.runtime.Request.ExpiresAt).Abs() > stacyvm.ExpiryDrift
@@ -115,7 +115,7 @@ func (v view) earlier() bool {
 
 func decideOrphan(v view) action {
 	switch since := v.now.Sub(v.runtime.CreatedAt); {
-	case v.runtime.Reason == "unknown":
+	case v.runtime.Phase == worker.PhaseUnknown:
 		return leave // the next pass knows more
 	case v.runtime.Fence.Incarnation < v.cluster.Incarnation:
 		return readmit
@@ -130,15 +130,15 @@ func decideOrphan(v view) action {
 func decideCreating(v view) action {
 	late := v.now.Sub(v.row.UpdatedAt) > stacyvm.CreateAbandonedAfter
 	switch {
-	case v.earlier() && v.runtime.Healthy:
+	case v.earlier() && v.runtime.Phase == worker.PhaseRunning:
 		return adopt // the row is from a backup; the create ended well long ago
 	case late:
 		return fail
-	case v.runtime != nil && v.runtime.Healthy:
+	case v.runtime != nil && v.runtime.Phase == worker.PhaseRunning:
 		return adopt
 	case !v.interrupted:
 		return leave // its maker is at work
-	case v.runtime != nil && v.runtime.Reason == "dead":
+	case v.runtime != nil && v.runtime.Phase == worker.PhaseDead:
 		return fail
 	}
 	return resend
@@ -147,9 +147,9 @@ func decideCreating(v view) action {
 func decideUnhealthy(v view) action {
 	away := v.row.Reason == stacyvm.ReasonWorkerStale || v.row.Reason == stacyvm.ReasonWorkerUnreachable
 	switch {
-	case v.runtime != nil && v.runtime.Healthy:
+	case v.runtime != nil && v.runtime.Phase == worker.PhaseRunning:
 		return restore
-	case away && (v.runtime == nil || v.runtime.Reason == "dead"):
+	case away && (v.runtime == nil || v.runtime.Phase == worker.PhaseDead):
 		return retell
 	}
 	return leave
@@ -159,11 +159,11 @@ func decideRunning(v view) action {
 	switch {
 	case v.runtime == nil:
 		return lose
-	case v.runtime.Healthy:
+	case v.runtime.Phase == worker.PhaseRunning:
 		return leave
-	case v.runtime.Reason == "dead":
+	case v.runtime.Phase == worker.PhaseDead:
 		return die
-	case v.runtime.Reason == "no_answer":
+	case v.runtime.Phase == worker.PhaseSilent:
 		return mute
 	}
 	return leave

@@ -28,7 +28,7 @@ func aRow(change func(*stacyvm.Sandbox)) *stacyvm.Sandbox {
 }
 
 func aRuntime(change func(*worker.Runtime)) *worker.Runtime {
-	runtime := &worker.Runtime{Fence: present, Cluster: "ours", Healthy: true, CreatedAt: noon.Add(-10 * time.Second)}
+	runtime := &worker.Runtime{Fence: present, Cluster: "ours", Phase: worker.PhaseRunning, CreatedAt: noon.Add(-10 * time.Second)}
 	if change != nil {
 		change(runtime)
 	}
@@ -39,8 +39,8 @@ func in(state stacyvm.State) func(*stacyvm.Sandbox) {
 	return func(row *stacyvm.Sandbox) { row.State = state }
 }
 
-func sick(reason string) func(*worker.Runtime) {
-	return func(runtime *worker.Runtime) { runtime.Healthy, runtime.Reason = false, reason }
+func inPhase(phase worker.Phase) func(*worker.Runtime) {
+	return func(runtime *worker.Runtime) { runtime.Phase = phase }
 }
 
 func made(ago time.Duration, fence stacyvm.Fence) func(*worker.Runtime) {
@@ -70,7 +70,7 @@ func TestDecide(t *testing.T) {
 		return func(row *stacyvm.Sandbox) { row.State, row.ExpiresAt = state, noon }
 	}
 	running, unhealthy := over(stacyvm.StateRunning), over(stacyvm.StateUnhealthy)
-	ended := func(r *worker.Runtime) { sick("dead")(r); r.Cause.Reason = stacyvm.ReasonExpired }
+	ended := func(r *worker.Runtime) { inPhase(worker.PhaseDead)(r); r.Cause.Reason = stacyvm.ReasonExpired }
 
 	tests := []struct {
 		name        string
@@ -80,44 +80,44 @@ func TestDecide(t *testing.T) {
 		want        action
 	}{
 		{"creating, its maker at work, nothing yet", aRow(in(stacyvm.StateCreating)), nil, false, leave},
-		{"creating, its maker at work, half made", aRow(in(stacyvm.StateCreating)), aRuntime(sick("creating")), false, leave},
+		{"creating, its maker at work, half made", aRow(in(stacyvm.StateCreating)), aRuntime(inPhase(worker.PhaseCreating)), false, leave},
 		{"creating, interrupted, nothing there", aRow(in(stacyvm.StateCreating)), nil, true, resend},
-		{"creating, interrupted, half made", aRow(in(stacyvm.StateCreating)), aRuntime(sick("creating")), true, resend},
-		{"creating, interrupted, dead", aRow(in(stacyvm.StateCreating)), aRuntime(sick("dead")), true, fail},
+		{"creating, interrupted, half made", aRow(in(stacyvm.StateCreating)), aRuntime(inPhase(worker.PhaseCreating)), true, resend},
+		{"creating, interrupted, dead", aRow(in(stacyvm.StateCreating)), aRuntime(inPhase(worker.PhaseDead)), true, fail},
 		{"creating, the runtime answers", aRow(in(stacyvm.StateCreating)), aRuntime(nil), false, adopt},
 		{"creating, it answers, made under our last epoch", aRow(in(stacyvm.StateCreating)), aRuntime(made(time.Minute, older)), true, adopt},
 		{"creating after the deadline, nothing there", aRow(late), nil, true, fail},
 		{"creating after the deadline, it answers", aRow(late), aRuntime(nil), false, fail},
 		{"creating long ago, in a backup; it answers", aRow(late), aRuntime(made(time.Hour, earlier)), true, adopt},
-		{"creating long ago, in a backup; it does not answer", aRow(late), aRuntime(func(r *worker.Runtime) { sick("no_answer")(r); r.Fence = earlier }), true, fail},
+		{"creating long ago, in a backup; it does not answer", aRow(late), aRuntime(func(r *worker.Runtime) { inPhase(worker.PhaseSilent)(r); r.Fence = earlier }), true, fail},
 		{"creating and unwanted", aRow(unwanted(stacyvm.StateCreating)), aRuntime(nil), false, finish},
 
 		{"running and well", aRow(nil), aRuntime(nil), false, leave},
 		{"running, made under our last epoch", aRow(nil), aRuntime(made(time.Hour, older)), false, leave},
 		{"running, nothing there", aRow(nil), nil, false, lose},
-		{"running, dead", aRow(nil), aRuntime(sick("dead")), false, die},
-		{"running, does not answer", aRow(nil), aRuntime(sick("no_answer")), false, mute},
+		{"running, dead", aRow(nil), aRuntime(inPhase(worker.PhaseDead)), false, die},
+		{"running, does not answer", aRow(nil), aRuntime(inPhase(worker.PhaseSilent)), false, mute},
 		{"running and unwanted", aRow(unwanted(stacyvm.StateRunning)), aRuntime(nil), false, finish},
 		{"running and unwanted, gone already", aRow(unwanted(stacyvm.StateRunning)), nil, false, finish},
 
 		{"running, expired, ended by its machine", aRow(running), aRuntime(ended), false, leave},
 		{"paused, expired, ended by its machine", aRow(over(stacyvm.StatePaused)), aRuntime(ended), false, leave},
 		{"unhealthy, expired, ended by its machine", aRow(unhealthy), aRuntime(ended), false, leave},
-		{"running, expired, dead before", aRow(running), aRuntime(sick("dead")), false, die},
+		{"running, expired, dead before", aRow(running), aRuntime(inPhase(worker.PhaseDead)), false, die},
 		{"running, extended, ended by its machine", aRow(nil), aRuntime(ended), false, die},
 		{"unwanted, ended by its machine", aRow(unwanted(stacyvm.StateRunning)), aRuntime(ended), false, finish},
 
 		{"lost, its runtime is back", aRow(in(stacyvm.StateUnhealthy)), aRuntime(nil), false, restore},
 		{"lost, still nothing", aRow(in(stacyvm.StateUnhealthy)), nil, false, leave},
 		{"its worker is back without it", aRow(away(stacyvm.ReasonWorkerStale)), nil, false, retell},
-		{"its worker is back with what is left of it", aRow(away(stacyvm.ReasonWorkerUnreachable)), aRuntime(sick("dead")), false, retell},
-		{"its worker is back and it does not answer yet", aRow(away(stacyvm.ReasonWorkerStale)), aRuntime(sick("no_answer")), false, leave},
+		{"its worker is back with what is left of it", aRow(away(stacyvm.ReasonWorkerUnreachable)), aRuntime(inPhase(worker.PhaseDead)), false, retell},
+		{"its worker is back and it does not answer yet", aRow(away(stacyvm.ReasonWorkerStale)), aRuntime(inPhase(worker.PhaseSilent)), false, leave},
 		{"its worker is back with it", aRow(away(stacyvm.ReasonWorkerStale)), aRuntime(nil), false, restore},
-		{"unhealthy, still no answer", aRow(in(stacyvm.StateUnhealthy)), aRuntime(sick("no_answer")), false, leave},
+		{"unhealthy, still no answer", aRow(in(stacyvm.StateUnhealthy)), aRuntime(inPhase(worker.PhaseSilent)), false, leave},
 		{"paused", aRow(in(stacyvm.StatePaused)), aRuntime(nil), false, leave},
 		{"paused, on disk", aRow(in(stacyvm.StatePaused)), nil, false, leave},
 		{"expired belongs to the reaper", aRow(in(stacyvm.StateExpired)), aRuntime(nil), false, leave},
-		{"error with leftovers", aRow(in(stacyvm.StateError)), aRuntime(sick("dead")), false, clean},
+		{"error with leftovers", aRow(in(stacyvm.StateError)), aRuntime(inPhase(worker.PhaseDead)), false, clean},
 		{"error, nothing left", aRow(in(stacyvm.StateError)), nil, false, leave},
 		{"error and unwanted", aRow(unwanted(stacyvm.StateError)), aRuntime(nil), false, finish},
 
@@ -133,7 +133,7 @@ func TestDecide(t *testing.T) {
 
 		{"no row, young", nil, aRuntime(made(orphanAge, present)), false, leave},
 		{"no row, old", nil, aRuntime(made(orphanAge+time.Second, present)), false, kill},
-		{"no row, old and dead", nil, aRuntime(func(r *worker.Runtime) { sick("dead")(r); made(time.Hour, present)(r) }), false, kill},
+		{"no row, old and dead", nil, aRuntime(func(r *worker.Runtime) { inPhase(worker.PhaseDead)(r); made(time.Hour, present)(r) }), false, kill},
 		{"no row, of an earlier incarnation", nil, aRuntime(made(time.Hour, earlier)), false, readmit},
 		{"no row, of a later incarnation", nil, aRuntime(made(time.Hour, later)), false, warn},
 
@@ -158,7 +158,7 @@ func TestActionsLeadToAllowedStates(t *testing.T) {
 		adopt: stacyvm.StateRunning, resend: stacyvm.StateRunning, restore: stacyvm.StateRunning, fail: stacyvm.StateDestroyed,
 		lose: stacyvm.StateUnhealthy, mute: stacyvm.StateUnhealthy, die: stacyvm.StateError, finish: stacyvm.StateDestroyed,
 	}
-	runtimes := []*worker.Runtime{nil, aRuntime(nil), aRuntime(sick("dead")), aRuntime(sick("no_answer")), aRuntime(sick("creating"))}
+	runtimes := []*worker.Runtime{nil, aRuntime(nil), aRuntime(inPhase(worker.PhaseDead)), aRuntime(inPhase(worker.PhaseSilent)), aRuntime(inPhase(worker.PhaseCreating))}
 	for _, state := range stacyvm.States {
 		for _, runtime := range runtimes {
 			for _, interrupted := range []bool{true, false} {

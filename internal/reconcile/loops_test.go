@@ -42,7 +42,7 @@ func TestReap(t *testing.T) {
 func TestReapLeavesWhatIsBeingCreated(t *testing.T) {
 	inBubble(t, func(r *rig) {
 		row := r.sandbox(func(row *stacyvm.Sandbox) { row.State, row.Spec.TTL = stacyvm.StateCreating, time.Second })
-		r.runtime(row, func(runtime *worker.Runtime) { runtime.Healthy, runtime.Reason = false, "creating" })
+		r.runtime(row, func(runtime *worker.Runtime) { runtime.Phase = worker.PhaseCreating })
 		time.Sleep(30 * time.Second)
 		r.must(r.Reap(r.Context()))
 		r.expect(row.ID, stacyvm.StateCreating, "", true)
@@ -58,7 +58,7 @@ func TestExpiredWithoutServer(t *testing.T) {
 		time.Sleep(time.Minute)
 		for _, row := range []stacyvm.Sandbox{expired, extended} {
 			r.runtime(row, func(runtime *worker.Runtime) {
-				runtime.Healthy, runtime.Reason = false, "dead"
+				runtime.Phase = worker.PhaseDead
 				runtime.Cause = stacyvm.Cause{Reason: stacyvm.ReasonExpired, Detail: detail, Since: time.Now()}
 			})
 		}
@@ -92,8 +92,8 @@ func TestExpiryIsSentAgain(t *testing.T) {
 		}
 		at(drifted, -time.Hour, nil)
 		at(near, time.Minute, nil)
-		at(mute, time.Hour, sick("unknown"))
-		at(dead, time.Hour, sick("dead"))
+		at(mute, time.Hour, inPhase(worker.PhaseUnknown))
+		at(dead, time.Hour, inPhase(worker.PhaseDead))
 		var lock sync.Mutex // one pass asks for several at once
 		var asked []stacyvm.SandboxID
 		answer := error(errBroken)

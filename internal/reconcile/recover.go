@@ -373,8 +373,8 @@ func (m *machine) insert(ctx context.Context, t task) error {
 		Fence: stacyvm.Fence{Incarnation: t.cluster.Incarnation}, RuntimeID: t.runtime.Created.RuntimeID, Unenforced: t.runtime.Created.Unenforced,
 	}
 	switch {
-	case t.runtime.Healthy:
-	case t.runtime.Reason == "dead":
+	case t.runtime.Phase == worker.PhaseRunning:
+	case t.runtime.Phase == worker.PhaseDead:
 		row.State, row.Cause = stacyvm.StateError, died(*t.runtime)
 	default:
 		row.State, row.Cause = stacyvm.StateUnhealthy, silent(*t.runtime)

@@ -60,7 +60,7 @@ func TestResend(t *testing.T) {
 func TestFail(t *testing.T) {
 	inBubble(t, func(r *rig) {
 		row := r.sandbox(in(stacyvm.StateCreating))
-		r.runtime(row, sick("creating"))
+		r.runtime(row, inPhase(worker.PhaseCreating))
 		time.Sleep(stacyvm.CreateAbandonedAfter + time.Second)
 		r.recover()
 		r.expect(row.ID, stacyvm.StateDestroyed, stacyvm.ReasonCreateFailed, false)
@@ -74,7 +74,7 @@ func TestFail(t *testing.T) {
 func TestFailWithLeftovers(t *testing.T) {
 	inBubble(t, func(r *rig) {
 		row := r.sandbox(in(stacyvm.StateCreating))
-		r.runtime(row, sick("dead"))
+		r.runtime(row, inPhase(worker.PhaseDead))
 		r.must(r.Start(r.Context()))
 		r.machine.BeforeDestroy = func(context.Context, stacyvm.Ref) error { return errBroken }
 		r.recover()
@@ -108,12 +108,12 @@ func TestLoseAndRestore(t *testing.T) {
 func TestMuteNeedsTwoSightings(t *testing.T) {
 	inBubble(t, func(r *rig) {
 		row := r.sandbox(nil)
-		r.runtime(row, sick("no_answer"))
+		r.runtime(row, inPhase(worker.PhaseSilent))
 		r.recover()
 		r.expect(row.ID, stacyvm.StateRunning, "", true)
 		r.runtime(row, nil) // it was only busy
 		r.recover()
-		r.runtime(row, sick("no_answer"))
+		r.runtime(row, inPhase(worker.PhaseSilent))
 		r.recover()
 		r.expect(row.ID, stacyvm.StateRunning, "", true)
 		r.recover()
@@ -124,7 +124,7 @@ func TestMuteNeedsTwoSightings(t *testing.T) {
 func TestDie(t *testing.T) {
 	inBubble(t, func(r *rig) {
 		row := r.sandbox(nil)
-		r.runtime(row, sick("dead"))
+		r.runtime(row, inPhase(worker.PhaseDead))
 		r.recover()
 		r.expect(row.ID, stacyvm.StateError, stacyvm.ReasonRuntimeDied, true)
 		r.recover()
@@ -224,7 +224,7 @@ func TestReadmit(t *testing.T) {
 			r.runtime(row, change)
 			return row.ID
 		}
-		well, late, mute, dead := from(10*time.Minute, nil), from(-time.Hour, nil), from(time.Hour, sick("no_answer")), from(time.Hour, sick("dead"))
+		well, late, mute, dead := from(10*time.Minute, nil), from(-time.Hour, nil), from(time.Hour, inPhase(worker.PhaseSilent)), from(time.Hour, inPhase(worker.PhaseDead))
 		r.recover()
 		row := r.expect(well, stacyvm.StateRunning, "", true)
 		if !row.Recovered || row.OwnerID != "ann" || row.TenantID != "acme" || row.WorkerID != self || row.Spec.MemoryMB != 512 {
@@ -280,7 +280,7 @@ func TestRecoverMeetsAChange(t *testing.T) {
 		runtime       func(*worker.Runtime)
 	}{
 		"a create that was just confirmed":  {stacyvm.StateCreating, stacyvm.StateRunning, nil},
-		"a lost one that was just buried":   {stacyvm.StateRunning, stacyvm.StateDestroyed, func(r *worker.Runtime) { r.Healthy, r.Reason = false, "dead" }},
+		"a lost one that was just buried":   {stacyvm.StateRunning, stacyvm.StateDestroyed, func(r *worker.Runtime) { r.Phase = worker.PhaseDead }},
 		"a failed one that was just buried": {stacyvm.StateUnhealthy, stacyvm.StateDestroyed, nil},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -95,7 +95,7 @@ func (r *rig) sandbox(change func(*stacyvm.Sandbox)) stacyvm.Sandbox {
 // runtime puts what fits to a row onto the machine.
 func (r *rig) runtime(row stacyvm.Sandbox, change func(*worker.Runtime)) {
 	runtime := worker.Runtime{
-		ID: row.ID, Fence: row.Fence, Cluster: r.cluster.ID, Healthy: true, CreatedAt: time.Now(),
+		ID: row.ID, Fence: row.Fence, Cluster: r.cluster.ID, Phase: worker.PhaseRunning, CreatedAt: time.Now(),
 		Created: worker.Created{RuntimeID: "rt-" + string(row.ID), Unenforced: []string{"disk"}},
 		Request: worker.CreateRequest{Cluster: r.cluster.ID, Spec: row.Spec, OwnerID: row.OwnerID, TenantID: row.TenantID, ExpiresAt: row.ExpiresAt},
 	}

@@ -76,15 +76,29 @@ type Inventory struct {
 	Runtimes []Runtime
 }
 
+// Phase is how far a runtime is. The list is closed.
+type Phase string
+
+// Phases. On the wire they are these words.
+const (
+	// PhaseUnknown means that the guest was not asked yet, or that the runtime is being destroyed.
+	PhaseUnknown Phase = "unknown"
+	// PhaseCreating means that a create is at work, with a runtime or before there is one.
+	PhaseCreating Phase = "creating"
+	// PhaseRunning means that the guest answered when it was last asked.
+	PhaseRunning Phase = "running"
+	// PhaseSilent means that the runtime lives and its guest did not answer when it was last asked, or cannot be asked.
+	PhaseSilent Phase = "no_answer"
+	// PhaseDead means that the runtime ended by itself and is still to be removed.
+	PhaseDead Phase = "dead"
+)
+
 // Runtime is one sandbox as the machine has it.
 type Runtime struct {
-	ID      stacyvm.SandboxID
-	Fence   stacyvm.Fence // highest that the worker has confirmed; from the labels when its journal has none
-	Cluster string
-	// Healthy means that the guest answered when it was last asked. Otherwise Reason says why not: "creating", "dead",
-	// "no_answer", and "unknown" for one that was not asked yet or is being destroyed.
-	Healthy   bool
-	Reason    string
+	ID        stacyvm.SandboxID
+	Fence     stacyvm.Fence // highest that the worker has confirmed; from the labels when its journal has none
+	Cluster   string
+	Phase     Phase
 	Cause     stacyvm.Cause // of a dead one how it ended, of a silent one since when; as far as known
 	CheckedAt time.Time     // when the guest was last found to answer or not, by the machine's clock; zero: never
 	Request   CreateRequest // what it was made from, as far as known

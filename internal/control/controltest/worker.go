@@ -80,7 +80,7 @@ func (w *Worker) create(ref stacyvm.Ref, request worker.CreateRequest) (worker.C
 	}
 	w.creates++
 	runtime := worker.Runtime{
-		ID: ref.ID, Fence: ref.Fence, Cluster: request.Cluster, Healthy: true, Request: request,
+		ID: ref.ID, Fence: ref.Fence, Cluster: request.Cluster, Phase: worker.PhaseRunning, Request: request,
 		Created:   worker.Created{RuntimeID: "rt-" + string(ref.ID), Unenforced: []string{"disk"}},
 		CreatedAt: time.Now(),
 	}

@@ -14,14 +14,6 @@ import (
 	"github.com/stacyvm/stacyvm/internal/worker"
 )
 
-// Reasons why a runtime is not healthy.
-const (
-	reasonCreating = "creating"
-	reasonDead     = "dead"
-	reasonNoAnswer = "no_answer"
-	reasonUnknown  = "unknown" // its guest was not asked yet, or it is being destroyed
-)
-
 // found is a runtime with the engine that has it.
 type found struct {
 	engine.Runtime
@@ -131,17 +123,17 @@ func (w *Worker) examine(f found, known bool) *worker.Runtime {
 	}
 	switch {
 	case busy != nil && busy.kind == kindCreate:
-		line.Reason = reasonCreating
+		line.Phase = worker.PhaseCreating
 	case busy != nil && busy.kind == kindDestroy: // part of it is gone; it did not die
-		line.Reason = reasonUnknown
+		line.Phase = worker.PhaseUnknown
 	case !f.Running:
-		line.Reason, line.Cause = reasonDead, f.Cause
+		line.Phase, line.Cause = worker.PhaseDead, f.Cause
 	case health.checked.IsZero():
-		line.Reason = reasonUnknown
+		line.Phase = worker.PhaseUnknown
 	case health.misses > 0:
-		line.Reason, line.Cause = reasonNoAnswer, stacyvm.Cause{Reason: stacyvm.ReasonNoAnswer, Since: health.answered}
+		line.Phase, line.Cause = worker.PhaseSilent, stacyvm.Cause{Reason: stacyvm.ReasonNoAnswer, Since: health.answered}
 	default:
-		line.Healthy = true
+		line.Phase = worker.PhaseRunning
 	}
 	return line
 }
@@ -157,7 +149,7 @@ func (w *Worker) unborn(before map[stacyvm.SandboxID]*box, all []found) []*worke
 		b.mu.Lock()
 		if b.job != nil && b.job.kind == kindCreate && b.record != nil && !listed[b.id] {
 			lines = append(lines, &worker.Runtime{
-				ID: b.id, Fence: b.fence, Cluster: b.record.Request.Cluster, Reason: reasonCreating,
+				ID: b.id, Fence: b.fence, Cluster: b.record.Request.Cluster, Phase: worker.PhaseCreating,
 				Request: b.record.Request, CreatedAt: b.record.CreatedAt,
 			})
 		}
@@ -169,7 +161,7 @@ func (w *Worker) unborn(before map[stacyvm.SandboxID]*box, all []found) []*worke
 // fromLabels is what can be said of a runtime without a record: without its secret its guest cannot be asked.
 func fromLabels(f found) *worker.Runtime {
 	line := &worker.Runtime{
-		ID: f.ID, Fence: fenceOf(f.Labels), Cluster: f.Labels[engine.LabelCluster], Reason: reasonNoAnswer,
+		ID: f.ID, Fence: fenceOf(f.Labels), Cluster: f.Labels[engine.LabelCluster], Phase: worker.PhaseSilent,
 		Request: worker.CreateRequest{
 			Cluster: f.Labels[engine.LabelCluster], OwnerID: f.Labels[engine.LabelOwner], TenantID: f.Labels[engine.LabelTenant],
 			Spec: stacyvm.Spec{Provider: f.engine},
@@ -178,7 +170,7 @@ func fromLabels(f found) *worker.Runtime {
 	}
 	line.Request.ExpiresAt = expiryOf(f.Labels)
 	if !f.Running {
-		line.Reason, line.Cause = reasonDead, f.Cause
+		line.Phase, line.Cause = worker.PhaseDead, f.Cause
 	}
 	return line
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/stacyvm/stacyvm/internal/engine/mock"
 	"github.com/stacyvm/stacyvm/internal/guest"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
+	"github.com/stacyvm/stacyvm/internal/worker"
 )
 
 func (m *machine) record(id stacyvm.SandboxID) string {
@@ -42,9 +43,9 @@ func TestDamagedRecord(t *testing.T) {
 			m.Reopen(t)
 
 			lines := m.inventory(t)
-			for id, reason := range map[stacyvm.SandboxID]string{ref.ID: "no_answer", dead.ID: "dead"} {
+			for id, phase := range map[stacyvm.SandboxID]worker.Phase{ref.ID: worker.PhaseSilent, dead.ID: worker.PhaseDead} {
 				line, listed := lines[id]
-				if !listed || line.Healthy || line.Reason != reason || line.Fence != ref.Fence || line.Cluster != "ours" || line.Request.OwnerID != "anne" {
+				if !listed || line.Phase != phase || line.Fence != ref.Fence || line.Cluster != "ours" || line.Request.OwnerID != "anne" {
 					t.Errorf("inventory: %+v", line)
 				}
 			}
@@ -87,7 +88,7 @@ func TestCutEnding(t *testing.T) {
 	}
 	m.Reopen(t)
 	for id, line := range m.inventory(t) {
-		if !line.Healthy {
+		if line.Phase != worker.PhaseRunning {
 			t.Errorf("%s: %+v", id, line)
 		}
 	}
@@ -115,7 +116,7 @@ func TestMissingRecord(t *testing.T) {
 	remove(t, m.record(ref.ID))
 	m.Reopen(t)
 	line := m.inventory(t)[ref.ID]
-	if line.Healthy || line.Reason != "no_answer" || line.Fence != ref.Fence || line.Request.TenantID != "acme" || line.Request.ExpiresAt.IsZero() {
+	if line.Phase != worker.PhaseSilent || line.Fence != ref.Fence || line.Request.TenantID != "acme" || line.Request.ExpiresAt.IsZero() {
 		t.Errorf("inventory: %+v", line)
 	}
 	_, err := m.Worker.Guest(t.Context(), ref, guest.ScopeExec)
@@ -154,7 +155,7 @@ func TestRecordAndGrave(t *testing.T) {
 	}
 	m.Reopen(t)
 	lines := m.inventory(t)
-	if line := lines[anew.ID]; len(lines) != 1 || !line.Healthy || line.Fence.Epoch != 6 {
+	if line := lines[anew.ID]; len(lines) != 1 || line.Phase != worker.PhaseRunning || line.Fence.Epoch != 6 {
 		t.Errorf("inventory: %+v", lines)
 	}
 	if _, err := os.Stat(m.record(ended.ID)); err == nil {
@@ -258,7 +259,7 @@ func TestInterruptedCreate(t *testing.T) {
 	t.Run("inventory", func(t *testing.T) {
 		m, ref := interrupt(t)
 		line := m.inventory(t)[ref.ID]
-		if !line.Healthy || line.Created.RuntimeID == "" || len(line.Created.Unenforced) == 0 {
+		if line.Phase != worker.PhaseRunning || line.Created.RuntimeID == "" || len(line.Created.Unenforced) == 0 {
 			t.Errorf("a whole runtime reads %+v", line)
 		}
 	})
@@ -278,7 +279,7 @@ func TestInterruptedCreate(t *testing.T) {
 		m, ref := interrupt(t)
 		m.Engine.Kill(ref.ID)
 		m.create(t, ref)
-		if line := m.inventory(t)[ref.ID]; !line.Healthy {
+		if line := m.inventory(t)[ref.ID]; line.Phase != worker.PhaseRunning {
 			t.Errorf("%+v", line)
 		}
 	})
@@ -292,7 +293,7 @@ func TestSilentRuntimeIsKept(t *testing.T) {
 	m.Engine.Kill(ref.ID)
 	_, err := m.Worker.Create(t.Context(), ref, request())
 	wantCode(t, "create", err, stacyvm.CodeUnavailable)
-	if line := m.inventory(t)[ref.ID]; line.Reason != "dead" {
+	if line := m.inventory(t)[ref.ID]; line.Phase != worker.PhaseDead {
 		t.Errorf("%+v", line)
 	}
 }

@@ -79,7 +79,7 @@ func TestMuteGuestsHoldUpNobody(t *testing.T) {
 
 	met := waitFor(t, func() bool {
 		for id, line := range inventoried(t, w) {
-			if line.Healthy == mute[id] || mute[id] && line.Reason != reasonNoAnswer {
+			if (line.Phase == worker.PhaseRunning) == mute[id] || mute[id] && line.Phase != worker.PhaseSilent {
 				return false
 			}
 		}
@@ -87,7 +87,7 @@ func TestMuteGuestsHoldUpNobody(t *testing.T) {
 	})
 	waitFor(t, func() bool { // everybody who answers has been asked again since
 		for id, line := range inventoried(t, w) {
-			if !mute[id] && (!line.Healthy || !line.CheckedAt.After(met)) {
+			if !mute[id] && (line.Phase != worker.PhaseRunning || !line.CheckedAt.After(met)) {
 				return false
 			}
 		}

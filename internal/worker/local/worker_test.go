@@ -210,7 +210,7 @@ func TestClosed(t *testing.T) {
 	_, err = w.Guest(t.Context(), ref, guest.ScopeExec)
 	wantCode(t, "guest", err, stacyvm.CodeUnavailable)
 	m.Worker = m.start(t, m.Engine)
-	if line := m.inventory(t)[ref.ID]; !line.Healthy {
+	if line := m.inventory(t)[ref.ID]; line.Phase != worker.PhaseRunning {
 		t.Errorf("the runtime did not stay: %+v", line)
 	}
 }
@@ -354,8 +354,8 @@ func TestInventoryDuringDestroy(t *testing.T) {
 	if err != nil || len(inventory.Runtimes) != 1 {
 		t.Fatalf("%+v, %v", inventory.Runtimes, err)
 	}
-	if line := inventory.Runtimes[0]; line.Healthy || line.Reason != "unknown" || line.Cause.Reason != "" {
-		t.Errorf("it is said to be %q, for %+v", line.Reason, line.Cause)
+	if line := inventory.Runtimes[0]; line.Phase != worker.PhaseUnknown || line.Cause.Reason != "" {
+		t.Errorf("it is said to be %q, for %+v", line.Phase, line.Cause)
 	}
 }
 

@@ -201,7 +201,7 @@ func TestMoreStreamsThanAConnectionTakes(t *testing.T) {
 		if _, err := exec.Ping(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		if inventory, err := client.Inventory(t.Context()); err != nil || len(inventory.Runtimes) != 1 || !inventory.Runtimes[0].Healthy {
+		if inventory, err := client.Inventory(t.Context()); err != nil || len(inventory.Runtimes) != 1 || inventory.Runtimes[0].Phase != worker.PhaseRunning {
 			t.Fatalf("%+v, %v", inventory, err)
 		}
 	}

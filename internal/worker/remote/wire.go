@@ -51,7 +51,8 @@ func madeFromWire(m *workerv1.Made) worker.Created {
 func runtimeToWire(r worker.Runtime) (*workerv1.Runtime, error) {
 	making, err := makingToWire(r.Request)
 	return &workerv1.Runtime{
-		Ref: refToWire(stacyvm.Ref{ID: r.ID, Fence: r.Fence}), Cluster: r.Cluster, Healthy: r.Healthy, Reason: r.Reason,
+		Ref: refToWire(stacyvm.Ref{ID: r.ID, Fence: r.Fence}), Cluster: r.Cluster,
+		Healthy: r.Phase == worker.PhaseRunning, Phase: string(r.Phase),
 		Cause: string(r.Cause.Reason), Detail: r.Cause.Detail, SinceUs: micros(r.Cause.Since),
 		Making: making, Made: madeToWire(r.Created), CreatedUs: micros(r.CreatedAt), CheckedUs: micros(r.CheckedAt),
 	}, err
@@ -61,10 +62,21 @@ func runtimeFromWire(r *workerv1.Runtime) (worker.Runtime, error) {
 	ref := refFromWire(r.GetRef())
 	request, err := makingFromWire(r.GetMaking())
 	return worker.Runtime{
-		ID: ref.ID, Fence: ref.Fence, Cluster: r.GetCluster(), Healthy: r.GetHealthy(), Reason: r.GetReason(),
+		ID: ref.ID, Fence: ref.Fence, Cluster: r.GetCluster(), Phase: phaseFromWire(r),
 		Cause:   stacyvm.Cause{Reason: stacyvm.Reason(r.GetCause()), Detail: r.GetDetail(), Since: moment(r.GetSinceUs())},
 		Request: request, Created: madeFromWire(r.GetMade()), CreatedAt: moment(r.GetCreatedUs()), CheckedAt: moment(r.GetCheckedUs()),
 	}, err
+}
+
+// phaseFromWire reads the phase, also of a worker that says only that a runtime is healthy.
+func phaseFromWire(r *workerv1.Runtime) worker.Phase {
+	switch phase := worker.Phase(r.GetPhase()); {
+	case phase != "":
+		return phase
+	case r.GetHealthy():
+		return worker.PhaseRunning
+	}
+	return worker.PhaseUnknown
 }
 
 func providerToWire(p worker.Provider) *workerv1.Provider {

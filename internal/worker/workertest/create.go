@@ -33,7 +33,7 @@ func testCreate(t *testing.T, m *Machine) {
 		t.Errorf("a command prints %q", out)
 	}
 	line := m.inventory(t)[ref.ID]
-	if !line.Healthy || line.Reason != "" || line.Fence != ref.Fence || line.Cluster != "ours" || line.CreatedAt.IsZero() {
+	if line.Phase != worker.PhaseRunning || line.Fence != ref.Fence || line.Cluster != "ours" || line.CreatedAt.IsZero() {
 		t.Errorf("inventory: %+v", line)
 	}
 	if line.Request.OwnerID != "anne" || line.Request.TenantID != "acme" || !line.Request.ExpiresAt.Equal(asked.ExpiresAt) || line.Request.Spec.MemoryMB != 128 {

@@ -112,7 +112,7 @@ func testFences(t *testing.T, m *Machine) {
 			_, err = m.Worker.DialPort(bounded(t), stale, 80)
 			wantCode(t, "dial", err, stacyvm.CodeStaleEpoch)
 		}
-		if line := m.inventory(t)[id]; !line.Healthy || line.Fence != at(id, 6).Fence {
+		if line := m.inventory(t)[id]; line.Phase != worker.PhaseRunning || line.Fence != at(id, 6).Fence {
 			t.Errorf("the inventory says %+v", line)
 		}
 	}
@@ -142,7 +142,7 @@ func testExpiry(t *testing.T, m *Machine) {
 			t.Fatal(err)
 		}
 		line := m.inventory(t)[id]
-		if !line.Request.ExpiresAt.Equal(wanted) || line.Fence != at(id, 6).Fence || !line.Healthy {
+		if !line.Request.ExpiresAt.Equal(wanted) || line.Fence != at(id, 6).Fence || line.Phase != worker.PhaseRunning {
 			t.Errorf("%+v: want expiry %s", line, wanted)
 		}
 	}
@@ -208,7 +208,7 @@ func testReopen(t *testing.T, m *Machine) {
 		t.Fatal(err)
 	}
 	m.Reopen(t)
-	if line := m.inventory(t)[ref.ID]; !line.Healthy || line.Created.RuntimeID != created.RuntimeID || line.Request.OwnerID != "anne" {
+	if line := m.inventory(t)[ref.ID]; line.Phase != worker.PhaseRunning || line.Created.RuntimeID != created.RuntimeID || line.Request.OwnerID != "anne" {
 		t.Errorf("inventory: %+v", line)
 	}
 	again := m.client(t, ref, guest.ScopeExec)

@@ -12,6 +12,7 @@ import (
 	"github.com/stacyvm/stacyvm/internal/engine/mock"
 	"github.com/stacyvm/stacyvm/internal/guest"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
+	"github.com/stacyvm/stacyvm/internal/worker"
 )
 
 func testReasons(t *testing.T, m *Machine) {
@@ -32,10 +33,12 @@ func testReasons(t *testing.T, m *Machine) {
 	until(t, "the create", func() bool { return len(m.runtimes(t)) == 4 })
 
 	lines := m.inventory(t)
-	for ref, reason := range map[stacyvm.Ref]string{dead: "dead", mute: "no_answer", well: "", coming: "creating"} {
+	for ref, phase := range map[stacyvm.Ref]worker.Phase{
+		dead: worker.PhaseDead, mute: worker.PhaseSilent, well: worker.PhaseRunning, coming: worker.PhaseCreating,
+	} {
 		line, listed := lines[ref.ID]
-		if !listed || line.Reason != reason || line.Healthy != (reason == "") || line.Fence != ref.Fence || line.Cluster != "ours" {
-			t.Errorf("%+v: want reason %q", line, reason)
+		if !listed || line.Phase != phase || line.Fence != ref.Fence || line.Cluster != "ours" {
+			t.Errorf("%+v: want phase %q", line, phase)
 		}
 	}
 	_, err := m.Worker.Guest(bounded(t), coming, guest.ScopeExec)
@@ -61,13 +64,13 @@ func testInventoryComplete(t *testing.T, m *Machine) {
 	if inventory, err := m.Worker.Inventory(ctx); err == nil {
 		t.Errorf("interrupted, but complete: %+v", inventory)
 	}
-	if line := m.inventory(t)[ref.ID]; !line.Healthy {
+	if line := m.inventory(t)[ref.ID]; line.Phase != worker.PhaseRunning {
 		t.Errorf("%+v", line)
 	}
 	m.Reopen(t)
 	m.Engine.Mute(ref.ID)
 	inventory, err = m.Worker.Inventory(bounded(t)) // that nobody has asked it yet is not the same as no answer
-	if err != nil || len(inventory.Runtimes) != 1 || inventory.Runtimes[0].Reason != "unknown" || !inventory.Runtimes[0].CheckedAt.IsZero() {
+	if err != nil || len(inventory.Runtimes) != 1 || inventory.Runtimes[0].Phase != worker.PhaseUnknown || !inventory.Runtimes[0].CheckedAt.IsZero() {
 		t.Errorf("before its guest was asked: %+v, %v", inventory, err)
 	}
 	if inventory, err := m.Worker.Inventory(bounded(t)); err != nil || inventory.Worker == "" {
@@ -93,7 +96,7 @@ func testManyInInventory(t *testing.T, m *Machine) {
 		t.Errorf("%d lines", len(lines))
 	}
 	for _, line := range lines {
-		if line.Healthy || line.Reason != "no_answer" || line.CheckedAt.Before(began.Truncate(time.Microsecond)) {
+		if line.Phase != worker.PhaseSilent || line.CheckedAt.Before(began.Truncate(time.Microsecond)) {
 			t.Errorf("%+v", line)
 		}
 	}

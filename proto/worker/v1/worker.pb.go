@@ -674,18 +674,19 @@ func (x *InventoryResponse) GetComplete() bool {
 }
 
 type Runtime struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Ref           *Ref                   `protobuf:"bytes,1,opt,name=ref,proto3" json:"ref,omitempty"` // with the highest fence that the worker has confirmed
-	Cluster       string                 `protobuf:"bytes,2,opt,name=cluster,proto3" json:"cluster,omitempty"`
-	Healthy       bool                   `protobuf:"varint,3,opt,name=healthy,proto3" json:"healthy,omitempty"`
-	Reason        string                 `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"` // why not: creating, dead, no_answer, unknown
-	Making        *Making                `protobuf:"bytes,5,opt,name=making,proto3" json:"making,omitempty"`
-	Made          *Made                  `protobuf:"bytes,6,opt,name=made,proto3" json:"made,omitempty"`
-	CreatedUs     int64                  `protobuf:"varint,7,opt,name=created_us,json=createdUs,proto3" json:"created_us,omitempty"`
-	Cause         string                 `protobuf:"bytes,8,opt,name=cause,proto3" json:"cause,omitempty"` // of a dead one: why it ended, a word of stacyvm.Reasons
-	Detail        string                 `protobuf:"bytes,9,opt,name=detail,proto3" json:"detail,omitempty"`
-	SinceUs       int64                  `protobuf:"varint,10,opt,name=since_us,json=sinceUs,proto3" json:"since_us,omitempty"`       // when it died or answered last; 0: not known
-	CheckedUs     int64                  `protobuf:"varint,11,opt,name=checked_us,json=checkedUs,proto3" json:"checked_us,omitempty"` // when the guest was last found to answer or not, Unix microseconds; 0: never
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Ref     *Ref                   `protobuf:"bytes,1,opt,name=ref,proto3" json:"ref,omitempty"` // with the highest fence that the worker has confirmed
+	Cluster string                 `protobuf:"bytes,2,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	// Whether the phase is running, for control planes that do not know that phase. Workers of their age leave it empty.
+	Healthy       bool    `protobuf:"varint,3,opt,name=healthy,proto3" json:"healthy,omitempty"`
+	Phase         string  `protobuf:"bytes,4,opt,name=phase,proto3" json:"phase,omitempty"` // creating, running, dead, no_answer, unknown
+	Making        *Making `protobuf:"bytes,5,opt,name=making,proto3" json:"making,omitempty"`
+	Made          *Made   `protobuf:"bytes,6,opt,name=made,proto3" json:"made,omitempty"`
+	CreatedUs     int64   `protobuf:"varint,7,opt,name=created_us,json=createdUs,proto3" json:"created_us,omitempty"`
+	Cause         string  `protobuf:"bytes,8,opt,name=cause,proto3" json:"cause,omitempty"` // of a dead one: why it ended, a word of stacyvm.Reasons
+	Detail        string  `protobuf:"bytes,9,opt,name=detail,proto3" json:"detail,omitempty"`
+	SinceUs       int64   `protobuf:"varint,10,opt,name=since_us,json=sinceUs,proto3" json:"since_us,omitempty"`       // when it died or answered last; 0: not known
+	CheckedUs     int64   `protobuf:"varint,11,opt,name=checked_us,json=checkedUs,proto3" json:"checked_us,omitempty"` // when the guest was last found to answer or not, Unix microseconds; 0: never
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -741,9 +742,9 @@ func (x *Runtime) GetHealthy() bool {
 	return false
 }
 
-func (x *Runtime) GetReason() string {
+func (x *Runtime) GetPhase() string {
 	if x != nil {
-		return x.Reason
+		return x.Phase
 	}
 	return ""
 }
@@ -1199,12 +1200,12 @@ const file_worker_v1_worker_proto_rawDesc = "" +
 	"\x11InventoryResponse\x12\x1b\n" +
 	"\tworker_id\x18\x01 \x01(\tR\bworkerId\x126\n" +
 	"\bruntimes\x18\x02 \x03(\v2\x1a.stacyvm.worker.v1.RuntimeR\bruntimes\x12\x1a\n" +
-	"\bcomplete\x18\x03 \x01(\bR\bcomplete\"\xe6\x02\n" +
+	"\bcomplete\x18\x03 \x01(\bR\bcomplete\"\xe4\x02\n" +
 	"\aRuntime\x12(\n" +
 	"\x03ref\x18\x01 \x01(\v2\x16.stacyvm.worker.v1.RefR\x03ref\x12\x18\n" +
 	"\acluster\x18\x02 \x01(\tR\acluster\x12\x18\n" +
-	"\ahealthy\x18\x03 \x01(\bR\ahealthy\x12\x16\n" +
-	"\x06reason\x18\x04 \x01(\tR\x06reason\x121\n" +
+	"\ahealthy\x18\x03 \x01(\bR\ahealthy\x12\x14\n" +
+	"\x05phase\x18\x04 \x01(\tR\x05phase\x121\n" +
 	"\x06making\x18\x05 \x01(\v2\x19.stacyvm.worker.v1.MakingR\x06making\x12+\n" +
 	"\x04made\x18\x06 \x01(\v2\x17.stacyvm.worker.v1.MadeR\x04made\x12\x1d\n" +
 	"\n" +
