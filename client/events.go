@@ -15,8 +15,8 @@ import (
 	"time"
 )
 
-// Notice is one thing that happened on the server. (Event is a step of a process's output.)
-type Notice struct {
+// Event is one thing that happened on the server. (A piece of a process's output is an OutputEvent.)
+type Event struct {
 	ID        string         `json:"id"`   // its place: give it to Events for what came after
 	Type      string         `json:"type"` // such as sandbox.running; docs/api.md lists them
 	SandboxID string         `json:"sandbox_id,omitempty"`
@@ -26,19 +26,19 @@ type Notice struct {
 
 // EventsRequest says from where to read what happens.
 type EventsRequest struct {
-	After    string // a notice's ID; empty: from now on; "0": everything that is kept
+	After    string // an event's ID; empty: from now on; "0": everything that is kept
 	NoFollow bool   // end after what is there now
 }
 
 // Events gives what happens on the server, in order and without end (with NoFollow: what is there now). A connection that
-// breaks, or a server that restarts within the client's patience, is met by reading on after the last notice, so that none
-// is missed; one may come twice. A notice of type events.missed says that the server no longer kept what came before it.
+// breaks, or a server that restarts within the client's patience, is met by reading on after the last event, so that none
+// is missed; one may come twice. An event of type events.missed says that the server no longer kept what came before it.
 // An error is the last thing that comes.
-func (c *Client) Events(ctx context.Context, from EventsRequest) iter.Seq2[Notice, error] {
-	return func(yield func(Notice, error) bool) {
+func (c *Client) Events(ctx context.Context, from EventsRequest) iter.Seq2[Event, error] {
+	return func(yield func(Event, error) bool) {
 		reader := eventReader{client: c, last: from.After, follow: !from.NoFollow, yield: yield}
 		if err := reader.run(ctx); err != nil && !errors.Is(err, errStopped) {
-			yield(Notice{}, err)
+			yield(Event{}, err)
 		}
 	}
 }
@@ -50,7 +50,7 @@ type eventReader struct {
 	client *Client
 	last   string // the place to come back to
 	follow bool
-	yield  func(Notice, error) bool
+	yield  func(Event, error) bool
 	ended  bool
 	good   bool // the present connection gave something
 	before bool // an earlier one did
@@ -115,7 +115,7 @@ func (e *eventReader) connect(ctx context.Context) error {
 // event takes what stood between two empty lines. One without data tells the place alone.
 func (e *eventReader) event(id string, data []byte) error {
 	if len(data) > 0 {
-		var n Notice
+		var n Event
 		if err := json.Unmarshal(data, &n); err != nil {
 			return fmt.Errorf("the server sent an event that cannot be read: %w", err)
 		}

@@ -49,12 +49,12 @@ func TestEventsSurviveBrokenConnections(t *testing.T) {
 	s := &eventServer{last: 40, asked: make(chan string, 1000), cut: func(connection int) int { return 90 + 37*connection }}
 	c := newClient(t, s)
 	next := 1
-	for notice, err := range c.Events(t.Context(), client.EventsRequest{After: "0"}) {
+	for event, err := range c.Events(t.Context(), client.EventsRequest{After: "0"}) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if notice.ID != fmt.Sprintf("evt-%d", next) || notice.Type != "t" || notice.Data["n"] != float64(next) {
-			t.Fatalf("%+v where %d belongs", notice, next)
+		if event.ID != fmt.Sprintf("evt-%d", next) || event.Type != "t" || event.Data["n"] != float64(next) {
+			t.Fatalf("%+v where %d belongs", event, next)
 		}
 		if next++; next > s.last {
 			break
@@ -76,11 +76,11 @@ func TestEventsFromNowOn(t *testing.T) {
 	}
 	c := newClient(t, s)
 	var ids []string
-	for notice, err := range c.Events(t.Context(), client.EventsRequest{}) {
+	for event, err := range c.Events(t.Context(), client.EventsRequest{}) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if ids = append(ids, notice.ID); len(ids) == 2 {
+		if ids = append(ids, event.ID); len(ids) == 2 {
 			break
 		}
 	}

@@ -23,8 +23,8 @@ const (
 	Stderr Stream = "stderr"
 )
 
-// Event is one step of a process's output: Data, or a Gap where the server no longer had the bytes, or at last the Exit.
-type Event struct {
+// OutputEvent is one step of a process's output: Data, or a Gap where the server no longer had the bytes, or at last the Exit.
+type OutputEvent struct {
 	Stream Stream
 	Offset uint64 // of the first byte of Data or Gap
 	Data   []byte
@@ -56,14 +56,14 @@ type OutputRequest struct {
 // Output streams a process's output and ends after its exit (with NoFollow: after what is there now). A connection that
 // breaks, or a server that restarts within the client's patience, is met by reading on from the last byte: the bytes of a
 // stream come in order, none twice, and a missing one is always a Gap. An error is the last thing that comes.
-func (c *Client) Output(ctx context.Context, sandbox, process string, from OutputRequest) iter.Seq2[Event, error] {
-	return func(yield func(Event, error) bool) {
+func (c *Client) Output(ctx context.Context, sandbox, process string, from OutputRequest) iter.Seq2[OutputEvent, error] {
+	return func(yield func(OutputEvent, error) bool) {
 		reader := outputReader{
 			client: c, path: pathOf("sandboxes", sandbox, "processes", process, "output"), follow: !from.NoFollow,
 			next: map[Stream]uint64{Stdout: from.StdoutOffset, Stderr: from.StderrOffset}, yield: yield,
 		}
 		if err := reader.run(ctx); err != nil && !errors.Is(err, errStopped) {
-			yield(Event{}, err)
+			yield(OutputEvent{}, err)
 		}
 	}
 }
@@ -78,7 +78,7 @@ type outputReader struct {
 	path   string
 	follow bool
 	next   map[Stream]uint64 // offset of the next byte that the caller has not seen
-	yield  func(Event, error) bool
+	yield  func(OutputEvent, error) bool
 	ended  bool
 	alive  bool // the last thing that came on the present connection was output or a keepalive
 }
@@ -187,7 +187,7 @@ func (o *outputReader) exit(text []byte) error {
 		return &brokenError{fmt.Errorf("unreadable exit: %w", err)}
 	}
 	o.ended = true
-	return o.give(Event{Exit: exit})
+	return o.give(OutputEvent{Exit: exit})
 }
 
 // skip reports the bytes up to end as missing, as far as the caller has not seen them.
@@ -197,7 +197,7 @@ func (o *outputReader) skip(stream Stream, end uint64) error {
 		return nil
 	}
 	o.next[stream] = end
-	return o.give(Event{Stream: stream, Offset: offset, Gap: end - offset})
+	return o.give(OutputEvent{Stream: stream, Offset: offset, Gap: end - offset})
 }
 
 // data passes on what is new of a piece of output.
@@ -214,10 +214,10 @@ func (o *outputReader) data(line outputLine) error {
 	}
 	data := line.Data[seen:]
 	o.next[line.Stream] += uint64(len(data))
-	return o.give(Event{Stream: line.Stream, Offset: line.Offset + seen, Data: data})
+	return o.give(OutputEvent{Stream: line.Stream, Offset: line.Offset + seen, Data: data})
 }
 
-func (o *outputReader) give(event Event) error {
+func (o *outputReader) give(event OutputEvent) error {
 	if !o.yield(event, nil) {
 		o.ended = true
 		return errStopped

@@ -28,9 +28,9 @@ type Event struct {
 	Data      map[string]any `json:"data,omitempty" doc:"Depends on the type; see docs/api.md."`
 }
 
-func eventOf(n stacyvm.Notice) Event {
+func eventOf(n stacyvm.Event) Event {
 	return Event{
-		ID: stacyvm.NoticeID(n.Number), Type: string(n.Kind), SandboxID: string(n.SandboxID), Timestamp: n.CreatedAt.UTC(), Data: n.Data,
+		ID: stacyvm.EventID(n.Number), Type: string(n.Kind), SandboxID: string(n.SandboxID), Timestamp: n.CreatedAt.UTC(), Data: n.Data,
 	}
 }
 
@@ -44,9 +44,9 @@ type eventsInput struct {
 func (in *eventsInput) place() (int64, error) {
 	switch {
 	case in.Last != "":
-		return stacyvm.ParseNoticeID("Last-Event-ID", in.Last)
+		return stacyvm.ParseEventID("Last-Event-ID", in.Last)
 	case in.After != "":
-		return stacyvm.ParseNoticeID("last_event_id", in.After)
+		return stacyvm.ParseEventID("last_event_id", in.After)
 	}
 	return audit.Latest, nil
 }
@@ -86,7 +86,7 @@ func (a *api) events(ctx context.Context, in *eventsInput) (*written, error) {
 	}}, nil
 }
 
-// eventStream writes notices as they come. One that cannot go on ends: readers reconnect by themselves.
+// eventStream writes events as they come. One that cannot go on ends: readers reconnect by themselves.
 type eventStream struct {
 	writer       io.Writer
 	control      *http.ResponseController
@@ -101,7 +101,7 @@ func (s eventStream) copy(ctx context.Context) error {
 	}
 	for {
 		waiting, cancel := context.WithTimeout(ctx, eventHeartbeat)
-		notice, ok, err := s.next(waiting)
+		event, ok, err := s.next(waiting)
 		silent := waiting.Err() != nil
 		cancel()
 		write := s.beat
@@ -111,7 +111,7 @@ func (s eventStream) copy(ctx context.Context) error {
 		case err == nil && !ok: // that was all
 			return nil
 		case err == nil:
-			write = func() error { return s.event(notice) }
+			write = func() error { return s.event(event) }
 		case !silent:
 			return err
 		}
@@ -121,22 +121,22 @@ func (s eventStream) copy(ctx context.Context) error {
 	}
 }
 
-func (s eventStream) next(ctx context.Context) (stacyvm.Notice, bool, error) {
+func (s eventStream) next(ctx context.Context) (stacyvm.Event, bool, error) {
 	if !s.follow {
 		return s.subscription.Now(ctx)
 	}
-	notice, err := s.subscription.Next(ctx)
-	return notice, true, err
+	event, err := s.subscription.Next(ctx)
+	return event, true, err
 }
 
 // beat is a comment, and the place that a reader which saw nothing comes back with.
 func (s eventStream) beat() error {
-	return s.write([]byte(":\nid: " + stacyvm.NoticeID(s.subscription.Place()) + "\n\n"))
+	return s.write([]byte(":\nid: " + stacyvm.EventID(s.subscription.Place()) + "\n\n"))
 }
 
-func (s eventStream) event(n stacyvm.Notice) error {
+func (s eventStream) event(n stacyvm.Event) error {
 	var text bytes.Buffer
-	text.WriteString("id: " + stacyvm.NoticeID(n.Number) + "\ndata: ")
+	text.WriteString("id: " + stacyvm.EventID(n.Number) + "\ndata: ")
 	if err := json.NewEncoder(&text).Encode(eventOf(n)); err != nil { // ends with a line's end, and has no other
 		return err
 	}

@@ -127,11 +127,11 @@ func TestEventsTellWhatHappens(t *testing.T) {
 // tellOf writes numbered events of a tenant.
 func (f *fixture) tellOf(tenant string, from, to int) {
 	f.t.Helper()
-	var notices []stacyvm.Notice
+	var events []stacyvm.Event
 	for n := from; n < to; n++ {
-		notices = append(notices, stacyvm.Notice{Kind: stacyvm.KindExecStarted, TenantID: tenant, Data: map[string]any{"n": n}})
+		events = append(events, stacyvm.Event{Kind: stacyvm.KindExecStarted, TenantID: tenant, Data: map[string]any{"n": n}})
 	}
-	controltest.Update(f.t, f.store, func(tx store.Tx) error { return tx.Events().Append(f.t.Context(), notices) })
+	controltest.Update(f.t, f.store, func(tx store.Tx) error { return tx.Events().Append(f.t.Context(), events) })
 }
 
 func TestEventsFromAPlaceOn(t *testing.T) {
@@ -214,10 +214,10 @@ func TestEventsOfThePublicClient(t *testing.T) {
 	c := f.public()
 	sandbox, err := c.Spawn(t.Context(), client.SpawnRequest{})
 	must(t, err)
-	var got []client.Notice
-	for notice, err := range c.Events(t.Context(), client.EventsRequest{After: "0"}) {
+	var got []client.Event
+	for event, err := range c.Events(t.Context(), client.EventsRequest{After: "0"}) {
 		must(t, err)
-		if got = append(got, notice); len(got) == 2 {
+		if got = append(got, event); len(got) == 2 {
 			f.server.CloseClientConnections()
 			f.tellOf("", 1, 2)
 		}

@@ -39,7 +39,7 @@ func newFramer(binary, offsets bool) *framer {
 }
 
 // frames translates an event of output; the exit and keepalives are for the caller.
-func (f *framer) frames(event stacyvm.Event) []Frame {
+func (f *framer) frames(event stacyvm.OutputEvent) []Frame {
 	switch {
 	case event.Gap > 0:
 		gap := Frame{Stream: string(event.Stream), Offset: &event.Offset, Gap: event.Gap, Data: new("")}

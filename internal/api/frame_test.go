@@ -10,8 +10,8 @@ import (
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
 
-func data(stream stacyvm.Stream, offset int, text []byte) stacyvm.Event {
-	return stacyvm.Event{Stream: stream, Offset: uint64(offset), Data: text}
+func data(stream stacyvm.Stream, offset int, text []byte) stacyvm.OutputEvent {
+	return stacyvm.OutputEvent{Stream: stream, Offset: uint64(offset), Data: text}
 }
 
 // TestTextFramesCutNoCharacter feeds text in random pieces: every frame is valid, together they are the text.
@@ -80,7 +80,7 @@ func TestStreamsAndGapsKeepApart(t *testing.T) {
 	take(f.frames(data(stacyvm.Stdout, 0, []byte("a\xe2\x82"))))
 	take(f.frames(data(stacyvm.Stderr, 0, []byte("\xc3"))))
 	take(f.frames(data(stacyvm.Stderr, 1, []byte("\xa9"))))
-	take(f.frames(stacyvm.Event{Stream: stacyvm.Stdout, Offset: 3, Gap: 10}))
+	take(f.frames(stacyvm.OutputEvent{Stream: stacyvm.Stdout, Offset: 3, Gap: 10}))
 	take(f.frames(data(stacyvm.Stdout, 13, []byte("\xac"))))
 	take(f.end())
 	want := []string{"stdout a", "stderr é", "stdout \uFFFD", "stdout ", "stdout \uFFFD"}

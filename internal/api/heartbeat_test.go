@@ -59,7 +59,7 @@ func TestEventStreamsBeat(t *testing.T) {
 			t.Errorf("in 46 s of silence: %q", text)
 		}
 		controltest.Update(t, s, func(tx store.Tx) error {
-			return tx.Events().Append(t.Context(), []stacyvm.Notice{{Kind: stacyvm.KindExecStarted, TenantID: "other"}})
+			return tx.Events().Append(t.Context(), []stacyvm.Event{{Kind: stacyvm.KindExecStarted, TenantID: "other"}})
 		})
 		time.Sleep(15 * time.Second)
 		if text := answer.read(); !strings.HasSuffix(text, "evt-0\n\n:\nid: evt-1\n\n") {

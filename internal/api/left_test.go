@@ -17,7 +17,7 @@ func TestAnUploadWhoseClientLeft(t *testing.T) {
 		f.stall("PUT", "/api/v1/sandboxes/"+id+path, "begun", 1000)()
 	}
 	var lines []stacyvm.Operation
-	var failed []stacyvm.Notice
+	var failed []stacyvm.Event
 	for deadline := time.Now().Add(10 * time.Second); len(lines) < 2; {
 		must(t, f.store.View(t.Context(), func(tx store.Tx) (err error) {
 			if lines, err = tx.Audit().Operations(t.Context(), store.OperationFilter{Action: "file.write", Limit: 10}); err != nil {

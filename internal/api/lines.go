@@ -39,7 +39,7 @@ func (a *api) newLines(c huma.Context, f *framer) *lines {
 
 // copy writes first and everything after it. An output that stops before its end without an error line breaks the
 // connection, so that nobody takes it for whole.
-func (s *lines) copy(output control.Output, first stacyvm.Event) {
+func (s *lines) copy(output control.Output, first stacyvm.OutputEvent) {
 	event, err := first, error(nil)
 	for ; err == nil && !s.head; event, err = output.Next(s.ctx) {
 		if s.event(event) != nil {
@@ -57,7 +57,7 @@ func (s *lines) copy(output control.Output, first stacyvm.Event) {
 	}
 }
 
-func (s *lines) event(event stacyvm.Event) error {
+func (s *lines) event(event stacyvm.OutputEvent) error {
 	switch {
 	case event.Started != nil:
 		return nil
@@ -124,5 +124,5 @@ func (s *lines) line(frame any) error {
 
 // copyAll writes an output of which nothing was taken yet.
 func (s *lines) copyAll(output control.Output) {
-	s.copy(output, stacyvm.Event{Started: &stacyvm.Process{}})
+	s.copy(output, stacyvm.OutputEvent{Started: &stacyvm.Process{}})
 }

@@ -112,9 +112,12 @@ func (s *socket) first(ctx context.Context) (request control.ExecRequest, binary
 
 // read gives the next message. It counts against the memory budget until that is given back.
 func (s *socket) read(ctx context.Context) ([]byte, error) {
-	_, message, err := s.conn.Reader(ctx)
+	kind, message, err := s.conn.Reader(ctx)
 	if err != nil {
 		return nil, err
+	}
+	if kind != websocket.MessageText {
+		return nil, stacyvm.Errorf(stacyvm.CodeInvalid, "a message must be JSON in a text frame; bytes go in data_base64")
 	}
 	return io.ReadAll(budget.NewReader(message, budget.From(ctx), middleware.BodyCopies))
 }
@@ -202,7 +205,9 @@ func (s *socket) receive(ctx context.Context, left context.CancelFunc) {
 	for {
 		text, err := s.read(ctx)
 		if err != nil {
-			s.brokeOff(ctx, err)
+			if !s.brokeOff(ctx, err) {
+				s.refuse(ctx, err)
+			}
 			return
 		}
 		message, err := validated[Message](s.api, s.api.messageSchema, text)

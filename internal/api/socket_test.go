@@ -90,6 +90,24 @@ func TestSocketWithABadFirstMessage(t *testing.T) {
 	}
 }
 
+// TestSocketOfBinaryMessages: a message is JSON in a text frame, the first one and every later one.
+func TestSocketOfBinaryMessages(t *testing.T) {
+	f := start(t, nil, nil)
+	id := f.spawn().ID
+	conn := f.dial(id)
+	must(t, conn.Write(t.Context(), websocket.MessageBinary, []byte(`{"command":"true"}`)))
+	if list, status, reason := listen(t, conn); len(list) != 0 || status != websocket.StatusInvalidFramePayloadData || reason == "" {
+		t.Errorf("the first message: %v, closed %d %q", list, status, reason)
+	}
+	conn = f.dial(id)
+	say(t, conn, `{"command":"cat","stdin":true}`)
+	must(t, conn.Write(t.Context(), websocket.MessageBinary, []byte(`{"type":"close"}`)))
+	list, status, _ := listen(t, conn)
+	if len(list) != 1 || list[0].Code != "BAD_REQUEST" || status != websocket.StatusInternalError {
+		t.Errorf("a later message: %v, closed %d", list, status)
+	}
+}
+
 // TestSocketThatCannotStart: another tenant's sandbox is answered as an absent one.
 func TestSocketThatCannotStart(t *testing.T) {
 	f := start(t, withKeys, nil)
@@ -238,16 +256,22 @@ func TestSocketOfNonsense(t *testing.T) {
 	}
 }
 
-func TestDurationsThatAreTooLong(t *testing.T) {
+// TestDurationsThatCannotBe: too long to count, or so short that they would read as 0, which is no limit.
+func TestDurationsThatCannotBe(t *testing.T) {
 	f := start(t, nil, nil)
 	id := f.spawn().ID
-	for path, body := range map[string]string{
-		"/sandboxes/" + id + "/exec":   `{"command":"true","timeout":"99999999h"}`,
-		"/sandboxes/" + id + "/extend": `{"ttl":"2000000h"}`,
+	for _, asked := range [][2]string{
+		{"exec", `{"command":"true","timeout":"99999999h"}`},
+		{"extend", `{"ttl":"2000000h"}`},
+		{"exec", `{"command":"true","timeout":"0.001ns"}`},
+		{"extend", `{"ttl":"0.5ns"}`},
 	} {
-		r := f.do("POST", "/api/v1"+path, body)
-		if code, message := r.refusal(t); r.StatusCode != http.StatusBadRequest || code != "BAD_REQUEST" || !strings.Contains(message, "100 years") {
-			t.Errorf("%s: %d %s", path, r.StatusCode, r.text)
+		r := f.do("POST", "/api/v1/sandboxes/"+id+"/"+asked[0], asked[1])
+		if code, message := r.refusal(t); r.StatusCode != http.StatusBadRequest || code != "BAD_REQUEST" || !strings.HasPrefix(message, "t") {
+			t.Errorf("%s: %d %s", asked, r.StatusCode, r.text)
 		}
+	}
+	if r := f.do("POST", "/api/v1/sandboxes/"+id+"/exec", `{"command":"true"}`, "Idempotency-Key", ""); r.StatusCode != http.StatusBadRequest {
+		t.Errorf("an empty key: %d %s", r.StatusCode, r.text)
 	}
 }

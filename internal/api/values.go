@@ -27,6 +27,8 @@ func duration(field, text string) (*time.Duration, error) {
 		return nil, stacyvm.Invalid(field, "%.40q is not a duration such as 90s or 30m", text)
 	case err != nil, d.Abs() > maxDuration:
 		return nil, stacyvm.Invalid(field, "%.40q is longer than 100 years", text)
+	case d == 0 && strings.ContainsAny(text, "123456789"): // 0 means no limit, which is not what was asked for
+		return nil, stacyvm.Invalid(field, "%.40q is shorter than 1ns", text)
 	}
 	return &d, nil
 }

@@ -39,9 +39,9 @@ With --output json each event is an object on a line of its own.`,
 		if err != nil {
 			return err
 		}
-		for notice, err := range server.Events(cmd.Context(), from) {
+		for event, err := range server.Events(cmd.Context(), from) {
 			if err == nil {
-				err = a.printEvent(notice)
+				err = a.printEvent(event)
 			}
 			if err != nil {
 				return err
@@ -52,7 +52,7 @@ With --output json each event is an object on a line of its own.`,
 	return a.withOutput(cmd)
 }
 
-func (a *app) printEvent(n client.Notice) error {
+func (a *app) printEvent(n client.Event) error {
 	text, err := json.Marshal(n)
 	if err != nil {
 		return fmt.Errorf("print: %w", err)

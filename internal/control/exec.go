@@ -58,7 +58,7 @@ func (s *Service) Exec(ctx context.Context, id stacyvm.SandboxID, request ExecRe
 }
 
 // add collects one event. It reports whether there was room for it.
-func (r *ExecResult) add(event stacyvm.Event) bool {
+func (r *ExecResult) add(event stacyvm.OutputEvent) bool {
 	switch {
 	case event.Started != nil:
 		r.Process = *event.Started

@@ -46,7 +46,7 @@ type follower struct {
 }
 
 // Next gives the next event and mends the connection when it breaks.
-func (f *follower) Next(ctx context.Context) (stacyvm.Event, error) {
+func (f *follower) Next(ctx context.Context) (stacyvm.OutputEvent, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	var backoff retry.Backoff
@@ -58,22 +58,22 @@ func (f *follower) Next(ctx context.Context) (stacyvm.Event, error) {
 		case err == nil:
 			return event, nil
 		case f.exited || f.from.NoFollow && errors.Is(err, io.EOF):
-			return stacyvm.Event{}, io.EOF
+			return stacyvm.OutputEvent{}, io.EOF
 		case errors.Is(err, io.EOF):
 			err = io.ErrUnexpectedEOF // to the reader, io.EOF is the process's end
 		}
 		if ctx.Err() != nil || f.ctx.Err() != nil || !guest.Broken(err) || silent(err) && !f.started {
-			return stacyvm.Event{}, err
+			return stacyvm.OutputEvent{}, err
 		}
 		if backoff.Within = reconnectWithin; !f.started {
 			backoff.Within = startWithin
 		}
 		if backoff.Over() {
-			return stacyvm.Event{}, f.unreachable(err)
+			return stacyvm.OutputEvent{}, f.unreachable(err)
 		}
 		f.drop()
 		if err := backoff.Wait(ctx); err != nil {
-			return stacyvm.Event{}, err
+			return stacyvm.OutputEvent{}, err
 		}
 	}
 }
@@ -93,11 +93,11 @@ func (f *follower) unreachable(err error) error {
 }
 
 // next reads from the stream that is open, or opens one.
-func (f *follower) next(ctx context.Context) (stacyvm.Event, error) {
+func (f *follower) next(ctx context.Context) (stacyvm.OutputEvent, error) {
 	if f.stream == nil {
 		stream, err := f.open(f.ctx, f.started, f.from)
 		if err != nil {
-			return stacyvm.Event{}, err
+			return stacyvm.OutputEvent{}, err
 		}
 		f.stream = stream
 	}
@@ -106,7 +106,7 @@ func (f *follower) next(ctx context.Context) (stacyvm.Event, error) {
 
 // note keeps the reader's place. It cuts off, or refuses, what the reader has seen before the
 // connection broke.
-func (f *follower) note(event *stacyvm.Event) (fresh bool) {
+func (f *follower) note(event *stacyvm.OutputEvent) (fresh bool) {
 	switch {
 	case event.Started != nil:
 		again := f.started

@@ -48,29 +48,29 @@ type flakyStream struct {
 
 func (s *flakyStream) Close() error { s.p.closed++; return nil }
 
-func (s *flakyStream) Next(ctx context.Context) (stacyvm.Event, error) {
+func (s *flakyStream) Next(ctx context.Context) (stacyvm.OutputEvent, error) {
 	if s.limited && s.left == 0 {
-		return stacyvm.Event{}, s.p.failure
+		return stacyvm.OutputEvent{}, s.p.failure
 	}
 	s.left--
 	switch {
 	case s.done:
-		return stacyvm.Event{}, io.EOF
+		return stacyvm.OutputEvent{}, io.EOF
 	case s.hello:
 		s.hello = false
-		return stacyvm.Event{Started: &stacyvm.Process{ID: "p"}}, nil
+		return stacyvm.OutputEvent{Started: &stacyvm.Process{ID: "p"}}, nil
 	case s.from.StdoutOffset < uint64(len(s.p.stdout)):
 		return part(stacyvm.Stdout, s.p.stdout, &s.from.StdoutOffset), nil
 	case s.from.StderrOffset < uint64(len(s.p.stderr)):
 		return part(stacyvm.Stderr, s.p.stderr, &s.from.StderrOffset), nil
 	}
 	s.done = true
-	return stacyvm.Event{Exit: &s.p.exit}, nil
+	return stacyvm.OutputEvent{Exit: &s.p.exit}, nil
 }
 
-func part(stream stacyvm.Stream, all []byte, at *uint64) stacyvm.Event {
+func part(stream stacyvm.Stream, all []byte, at *uint64) stacyvm.OutputEvent {
 	end := min(*at+1+rand.Uint64N(700), uint64(len(all)))
-	event := stacyvm.Event{Stream: stream, Offset: *at, Data: all[*at:end]}
+	event := stacyvm.OutputEvent{Stream: stream, Offset: *at, Data: all[*at:end]}
 	*at = end
 	return event
 }
@@ -186,16 +186,16 @@ func TestFollowerPassesGapsAndTellsWhenItsReaderLeaves(t *testing.T) {
 	}
 	f.started = true
 	for i, tt := range []struct {
-		event stacyvm.Event
+		event stacyvm.OutputEvent
 		fresh bool
 		next  uint64
 	}{
-		{stacyvm.Event{Stream: stacyvm.Stdout, Offset: 0, Data: make([]byte, 10)}, true, 10},
-		{stacyvm.Event{Stream: stacyvm.Stdout, Offset: 10, Gap: 90}, true, 100},
-		{stacyvm.Event{Stream: stacyvm.Stdout, Offset: 10, Gap: 90}, false, 100},
-		{stacyvm.Event{Stream: stacyvm.Stdout, Offset: 20, Data: make([]byte, 80)}, false, 100},
-		{stacyvm.Event{Stream: stacyvm.Stdout, Offset: 90, Data: make([]byte, 20)}, true, 110},
-		{stacyvm.Event{}, true, 110}, // a keepalive
+		{stacyvm.OutputEvent{Stream: stacyvm.Stdout, Offset: 0, Data: make([]byte, 10)}, true, 10},
+		{stacyvm.OutputEvent{Stream: stacyvm.Stdout, Offset: 10, Gap: 90}, true, 100},
+		{stacyvm.OutputEvent{Stream: stacyvm.Stdout, Offset: 10, Gap: 90}, false, 100},
+		{stacyvm.OutputEvent{Stream: stacyvm.Stdout, Offset: 20, Data: make([]byte, 80)}, false, 100},
+		{stacyvm.OutputEvent{Stream: stacyvm.Stdout, Offset: 90, Data: make([]byte, 20)}, true, 110},
+		{stacyvm.OutputEvent{}, true, 110}, // a keepalive
 	} {
 		if fresh := f.note(&tt.event); fresh != tt.fresh || f.from.StdoutOffset != tt.next {
 			t.Errorf("event %d: fresh %v, offset %d", i, fresh, f.from.StdoutOffset)
@@ -211,12 +211,12 @@ func TestFollowerPassesGapsAndTellsWhenItsReaderLeaves(t *testing.T) {
 func TestExecResultKeepsTheFirstPart(t *testing.T) {
 	var r ExecResult
 	part := bytes.Repeat([]byte("x"), MaxKept-1)
-	r.add(stacyvm.Event{Stream: stacyvm.Stdout, Data: part})
+	r.add(stacyvm.OutputEvent{Stream: stacyvm.Stdout, Data: part})
 	if r.Truncated {
 		t.Error("truncated below the limit")
 	}
-	r.add(stacyvm.Event{Stream: stacyvm.Stdout, Data: []byte("ab")})
-	r.add(stacyvm.Event{Stream: stacyvm.Stderr, Data: []byte("e")})
+	r.add(stacyvm.OutputEvent{Stream: stacyvm.Stdout, Data: []byte("ab")})
+	r.add(stacyvm.OutputEvent{Stream: stacyvm.Stderr, Data: []byte("e")})
 	if !r.Truncated || r.Stdout.Len() != MaxKept || !bytes.HasSuffix(bytes.Join(r.Stdout.Pieces(), nil), []byte("xa")) || r.Stderr.Len() != 1 {
 		t.Errorf("kept %d bytes, truncated %v, stderr %d", r.Stdout.Len(), r.Truncated, r.Stderr.Len())
 	}

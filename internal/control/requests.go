@@ -69,7 +69,7 @@ type ExecResult struct {
 type Output interface {
 	// Next gives the next event. io.EOF comes after the exit event. A connection to the guest
 	// that breaks is made again from the last offset, unseen by the caller.
-	Next(ctx context.Context) (stacyvm.Event, error)
+	Next(ctx context.Context) (stacyvm.OutputEvent, error)
 	Close() error
 }
 

@@ -193,7 +193,7 @@ func TestOutputSurvivesItsConnections(t *testing.T) {
 	for done := false; !done; {
 		o, err := c.Attach(t.Context(), "writer", uint64(len(all)), 0, true)
 		for events := 0; err == nil; events++ {
-			var event stacyvm.Event
+			var event stacyvm.OutputEvent
 			if event, err = o.Next(t.Context()); err == nil {
 				all = append(all, event.Data...)
 			}

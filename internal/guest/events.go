@@ -18,28 +18,28 @@ type place struct {
 }
 
 // event reads one event.
-func (p *place) event(message *guestv1.ProcessEvent) (stacyvm.Event, error) {
+func (p *place) event(message *guestv1.ProcessEvent) (stacyvm.OutputEvent, error) {
 	switch e := message.GetEvent().(type) {
 	case *guestv1.ProcessEvent_Started:
 		started := process(e.Started, p.process)
-		return stacyvm.Event{Started: &started}, nil
+		return stacyvm.OutputEvent{Started: &started}, nil
 	case *guestv1.ProcessEvent_Data:
 		data := e.Data.GetData()
 		if len(data) > maxData {
-			return stacyvm.Event{}, nonsense("a data frame is too large")
+			return stacyvm.OutputEvent{}, nonsense("a data frame is too large")
 		}
 		stream, err := p.advance(e.Data.GetStream(), e.Data.GetOffset(), uint64(len(data)))
-		return stacyvm.Event{Stream: stream, Offset: e.Data.GetOffset(), Data: data}, err
+		return stacyvm.OutputEvent{Stream: stream, Offset: e.Data.GetOffset(), Data: data}, err
 	case *guestv1.ProcessEvent_Gap:
 		stream, err := p.advance(e.Gap.GetStream(), e.Gap.GetOffset(), e.Gap.GetBytes())
-		return stacyvm.Event{Stream: stream, Offset: e.Gap.GetOffset(), Gap: e.Gap.GetBytes()}, err
+		return stacyvm.OutputEvent{Stream: stream, Offset: e.Gap.GetOffset(), Gap: e.Gap.GetBytes()}, err
 	case *guestv1.ProcessEvent_Exit:
 		if p.stdout < e.Exit.GetStdoutBytes() || p.stderr < e.Exit.GetStderrBytes() {
-			return stacyvm.Event{}, nonsense("an exit counts bytes that did not come")
+			return stacyvm.OutputEvent{}, nonsense("an exit counts bytes that did not come")
 		}
-		return stacyvm.Event{Exit: exit(e.Exit)}, nil
+		return stacyvm.OutputEvent{Exit: exit(e.Exit)}, nil
 	}
-	return stacyvm.Event{}, nil // a keepalive, or what a newer guest says
+	return stacyvm.OutputEvent{}, nil // a keepalive, or what a newer guest says
 }
 
 // advance moves the place in one stream by n bytes.

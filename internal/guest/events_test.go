@@ -50,7 +50,7 @@ func FuzzEvent(f *testing.F) {
 	})
 }
 
-func checkEvent(t *testing.T, event stacyvm.Event) {
+func checkEvent(t *testing.T, event stacyvm.OutputEvent) {
 	t.Helper()
 	if len(event.Data) > maxData {
 		t.Fatalf("%d bytes of data", len(event.Data))

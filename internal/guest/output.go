@@ -21,10 +21,10 @@ const endGrace = 100 * time.Millisecond
 // Next while another calls Close.
 type Output struct {
 	cancel context.CancelFunc
-	events chan stacyvm.Event
+	events chan stacyvm.OutputEvent
 	done   chan struct{} // closed when the stream is over; err is set then
 	err    error
-	first  *stacyvm.Event // came while the stream was opened
+	first  *stacyvm.OutputEvent // came while the stream was opened
 	exited atomic.Bool
 
 	closing sync.Once
@@ -41,7 +41,7 @@ func openOutput(ctx context.Context, at place, follow bool, call func(context.Co
 		defer cancel()
 		return nil, failure(life, err)
 	}
-	o := &Output{cancel: cancel, events: make(chan stacyvm.Event), done: make(chan struct{})}
+	o := &Output{cancel: cancel, events: make(chan stacyvm.OutputEvent), done: make(chan struct{})}
 	go o.pump(life, stream, at, follow)
 	event, err := o.Next(ctx)
 	switch {
@@ -98,23 +98,23 @@ func (o *Output) Started() *stacyvm.Process {
 // Next gives the next event; its Data is good until the next call. io.EOF comes after the exit event, or at the end of
 // what is there when the caller did not want to follow. When ctx ends first, the event that comes next is not lost.
 // CodeUnavailable: the connection broke, or the guest broke the protocol; attach again.
-func (o *Output) Next(ctx context.Context) (stacyvm.Event, error) {
+func (o *Output) Next(ctx context.Context) (stacyvm.OutputEvent, error) {
 	if o.first != nil {
 		event := *o.first
 		o.first = nil
 		return event, nil
 	}
 	if o.exited.Load() {
-		return stacyvm.Event{}, io.EOF
+		return stacyvm.OutputEvent{}, io.EOF
 	}
 	select {
 	case event := <-o.events:
 		o.exited.Store(event.Exit != nil)
 		return event, nil
 	case <-o.done:
-		return stacyvm.Event{}, o.err
+		return stacyvm.OutputEvent{}, o.err
 	case <-ctx.Done():
-		return stacyvm.Event{}, ended(ctx)
+		return stacyvm.OutputEvent{}, ended(ctx)
 	}
 }
 

@@ -165,11 +165,11 @@ func (e *ending) told(id stacyvm.SandboxID) (ends int, audited map[string]int) {
 		e.must(e.store.Update(e.Context(), func(tx store.Tx) (err error) { more, err = tx.Events().Number(e.Context()); return err }))
 	}
 	e.must(e.store.View(e.Context(), func(tx store.Tx) error {
-		notices, err := tx.Events().List(e.Context(), store.EventFilter{Limit: 100_000})
+		events, err := tx.Events().List(e.Context(), store.EventFilter{Limit: 100_000})
 		if err != nil {
 			return err
 		}
-		for _, n := range notices {
+		for _, n := range events {
 			if n.SandboxID == id && n.Kind == stacyvm.KindSandboxDestroyed {
 				ends++
 			}

@@ -67,7 +67,7 @@ func bury(ctx context.Context, tx store.Tx, row stacyvm.Sandbox, cause stacyvm.C
 	if !ended || action == "" {
 		return nil
 	}
-	if err := tx.Events().Append(ctx, []stacyvm.Notice{acted(row.ID, row.TenantID, "expire")}); err != nil {
+	if err := tx.Events().Append(ctx, []stacyvm.Event{acted(row.ID, row.TenantID, "expire")}); err != nil {
 		return err
 	}
 	return tx.Audit().AppendOperations(ctx, []stacyvm.Operation{operation(row, action)})

@@ -192,7 +192,7 @@ func (m *machine) carryOut(ctx context.Context, t task) error {
 		tenant = t.runtime.Request.TenantID
 	}
 	return m.store.Update(ctx, func(tx store.Tx) error {
-		return tx.Events().Append(ctx, []stacyvm.Notice{acted(t.id, tenant, string(t.action))})
+		return tx.Events().Append(ctx, []stacyvm.Event{acted(t.id, tenant, string(t.action))})
 	})
 }
 
@@ -217,8 +217,8 @@ func (m *machine) changed(ctx context.Context, t task) bool {
 }
 
 // acted tells of something that was done without being asked for. The states that it led to tell of themselves.
-func acted(id stacyvm.SandboxID, tenant, action string) stacyvm.Notice {
-	return stacyvm.Notice{Kind: stacyvm.KindReconcile, SandboxID: id, TenantID: tenant, Data: map[string]any{"action": action}}
+func acted(id stacyvm.SandboxID, tenant, action string) stacyvm.Event {
+	return stacyvm.Event{Kind: stacyvm.KindReconcile, SandboxID: id, TenantID: tenant, Data: map[string]any{"action": action}}
 }
 
 func (m *machine) act(ctx context.Context, t task) error {

@@ -79,8 +79,8 @@ type Exit struct {
 	Duration     time.Duration
 }
 
-// Event is one step of a process's output. Exactly one of Started, Data, Gap, Exit is set, none for a keepalive.
-type Event struct {
+// OutputEvent is one step of a process's output. Exactly one of Started, Data, Gap, Exit is set, none for a keepalive.
+type OutputEvent struct {
 	Started *Process
 	Stream  Stream // of Data and Gap
 	Offset  uint64 // of the first byte of Data or Gap

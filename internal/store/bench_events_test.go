@@ -21,7 +21,7 @@ func BenchmarkEvents(b *testing.B) {
 			wait.Go(func() {
 				for left.Add(-1) >= 0 {
 					err := s.Update(b.Context(), func(tx store.Tx) error {
-						return tx.Events().Append(b.Context(), []stacyvm.Notice{{Kind: stacyvm.KindExecStarted, TenantID: "acme"}})
+						return tx.Events().Append(b.Context(), []stacyvm.Event{{Kind: stacyvm.KindExecStarted, TenantID: "acme"}})
 					})
 					if err != nil {
 						b.Error(err)
@@ -31,7 +31,7 @@ func BenchmarkEvents(b *testing.B) {
 			})
 		}
 		for seen, place := 0, int64(0); seen < b.N && !b.Failed(); {
-			var page []stacyvm.Notice
+			var page []stacyvm.Event
 			err := s.View(b.Context(), func(tx store.Tx) (err error) {
 				page, err = tx.Events().List(b.Context(), store.EventFilter{After: place})
 				return err

@@ -34,7 +34,7 @@ var faults = []fault{
 	{name: "a line of the audit is another", statement: `UPDATE operation_audit SET actor = 'eve' WHERE sandbox_id = '$' AND action = 'run'`},
 	{name: "an event tells something else", statement: `UPDATE events SET data = '{}' WHERE sandbox_id = '$' AND kind = 'sandbox.created'`},
 	{name: "an event is told twice", do: func(ctx context.Context, tx store.Tx, gone stacyvm.Sandbox, _ deed) error {
-		return tx.Events().Append(ctx, []stacyvm.Notice{gone.Notice()})
+		return tx.Events().Append(ctx, []stacyvm.Event{gone.Event()})
 	}},
 	{name: "a sandbox that nobody asked for", do: func(ctx context.Context, tx store.Tx, _ stacyvm.Sandbox, _ deed) error {
 		return storetest.InsertLeased(ctx, tx, stacyvm.NewSandboxID())

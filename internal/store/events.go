@@ -10,9 +10,9 @@ import (
 )
 
 const (
-	// EventLife is how long notices are kept for subscribers that come back.
+	// EventLife is how long events are kept for subscribers that come back.
 	EventLife = 24 * time.Hour
-	// EventCount is how many notices are kept for them.
+	// EventCount is how many events are kept for them.
 	EventCount = 100_000
 
 	// numberedAtOnce bounds one statement that gives numbers.
@@ -22,28 +22,28 @@ const (
 // Events is the outbox: what happened, written in the transaction in which it happened, for whoever subscribed. See
 // docs/adr/0005-events.md.
 type Events interface {
-	// Append writes notices, in their order. They get their numbers no earlier than with the commit.
-	Append(ctx context.Context, notices []stacyvm.Notice) error
+	// Append writes events, in their order. They get their numbers no earlier than with the commit.
+	Append(ctx context.Context, events []stacyvm.Event) error
 	// Number gives numbers to what was committed before without one, and tells whether more of it may be left. See Waiting.
 	Number(ctx context.Context) (more bool, err error)
-	// List gives the notices after a number, in order. A notice that has not come once a later one is there never comes.
-	List(ctx context.Context, filter EventFilter) ([]stacyvm.Notice, error)
-	// Recent gives the newest notices first, those without a number too.
-	Recent(ctx context.Context, filter RecentFilter) ([]stacyvm.Notice, error)
+	// List gives the events after a number, in order. An event that has not come once a later one is there never comes.
+	List(ctx context.Context, filter EventFilter) ([]stacyvm.Event, error)
+	// Recent gives the newest events first, those without a number too.
+	Recent(ctx context.Context, filter RecentFilter) ([]stacyvm.Event, error)
 	// Span tells what List can give.
 	Span(ctx context.Context) (EventSpan, error)
 	// Purge forgets what is older than life, and the oldest of more than count, and returns their number.
 	Purge(ctx context.Context, life time.Duration, count int) (int, error)
 }
 
-// EventFilter selects notices; the zero value selects all.
+// EventFilter selects events; the zero value selects all.
 type EventFilter struct {
 	Tenant string // only this tenant's
 	After  int64  // number of the last one that was seen
 	Limit  int    // 0: 100
 }
 
-// RecentFilter selects notices for Recent; the zero value selects all.
+// RecentFilter selects events for Recent; the zero value selects all.
 type RecentFilter struct {
 	Tenant string         // only this tenant's
 	Kinds  []stacyvm.Kind // only these
@@ -51,7 +51,7 @@ type RecentFilter struct {
 	Limit  int            // 0: 100
 }
 
-// EventSpan is the numbers of the oldest notice that is kept and of the last one that was made: First is Last+1 when none is
+// EventSpan is the numbers of the oldest event that is kept and of the last one that was made: First is Last+1 when none is
 // kept.
 type EventSpan struct {
 	First, Last int64
@@ -66,16 +66,16 @@ type events struct{ tx }
 const eventColumns = `number, kind, sandbox_id, tenant_id, data, created_us`
 
 // Append implements Events.
-func (t events) Append(ctx context.Context, notices []stacyvm.Notice) error {
-	if len(notices) == 0 {
+func (t events) Append(ctx context.Context, events []stacyvm.Event) error {
+	if len(events) == 0 {
 		return nil
 	}
-	next, err := t.reserve(ctx, len(notices))
+	next, err := t.reserve(ctx, len(events))
 	if err != nil {
 		return err
 	}
 	t.Notify = true
-	return appendLines(ctx, t.tx, `events (`+eventColumns+`)`, notices, func(c *clause, now int64, n stacyvm.Notice) string {
+	return appendLines(ctx, t.tx, `events (`+eventColumns+`)`, events, func(c *clause, now int64, n stacyvm.Event) string {
 		var number any
 		if next > 0 {
 			number = next
@@ -113,7 +113,7 @@ func (t events) Number(ctx context.Context) (more bool, err error) {
 	return more, err
 }
 
-// number gives numbers to notices that were committed without. The counter's row is locked first, so that those who do this
+// number gives numbers to events that were committed without. The counter's row is locked first, so that those who do this
 // take turns, and each sees all that the one before it gave: numbers become visible in their order. It tells whether more
 // may wait, and the last number.
 func (t events) number(ctx context.Context) (more bool, last int64, err error) {
@@ -132,15 +132,15 @@ func (t events) number(ctx context.Context) (more bool, last int64, err error) {
 }
 
 // List implements Events.
-func (t events) List(ctx context.Context, f EventFilter) ([]stacyvm.Notice, error) {
+func (t events) List(ctx context.Context, f EventFilter) ([]stacyvm.Event, error) {
 	var c clause
 	c.equal(`tenant_id`, f.Tenant)
 	c.add(`number > %s`, f.After)
 	text := `SELECT ` + eventColumns + ` FROM events` + c.where() + ` ORDER BY number LIMIT ` + c.arg(limited(f.Limit, listed))
-	return sqldb.All(ctx, t.Tx, readNotice, text, c.args...)
+	return sqldb.All(ctx, t.Tx, readEvent, text, c.args...)
 }
 
-func readNotice(row sqldb.Scanner) (n stacyvm.Notice, err error) {
+func readEvent(row sqldb.Scanner) (n stacyvm.Event, err error) {
 	var data string
 	var created int64
 	if err = row.Scan(&n.Number, &n.Kind, &n.SandboxID, &n.TenantID, &data, &created); err != nil {
@@ -151,7 +151,7 @@ func readNotice(row sqldb.Scanner) (n stacyvm.Notice, err error) {
 }
 
 // Recent implements Events.
-func (t events) Recent(ctx context.Context, f RecentFilter) ([]stacyvm.Notice, error) {
+func (t events) Recent(ctx context.Context, f RecentFilter) ([]stacyvm.Event, error) {
 	var c clause
 	c.equal(`tenant_id`, f.Tenant)
 	if len(f.Kinds) > 0 {
@@ -166,7 +166,7 @@ func (t events) Recent(ctx context.Context, f RecentFilter) ([]stacyvm.Notice, e
 	}
 	text := `SELECT coalesce(number, 0), kind, sandbox_id, tenant_id, data, created_us FROM events` + c.where() +
 		` ORDER BY created_us DESC, id DESC LIMIT ` + c.arg(limited(f.Limit, listed))
-	return sqldb.All(ctx, t.Tx, readNotice, text, c.args...)
+	return sqldb.All(ctx, t.Tx, readEvent, text, c.args...)
 }
 
 // Span implements Events.

@@ -219,9 +219,9 @@ func (j *journal) wanted(done func(deed) time.Time) rows {
 			want[fmt.Sprintf("lease %s", id)] = encoded(stands.Lease)
 			want[fmt.Sprintf("audit %s %d", id, d.Number)] = encoded(d.line())
 			if stands.Row.State != state {
-				notice := stands.Row.Notice()
-				notice.CreatedAt = d.At
-				want[fmt.Sprintf("event %s %d", id, events)] = encoded(notice)
+				event := stands.Row.Event()
+				event.CreatedAt = d.At
+				want[fmt.Sprintf("event %s %d", id, events)] = encoded(event)
 				events++
 			}
 		}
@@ -273,10 +273,10 @@ func stands(t *testing.T, s store.Store, settle func(*stacyvm.Sandbox)) (found r
 			line.ID = 0 // the database's
 			found[place("audit", line.SandboxID)] = encoded(line)
 		}
-		notices, err := tx.Events().List(t.Context(), store.EventFilter{Limit: every})
-		for _, notice := range notices {
-			notice.Number = 0 // likewise
-			found[place("event", notice.SandboxID)] = encoded(notice)
+		events, err := tx.Events().List(t.Context(), store.EventFilter{Limit: every})
+		for _, event := range events {
+			event.Number = 0 // likewise
+			found[place("event", event.SandboxID)] = encoded(event)
 		}
 		return err
 	})

@@ -23,7 +23,7 @@ func openDeaf(t *testing.T, dsn string) Store {
 func happen(t *testing.T, s Store) {
 	t.Helper()
 	err := s.Update(t.Context(), func(tx Tx) error {
-		return tx.Events().Append(t.Context(), []stacyvm.Notice{{Kind: stacyvm.KindExecStarted}})
+		return tx.Events().Append(t.Context(), []stacyvm.Event{{Kind: stacyvm.KindExecStarted}})
 	})
 	if err != nil {
 		t.Fatal(err)

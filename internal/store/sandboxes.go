@@ -149,7 +149,7 @@ func sinceUS(cause stacyvm.Cause) int64 {
 
 // publish appends the event of the state that a row has just entered. It stands here so that no change of state goes without one.
 func (t sandboxes) publish(ctx context.Context, s stacyvm.Sandbox) error {
-	return events(t).Append(ctx, []stacyvm.Notice{s.Notice()})
+	return events(t).Append(ctx, []stacyvm.Event{s.Event()})
 }
 
 // Get implements Sandboxes.

@@ -67,12 +67,12 @@ func (s *server) wantRunning(ids ...string) {
 	for _, id := range ids {
 		waiting[id] = true
 	}
-	for notice, err := range s.Events(ctx, client.EventsRequest{After: "0"}) {
+	for event, err := range s.Events(ctx, client.EventsRequest{After: "0"}) {
 		if err != nil {
 			s.t.Fatalf("not told of %v: %v", waiting, err)
 		}
-		if notice.Type == "sandbox.running" {
-			delete(waiting, notice.SandboxID)
+		if event.Type == "sandbox.running" {
+			delete(waiting, event.SandboxID)
 		}
 		if len(waiting) == 0 {
 			return

@@ -16,7 +16,7 @@ const (
 	refuseWithin = time.Second
 )
 
-// Connections bounds the connections of a listener: all of them, and those of one address to three quarters, so that others find
+// Connections bounds the connections of a listener: all of them, and those of one address (of IPv6 one network of 64 bits, as a machine has all of it) to three quarters, so that others find
 // room. One more is sent the refusal and closed; with nil, as under TLS, where nobody could read it, it is closed at once.
 func Connections(listener net.Listener, most int, refusal []byte) net.Listener {
 	return &boundedListener{
@@ -46,7 +46,7 @@ func (l *boundedListener) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		release, err := l.slots.Acquire(budget.Quota{Name: hostPart(conn.RemoteAddr().String()), Most: l.most})
+		release, err := l.slots.Acquire(budget.Quota{Name: peerOf(conn.RemoteAddr().String()), Most: l.most})
 		if err == nil {
 			return &boundedConn{Conn: conn, release: release}, nil
 		}

@@ -5,6 +5,7 @@ import (
 	"math"
 	"net"
 	"net/http"
+	"net/netip"
 	"strconv"
 	"sync"
 	"time"
@@ -47,7 +48,20 @@ func Caller(r *http.Request) string {
 	if credential := identityOf(r.Context()).Credential; credential != "" {
 		return "key " + credential
 	}
-	return "peer " + hostPart(r.RemoteAddr)
+	return "peer " + peerOf(r.RemoteAddr)
+}
+
+// peerOf is whom an address stands for: with IPv6 its network of 64 bits, as one machine is usually given all of it.
+func peerOf(address string) string {
+	host := hostPart(address)
+	ip, err := netip.ParseAddr(host)
+	if err != nil {
+		return host
+	}
+	if ip = ip.Unmap(); ip.Is4() {
+		return ip.String()
+	}
+	return netip.PrefixFrom(ip.WithZone(""), 64).Masked().String()
 }
 
 // hostPart is an address without its port; a Unix socket's has none.

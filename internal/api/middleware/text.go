@@ -10,10 +10,12 @@ import (
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
 
+const keyHeader = "Idempotency-Key"
+
 // single are the headers that this program reads; each has one meaning only when it stands once. Those of credentials are
 // judged by Identify and IdentifyWorker, Origin by Origin.
 var single = []string{
-	UserHeader, TenantHeader, "Idempotency-Key", "Last-Event-ID", "Content-Type", "Content-Encoding", "Upgrade",
+	UserHeader, TenantHeader, keyHeader, "Last-Event-ID", "Content-Type", "Content-Encoding", "Upgrade",
 }
 
 // Text refuses a request whose path, query or headers hold bytes that are no text or have more than one meaning: no store and
@@ -59,6 +61,8 @@ func ambiguous(r *http.Request) error {
 			return stacyvm.Invalid(name, "stands twice")
 		case slices.ContainsFunc(values, func(value string) bool { return !isText(value) }):
 			return stacyvm.Invalid(name, notText)
+		case name == keyHeader && len(values) == 1 && values[0] == "": // whoever sends it expects that nothing runs twice
+			return stacyvm.Invalid(name, "must not be empty")
 		}
 	}
 	return nil

@@ -63,7 +63,7 @@ func (w *Writer) RecordAdmin(ctx context.Context, call stacyvm.AdminCall) {
 }
 
 // Publish tells subscribers of what happened; nil is nothing.
-func (w *Writer) Publish(ctx context.Context, event *stacyvm.Notice) {
+func (w *Writer) Publish(ctx context.Context, event *stacyvm.Event) {
 	if event != nil {
 		w.add(ctx, entry{event: event})
 	}

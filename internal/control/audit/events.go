@@ -16,8 +16,8 @@ var faults = map[stacyvm.Code]bool{
 
 // eventOf is what subscribers are told of an operation beside its audit line, nil for nothing. It
 // holds no command and no text of an error: those are for the audit and the log.
-func eventOf(op stacyvm.Operation, code stacyvm.Code) *stacyvm.Notice {
-	n := stacyvm.Notice{SandboxID: op.SandboxID, TenantID: op.TenantID, Data: map[string]any{}}
+func eventOf(op stacyvm.Operation, code stacyvm.Code) *stacyvm.Event {
+	n := stacyvm.Event{SandboxID: op.SandboxID, TenantID: op.TenantID, Data: map[string]any{}}
 	if !op.SandboxID.Valid() { // a caller's word
 		n.SandboxID = ""
 	}
@@ -36,19 +36,19 @@ func eventOf(op stacyvm.Operation, code stacyvm.Code) *stacyvm.Notice {
 	return &n
 }
 
-func startEvent(e Exec) *stacyvm.Notice {
-	return &stacyvm.Notice{
+func startEvent(e Exec) *stacyvm.Event {
+	return &stacyvm.Event{
 		Kind: stacyvm.KindExecStarted, SandboxID: e.Sandbox.ID, TenantID: e.Sandbox.TenantID,
 		Data: map[string]any{"process_id": e.Command.ProcessID},
 	}
 }
 
 // exitEvent says how a command ended; nil when that is not known.
-func exitEvent(e Exec, exit *stacyvm.Exit) *stacyvm.Notice {
+func exitEvent(e Exec, exit *stacyvm.Exit) *stacyvm.Event {
 	if exit == nil {
 		return nil
 	}
-	n := stacyvm.Notice{
+	n := stacyvm.Event{
 		Kind: stacyvm.KindExecCompleted, SandboxID: e.Sandbox.ID, TenantID: e.Sandbox.TenantID,
 		Data: map[string]any{
 			"process_id": e.Command.ProcessID, "exit_code": exit.Code, "duration_ms": exit.Duration.Milliseconds(),
@@ -69,11 +69,11 @@ func exitEvent(e Exec, exit *stacyvm.Exit) *stacyvm.Notice {
 // ProviderFailed are the events of a create that its worker could not carry out, for the
 // transaction that writes how it ended. code is the caller's error; a failure that the caller
 // caused has none.
-func ProviderFailed(sandbox stacyvm.Sandbox, code stacyvm.Code) []stacyvm.Notice {
+func ProviderFailed(sandbox stacyvm.Sandbox, code stacyvm.Code) []stacyvm.Event {
 	if !faults[code] {
 		return nil
 	}
-	return []stacyvm.Notice{{
+	return []stacyvm.Event{{
 		Kind: stacyvm.KindProviderFailed, SandboxID: sandbox.ID, TenantID: sandbox.TenantID,
 		Data: map[string]any{
 			"provider": sandbox.Provider, "worker_id": string(sandbox.WorkerID), "code": string(code),

@@ -41,7 +41,7 @@ type pageRead struct {
 	readers int           // who wait for it
 	done    chan struct{} // closed when the rest is there
 	span    store.EventSpan
-	page    []stacyvm.Notice // shared: not to be changed
+	page    []stacyvm.Event // shared: not to be changed
 	err     error
 }
 

@@ -58,8 +58,8 @@ func TestReplaysLeaveTheStoreToOthers(t *testing.T) {
 				}
 				defer b.Close()
 				for place := n; place < events; place++ {
-					if notice, err := b.Next(r.Ctx); err != nil || notice.Data["n"] != float64(place) {
-						t.Errorf("reader %d at %d: %+v, %v", n, place, notice, err)
+					if event, err := b.Next(r.Ctx); err != nil || event.Data["n"] != float64(place) {
+						t.Errorf("reader %d at %d: %+v, %v", n, place, event, err)
 						return
 					}
 				}
@@ -88,8 +88,8 @@ func TestFollowersShareReads(t *testing.T) {
 		var all sync.WaitGroup
 		for _, b := range together {
 			all.Go(func() {
-				if notice, err := b.Next(r.Ctx); err != nil || notice.Data["n"] != 0.0 {
-					t.Errorf("%+v, %v", notice, err)
+				if event, err := b.Next(r.Ctx); err != nil || event.Data["n"] != 0.0 {
+					t.Errorf("%+v, %v", event, err)
 				}
 			})
 		}
@@ -123,6 +123,24 @@ func TestAFollowerWaitsForNoReplay(t *testing.T) {
 		if _, _, err := follower.Now(ctx); err != nil {
 			t.Errorf("who follows waits for a replay: %v", err)
 		}
+		open()
+		replays.Wait()
+	})
+}
+
+// TestABurstMakesNoReplay: whoever follows and is behind by some pages does not wait in the line of replays.
+func TestABurstMakesNoReplay(t *testing.T) {
+	onGatedStore(t, func(t *testing.T, r *rig, gated *gatedStore) {
+		follower := subscribe(t, r.Ctx, r.Service, audit.Latest)
+		tellOf(t, gated.Store, "", 0, 250)
+		take(t, follower, 1)
+		slow := subscribe(t, r.Ctx, r.Service, 0)
+		open := gated.close()
+		var replays sync.WaitGroup
+		replays.Go(func() { _, _, _ = slow.Now(r.Ctx) })
+		synctest.Wait()
+		gated.gate.Store(nil) // for all but that one read
+		take(t, follower, 249)
 		open()
 		replays.Wait()
 	})

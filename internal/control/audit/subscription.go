@@ -14,6 +14,9 @@ const (
 
 	// eventPage is all that is kept in memory for a subscriber.
 	eventPage = 100
+	// nearby is how many numbers a subscriber may be behind and still counts as one who follows: a burst does not put it in the
+	// line of replays.
+	nearby = 10 * eventPage
 	// gather is how long a subscriber that was woken waits for more, so that a busy store is not
 	// asked at each commit.
 	gather = 10 * time.Millisecond
@@ -26,16 +29,16 @@ type Subscription struct {
 	tenant string
 	woken  <-chan struct{}
 	stop   context.CancelFunc
-	recent bool // it has read up to what there was
+	recent bool // it has read nearly up to what there was
 
 	place  int64 // the reader has everything up to here
-	page   []stacyvm.Notice
+	page   []stacyvm.Event
 	behind int64 // the place after page
 	missed bool  // the reader must be told of a gap first
 }
 
-// Subscribe gives what happens after a place: the number of the last notice that was seen, 0 for
-// everything that is kept, or Latest. With a tenant it gives that tenant's notices only. Close
+// Subscribe gives what happens after a place: the number of the last event that was seen, 0 for
+// everything that is kept, or Latest. With a tenant it gives that tenant's events only. Close
 // ends the subscription, and so does the end of ctx.
 func (f *Feed) Subscribe(ctx context.Context, tenant string, after int64) (*Subscription, error) {
 	watching, stop := context.WithCancel(ctx)
@@ -60,54 +63,54 @@ func (f *Feed) Subscribe(ctx context.Context, tenant string, after int64) (*Subs
 // Close ends the subscription.
 func (b *Subscription) Close() { b.stop() }
 
-// Place is the number that a reader that comes back continues after. Notices of others count too.
+// Place is the number that a reader that comes back continues after. Events of others count too.
 func (b *Subscription) Place() int64 { return b.place }
 
-// Held is how many notices Now gives without asking the store.
+// Held is how many events Now gives without asking the store.
 func (b *Subscription) Held() int { return len(b.page) }
 
-// Next waits for the next notice. When notices are no longer kept that the reader has not seen,
+// Next waits for the next event. When events are no longer kept that the reader has not seen,
 // it gives one of KindMissed in their place. CodeUnavailable: the store does not answer, or ctx
 // ended; Next may be called again.
-func (b *Subscription) Next(ctx context.Context) (stacyvm.Notice, error) {
+func (b *Subscription) Next(ctx context.Context) (stacyvm.Event, error) {
 	for {
-		notice, ok, err := b.Now(ctx)
+		event, ok, err := b.Now(ctx)
 		if err != nil || ok {
-			return notice, err
+			return event, err
 		}
 		if err := b.wait(ctx); err != nil {
-			return stacyvm.Notice{}, err
+			return stacyvm.Event{}, err
 		}
 	}
 }
 
 // Now gives what Next would give without waiting; ok is false when there is nothing.
-func (b *Subscription) Now(ctx context.Context) (notice stacyvm.Notice, ok bool, err error) {
-	if notice, ok = b.take(); ok {
-		return notice, true, nil
+func (b *Subscription) Now(ctx context.Context) (event stacyvm.Event, ok bool, err error) {
+	if event, ok = b.take(); ok {
+		return event, true, nil
 	}
 	b.place = b.behind
 	if err := b.read(ctx); err != nil {
-		return notice, false, err
+		return event, false, err
 	}
-	if notice, ok = b.take(); !ok {
+	if event, ok = b.take(); !ok {
 		b.place = b.behind
 	}
-	return notice, ok, nil
+	return event, ok, nil
 }
 
 // take gives what is in memory.
-func (b *Subscription) take() (notice stacyvm.Notice, ok bool) {
+func (b *Subscription) take() (event stacyvm.Event, ok bool) {
 	switch {
 	case b.missed:
 		b.missed = false
-		return stacyvm.Notice{Number: b.place, Kind: stacyvm.KindMissed, CreatedAt: time.Now().UTC()}, true
+		return stacyvm.Event{Number: b.place, Kind: stacyvm.KindMissed, CreatedAt: time.Now().UTC()}, true
 	case len(b.page) > 0:
-		notice, b.page = b.page[0], b.page[1:]
-		b.place = notice.Number
-		return notice, true
+		event, b.page = b.page[0], b.page[1:]
+		b.place = event.Number
+		return event, true
 	}
-	return notice, false
+	return event, false
 }
 
 // read gets the next page, and how far it reaches.
@@ -120,9 +123,10 @@ func (b *Subscription) read(ctx context.Context) error {
 		b.place, b.missed = r.span.First-1, true
 	}
 	b.page, b.behind = r.page, max(r.span.Last, b.place)
-	if b.recent = len(r.page) < eventPage; !b.recent {
+	if len(r.page) == eventPage {
 		b.behind = r.page[len(r.page)-1].Number
 	}
+	b.recent = r.span.Last-b.behind <= nearby
 	return nil
 }
 

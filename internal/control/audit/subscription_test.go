@@ -28,51 +28,51 @@ func subscribe(t *testing.T, ctx context.Context, s *control.Service, after int6
 	return b
 }
 
-// take reads the next n notices.
-func take(t *testing.T, b *audit.Subscription, n int) []stacyvm.Notice {
+// take reads the next n events.
+func take(t *testing.T, b *audit.Subscription, n int) []stacyvm.Event {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
-	notices := make([]stacyvm.Notice, 0, n)
-	for len(notices) < n {
-		notice, err := b.Next(ctx)
+	events := make([]stacyvm.Event, 0, n)
+	for len(events) < n {
+		event, err := b.Next(ctx)
 		if err != nil {
-			t.Fatalf("after %d of %d notices: %v", len(notices), n, err)
+			t.Fatalf("after %d of %d events: %v", len(events), n, err)
 		}
-		notices = append(notices, notice)
+		events = append(events, event)
 	}
-	return notices
+	return events
 }
 
-// quiet fails when there is another notice.
+// quiet fails when there is another event.
 func quiet(t *testing.T, b *audit.Subscription) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
-	if notice, err := b.Next(ctx); err == nil {
-		t.Errorf("an unexpected %+v", notice)
+	if event, err := b.Next(ctx); err == nil {
+		t.Errorf("an unexpected %+v", event)
 	} else {
 		wantCode(t, err, stacyvm.CodeUnavailable)
 	}
 }
 
-func kinds(notices []stacyvm.Notice) []stacyvm.Kind {
-	found := make([]stacyvm.Kind, len(notices))
-	for i, n := range notices {
+func kinds(events []stacyvm.Event) []stacyvm.Kind {
+	found := make([]stacyvm.Kind, len(events))
+	for i, n := range events {
 		found[i] = n.Kind
 	}
 	return found
 }
 
-// tellOf appends numbered notices, many in one transaction.
+// tellOf appends numbered events, many in one transaction.
 func tellOf(t *testing.T, s store.Store, tenant string, from, to int) {
 	t.Helper()
 	for from < to {
-		var notices []stacyvm.Notice
-		for ; from < to && len(notices) < 500; from++ {
-			notices = append(notices, stacyvm.Notice{Kind: stacyvm.KindExecStarted, TenantID: tenant, Data: map[string]any{"n": float64(from)}})
+		var events []stacyvm.Event
+		for ; from < to && len(events) < 500; from++ {
+			events = append(events, stacyvm.Event{Kind: stacyvm.KindExecStarted, TenantID: tenant, Data: map[string]any{"n": float64(from)}})
 		}
-		controltest.Update(t, s, func(tx store.Tx) error { return tx.Events().Append(t.Context(), notices) })
+		controltest.Update(t, s, func(tx store.Tx) error { return tx.Events().Append(t.Context(), events) })
 	}
 }
 
@@ -99,7 +99,7 @@ func TestEventsOfASandboxsLife(t *testing.T) {
 	}
 	for i, n := range got {
 		if i > 0 && n.Number <= got[i-1].Number || n.CreatedAt.IsZero() {
-			t.Errorf("notice %d has number %d and time %s", i, n.Number, n.CreatedAt)
+			t.Errorf("event %d has number %d and time %s", i, n.Number, n.CreatedAt)
 		}
 	}
 	if n := got[1]; n.SandboxID != sandbox.ID || n.TenantID != "acme" || n.Data["owner_id"] != "ann" || n.Data["provider"] != "mock" {
@@ -125,7 +125,7 @@ func TestEventsOfATenant(t *testing.T) {
 		t.Errorf("a tenant was told of %+v", got)
 	}
 	quiet(t, acme)
-	if acme.Place() != 303 { // so that it is not told that others' notices were missed
+	if acme.Place() != 303 { // so that it is not told that others' events were missed
 		t.Errorf("its place is %d", acme.Place())
 	}
 	_, err := r.Events(auth.With(t.Context(), stacyvm.Principal{Subject: "eve", Scopes: []string{"api:*"}}), 0)
@@ -149,7 +149,7 @@ func TestEventsAreReplayed(t *testing.T) {
 	tellOf(t, again, "", 6, 8)
 	for i, n := range take(t, b, 5) {
 		if n.Data["n"] != float64(i+3) {
-			t.Errorf("notice %d of the replay is %+v", i, n)
+			t.Errorf("event %d of the replay is %+v", i, n)
 		}
 	}
 	quiet(t, b)
@@ -255,7 +255,7 @@ func TestEventsOfASlowSubscriber(t *testing.T) {
 	tellOf(t, r.Store, "", 1, 2001)
 	for i, n := range take(t, b, 150) {
 		if n.Data["n"] != float64(i+1) {
-			t.Fatalf("notice %d is %+v", i, n)
+			t.Fatalf("event %d is %+v", i, n)
 		}
 	}
 	controltest.Update(t, r.Store, func(tx store.Tx) error {
@@ -265,7 +265,7 @@ func TestEventsOfASlowSubscriber(t *testing.T) {
 	got := take(t, b, 551) // what it has in hand, the gap, what is kept
 	for i, n := range got[:50] {
 		if n.Data["n"] != float64(i+151) {
-			t.Fatalf("notice %d of the page in hand is %+v", i, n)
+			t.Fatalf("event %d of the page in hand is %+v", i, n)
 		}
 	}
 	if got[50].Kind != stacyvm.KindMissed || got[50].Number != 1500 {
@@ -273,7 +273,7 @@ func TestEventsOfASlowSubscriber(t *testing.T) {
 	}
 	for i, n := range got[51:] {
 		if n.Data["n"] != float64(i+1501) {
-			t.Fatalf("notice %d behind the gap is %+v", i, n)
+			t.Fatalf("event %d behind the gap is %+v", i, n)
 		}
 	}
 	quiet(t, b)

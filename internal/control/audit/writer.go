@@ -30,7 +30,7 @@ type entry struct {
 	operation *stacyvm.Operation
 	admin     *stacyvm.AdminCall
 	exec      *stacyvm.ExecRecord
-	event     *stacyvm.Notice
+	event     *stacyvm.Event
 }
 
 // parts gives an entry for each part.
@@ -274,7 +274,7 @@ func (w *Writer) append(ctx context.Context, batch []entry) error {
 	var operations []stacyvm.Operation
 	var admins []stacyvm.AdminCall
 	var execs []stacyvm.ExecRecord
-	var events []stacyvm.Notice
+	var events []stacyvm.Event
 	for _, e := range batch {
 		if e.operation != nil {
 			operations = append(operations, *e.operation)

@@ -112,7 +112,7 @@ func TestALineThatTheStoreRefusesIsDroppedAlone(t *testing.T) {
 func TestEachPartOfARefusedLineCounts(t *testing.T) {
 	s := &controltest.FaultStore{Store: controltest.OpenStore(t)}
 	s.BeforeLine = func(line any) error {
-		if _, ok := line.(stacyvm.Notice); ok {
+		if _, ok := line.(stacyvm.Event); ok {
 			return refused
 		}
 		return nil

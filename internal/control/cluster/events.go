@@ -10,10 +10,10 @@ import (
 // machineEvents tell of what changed with a worker's machine between two heartbeats. Its process
 // is another one when a session registers that was not its last; then it is said whether the one
 // before took its leave.
-func machineEvents(before stacyvm.Worker, now Beat, known bool) (events []stacyvm.Notice) {
+func machineEvents(before stacyvm.Worker, now Beat, known bool) (events []stacyvm.Event) {
 	add := func(kind stacyvm.Kind, data map[string]any) {
 		data["worker_id"], data["hostname"] = string(now.ID), now.Hostname
-		events = append(events, stacyvm.Notice{Kind: kind, Data: data})
+		events = append(events, stacyvm.Event{Kind: kind, Data: data})
 	}
 	if now.Register && before.Session != now.Session {
 		data := map[string]any{}

@@ -18,7 +18,7 @@ type FaultStore struct {
 	// BeforePing runs before each question whether the store answers.
 	BeforePing func(context.Context) error
 	// BeforeLine runs before a line of the audit, the administrators' audit, the exec log or the
-	// events is written: a stacyvm.Operation, AdminCall, ExecRecord or Notice. Its error is the
+	// events is written: a stacyvm.Operation, AdminCall, ExecRecord or Event. Its error is the
 	// write's.
 	BeforeLine func(line any) error
 }
@@ -111,9 +111,9 @@ type faultEvents struct {
 	s *FaultStore
 }
 
-func (e faultEvents) Append(ctx context.Context, notices []stacyvm.Notice) error {
-	if err := before(e.s, notices); err != nil {
+func (e faultEvents) Append(ctx context.Context, events []stacyvm.Event) error {
+	if err := before(e.s, events); err != nil {
 		return err
 	}
-	return e.Events.Append(ctx, notices)
+	return e.Events.Append(ctx, events)
 }

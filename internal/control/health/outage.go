@@ -94,7 +94,7 @@ func (o *outages) look(ctx context.Context) (answers bool) {
 func (o *outages) publish(
 	ctx context.Context, kind stacyvm.Kind, at time.Time, about, detail string, since time.Time,
 ) {
-	o.monitor.audit.Publish(ctx, &stacyvm.Notice{Kind: kind, CreatedAt: at.UTC(), Data: map[string]any{
+	o.monitor.audit.Publish(ctx, &stacyvm.Event{Kind: kind, CreatedAt: at.UTC(), Data: map[string]any{
 		"server": string(o.monitor.self), "about": about, "detail": detail,
 		"since": since.UTC().Format(time.RFC3339Nano),
 	}})

@@ -158,9 +158,9 @@ func (m *Monitor) readReport(ctx context.Context, tx store.Tx, tenant string, r 
 
 // grouped makes one entry of events that say the same of the same worker or server, and gives the
 // newest.
-func grouped(notices []stacyvm.Notice) []Happening {
+func grouped(events []stacyvm.Event) []Happening {
 	found := map[string]*Happening{}
-	for _, n := range notices {
+	for _, n := range events {
 		var key strings.Builder
 		key.WriteString(string(n.Kind))
 		same := []string{"reason", "code", "worker_id", "server", "about"}

@@ -68,7 +68,7 @@ func TestReport(t *testing.T) {
 	r.died(t, boxes[1], stacyvm.ReasonLost)
 	r.died(t, boxes[2], stacyvm.ReasonLost)
 	controltest.Update(t, r.Store, func(tx store.Tx) error {
-		return tx.Events().Append(t.Context(), []stacyvm.Notice{
+		return tx.Events().Append(t.Context(), []stacyvm.Event{
 			{Kind: stacyvm.KindExecCompleted, SandboxID: boxes[3].ID, Data: map[string]any{"reason": "oom"}},
 			{Kind: stacyvm.KindExecCompleted, SandboxID: boxes[3].ID, Data: map[string]any{}},
 		})

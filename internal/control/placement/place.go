@@ -179,5 +179,5 @@ func (p *Placer) publish(
 	if waited > 0 {
 		data["waited_ms"] = waited.Milliseconds()
 	}
-	p.audit.Publish(ctx, &stacyvm.Notice{Kind: kind, SandboxID: id, TenantID: r.Draft.TenantID, Data: data})
+	p.audit.Publish(ctx, &stacyvm.Event{Kind: kind, SandboxID: id, TenantID: r.Draft.TenantID, Data: data})
 }

@@ -78,8 +78,8 @@ func (r *rig) kinds(t *testing.T, of ...stacyvm.Kind) (kinds []stacyvm.Kind) {
 	t.Helper()
 	time.Sleep(time.Second) // what only passes through is told in batches
 	err := r.Store.View(t.Context(), func(tx store.Tx) error {
-		notices, err := tx.Events().List(t.Context(), store.EventFilter{Limit: 1000})
-		for _, n := range notices {
+		events, err := tx.Events().List(t.Context(), store.EventFilter{Limit: 1000})
+		for _, n := range events {
 			if slices.Contains(of, n.Kind) {
 				kinds = append(kinds, n.Kind)
 			}

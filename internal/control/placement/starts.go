@@ -196,7 +196,7 @@ func (c *Turn) Await(ctx context.Context) (stacyvm.Sandbox, error) {
 func (c *Turn) markQueued(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeWithin)
 	defer cancel()
-	queued := c.sandbox.Notice()
+	queued := c.sandbox.Event()
 	queued.Kind = stacyvm.KindSandboxQueued
 	place := c.starts.places()[c.sandbox.ID]
 	if place == 0 {
@@ -212,7 +212,7 @@ func (c *Turn) markQueued(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		return tx.Events().Append(ctx, []stacyvm.Notice{queued})
+		return tx.Events().Append(ctx, []stacyvm.Event{queued})
 	})
 }
 

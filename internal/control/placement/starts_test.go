@@ -144,8 +144,8 @@ func TestCreatesAreStartedInTheirOrder(t *testing.T) {
 		}
 		places := map[stacyvm.SandboxID]any{}
 		controltest.Update(t, r.Store, func(tx store.Tx) error {
-			notices, err := tx.Events().List(t.Context(), store.EventFilter{Limit: 1000})
-			for _, n := range notices {
+			events, err := tx.Events().List(t.Context(), store.EventFilter{Limit: 1000})
+			for _, n := range events {
 				if n.Kind == stacyvm.KindSandboxQueued {
 					places[n.SandboxID] = n.Data["place"]
 				}

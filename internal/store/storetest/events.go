@@ -16,20 +16,20 @@ import (
 // eventually bounds what a watcher waits for.
 const eventually = 30 * time.Second
 
-// say appends one notice for each name, in one transaction on s.
+// say appends one event for each name, in one transaction on s.
 func say(r *rig, s store.Store, tenant string, names ...string) {
 	r.Helper()
-	notices := make([]stacyvm.Notice, len(names))
+	events := make([]stacyvm.Event, len(names))
 	for i, name := range names {
-		notices[i] = stacyvm.Notice{Kind: stacyvm.KindExecStarted, TenantID: tenant, Data: map[string]any{"name": name}}
+		events[i] = stacyvm.Event{Kind: stacyvm.KindExecStarted, TenantID: tenant, Data: map[string]any{"name": name}}
 	}
-	r.want("", s.Update(r.Context(), func(tx store.Tx) error { return tx.Events().Append(r.Context(), notices) }))
+	r.want("", s.Update(r.Context(), func(tx store.Tx) error { return tx.Events().Append(r.Context(), events) }))
 }
 
-func nameOf(n stacyvm.Notice) string { return fmt.Sprint(n.Data["name"]) }
+func nameOf(n stacyvm.Event) string { return fmt.Sprint(n.Data["name"]) }
 
-// hear reads notices on s after a number until there are n, woken by its watch alone.
-func hear(r *rig, s store.Store, filter store.EventFilter, n int) (heard []stacyvm.Notice) {
+// hear reads events on s after a number until there are n, woken by its watch alone.
+func hear(r *rig, s store.Store, filter store.EventFilter, n int) (heard []stacyvm.Event) {
 	ctx, cancel := context.WithTimeout(r.Context(), eventually)
 	defer cancel()
 	woken := s.Watch(ctx)
@@ -52,7 +52,7 @@ func hear(r *rig, s store.Store, filter store.EventFilter, n int) (heard []stacy
 	}
 }
 
-func listEvents(r *rig, s store.Store, filter store.EventFilter) (page []stacyvm.Notice) {
+func listEvents(r *rig, s store.Store, filter store.EventFilter) (page []stacyvm.Event) {
 	err := s.View(r.Context(), func(tx store.Tx) (err error) {
 		page, err = tx.Events().List(r.Context(), filter)
 		return err
@@ -64,12 +64,12 @@ func listEvents(r *rig, s store.Store, filter store.EventFilter) (page []stacyvm
 }
 
 func eventLife(r *rig) {
-	full := stacyvm.Notice{
+	full := stacyvm.Event{
 		Kind: stacyvm.KindSandboxError, SandboxID: stacyvm.NewSandboxID(), TenantID: "acme", CreatedAt: time.UnixMicro(1e15).UTC(),
 		Data: map[string]any{"text": "ü\n'\"", "number": 1.5, "list": []any{"a", true}},
 	}
 	r.update(func(ctx context.Context, tx store.Tx) error {
-		return errors.Join(tx.Events().Append(ctx, []stacyvm.Notice{full, {Kind: stacyvm.KindExecStarted}}), tx.Events().Append(ctx, nil))
+		return errors.Join(tx.Events().Append(ctx, []stacyvm.Event{full, {Kind: stacyvm.KindExecStarted}}), tx.Events().Append(ctx, nil))
 	})
 	kept := hear(r, r.Store, store.EventFilter{}, 2)
 	full.Number = kept[0].Number
@@ -79,21 +79,21 @@ func eventLife(r *rig) {
 	}
 	// What is not committed is not told.
 	_ = r.try(func(ctx context.Context, tx store.Tx) error {
-		r.must(tx.Events().Append(ctx, []stacyvm.Notice{{Kind: stacyvm.KindExecFailed}}))
+		r.must(tx.Events().Append(ctx, []stacyvm.Event{{Kind: stacyvm.KindExecFailed}}))
 		return errMine
 	})
 	say(r, r.Store, "acme", "1", "2", "3")
 	say(r, r.Store, "other", "4")
 	say(r, r.Store, "acme", "5")
 	rest := hear(r, r.Store, store.EventFilter{After: kept[1].Number}, 5)
-	for i, notice := range rest {
-		if nameOf(notice) != fmt.Sprint(i+1) || notice.Number != kept[1].Number+int64(i)+1 {
-			r.Errorf("notice %d is %+v", i, notice)
+	for i, event := range rest {
+		if nameOf(event) != fmt.Sprint(i+1) || event.Number != kept[1].Number+int64(i)+1 {
+			r.Errorf("event %d is %+v", i, event)
 		}
 	}
 	var acme []string
-	for _, notice := range listEvents(r, r.Store, store.EventFilter{Tenant: "acme", After: rest[0].Number}) {
-		acme = append(acme, nameOf(notice))
+	for _, event := range listEvents(r, r.Store, store.EventFilter{Tenant: "acme", After: rest[0].Number}) {
+		acme = append(acme, nameOf(event))
 	}
 	if !slices.Equal(acme, []string{"2", "3", "5"}) {
 		r.Errorf("a tenant sees %v", acme)
@@ -142,9 +142,9 @@ func eventSpan(r *rig) {
 }
 
 // eventOrder has writers on several connections at once, some of whom change their minds, and readers on others. Every
-// reader must see every committed notice once, in one order, that keeps each writer's own.
+// reader must see every committed event once, in one order, that keeps each writer's own.
 func eventOrder(r *rig) {
-	const writers, each, atOnce = 10, 50, 5 // transactions of each; notices in one
+	const writers, each, atOnce = 10, 50, 5 // transactions of each; events in one
 	const total = writers * each * atOnce
 	stores := []store.Store{r.Store, r.another(), r.another()}
 	var wait sync.WaitGroup
@@ -158,27 +158,27 @@ func eventOrder(r *rig) {
 				}
 				if i%10 == 0 {
 					_ = s.Update(r.Context(), func(tx store.Tx) error {
-						return errors.Join(tx.Events().Append(r.Context(), []stacyvm.Notice{{Kind: stacyvm.KindExecFailed}}), errMine)
+						return errors.Join(tx.Events().Append(r.Context(), []stacyvm.Event{{Kind: stacyvm.KindExecFailed}}), errMine)
 					})
 				}
 				say(r, s, "", names...)
 			}
 		})
 	}
-	heard := make([][]stacyvm.Notice, 4)
+	heard := make([][]stacyvm.Event, 4)
 	for i := range heard {
 		wait.Go(func() { heard[i] = hear(r, stores[i%len(stores)], store.EventFilter{Limit: 10 + 90*i}, total) })
 	}
 	wait.Wait()
 	next := map[string]int{}
-	for i, notice := range heard[0] {
-		writer, place := nameOf(notice)[:2], nameOf(notice)[3:]
+	for i, event := range heard[0] {
+		writer, place := nameOf(event)[:2], nameOf(event)[3:]
 		if place != fmt.Sprintf("%04d", next[writer]) {
-			r.Fatalf("notice %d is %s-%s where %d belongs", i, writer, place, next[writer])
+			r.Fatalf("event %d is %s-%s where %d belongs", i, writer, place, next[writer])
 		}
 		next[writer]++
-		if i > 0 && notice.Number <= heard[0][i-1].Number {
-			r.Fatalf("number %d follows %d", notice.Number, heard[0][i-1].Number)
+		if i > 0 && event.Number <= heard[0][i-1].Number {
+			r.Fatalf("number %d follows %d", event.Number, heard[0][i-1].Number)
 		}
 	}
 	for i, other := range heard[1:] {
@@ -187,14 +187,14 @@ func eventOrder(r *rig) {
 		}
 		for j := range other {
 			if other[j].Number != heard[0][j].Number || nameOf(other[j]) != nameOf(heard[0][j]) {
-				r.Fatalf("readers disagree about notice %d", j)
+				r.Fatalf("readers disagree about event %d", j)
 			}
 		}
 	}
 }
 
 // present reads what was committed until now, without waiting for numbers to come by themselves.
-func present(r *rig, s store.Store, after int64) []stacyvm.Notice {
+func present(r *rig, s store.Store, after int64) []stacyvm.Event {
 	r.Helper()
 	for more := true; more; {
 		r.want("", s.Update(r.Context(), func(tx store.Tx) (err error) {
@@ -217,7 +217,7 @@ func eventLate(r *rig) {
 	var once sync.Once // the store may run it again
 	go func() {
 		late <- r.try(func(ctx context.Context, tx store.Tx) error {
-			err := tx.Events().Append(ctx, []stacyvm.Notice{{Kind: stacyvm.KindExecStarted, Data: map[string]any{"name": "late"}}})
+			err := tx.Events().Append(ctx, []stacyvm.Event{{Kind: stacyvm.KindExecStarted, Data: map[string]any{"name": "late"}}})
 			if _, failed := tx.Events().Span(ctx); failed != nil { // whatever was put off is done by now
 				return failed
 			}
@@ -230,11 +230,11 @@ func eventLate(r *rig) {
 	go func() {
 		defer close(early)
 		_ = other.Update(r.Context(), func(tx store.Tx) error {
-			return errors.Join(tx.Events().Append(r.Context(), []stacyvm.Notice{{Kind: stacyvm.KindExecFailed}}), errMine)
+			return errors.Join(tx.Events().Append(r.Context(), []stacyvm.Event{{Kind: stacyvm.KindExecFailed}}), errMine)
 		})
 		say(r, other, "", "early")
 	}()
-	var first []stacyvm.Notice
+	var first []stacyvm.Event
 	select {
 	case <-early: // writers do not take turns
 		if first = present(r, other, 0); len(first) != 1 || nameOf(first[0]) != "early" {
@@ -283,18 +283,18 @@ func eventRestored(r *rig) {
 
 // eventsRecent: the newest come first, also before they have numbers, of one tenant, some kinds or one reason.
 func eventsRecent(r *rig) {
-	at := func(kind stacyvm.Kind, tenant, reason, name string) stacyvm.Notice {
+	at := func(kind stacyvm.Kind, tenant, reason, name string) stacyvm.Event {
 		data := map[string]any{"name": name}
 		if reason != "" {
 			data["reason"] = reason
 		}
-		return stacyvm.Notice{Kind: kind, TenantID: tenant, Data: data}
+		return stacyvm.Event{Kind: kind, TenantID: tenant, Data: data}
 	}
-	for _, n := range []stacyvm.Notice{
+	for _, n := range []stacyvm.Event{
 		at(stacyvm.KindExecCompleted, "", "", "a"), at(stacyvm.KindExecCompleted, "acme", "oom", "b"), at(stacyvm.KindSandboxError, "", "oom", "c"),
 		at(stacyvm.KindExecCompleted, "", "oom", "d"), at(stacyvm.KindWorkerProblem, "", "", "e"),
 	} {
-		r.update(func(ctx context.Context, tx store.Tx) error { return tx.Events().Append(ctx, []stacyvm.Notice{n}) })
+		r.update(func(ctx context.Context, tx store.Tx) error { return tx.Events().Append(ctx, []stacyvm.Event{n}) })
 		r.clock.advance(time.Second)
 	}
 	for want, filter := range map[string]store.RecentFilter{

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// Notice is one thing that happened, told to whoever subscribed. (Event is a step of a process's output.)
-type Notice struct {
+// Event is one thing that happened, told to whoever subscribed. (A piece of a process's output is an OutputEvent.)
+type Event struct {
 	// Number is its place in the order of everything that happened: rising, given by the store, never reused.
 	Number    int64
 	Kind      Kind
@@ -64,8 +64,8 @@ var stateKinds = map[State]Kind{
 	StateError: KindSandboxError,
 }
 
-// Notice tells that the sandbox entered its present state.
-func (s Sandbox) Notice() Notice {
+// Event tells that the sandbox entered its present state.
+func (s Sandbox) Event() Event {
 	data := map[string]any{"provider": s.Provider, "image": s.Image}
 	for key, value := range map[string]string{
 		"reason": string(s.Reason), "detail": s.Detail, "owner_id": s.OwnerID, "worker_id": string(s.WorkerID),
@@ -77,17 +77,17 @@ func (s Sandbox) Notice() Notice {
 	if !s.Since.IsZero() {
 		data["since"] = s.Since.UTC().Format(time.RFC3339Nano)
 	}
-	return Notice{Kind: stateKinds[s.State], SandboxID: s.ID, TenantID: s.TenantID, Data: data}
+	return Event{Kind: stateKinds[s.State], SandboxID: s.ID, TenantID: s.TenantID, Data: data}
 }
 
-const noticePrefix = "evt-"
+const eventPrefix = "evt-"
 
-// NoticeID is a notice's number as clients see it.
-func NoticeID(number int64) string { return noticePrefix + strconv.FormatInt(number, 10) }
+// EventID is an event's number as clients see it.
+func EventID(number int64) string { return eventPrefix + strconv.FormatInt(number, 10) }
 
-// ParseNoticeID reads a number back; the prefix may be left out. CodeInvalid names field.
-func ParseNoticeID(field, text string) (int64, error) {
-	number, err := strconv.ParseInt(strings.TrimPrefix(text, noticePrefix), 10, 64)
+// ParseEventID reads a number back; the prefix may be left out. CodeInvalid names field.
+func ParseEventID(field, text string) (int64, error) {
+	number, err := strconv.ParseInt(strings.TrimPrefix(text, eventPrefix), 10, 64)
 	if err != nil || number < 0 {
 		return 0, Invalid(field, "%.40q is not an event's id such as evt-17", text)
 	}

@@ -14,8 +14,8 @@ import (
 func (r *rig) told(id stacyvm.SandboxID) (kinds []string) {
 	r.Helper()
 	r.must(r.store.View(r.Context(), func(tx store.Tx) error {
-		notices, err := tx.Events().List(r.Context(), store.EventFilter{Tenant: "acme"})
-		for _, n := range notices {
+		events, err := tx.Events().List(r.Context(), store.EventFilter{Tenant: "acme"})
+		for _, n := range events {
 			if n.SandboxID != id {
 				continue
 			}
@@ -55,7 +55,7 @@ func TestPurgeOfEvents(t *testing.T) {
 		r.must(r.Keep(r.Context()))
 		kept := func() int { return len(r.told("")) }
 		r.update(func(ctx context.Context, tx store.Tx) error {
-			return tx.Events().Append(ctx, []stacyvm.Notice{{Kind: stacyvm.KindExecStarted, TenantID: "acme"}})
+			return tx.Events().Append(ctx, []stacyvm.Event{{Kind: stacyvm.KindExecStarted, TenantID: "acme"}})
 		})
 		time.Sleep(store.EventLife - time.Second)
 		r.must(r.Purge(r.Context()))
