@@ -38,9 +38,10 @@ var rules = []struct {
 
 	{"internal/stacyvm", nil},
 	{"internal/strictjson", nil},
+	{"internal/flock", nil},
 	{"internal/testneed", []string{"internal/bundle"}},
 	{"internal/bundle", []string{"internal/stacyvm"}},
-	{"internal/pki", []string{"internal/stacyvm"}},
+	{"internal/pki", []string{"internal/flock", "internal/stacyvm"}},
 	{"internal/auth", []string{"internal/pki", "internal/stacyvm", "internal/strictjson"}},
 	{"internal/telemetry", nil},
 	{"internal/budget", []string{"internal/stacyvm"}},
@@ -49,7 +50,7 @@ var rules = []struct {
 	{"internal/schedule", []string{"internal/stacyvm"}},
 	{"internal/lease", []string{"internal/store", "internal/stacyvm"}},
 	{"internal/retry", []string{"internal/stacyvm"}},
-	{"internal/image", []string{"internal/stacyvm"}},
+	{"internal/image", []string{"internal/flock", "internal/stacyvm"}},
 	{"internal/guest/agent/...", []string{"internal/guest", "internal/guest/agent/...", "proto/..."}},
 	{"internal/guest", []string{"internal/budget", "internal/stacyvm", "proto/..."}},
 
@@ -64,7 +65,7 @@ var rules = []struct {
 
 	{"internal/engine/mock", []string{"internal/engine", "internal/guest/...", "internal/stacyvm"}},
 	{"internal/engine/gvisor/wire", []string{"internal/stacyvm"}},
-	{"internal/engine/gvisor", []string{"internal/bundle", "internal/engine", "internal/engine/gvisor/wire", "internal/guest", "internal/stacyvm"}},
+	{"internal/engine/gvisor", []string{"internal/bundle", "internal/engine", "internal/engine/gvisor/wire", "internal/flock", "internal/guest", "internal/stacyvm"}},
 	{"internal/engine/enginetest", []string{"internal/engine", "internal/guest", "internal/stacyvm"}},
 	{"internal/engine", []string{"internal/guest", "internal/stacyvm"}},
 
@@ -84,16 +85,16 @@ var rules = []struct {
 	{"internal/api/...", []string{"internal/api/...", "internal/budget", "internal/control", "internal/control/audit", "internal/control/cluster", "internal/control/health", "internal/auth", "internal/telemetry", "internal/stacyvm", "internal/strictjson"}},
 	{"internal/cli", []string{"client", "internal/telemetry", "internal/daemon", "internal/workerd", "internal/doctor", "internal/store/dbtool", "internal/config", "internal/auth", "internal/pki", "internal/image", "internal/stacyvm"}},
 	{"internal/node", []string{
-		"internal/bundle", "internal/config", "internal/engine/...", "internal/guest", "internal/image", "internal/space", "internal/stacyvm",
+		"internal/bundle", "internal/config", "internal/engine/...", "internal/flock", "internal/guest", "internal/image", "internal/space", "internal/stacyvm",
 		"internal/worker", "internal/worker/local",
 	}},
 	{"internal/workerd", []string{
-		"client", "internal/auth", "internal/config", "internal/node", "internal/pki", "internal/space", "internal/stacyvm", "internal/worker/...",
+		"client", "internal/auth", "internal/config", "internal/flock", "internal/node", "internal/pki", "internal/space", "internal/stacyvm", "internal/worker/...",
 	}},
 	{"internal/daemon/daemontest", []string{"client", "internal/config", "internal/pki", "internal/stacyvm"}},
 	{"internal/daemon", []string{"internal/...", "client"}},
 	{"internal/doctor", []string{
-		"internal/config", "internal/daemon", "internal/engine", "internal/image", "internal/node", "internal/pki", "internal/space", "internal/stacyvm",
+		"internal/config", "internal/daemon", "internal/engine", "internal/flock", "internal/image", "internal/node", "internal/pki", "internal/space", "internal/stacyvm",
 		"internal/store", "internal/store/dbtool",
 	}},
 }

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 
 	"github.com/stacyvm/stacyvm/internal/config"
+	"github.com/stacyvm/stacyvm/internal/flock"
 	"github.com/stacyvm/stacyvm/internal/node"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 	"github.com/stacyvm/stacyvm/internal/store"
@@ -45,12 +46,12 @@ func RestoreDatabase(ctx context.Context, c config.Config, backup, path string) 
 }
 
 // standStill keeps servers of the data directory from starting until the lock is released.
-func standStill(c config.Config) (*node.Lock, error) {
+func standStill(c config.Config) (*flock.Lock, error) {
 	if err := node.MakeDataDir(c.DataDir); err != nil {
 		return nil, err
 	}
-	held, err := node.LockFile(filepath.Join(c.DataDir, node.ServeLock))
-	if errors.Is(err, node.ErrLocked) {
+	held, err := flock.Try(filepath.Join(c.DataDir, node.ServeLock))
+	if errors.Is(err, flock.ErrLocked) {
 		return nil, stacyvm.Errorf(stacyvm.CodeConflict, "a server uses %s: stop it first; its sandboxes go on meanwhile", c.DataDir)
 	}
 	if err != nil {

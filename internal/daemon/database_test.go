@@ -7,6 +7,7 @@ import (
 
 	"github.com/stacyvm/stacyvm/internal/config"
 	"github.com/stacyvm/stacyvm/internal/daemon/daemontest"
+	"github.com/stacyvm/stacyvm/internal/flock"
 	"github.com/stacyvm/stacyvm/internal/node"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 	"github.com/stacyvm/stacyvm/internal/store/dbtool"
@@ -31,7 +32,7 @@ func TestRestoreNeedsAStillDataDirectory(t *testing.T) {
 	if _, err := backUp(t, c, "", out, false); err != nil {
 		t.Fatal(err)
 	}
-	serving := must[*node.Lock](t)(node.LockFile(filepath.Join(c.DataDir, node.ServeLock)))
+	serving := must[*flock.Lock](t)(flock.Try(filepath.Join(c.DataDir, node.ServeLock)))
 	if _, err := backUp(t, c, "", out, true); err != nil {
 		t.Errorf("a backup under a server: %v", err)
 	}
@@ -47,7 +48,7 @@ func TestRestoreNeedsAStillDataDirectory(t *testing.T) {
 	if raised := must[int64](t)(RaiseIncarnation(t.Context(), c)); raised != 3 {
 		t.Errorf("raised to %d", raised)
 	}
-	must[*node.Lock](t)(node.LockFile(filepath.Join(c.DataDir, node.ServeLock))).Release() // it was let go
+	must[*flock.Lock](t)(flock.Try(filepath.Join(c.DataDir, node.ServeLock))).Release() // it was let go
 }
 
 // TestRestoreRisesAboveTheJournal has lost the database of the latest incarnation: the worker still knows of it.

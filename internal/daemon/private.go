@@ -12,6 +12,7 @@ import (
 
 	"github.com/stacyvm/stacyvm/client"
 	"github.com/stacyvm/stacyvm/internal/auth"
+	"github.com/stacyvm/stacyvm/internal/flock"
 	"github.com/stacyvm/stacyvm/internal/node"
 	"github.com/stacyvm/stacyvm/internal/space"
 )
@@ -26,7 +27,7 @@ type Private struct {
 	Client *client.Client
 
 	dir    string
-	held   *node.Lock
+	held   *flock.Lock
 	parts  *parts
 	cancel context.CancelFunc
 	ended  chan error

@@ -22,6 +22,7 @@ import (
 	"github.com/stacyvm/stacyvm/internal/auth"
 	"github.com/stacyvm/stacyvm/internal/budget"
 	"github.com/stacyvm/stacyvm/internal/config"
+	"github.com/stacyvm/stacyvm/internal/flock"
 	"github.com/stacyvm/stacyvm/internal/node"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
@@ -60,8 +61,8 @@ func Serve(ctx context.Context, options Options) error {
 	if err := node.MakeDataDir(c.DataDir); err != nil {
 		return err
 	}
-	held, err := node.LockFile(filepath.Join(c.DataDir, node.ServeLock))
-	if errors.Is(err, node.ErrLocked) {
+	held, err := flock.Try(filepath.Join(c.DataDir, node.ServeLock))
+	if errors.Is(err, flock.ErrLocked) {
 		return stacyvm.Errorf(stacyvm.CodeConflict, "another server uses %s: stop it, or set STACYVM_DATA_DIR to another directory", c.DataDir)
 	}
 	if err != nil {

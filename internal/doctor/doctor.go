@@ -18,6 +18,7 @@ import (
 
 	"github.com/stacyvm/stacyvm/internal/config"
 	"github.com/stacyvm/stacyvm/internal/engine"
+	"github.com/stacyvm/stacyvm/internal/flock"
 	"github.com/stacyvm/stacyvm/internal/image"
 	"github.com/stacyvm/stacyvm/internal/node"
 	"github.com/stacyvm/stacyvm/internal/space"
@@ -159,9 +160,9 @@ func removedFiles(dataDir string) map[string]int64 {
 // checkRuns tells of the server and of what killed private servers left.
 func checkRuns(dataDir string) config.Check {
 	const name = "server"
-	held, err := node.LockFile(filepath.Join(dataDir, node.ServeLock))
+	held, err := flock.Try(filepath.Join(dataDir, node.ServeLock))
 	switch {
-	case errors.Is(err, node.ErrLocked):
+	case errors.Is(err, flock.ErrLocked):
 		return config.Passed(name, "a server runs on this data directory")
 	case err != nil:
 		return config.Failed(name, plain(err), "")

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/stacyvm/stacyvm/internal/config"
+	"github.com/stacyvm/stacyvm/internal/flock"
 	"github.com/stacyvm/stacyvm/internal/node"
 	"github.com/stacyvm/stacyvm/internal/space"
 )
@@ -20,9 +21,9 @@ func Glance(ctx context.Context, c config.Config) (checks []config.Check) {
 		return nil
 	}
 	_ = held.Close() // nothing was written
-	mine, err := node.LockFile(filepath.Join(c.DataDir, node.ServeLock))
+	mine, err := flock.Try(filepath.Join(c.DataDir, node.ServeLock))
 	switch {
-	case errors.Is(err, node.ErrLocked):
+	case errors.Is(err, flock.ErrLocked):
 		checks = append(checks, config.Warned("server", "a server's process runs on "+c.DataDir,
 			"its log says why it does not answer: `journalctl --unit stacyvm`"))
 	case err == nil:

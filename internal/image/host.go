@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/stacyvm/stacyvm/internal/flock"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
 
@@ -46,7 +47,7 @@ const hostTries = 5
 func (s *Store) resolveHost(ctx context.Context, holder string) (Root, error) {
 	for range hostTries {
 		name := s.host.key()
-		err := s.locked(unix.LOCK_SH, func() error {
+		err := s.locked(flock.Shared, func() error {
 			if _, err := os.Lstat(s.path(name)); err != nil {
 				return err
 			}
@@ -91,7 +92,7 @@ func (s *Store) buildHost(ctx context.Context, name string) (err error) {
 // dropOldHosts removes the synthesised parts of earlier states of the machine that no sandbox uses any more.
 func (s *Store) dropOldHosts(current string) error {
 	var gone []*temporary
-	err := s.locked(unix.LOCK_EX, func() error {
+	err := s.locked(flock.Exclusive, func() error {
 		uses, err := s.uses()
 		if err != nil {
 			return err

@@ -10,8 +10,7 @@ import (
 	"slices"
 	"strings"
 
-	"golang.org/x/sys/unix"
-
+	"github.com/stacyvm/stacyvm/internal/flock"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
 
@@ -43,7 +42,7 @@ func (s *Store) Remove(ctx context.Context, name string) error {
 		return err
 	}
 	var gone *temporary
-	err := s.locked(unix.LOCK_EX, func() error {
+	err := s.locked(flock.Exclusive, func() error {
 		dir, err := s.removable(name)
 		if err == nil {
 			gone, err = s.retire(dir)
@@ -58,7 +57,7 @@ func (s *Store) Remove(ctx context.Context, name string) error {
 
 // CheckRemove says whether Remove would refuse, with the same codes, and changes nothing.
 func (s *Store) CheckRemove(name string) error {
-	return s.locked(unix.LOCK_SH, func() error {
+	return s.locked(flock.Shared, func() error {
 		_, err := s.removable(name)
 		return err
 	})

@@ -7,28 +7,22 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/stacyvm/stacyvm/internal/flock"
 )
 
-// locked runs do under the store's lock: unix.LOCK_SH or unix.LOCK_EX. The lock is held for a few system calls only; what
-// takes long is done in a temporary directory outside of it.
-func (s *Store) locked(how int, do func() error) error {
+// locked runs do under the store's lock, which take takes: flock.Shared or flock.Exclusive. The lock is held for a
+// few system calls only; what takes long is done in a temporary directory outside of it.
+func (s *Store) locked(take func(*os.File) error, do func() error) error {
 	file, err := os.OpenFile(s.path(lockFile), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return ioError(err, "the image directory cannot be locked")
 	}
 	defer file.Close()
-	if err := flock(file, how); err != nil {
+	if err := take(file); err != nil {
 		return ioError(err, "the image directory cannot be locked")
 	}
 	return do()
-}
-
-func flock(file *os.File, how int) error {
-	for {
-		if err := unix.Flock(int(file.Fd()), how); !errors.Is(err, unix.EINTR) {
-			return err
-		}
-	}
 }
 
 // temporary is a directory that nobody sees yet, or no more. Its lock tells other processes that it is being worked on.
@@ -39,7 +33,7 @@ type temporary struct {
 
 // newTemporary makes one. Call discard whatever happens; after a rename of path it removes nothing.
 func (s *Store) newTemporary() (t *temporary, err error) {
-	err = s.locked(unix.LOCK_SH, func() error { // not while sweep looks: it must not find one that is not locked yet
+	err = s.locked(flock.Shared, func() error { // not while sweep looks: it must not find one that is not locked yet
 		path, err := os.MkdirTemp(s.dir, temporaryPat)
 		if err != nil {
 			return ioError(err, "no working directory can be made")
@@ -59,7 +53,7 @@ func takeTemporary(path string) (*temporary, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := flock(lock, unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	if err := flock.TryExclusive(lock); err != nil {
 		lock.Close()
 		return nil, err
 	}
@@ -77,7 +71,7 @@ func (t *temporary) discard() error {
 // sweep removes temporary directories whose owners are gone.
 func (s *Store) sweep() error {
 	var dead []*temporary
-	err := s.locked(unix.LOCK_EX, func() error {
+	err := s.locked(flock.Exclusive, func() error {
 		paths, err := filepath.Glob(s.path(temporaryPat))
 		if err != nil {
 			return err
@@ -122,7 +116,7 @@ func (s *Store) publish(finished, name string) error {
 	if err := unix.Syncfs(int(dir.Fd())); err != nil {
 		return ioError(err, "the image cannot be written to disk")
 	}
-	err = s.locked(unix.LOCK_EX, func() error {
+	err = s.locked(flock.Exclusive, func() error {
 		err := os.Rename(finished, s.path(name))
 		if errors.Is(err, unix.ENOTEMPTY) || errors.Is(err, unix.EEXIST) {
 			return os.ErrExist

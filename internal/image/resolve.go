@@ -7,8 +7,7 @@ import (
 	"os"
 	"regexp"
 
-	"golang.org/x/sys/unix"
-
+	"github.com/stacyvm/stacyvm/internal/flock"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
 
@@ -32,7 +31,7 @@ func (s *Store) Resolve(ctx context.Context, name, holder string) (Root, error) 
 	}
 	dir := directoryOf(name)
 	var found record
-	err := s.locked(unix.LOCK_SH, func() (err error) {
+	err := s.locked(flock.Shared, func() (err error) {
 		if found, err = s.readRecord(dir); err != nil {
 			return err
 		}

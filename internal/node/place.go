@@ -3,11 +3,9 @@
 package node
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
-	"syscall"
 
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
@@ -42,40 +40,6 @@ func PrivatePlace(dataDir, own string) Place {
 
 // ServeLock is the file that the server or worker process of a data directory has locked.
 const ServeLock = "serve.lock"
-
-// Lock is held as long as its process lives.
-type Lock struct{ file *os.File }
-
-// ErrLocked means that another process holds the lock.
-var ErrLocked = errors.New("locked by another process")
-
-// LockFile takes the lock that path stands for, or gives ErrLocked at once.
-func LockFile(path string) (*Lock, error) { return flock(path, syscall.LOCK_EX|syscall.LOCK_NB) }
-
-// WaitLock takes the lock when it is free; its holders keep it for moments only.
-func WaitLock(path string) (*Lock, error) { return flock(path, syscall.LOCK_EX) }
-
-func flock(path string, how int) (*Lock, error) {
-	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	err = syscall.Flock(int(file.Fd()), how)
-	for errors.Is(err, syscall.EINTR) {
-		err = syscall.Flock(int(file.Fd()), how)
-	}
-	if err == nil {
-		return &Lock{file}, nil
-	}
-	_ = file.Close() // nothing was written
-	if errors.Is(err, syscall.EWOULDBLOCK) {
-		return nil, ErrLocked
-	}
-	return nil, err
-}
-
-// Release lets the next process have it.
-func (l *Lock) Release() { _ = l.file.Close() } // the kernel lets go of the lock whatever close says
 
 // MakeDataDir makes the data directory, for its owner alone.
 func MakeDataDir(dir string) error {

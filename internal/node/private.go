@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/stacyvm/stacyvm/internal/flock"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
 
@@ -20,13 +21,13 @@ const (
 )
 
 // ClaimDir makes a directory that belongs to this process until its lock is released.
-func ClaimDir(dataDir string) (dir string, held *Lock, err error) {
+func ClaimDir(dataDir string) (dir string, held *flock.Lock, err error) {
 	top := filepath.Join(dataDir, PrivateDir)
 	if err := os.MkdirAll(top, 0o700); err != nil {
 		return "", nil, stacyvm.Wrap(stacyvm.CodeInvalid, err, "data_dir: cannot be written")
 	}
 	// No sweep may look at the directory before it is locked.
-	claiming, err := WaitLock(filepath.Join(dataDir, claimLock))
+	claiming, err := flock.Wait(filepath.Join(dataDir, claimLock))
 	if err != nil {
 		return "", nil, stacyvm.Wrap(stacyvm.CodeInvalid, err, "data_dir: cannot be written")
 	}
@@ -35,21 +36,21 @@ func ClaimDir(dataDir string) (dir string, held *Lock, err error) {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return "", nil, stacyvm.Wrap(stacyvm.CodeInvalid, err, "data_dir: cannot be written")
 	}
-	if held, err = LockFile(filepath.Join(dir, privateLock)); err != nil {
+	if held, err = flock.Try(filepath.Join(dir, privateLock)); err != nil {
 		return "", nil, errors.Join(err, os.RemoveAll(dir))
 	}
 	return dir, held, nil
 }
 
 // TakeAbandoned takes over a private server's directory if its process is gone; nil when it lives.
-func TakeAbandoned(dataDir, dir string) (*Lock, error) {
-	claiming, err := WaitLock(filepath.Join(dataDir, claimLock))
+func TakeAbandoned(dataDir, dir string) (*flock.Lock, error) {
+	claiming, err := flock.Wait(filepath.Join(dataDir, claimLock))
 	if err != nil {
 		return nil, err
 	}
 	defer claiming.Release()
-	held, err := LockFile(filepath.Join(dir, privateLock))
-	if errors.Is(err, ErrLocked) || errors.Is(err, fs.ErrNotExist) {
+	held, err := flock.Try(filepath.Join(dir, privateLock))
+	if errors.Is(err, flock.ErrLocked) || errors.Is(err, fs.ErrNotExist) {
 		return nil, nil // it lives, or somebody has just removed it
 	}
 	return held, err

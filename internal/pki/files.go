@@ -8,8 +8,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"syscall"
 
+	"github.com/stacyvm/stacyvm/internal/flock"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
 
@@ -45,7 +45,7 @@ func openDirectory(path string) (*directory, error) {
 	case info.Mode().Perm()&0o022 != 0:
 		err = fmt.Errorf("others may write into %s (mode %04o): chmod 700 it", path, info.Mode().Perm())
 	default:
-		err = syscall.Flock(int(lock.Fd()), syscall.LOCK_EX)
+		err = flock.Exclusive(lock)
 	}
 	if err != nil {
 		d.Close()

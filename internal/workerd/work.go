@@ -7,6 +7,7 @@ import (
 	"net/http"
 
 	"github.com/stacyvm/stacyvm/internal/config"
+	"github.com/stacyvm/stacyvm/internal/flock"
 	"github.com/stacyvm/stacyvm/internal/node"
 	"github.com/stacyvm/stacyvm/internal/space"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
@@ -18,7 +19,7 @@ type work struct {
 	id       stacyvm.WorkerID
 	config   config.Config
 	log      *slog.Logger
-	held     *node.Lock
+	held     *flock.Lock
 	node     node.Node
 	guard    *space.Guard
 	identity *identity

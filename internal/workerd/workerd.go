@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/stacyvm/stacyvm/internal/flock"
 	"github.com/stacyvm/stacyvm/internal/node"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 	"github.com/stacyvm/stacyvm/internal/worker/member"
@@ -58,7 +59,7 @@ func openWork(ctx context.Context, options Options) (w *work, err error) {
 	if err := node.MakeDataDir(c.DataDir); err != nil {
 		return w, err
 	}
-	if w.held, err = node.LockFile(filepath.Join(c.DataDir, node.ServeLock)); errors.Is(err, node.ErrLocked) {
+	if w.held, err = flock.Try(filepath.Join(c.DataDir, node.ServeLock)); errors.Is(err, flock.ErrLocked) {
 		return w, stacyvm.Errorf(stacyvm.CodeConflict, "another server or worker uses %s: stop it, or set STACYVM_DATA_DIR to another directory", c.DataDir)
 	} else if err != nil {
 		return w, stacyvm.Wrap(stacyvm.CodeInvalid, err, "data_dir: cannot be written")

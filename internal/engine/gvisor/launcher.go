@@ -9,10 +9,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"syscall"
 	"time"
 
 	"github.com/stacyvm/stacyvm/internal/engine/gvisor/wire"
+	"github.com/stacyvm/stacyvm/internal/flock"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
 
@@ -168,18 +168,16 @@ func served(err error) bool {
 
 // lockStart keeps two processes from starting two launchers.
 func (e *Engine) lockStart(ctx context.Context) (unlock func(), err error) {
-	lock, err := os.OpenFile(filepath.Join(e.config.Dir, "start.lock"), os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, wrap(err, "cannot start the gVisor launcher")
-	}
 	for {
-		err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-		if err == nil {
-			return func() { lock.Close() }, nil
+		lock, err := flock.Try(filepath.Join(e.config.Dir, "start.lock"))
+		switch {
+		case err == nil:
+			return lock.Release, nil
+		case !errors.Is(err, flock.ErrLocked):
+			return nil, wrap(err, "cannot start the gVisor launcher")
 		}
 		select {
 		case <-ctx.Done():
-			lock.Close()
 			return nil, wrap(errors.Join(ctx.Err(), err), "cannot start the gVisor launcher")
 		case <-time.After(10 * time.Millisecond):
 		}
