@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
@@ -41,6 +42,41 @@ func FuzzUnpack(f *testing.F) {
 		now, canaryErr := os.ReadFile(canary)
 		if err := errors.Join(readErr, canaryErr); err != nil || len(entries) != 2 || string(now) != "canary" {
 			t.Errorf("outside: %v %q %v", entries, now, err)
+		}
+	})
+}
+
+// FuzzReference names an image in any way: what is a name is imported, found and removed, and any other one touches nothing.
+func FuzzReference(f *testing.F) {
+	for _, name := range []string{"host", "alpine:3.20", "ghcr.io/a/b@sha256:0123456789abcdef", "../etc", "a/../../b", "A", "a\x00b", "", "-a", strings.Repeat("a", 256)} {
+		f.Add(name)
+	}
+	dir := f.TempDir()
+	store := open(f, filepath.Join(dir, "images"))
+	content := archive(f, file("x", "y"))
+	f.Fuzz(func(t *testing.T, name string) {
+		_, err := store.ImportArchive(t.Context(), name, bytes.NewReader(content), nil)
+		if err != nil {
+			if stacyvm.CodeOf(err) != stacyvm.CodeInvalid {
+				t.Errorf("import: %v", err)
+			}
+			if name == Host { // it is this machine's, and is made when it is asked for
+				return
+			}
+			if _, err := store.Resolve(t.Context(), name, "holder"); stacyvm.CodeOf(err) != stacyvm.CodeNotFound {
+				t.Errorf("an image that is none: %v", err)
+			}
+		} else {
+			root, err := store.Resolve(t.Context(), name, "holder")
+			if err != nil || filepath.Dir(filepath.Dir(root.Dir)) != filepath.Join(dir, "images") {
+				t.Errorf("found in %s: %v", root.Dir, err)
+			}
+			if err := errors.Join(store.Release("holder"), store.Remove(t.Context(), name)); err != nil {
+				t.Error(err)
+			}
+		}
+		if entries, err := os.ReadDir(dir); err != nil || len(entries) != 1 {
+			t.Errorf("outside: %v, %v", entries, err)
 		}
 	})
 }
