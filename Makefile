@@ -15,7 +15,7 @@ GUEST_SRC  := $(shell find cmd/stacyvm-guest internal/guest proto/guest -name '*
 SENTRY_SRC := $(shell find cmd/stacyvm-sentry internal/engine/gvisor/wire -name '*.go' ! -name '*_test.go') go.mod go.sum
 PACK_SRC   := $(wildcard scripts/bundle/*.go)
 
-.PHONY: help build run serve test test-setup contention cluster conformance conformance-selftest lint generate bench dist vm-test clean
+.PHONY: help build run serve check test test-setup contention cluster conformance conformance-selftest lint generate bench dist vm-test clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-21s %s\n", $$1, $$2}'
@@ -37,6 +37,9 @@ run: build ## build, then run a real program in a real sandbox and print its res
 
 serve: build ## build, then serve the API on http://127.0.0.1:7423
 	bin/stacyvm serve
+
+check: ## the quick loop: format, vet, lint and the tests that need neither gVisor nor root
+	@scripts/check.sh
 
 test: test-setup build ## install what the tests need, then run everything
 	@scripts/test.sh

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/stacyvm/stacyvm/internal/testneed"
 )
 
 // run runs the program that go build makes of this package, and gives what it printed and its exit code.
@@ -27,6 +29,7 @@ func run(t *testing.T, program string, args ...string) (stdout, stderr string, c
 // TestProgram builds the program without what `make build` puts into it: it is told its version by the linker, its answers
 // go to standard output and its refusals to standard error, and its exit code is the command line's.
 func TestProgram(t *testing.T) {
+	testneed.Patience(t)
 	program := filepath.Join(t.TempDir(), "stacyvm")
 	build := exec.Command("go", "build", "-o", program, "-ldflags", "-X github.com/stacyvm/stacyvm/internal/cli.Version=v9.8.7-test", ".")
 	if output, err := build.CombinedOutput(); err != nil {

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/stacyvm/stacyvm/internal/api"
+	"github.com/stacyvm/stacyvm/internal/testneed"
 )
 
 // exec runs a command and demands an answer of 200.
@@ -72,6 +73,7 @@ func TestExecThatRunsTooLong(t *testing.T) {
 }
 
 func TestExecKeepsSixteenMiB(t *testing.T) {
+	testneed.Patience(t)
 	f := start(t, nil, nil)
 	id := f.spawn().ID
 	result, _ := f.exec(id, map[string]any{"command": "head -c 10485760 /dev/zero | tr '\\0' x; echo end >&2"})

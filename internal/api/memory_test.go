@@ -14,6 +14,7 @@ import (
 	"github.com/stacyvm/stacyvm/client"
 	"github.com/stacyvm/stacyvm/internal/api"
 	"github.com/stacyvm/stacyvm/internal/budget"
+	"github.com/stacyvm/stacyvm/internal/testneed"
 )
 
 func withMemory(bytes int64) func(*api.Config) {
@@ -22,6 +23,7 @@ func withMemory(bytes int64) func(*api.Config) {
 
 // TestOutputBeyondTheBudget: answers that the server has no room for come from what the guests keep, byte for byte.
 func TestOutputBeyondTheBudget(t *testing.T) {
+	testneed.Patience(t)
 	f := start(t, withMemory(1<<20), nil)
 	id := f.spawn().ID
 	line := strings.Repeat("grüße ", 100) + "\n"

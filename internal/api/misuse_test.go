@@ -11,6 +11,7 @@ import (
 	"github.com/stacyvm/stacyvm/internal/control"
 	"github.com/stacyvm/stacyvm/internal/control/controltest"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
+	"github.com/stacyvm/stacyvm/internal/testneed"
 	"github.com/stacyvm/stacyvm/internal/worker"
 )
 
@@ -279,6 +280,7 @@ func TestWrongMethodsAndRoutes(t *testing.T) {
 }
 
 func TestBodiesAreBounded(t *testing.T) {
+	testneed.Patience(t)
 	f := start(t, nil, nil)
 	id := f.spawn().ID
 	files := "/api/v1/sandboxes/" + id + "/files"

@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/stacyvm/stacyvm/internal/api"
+	"github.com/stacyvm/stacyvm/internal/testneed"
 )
 
 // frame is one line of a stream with everything that one may hold.
@@ -160,6 +161,7 @@ func TestStreamComesAsItIsPrinted(t *testing.T) {
 
 // TestASlowReaderLosesNothing reads a tenth of the output byte by byte, and with it holds the command up.
 func TestASlowReaderLosesNothing(t *testing.T) {
+	testneed.Patience(t)
 	f := start(t, nil, nil)
 	id := f.spawn().ID
 	const size = 10 << 20

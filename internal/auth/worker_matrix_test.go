@@ -10,6 +10,7 @@ import (
 
 	"github.com/stacyvm/stacyvm/internal/auth"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
+	"github.com/stacyvm/stacyvm/internal/testneed"
 )
 
 // trait is one property of a credential or of who verifies it. good says whether it speaks for acceptance.
@@ -211,6 +212,7 @@ func (c combination) peer(audience auth.WorkerAudience) *x509.Certificate {
 
 // TestMatrix: of all combinations those are accepted of which every trait is good, and no other.
 func TestMatrix(t *testing.T) {
+	testneed.Patience(t)
 	accepted := 0
 	all, verifiers := matrix(), map[string]*auth.WorkerVerifier{}
 	for _, c := range all {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/stacyvm/stacyvm/client"
+	"github.com/stacyvm/stacyvm/internal/testneed"
 )
 
 // status runs the command on a data directory and gives what it prints and its exit code.
@@ -80,6 +81,7 @@ func TestStatus(t *testing.T) {
 // TestStatusWithoutServer says that no server answers, and what this machine shows of it, within ten seconds also when a server
 // takes the question and is silent.
 func TestStatusWithoutServer(t *testing.T) {
+	testneed.Patience(t)
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "serve.lock"), nil, 0o600); err != nil {
 		t.Fatal(err)

@@ -333,6 +333,7 @@ func bombHead(t testing.TB, size int64) []byte {
 }
 
 func TestBombs(t *testing.T) {
+	testneed.Patience(t)
 	frame := packed(t, make([]byte, 64<<20), zstded)
 	long := append(packed(t, bombHead(t, 10<<30), zstded), bytes.Repeat(frame, 160)...)
 	member := packed(t, make([]byte, 16<<20), gzipped)

@@ -38,6 +38,7 @@ func (r *rig) renew(within time.Duration) lease.Renewed {
 // TestRenewAfterAnOutage: 2,000 leases, or 10,000 with STACYVM_TEST_LONG, that ran out are all taken again, by renewals of which each
 // takes some, and by transactions of which each is short. On an idle machine that takes a few seconds; the test prints how many.
 func TestRenewAfterAnOutage(t *testing.T) {
+	testneed.Patience(t)
 	onEachDriver(t, func(r *rig) {
 		all := testneed.Often(2_000, 10_000)
 		rows := r.lapsed(all)

@@ -12,6 +12,7 @@ import (
 	"github.com/stacyvm/stacyvm/internal/control/controltest"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 	"github.com/stacyvm/stacyvm/internal/store"
+	"github.com/stacyvm/stacyvm/internal/testneed"
 	"github.com/stacyvm/stacyvm/internal/worker"
 )
 
@@ -201,6 +202,7 @@ func (e *ending) settle(id stacyvm.SandboxID) {
 // TestEveryEndIsTold: however a sandbox comes to its end, and whatever goes wrong at whichever step of that, subscribers are told
 // of the end once, and the audit has who asked for it.
 func TestEveryEndIsTold(t *testing.T) {
+	testneed.Patience(t)
 	type way struct {
 		// begin makes the sandbox; "": act does.
 		begin func(*ending) stacyvm.SandboxID

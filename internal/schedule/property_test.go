@@ -11,6 +11,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
+	"github.com/stacyvm/stacyvm/internal/testneed"
 )
 
 // drawCandidate draws a worker of any kind.
@@ -130,6 +131,7 @@ func TestNeverBeyondCapacity(t *testing.T) {
 // TestBalance places on equal workers, from several control planes that each know what they placed themselves and learn of the
 // others' at a count now and then. Those who look see what the worker that they chose has, and leave one that has too much.
 func TestBalance(t *testing.T) {
+	testneed.Patience(t)
 	const workers, placements = 300, 3000
 	for name, tt := range map[string]struct {
 		planes, every int // placements between counts

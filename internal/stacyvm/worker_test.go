@@ -7,7 +7,7 @@ import (
 
 func TestWorkerIDOf(t *testing.T) {
 	for name, want := range map[string]WorkerID{
-		"host-1.example": "host-1.example", " a b/c ": "a-b-c", "größe": "gr-e", "-": "", "": "",
+		"host-1.example": "host-1.example", " a b/c ": "a-b-c", "größe": "gr-e", "-": "", "": "", //nolint:gocritic // blanks around a name are cut
 		strings.Repeat("a", 64): WorkerID(strings.Repeat("a", 64)),
 	} {
 		if id := WorkerIDOf(name); id != want || id.Valid() != (want != "") {

@@ -18,9 +18,12 @@ func Postgres(t testing.TB) (dsn string) {
 	return dsn
 }
 
-// PostgresServer needs PostgreSQL's server to be installed, so that a test can start one of its own.
+// PostgresServer needs PostgreSQL's server to be installed, so that a test can start one of its own. -short leaves it out.
 func PostgresServer(t testing.TB) {
 	t.Helper()
+	if testing.Short() {
+		Missing(t, "postgres", leftOut)
+	}
 	if _, err := exec.LookPath("initdb"); err == nil {
 		return
 	}

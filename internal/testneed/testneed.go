@@ -15,10 +15,15 @@ import (
 	"github.com/stacyvm/stacyvm/internal/bundle"
 )
 
-// GVisor needs what the gVisor engine needs: Linux, root and a build that holds the launcher and the guest program.
+// leftOut is why a test that has what it needs is skipped all the same: `make check` is the same for root and for others.
+const leftOut = "-short leaves it out"
+
+// GVisor needs what the gVisor engine needs: Linux, root and a build that holds the launcher and the guest program. -short leaves it out.
 func GVisor(t testing.TB) {
 	t.Helper()
 	switch {
+	case testing.Short():
+		Missing(t, "gvisor", leftOut)
 	case runtime.GOOS != "linux":
 		Missing(t, "gvisor", "gVisor runs on Linux only")
 	case os.Geteuid() != 0:
@@ -28,11 +33,22 @@ func GVisor(t testing.TB) {
 	}
 }
 
-// Root needs root, for what the purpose says.
+// Root needs root, for what the purpose says. -short leaves it out.
 func Root(t testing.TB, purpose string) {
 	t.Helper()
-	if os.Geteuid() != 0 {
+	switch {
+	case testing.Short():
+		Missing(t, "root", leftOut)
+	case os.Geteuid() != 0:
 		Missing(t, "root", "only root may "+purpose)
+	}
+}
+
+// Patience needs more time than one has between two edits. -short leaves it out.
+func Patience(t testing.TB) {
+	t.Helper()
+	if testing.Short() {
+		Missing(t, "patience", leftOut)
 	}
 }
 

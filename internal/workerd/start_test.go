@@ -13,6 +13,7 @@ import (
 
 	"github.com/stacyvm/stacyvm/client"
 	"github.com/stacyvm/stacyvm/internal/daemon/daemontest"
+	"github.com/stacyvm/stacyvm/internal/testneed"
 )
 
 // slowRenewals is a way to a control plane on which renewals take their time, and everything else does not.
@@ -67,6 +68,7 @@ func creating(t *testing.T, address string, tolerated func() string) (stop func(
 // TestCreatesWhileWorkersStart: one worker after the other comes, and renews its leases some time after it registered; no create
 // meets one that would refuse it.
 func TestCreatesWhileWorkersStart(t *testing.T) {
+	testneed.Patience(t)
 	plane := daemontest.PlaneConfig(t)
 	plane.Auth.WorkerToken = workToken
 	address := serving(t, plane)
@@ -96,6 +98,7 @@ func TestCreatesWhileWorkersStart(t *testing.T) {
 // TestCreatesWhileAWorkerComesBack: a worker that was killed is still called online. What is placed on it when its next process
 // starts waits until that one acts, and is made under the epoch that it has then.
 func TestCreatesWhileAWorkerComesBack(t *testing.T) {
+	testneed.Patience(t)
 	plane := daemontest.PlaneConfig(t)
 	plane.Auth.WorkerToken = workToken
 	address := serving(t, plane)

@@ -18,14 +18,23 @@ import (
 	"github.com/stacyvm/stacyvm/test/harness"
 )
 
+// TestScripts are those that need sandboxes that isolate.
 func TestScripts(t *testing.T) {
 	testneed.GVisor(t)
+	runScripts(t, "testdata")
+}
+
+// TestMockScripts need no root and no gVisor: the mock engine does for them, or none.
+func TestMockScripts(t *testing.T) { runScripts(t, "testdata/mock") }
+
+func runScripts(t *testing.T, dir string) {
+	t.Helper()
 	stacyvm, err := harness.Binary()
 	if err != nil {
 		t.Fatal(err)
 	}
 	testscript.Run(t, testscript.Params{
-		Dir:                 "testdata",
+		Dir:                 dir,
 		Setup:               setup(stacyvm),
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,

@@ -12,6 +12,7 @@ import (
 	"github.com/stacyvm/stacyvm/internal/control/audit"
 	"github.com/stacyvm/stacyvm/internal/control/controltest"
 	"github.com/stacyvm/stacyvm/internal/store"
+	"github.com/stacyvm/stacyvm/internal/testneed"
 )
 
 // gatedStore counts its reads, which wait while its gate is closed.
@@ -44,6 +45,7 @@ const othersReads = 5
 // TestReplaysLeaveTheStoreToOthers: hundreds of readers of the past, each of which wants pages of its own, make a few reads at a
 // time.
 func TestReplaysLeaveTheStoreToOthers(t *testing.T) {
+	testneed.Patience(t)
 	const readers, events = 300, 450
 	onGatedStore(t, func(t *testing.T, r *rig, gated *gatedStore) {
 		tellOf(t, gated.Store, "", 0, events)

@@ -15,6 +15,7 @@ import (
 	"github.com/stacyvm/stacyvm/internal/control/controltest"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 	"github.com/stacyvm/stacyvm/internal/store"
+	"github.com/stacyvm/stacyvm/internal/testneed"
 )
 
 // refused is what a store says of a line that it will never take.
@@ -167,6 +168,7 @@ func TestAFaultThatPassesLosesNothing(t *testing.T) {
 // TestACallerLeavesAFullQueue: while the store is away the queue fills up; whose context ends then does not wait any longer, and
 // the line is counted.
 func TestACallerLeavesAFullQueue(t *testing.T) {
+	testneed.Patience(t)
 	synctest.Test(t, func(t *testing.T) {
 		s := &controltest.FaultStore{Store: controltest.OpenSQLite(t)}
 		away := knob(s, stacyvm.CodeUnavailable)

@@ -14,6 +14,7 @@ import (
 	"connectrpc.com/connect"
 
 	"github.com/stacyvm/stacyvm/internal/guest"
+	"github.com/stacyvm/stacyvm/internal/testneed"
 	guestv1 "github.com/stacyvm/stacyvm/proto/guest/v1"
 	"github.com/stacyvm/stacyvm/proto/guest/v1/guestv1connect"
 )
@@ -120,6 +121,7 @@ func (h *host) port(t *testing.T) string {
 
 // TestStrangersCannotFillThePort opens more connections than there is room for; the host still gets in, and stays.
 func TestStrangersCannotFillThePort(t *testing.T) {
+	testneed.Patience(t)
 	h := newHost(t)
 	address := h.port(t)
 	client := httpClient(func(ctx context.Context, _, _ string) (net.Conn, error) {

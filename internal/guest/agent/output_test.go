@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/stacyvm/stacyvm/internal/guest"
+	"github.com/stacyvm/stacyvm/internal/testneed"
 	guestv1 "github.com/stacyvm/stacyvm/proto/guest/v1"
 )
 
@@ -177,6 +178,7 @@ func TestKilledLosslessEnds(t *testing.T) {
 // TestKeptOutputIsBoundedInSum: the output that ended commands leave unread, and what their children print later, takes no more than
 // its bounds; the oldest goes first.
 func TestKeptOutputIsBoundedInSum(t *testing.T) {
+	testneed.Patience(t)
 	h := newHost(t)
 	const each, commands = 20 << 20, 20 // 400 MiB
 	var ids []string
@@ -277,6 +279,7 @@ func (h *host) state(t *testing.T, id string) *guestv1.Process {
 
 // TestRetention keeps the exits and the last output of 1,000 processes, within bounded memory.
 func TestRetention(t *testing.T) {
+	testneed.Patience(t)
 	h := newHost(t)
 	large := h.random(t, 1<<20)
 	const more = 25

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/stacyvm/stacyvm/internal/guest"
+	"github.com/stacyvm/stacyvm/internal/testneed"
 	guestv1 "github.com/stacyvm/stacyvm/proto/guest/v1"
 )
 
@@ -21,6 +22,7 @@ const (
 
 // TestReap runs TestAsInit in a process of its own: it collects every child of its process.
 func TestReap(t *testing.T) {
+	testneed.Patience(t)
 	exe, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)

@@ -13,6 +13,7 @@ import (
 	"github.com/stacyvm/stacyvm/internal/engine/mock"
 	"github.com/stacyvm/stacyvm/internal/image"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
+	"github.com/stacyvm/stacyvm/internal/testneed"
 	"github.com/stacyvm/stacyvm/internal/worker"
 )
 
@@ -28,6 +29,7 @@ func (noImages) Holders() ([]string, error) { return nil, nil }
 // TestMuteGuestsHoldUpNobody: of 2,000 sandboxes half are mute. Every inventory is complete at once, also while no guest can be
 // dialled at all; the mute ones are found and asked less and less often, and the others are asked again and again.
 func TestMuteGuestsHoldUpNobody(t *testing.T) {
+	testneed.Patience(t)
 	const many = 2000
 	e, err := mock.Open(mock.Config{Dir: filepath.Join(t.TempDir(), "mock")})
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
+	"github.com/stacyvm/stacyvm/internal/testneed"
 )
 
 // step is how finely these tests look at the gate.
@@ -26,6 +27,7 @@ func (p *process) lastOpen(c *cluster, during time.Duration) (last time.Duration
 // TestPartition: a worker that is cut off, at every moment between renewals and in every way, has stopped 10 s before anybody
 // can take its sandboxes over. With clocks of different rates, up to 1.5, it has still stopped before.
 func TestPartition(t *testing.T) {
+	testneed.Patience(t)
 	for _, rates := range []struct{ worker, database float64 }{{1, 1}, {0.8, 1}, {1.2, 1}, {1, 0.8}, {1, 1.2}, {0.8, 1.2}, {1.2, 0.8}, {1 / 1.5, 1}, {1, 1.5}} {
 		for name, cut := range map[string]fault{"nothing arrives": lost, "answers are lost": mute, "nobody listens": absent} {
 			t.Run(fmt.Sprintf("%s, worker %.2f, database %.2f", name, rates.worker, rates.database), func(t *testing.T) {

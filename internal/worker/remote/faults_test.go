@@ -16,6 +16,7 @@ import (
 	"github.com/stacyvm/stacyvm/internal/engine/mock"
 	"github.com/stacyvm/stacyvm/internal/guest"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
+	"github.com/stacyvm/stacyvm/internal/testneed"
 	"github.com/stacyvm/stacyvm/internal/worker"
 	"github.com/stacyvm/stacyvm/internal/worker/workertest"
 )
@@ -264,6 +265,7 @@ var errAgain = map[bool]error{true: stacyvm.Errorf(stacyvm.CodeUnavailable, "now
 // TestLostConnections: over a network that cuts connections at any moment every call can be repeated until it goes through, no
 // output is lost, and in the end the machine has what it was asked for and nothing else.
 func TestLostConnections(t *testing.T) {
+	testneed.Patience(t)
 	t.Parallel()
 	far := openLocal(t)
 	tr := overMTLS(t)

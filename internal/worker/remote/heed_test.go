@@ -10,6 +10,7 @@ import (
 
 	"github.com/stacyvm/stacyvm/internal/guest"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
+	"github.com/stacyvm/stacyvm/internal/testneed"
 	"github.com/stacyvm/stacyvm/internal/worker"
 	"github.com/stacyvm/stacyvm/internal/worker/remote"
 )
@@ -20,6 +21,7 @@ const refusedWithin = 9 * time.Second
 // TestNoSignOfLife: nobody waits longer than a few seconds for a worker that says nothing at all, and he learns why; what is under way
 // is not touched, and goes on when the worker is back.
 func TestNoSignOfLife(t *testing.T) {
+	testneed.Patience(t)
 	t.Parallel()
 	far := openLocal(t)
 	tr := overMTLS(t)
@@ -94,6 +96,7 @@ func (p patient) Inventory(ctx context.Context) (worker.Inventory, error) {
 
 // TestSlowIsNotSilent: a worker that works on a call for as long as it likes is waited for, as long as it shows that it lives.
 func TestSlowIsNotSilent(t *testing.T) {
+	testneed.Patience(t)
 	t.Parallel()
 	far := openLocal(t)
 	tr := overMTLS(t)

@@ -19,6 +19,7 @@ import (
 
 	"github.com/stacyvm/stacyvm/internal/guest"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
+	"github.com/stacyvm/stacyvm/internal/testneed"
 	"github.com/stacyvm/stacyvm/internal/worker"
 	"github.com/stacyvm/stacyvm/internal/worker/remote"
 )
@@ -84,6 +85,7 @@ func drain(t testing.TB, o *guest.Output, into hash.Hash) *stacyvm.Exit {
 
 // TestLongStream: 256 MiB of output arrive whole, and are nowhere kept.
 func TestLongStream(t *testing.T) {
+	testneed.Patience(t)
 	const size = 256 << 20
 	far := openLocal(t)
 	client, _ := overMTLS(t).connect(t, far.worker, nil)
@@ -116,6 +118,7 @@ func TestLongStream(t *testing.T) {
 
 // TestLargeFile: a file of 64 MiB goes up and comes down unchanged.
 func TestLargeFile(t *testing.T) {
+	testneed.Patience(t)
 	const size = 64 << 20
 	far := openLocal(t)
 	client, _ := overMTLS(t).connect(t, far.worker, nil)
@@ -220,6 +223,7 @@ func TestMoreStreamsThanAConnectionTakes(t *testing.T) {
 
 // TestSlowReaders: streams that nobody reads, in both directions, stop nothing else on their connection.
 func TestSlowReaders(t *testing.T) {
+	testneed.Patience(t)
 	far := openLocal(t)
 	client, l := overMTLS(t).connect(t, far.worker, nil)
 	ref := fresh()
