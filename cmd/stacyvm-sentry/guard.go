@@ -7,20 +7,25 @@ import (
 	"runtime/debug"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/abi/linux"
 	"gvisor.dev/gvisor/pkg/context"
 	"gvisor.dev/gvisor/pkg/errors/linuxerr"
+	"gvisor.dev/gvisor/pkg/hostarch"
 	"gvisor.dev/gvisor/pkg/log"
 	"gvisor.dev/gvisor/pkg/sentry/arch"
 	"gvisor.dev/gvisor/pkg/sentry/fsimpl/pipefs"
 	"gvisor.dev/gvisor/pkg/sentry/kernel"
+	"gvisor.dev/gvisor/pkg/sentry/kernel/pipe"
 	"gvisor.dev/gvisor/pkg/sentry/mm"
 	"gvisor.dev/gvisor/pkg/sentry/seccheck"
 	pb "gvisor.dev/gvisor/pkg/sentry/seccheck/points/points_go_proto"
+	"gvisor.dev/gvisor/pkg/sentry/socket/unix/transport"
 	"gvisor.dev/gvisor/pkg/sentry/vfs"
+	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/usermem"
 )
 
@@ -39,16 +44,17 @@ const (
 	longestLook  = 50 * time.Millisecond
 	// exitTime is how long a process may take to end before the next one is ended too: a system call that fills memory is
 	// not interrupted. settledTime is how long nothing more has to come back after its end. What its files held is freed in
-	// the background, in calls to the host that wait for their turn on a busy one: while the guest's own memory is beyond
-	// the limit, backgroundTime has to pass.
+	// the background, in calls to the host that wait for their turn on a busy one: while those that live hold less than the
+	// limit, the rest is on its way, and backgroundTime has to pass.
 	exitTime       = 5 * time.Second
 	settledTime    = 20 * time.Millisecond
-	backgroundTime = 200 * time.Millisecond
-	// roomTime is how long a new process waits for room before it is refused. It cannot be ended while it waits: with 2 s a
-	// fork loop outlives its signals for 15 s and more.
+	backgroundTime = 2 * time.Second
+	// roomTime is how long a new process waits for room before it is refused.
 	roomTime = 300 * time.Millisecond
-	// shrinkPause is the time between two times that the sentry collects its garbage because memory is short.
+	// shrinkPause is the time between two times that the sentry collects its garbage because memory is short, and
+	// quickPause the same after the end of a process: its pipes and sockets were garbage of the sentry's.
 	shrinkPause = time.Second
+	quickPause  = 100 * time.Millisecond
 )
 
 // guard keeps a sandbox within its limits of memory and processes. It is a sink of gVisor's events, for that is how it
@@ -61,6 +67,7 @@ type guard struct {
 	kernel *kernel.Kernel
 	report *vfs.FileDescription
 
+	relieving atomic.Bool
 	shrinking sync.Mutex
 	shrunk    time.Time // the last time
 }
@@ -114,30 +121,37 @@ func (g *guard) Clone(ctx context.Context, _ seccheck.FieldSet, _ *pb.CloneInfo)
 	if task.ThreadGroup() == g.kernel.GlobalInit() {
 		return nil
 	}
-	if g.limits.Pids > 0 && int64(g.kernel.RootPIDNamespace().NumTasks()) > g.limits.Pids || !g.room() {
+	if g.limits.Pids > 0 && int64(g.kernel.RootPIDNamespace().NumTasks()) > g.limits.Pids {
 		return linuxerr.EAGAIN
+	}
+	return g.room(task)
+}
+
+// room refuses when the sentry's tables and the kernel's may not grow further. Their limit is the group's and lies so far
+// below the guard's that a fork loop meets it first. It waits a moment, for what has just ended gives its memory back, and
+// for as long as the guard works. A signal and a stop interrupt it, and the call is repeated after them.
+func (g *guard) room(t *kernel.Task) error {
+	limit := g.limits.MemoryBytes + overhead - g.limits.MemoryBytes/16
+	for began := time.Now(); g.limits.MemoryBytes > 0 && g.group.beyond(limit) > 0; {
+		if g.relieving.Load() {
+			began = time.Now()
+		}
+		if time.Since(began) > roomTime {
+			return linuxerr.EAGAIN
+		}
+		g.shrink(shrinkPause)
+		if _, err := t.BlockWithTimeout(nil, true, shortestLook); !linuxerr.Equals(linuxerr.ETIMEDOUT, err) {
+			return linuxerr.ERESTARTNOINTR
+		}
 	}
 	return nil
 }
 
-// room tells whether the sentry's tables and the kernel's may grow further. Their limit is the group's and lies so far below
-// the guard's that a fork loop meets it first. It waits a moment, for what has just ended gives its memory back.
-func (g *guard) room() bool {
-	limit := g.limits.MemoryBytes + overhead - g.limits.MemoryBytes/16
-	for began := time.Now(); g.limits.MemoryBytes > 0 && g.group.beyond(limit) > 0; time.Sleep(shortestLook) {
-		if time.Since(began) > roomTime {
-			return false
-		}
-		g.shrink()
-	}
-	return true
-}
-
-// shrink gives back what the sentry's own tables no longer need, now and then.
-func (g *guard) shrink() {
+// shrink gives back what the sentry's own tables no longer need, unless it did that within the pause.
+func (g *guard) shrink(pause time.Duration) {
 	g.shrinking.Lock()
 	defer g.shrinking.Unlock()
-	if time.Since(g.shrunk) > shrinkPause {
+	if time.Since(g.shrunk) > pause {
 		debug.FreeOSMemory()
 		g.shrunk = time.Now()
 	}
@@ -219,23 +233,77 @@ type candidate struct {
 	bytes  uint64
 }
 
-// candidates lists the guest's processes that have memory, the largest first, without process 1.
+// candidates lists the guest's processes that have memory, the largest first, without process 1 and what it is just
+// starting: that has the memory of process 1 until it has its own program.
 func (g *guard) candidates() []candidate {
 	var list []candidate
 	init := g.kernel.GlobalInit()
+	own := memoryOf(init)
 	for _, group := range g.kernel.RootPIDNamespace().ThreadGroups() {
 		if group == init {
 			continue
 		}
 		c := candidate{group: group, memory: memoryOf(group)}
-		if c.memory == nil {
+		if c.memory == nil || c.memory == own {
 			continue
 		}
-		c.bytes = c.memory.ResidentSetSize()
+		c.bytes = c.memory.ResidentSetSize() + g.heldByFiles(group)
 		list = append(list, c)
 	}
 	slices.SortStableFunc(list, func(a, b candidate) int { return cmp.Compare(b.bytes, a.bytes) })
 	return list
+}
+
+// heldByFiles is what is kept for a process's descriptors: in pipes and sockets, and in files in memory, which may have no name.
+func (g *guard) heldByFiles(group *kernel.ThreadGroup) (bytes uint64) {
+	var table *kernel.FDTable
+	if leader := group.Leader(); leader != nil {
+		leader.WithMuLocked(func(t *kernel.Task) { table = t.FDTable() })
+	}
+	if table == nil || !table.TryIncRef() {
+		return 0
+	}
+	ctx := g.kernel.SupervisorContext()
+	defer table.DecRef(ctx)
+	seen := map[*vfs.Dentry]bool{} // one file has many descriptors, a pipe two ends
+	for _, fd := range table.GetFDs(ctx) {
+		file, _ := table.Get(fd)
+		if file == nil {
+			continue
+		}
+		if dentry := file.VirtualDentry().Dentry(); !seen[dentry] {
+			seen[dentry] = true
+			bytes += held(ctx, file)
+		}
+		file.DecRef(ctx)
+	}
+	return bytes
+}
+
+// held is what is kept for one open file.
+func held(ctx context.Context, file *vfs.FileDescription) uint64 {
+	switch impl := file.Impl().(type) {
+	case *pipe.VFSPipeFD:
+		var queued [4]byte
+		var args arch.SyscallArguments
+		args[1].Value = linux.FIONREAD
+		if _, err := impl.Ioctl(ctx, &usermem.BytesIO{Bytes: queued[:]}, 0, args); err == nil {
+			return uint64(hostarch.ByteOrder.Uint32(queued[:]))
+		}
+	case interface{ Endpoint() transport.Endpoint }:
+		if queued, err := impl.Endpoint().GetSockOptInt(tcpip.ReceiveQueueSizeOption); err == nil {
+			return uint64(queued)
+		}
+	default:
+		if file.Mount().Filesystem().FilesystemType().Name() != "tmpfs" {
+			return 0
+		}
+		stat, err := file.Stat(ctx, vfs.StatOptions{Mask: linux.STATX_TYPE | linux.STATX_BLOCKS})
+		if err == nil && stat.Mode&linux.S_IFMT == linux.S_IFREG {
+			return stat.Blocks * 512
+		}
+	}
+	return 0
 }
 
 // memoryOf gives the memory of a process; nil when it has none any more. Its first thread may have ended before the others.
@@ -258,7 +326,7 @@ func memoryOf(group *kernel.ThreadGroup) (memory *mm.MemoryManager) {
 // would use up what is given back.
 func (g *guard) relieve() {
 	if g.guestMemory() <= g.limits.MemoryBytes {
-		g.shrink()
+		g.shrink(shrinkPause)
 	}
 	excess := g.over()
 	if excess <= 0 {
@@ -266,7 +334,9 @@ func (g *guard) relieve() {
 	}
 	stopped := map[*kernel.Task]bool{}
 	ended := map[*kernel.ThreadGroup]bool{}
+	g.relieving.Store(true)
 	defer func() {
+		g.relieving.Store(false)
 		for t := range stopped {
 			t.EndExternalStop()
 		}
@@ -276,8 +346,10 @@ func (g *guard) relieve() {
 		if len(list) == 0 {
 			return
 		}
+		var rest uint64
 		for _, c := range list {
 			if c.memory != list[0].memory {
+				rest += c.bytes
 				stop(c.group, stopped)
 				continue
 			}
@@ -285,7 +357,7 @@ func (g *guard) relieve() {
 			g.end(c, excess)
 			resume(c.group, stopped)
 		}
-		g.await(list[0])
+		g.await(list[0].group, int64(rest) > g.limits.MemoryBytes)
 	}
 }
 
@@ -326,21 +398,39 @@ func (g *guard) end(c candidate, excess int64) {
 	_ = g.kernel.SendExternalSignalThreadGroup(c.group, kernel.SignalInfoPriv(linux.SIGKILL))
 }
 
-// await waits until there is room, or until an ended process has nothing more to give.
-func (g *guard) await(c candidate) {
-	before, changed, settled := g.guestMemory(), time.Now(), settledTime
+// await waits until there is room, or until an ended process has nothing more to give. Should those that live hold too much
+// themselves, that is soon.
+func (g *guard) await(ended *kernel.ThreadGroup, held bool) {
+	settled := backgroundTime
+	if held {
+		settled = settledTime
+	}
+	before, changed := g.guestMemory(), time.Now()
 	for deadline := time.Now().Add(exitTime); time.Now().Before(deadline) && time.Since(changed) < settled; {
 		if g.over() <= -g.limits.MemoryBytes/32 {
 			return
 		}
 		time.Sleep(shortestLook)
 		now := g.guestMemory()
-		if memoryOf(c.group) != nil || now < before {
-			changed = time.Now() // it is not gone yet, or something came back
+		switch {
+		case !exited(ended):
+			changed = time.Now()
+		case now < before:
+			changed = time.Now() // something came back
+		case now <= g.limits.MemoryBytes:
+			g.shrink(quickPause)
 		}
-		before, settled = now, settledTime
-		if now > g.limits.MemoryBytes {
-			settled = backgroundTime
-		}
+		g.kernel.MemoryFile().StartEvictions() // cached files' contents
+		before = now
 	}
+}
+
+// exited tells whether a process has given up all that it had, its files too.
+func exited(group *kernel.ThreadGroup) bool {
+	all := true
+	group.ForEachTask(func(t *kernel.Task) bool {
+		all = t.ExitState() >= kernel.TaskExitZombie
+		return all
+	})
+	return all
 }

@@ -81,10 +81,15 @@ func full(dir string) bool {
 // not help, the kernel may kill.
 func raise(id string, own limits) {
 	limit := hardLimit(own.MemoryBytes)
-	for n := int64(1); n <= raises && spare(); n++ {
+	for n := int64(1); n <= raises; n++ {
+		if !spare() {
+			log.Warningf("the machine has no memory to lend to sandbox %s", id)
+			break
+		}
 		raised := limit + n*max(own.MemoryBytes/4, minReserve/2)
 		log.Warningf("sandbox %s has filled its group: the limit is %d bytes for a moment", id, raised)
 		if err := setLimit(own.MemoryGroup, raised, true); err != nil {
+			log.Warningf("raise the limit of sandbox %s: %v", id, err)
 			break
 		}
 		for deadline := time.Now().Add(raiseTime); time.Now().Before(deadline); time.Sleep(pressureLook) {

@@ -116,6 +116,71 @@ func TestOutOfMemory(t *testing.T) {
 	}
 }
 
+// crowdHogs use memory up that descriptors alone show, or that comes back late. Each is run in a sandbox with 256 MiB.
+var crowdHogs = []struct{ name, command string }{
+	{"in one call from a mapped file", `exec python3 -c '
+import mmap, os, time
+f = open("/workspace/source", "rb")
+os.write(os.memfd_create("x"), mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ))
+time.sleep(20)'`},
+	{"in pipes", `exec python3 -c '
+import fcntl, os, resource, time
+resource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096))
+while True:
+    r, w = os.pipe()
+    fcntl.fcntl(w, 1031, 1 << 20)
+    os.set_blocking(w, False)
+    os.write(w, bytes(1 << 20))'`},
+	{"in sockets", `exec python3 -c '
+import resource, socket, time
+resource.setrlimit(resource.RLIMIT_NOFILE, (8192, 8192))
+kept = []
+while True:
+    a, b = socket.socketpair()
+    a.setblocking(False)
+    kept += [a, b]
+    try:
+        while True: a.send(bytes(64 << 10))
+    except BlockingIOError: pass'`},
+}
+
+// TestOutOfMemoryBeside uses a sandbox's memory up beside processes that take little of it. Only the guilty one is ended.
+func TestOutOfMemoryBeside(t *testing.T) {
+	s := start(t)
+	sandbox := s.spawn(client.SpawnRequest{MemoryMB: 256})
+	s.shell(sandbox.ID, "echo kept > /workspace/file; truncate -s 600M /workspace/source")
+	sentry := s.Sentries()[sandbox.ID]
+	s.shell(sandbox.ID, `for text in 'sleep 1000; :' 'cat /dev/zero | sleep 1000' 'while :; do sleep 0.2; done'; do
+	sh -c "$text" bystander >/dev/null 2>&1 &
+done`)
+	const bystanders = "ps -A -o pid,args | grep '[b]ystander$' | sort"
+	living := s.shell(sandbox.ID, bystanders)
+	if n := strings.Count(living, "\n"); n != 3 {
+		t.Fatalf("%d of 3 bystanders:\n%s", n, living)
+	}
+	for round := range testneed.Often(2*len(crowdHogs), 40*len(crowdHogs)) {
+		hog := crowdHogs[round%len(crowdHogs)]
+		result, err := s.Exec(t.Context(), sandbox.ID, client.ExecRequest{Command: hog.command, Timeout: "1m"})
+		if err != nil {
+			t.Fatalf("round %d, %s: %v", round, hog.name, err)
+		}
+		if result.ExitCode != 137 || result.Reason != "oom" {
+			t.Errorf("round %d, %s: exit code %d, reason %q\n%s", round, hog.name, result.ExitCode, result.Reason, result.Stderr)
+		}
+		if now := s.Sentries()[sandbox.ID]; now != sentry {
+			t.Fatalf("round %d, %s: the sandbox's process was %d and is %d", round, hog.name, sentry, now)
+		}
+		left := s.shell(sandbox.ID, bystanders)
+		if left != living {
+			t.Errorf("round %d, %s: there were\n%sand there are\n%s", round, hog.name, living, left)
+			living = left
+		}
+	}
+	if text := s.shell(sandbox.ID, "cat /workspace/file"); text != "kept\n" {
+		t.Errorf("the file holds %q", text)
+	}
+}
+
 // TestFullGroup makes a sandbox's group full, as if its guest had been faster than the guard: it stands still until the
 // launcher has raised the limit, and the limit is as before then. The second time it is another launcher.
 func TestFullGroup(t *testing.T) {
@@ -218,4 +283,33 @@ except OSError as e: print(made, e)'`,
 			t.Fatalf("the sandbox's process was %d and is %d", sentry, now)
 		}
 	}
+}
+
+// TestForkBombKilled ends a process that forks as fast as it can, by its id, while the sandbox is full of its children.
+func TestForkBombKilled(t *testing.T) {
+	s := start(t)
+	sandbox := s.spawn(client.SpawnRequest{MemoryMB: 256})
+	bomb, err := s.Start(t.Context(), sandbox.ID, client.ExecRequest{Command: `mkfifo /tmp/never
+bash -c 'f() { f | f & }; f; wait' &
+read line < /tmp/never`}) // without another fork, which would be refused
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.until(time.Minute, "the sandbox is full", func() bool {
+		began := time.Now()
+		_, err := s.Exec(t.Context(), sandbox.ID, client.ExecRequest{Command: "true", Timeout: "20s"})
+		return err != nil || time.Since(began) > time.Second
+	})
+	began := time.Now()
+	if err := s.Signal(t.Context(), sandbox.ID, bomb.ID, "KILL"); err != nil {
+		t.Errorf("after %v: %v", time.Since(began), err)
+	}
+	took := time.Since(began)
+	t.Logf("the kill took %v", took)
+	if took > 10*time.Second {
+		t.Errorf("the kill took %v", took)
+	}
+	began = time.Now()
+	s.shell(sandbox.ID, "true")
+	t.Logf("an exec after it took %v", time.Since(began))
 }
