@@ -24,8 +24,9 @@ import (
 const (
 	// overhead is what sentry and gofer themselves need, on top of what the guest may use.
 	overhead = 64 << 20
-	// minReserve is the least that lies between the guard's limit and the kernel's.
-	minReserve = 128 << 20
+	// minReserve is the least that lies between the guard's limit and the kernel's. It is more than most calls can fill: in a
+	// full group the kernel refuses memory to calls of the sentry's at once, and process 1 can be ended by that.
+	minReserve = 512 << 20
 	period     = 100_000 // microseconds, of the CPU quota
 	// minTasks and tasksPerPid turn a limit of guest processes into one of host tasks: the group counts the sentry's
 	// threads, and every guest process takes some. A sandbox that reaches it dies; that is for fork bombs.

@@ -22,6 +22,7 @@ const (
 	// raises is how often the limit is raised, each time by a quarter of the guest's memory, before the kernel may kill: one
 	// call of the guest's can write 2 GiB. spareShare is the part of the machine's memory that must be free for that.
 	raises     = 32
+	raiseStep  = 64 << 20 // at least
 	spareShare = 8
 	// raiseTime is how long a raise may take to help.
 	raiseTime = time.Second
@@ -86,7 +87,7 @@ func raise(id string, own limits) {
 			log.Warningf("the machine has no memory to lend to sandbox %s", id)
 			break
 		}
-		raised := limit + n*max(own.MemoryBytes/4, minReserve/2)
+		raised := limit + n*max(own.MemoryBytes/4, raiseStep)
 		log.Warningf("sandbox %s has filled its group: the limit is %d bytes for a moment", id, raised)
 		if err := setLimit(own.MemoryGroup, raised, true); err != nil {
 			log.Warningf("raise the limit of sandbox %s: %v", id, err)

@@ -284,32 +284,3 @@ except OSError as e: print(made, e)'`,
 		}
 	}
 }
-
-// TestForkBombKilled ends a process that forks as fast as it can, by its id, while the sandbox is full of its children.
-func TestForkBombKilled(t *testing.T) {
-	s := start(t)
-	sandbox := s.spawn(client.SpawnRequest{MemoryMB: 256})
-	bomb, err := s.Start(t.Context(), sandbox.ID, client.ExecRequest{Command: `mkfifo /tmp/never
-bash -c 'f() { f | f & }; f; wait' &
-read line < /tmp/never`}) // without another fork, which would be refused
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.until(time.Minute, "the sandbox is full", func() bool {
-		began := time.Now()
-		_, err := s.Exec(t.Context(), sandbox.ID, client.ExecRequest{Command: "true", Timeout: "20s"})
-		return err != nil || time.Since(began) > time.Second
-	})
-	began := time.Now()
-	if err := s.Signal(t.Context(), sandbox.ID, bomb.ID, "KILL"); err != nil {
-		t.Errorf("after %v: %v", time.Since(began), err)
-	}
-	took := time.Since(began)
-	t.Logf("the kill took %v", took)
-	if took > 10*time.Second {
-		t.Errorf("the kill took %v", took)
-	}
-	began = time.Now()
-	s.shell(sandbox.ID, "true")
-	t.Logf("an exec after it took %v", time.Since(began))
-}
