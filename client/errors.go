@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -60,7 +61,16 @@ func CodeOf(err error) string {
 // brokenError: the connection broke after the request was sent, so that its effect is unknown.
 type brokenError struct{ err error }
 
-func (e *brokenError) Error() string { return "the connection to the server broke: " + e.err.Error() }
+// Error leaves out what only the transport knows, such as addresses and ports of this side.
+func (e *brokenError) Error() string {
+	why := e.err.Error()
+	if number, ok := errors.AsType[syscall.Errno](e.err); ok {
+		why = number.Error()
+	} else if errors.Is(e.err, io.EOF) || errors.Is(e.err, io.ErrUnexpectedEOF) {
+		why = "the server ended it"
+	}
+	return "the connection to the server broke: " + why
+}
 func (e *brokenError) Unwrap() error { return e.err }
 
 // broken makes a brokenError, but of a server that fell silent.
