@@ -372,9 +372,9 @@ func (m *machine) insert(ctx context.Context, t task) error {
 		Spec: spec, OwnerID: request.OwnerID, TenantID: request.TenantID, WorkerID: m.id, Recovered: true,
 		Fence: stacyvm.Fence{Incarnation: t.cluster.Incarnation}, RuntimeID: t.runtime.Created.RuntimeID, Unenforced: t.runtime.Created.Unenforced,
 	}
-	switch {
-	case t.runtime.Phase == worker.PhaseRunning:
-	case t.runtime.Phase == worker.PhaseDead:
+	switch t.runtime.Phase {
+	case worker.PhaseRunning:
+	case worker.PhaseDead:
 		row.State, row.Cause = stacyvm.StateError, died(*t.runtime)
 	default:
 		row.State, row.Cause = stacyvm.StateUnhealthy, silent(*t.runtime)
