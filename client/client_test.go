@@ -47,13 +47,16 @@ func TestNoServer(t *testing.T) {
 
 // TestABrokenConnectionInPlainWords: neither addresses nor the transport's own words.
 func TestABrokenConnectionInPlainWords(t *testing.T) {
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { panic(http.ErrAbortHandler) }))
+	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		panic(http.ErrAbortHandler)
+	}))
 	defer server.Close()
 	c, err := client.New(server.URL, client.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := c.Destroy(t.Context(), "sb-0123456789abcdef01234567"); err == nil || strings.Contains(err.Error(), "127.0.0.1") || strings.Contains(err.Error(), "EOF") {
+	err = c.Destroy(t.Context(), "sb-0123456789abcdef01234567")
+	if err == nil || strings.Contains(err.Error(), "127.0.0.1") || strings.Contains(err.Error(), "EOF") {
 		t.Error(err)
 	}
 }

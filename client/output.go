@@ -23,7 +23,8 @@ const (
 	Stderr Stream = "stderr"
 )
 
-// OutputEvent is one step of a process's output: Data, or a Gap where the server no longer had the bytes, or at last the Exit.
+// OutputEvent is one step of a process's output: Data, or a Gap where the server no longer had the bytes, or at last the
+// Exit.
 type OutputEvent struct {
 	Stream Stream
 	Offset uint64 // of the first byte of Data or Gap

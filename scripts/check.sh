@@ -34,8 +34,8 @@ mapfile -t units < <(printf '%s\n' "${packages[@]}" | grep -v -e /test/ -e /inte
 
 # A binary of this tree, with whichever bundle there is: these scripts make no sandbox that needs one.
 acceptance() {
-	go build -o "$work/stacyvm" ./cmd/stacyvm
-	STACYVM_BIN="$work/stacyvm" go test -count=1 -short -run TestMockScripts ./test/acceptance
+	go build -o "$work/stacyvm" ./cmd/stacyvm &&
+		STACYVM_BIN="$work/stacyvm" go test -count=1 -short -run TestMockScripts ./test/acceptance
 }
 
 step format format
