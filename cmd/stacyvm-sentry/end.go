@@ -20,9 +20,8 @@ import (
 const (
 	// endFile keeps how a sandbox ended, for whoever asks later, also another launcher.
 	endFile = "end.json"
-	// sentryTime is how long after the gofer's end the sentry's may be seen: a gofer that was not killed ended because its
-	// sentry did.
-	sentryTime = time.Second
+	// otherTime is how long after the end of the sentry or the gofer the other's may be seen: each ends when the other has.
+	otherTime = time.Second
 )
 
 // watch looks after a sandbox that runs. It notes how it ends, and collects its processes then, so that no dead one stays in
@@ -47,16 +46,26 @@ func (s *server) watch(id string, box *container.Container) error {
 		status := make(chan exit, 2)
 		go func() { status <- sentry.wait("sentry") }()
 		go func() { status <- gofer.wait("gofer") }()
-		first := <-status
-		if first.process == "gofer" && !first.status.Signaled() {
-			select {
-			case first = <-status:
-			case <-time.After(sentryTime):
-			}
-		}
-		s.ended(id, made, first)
+		s.ended(id, made, cause(status))
 	}()
 	return nil
+}
+
+// cause gives the exit that explains a sandbox's end: the first that a signal brought about, or else the sentry's. The order
+// in which two exits are seen says nothing, since whichever process is left ends at once by itself.
+func cause(status <-chan exit) exit {
+	first := <-status
+	if first.status.Signaled() {
+		return first
+	}
+	select {
+	case second := <-status:
+		if second.status.Signaled() || second.process == "sentry" {
+			return second
+		}
+	case <-time.After(otherTime):
+	}
+	return first
 }
 
 // exit is the end of one of a sandbox's processes.
