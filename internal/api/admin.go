@@ -2,7 +2,6 @@ package api
 
 import (
 	"net/http"
-	"strings"
 	"time"
 
 	"github.com/stacyvm/stacyvm/internal/api/middleware"
@@ -14,13 +13,14 @@ import (
 // ones too. Who has no key at all got no further than to here.
 func (a *api) adminsOnly(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(raw http.ResponseWriter, r *http.Request) {
-		if !strings.HasPrefix(r.URL.Path, Prefix+"/admin/") {
+		scope := accessTo(r.URL.Path).scope
+		if scope == "" {
 			next.ServeHTTP(raw, r)
 			return
 		}
 		w, began := middleware.NewWriter(raw), time.Now()
 		defer func() { a.auditAdmin(r, w.Status, time.Since(began)) }()
-		if !auth.From(r.Context()).May("admin:routes") {
+		if !auth.From(r.Context()).May(scope) {
 			a.fail(w, r, errNoAdmin)
 			return
 		}

@@ -29,9 +29,8 @@ const Prefix = "/api/v1"
 // Config is what the API is made from.
 type Config struct {
 	Service *control.Service
-	Keys    auth.Keys // the zero value lets everybody in
-	// WorkerVerifier judges who says to be a worker; nil: there are none.
-	WorkerVerifier *auth.WorkerVerifier
+	// Authenticators judge who calls. Where none is of a kind of caller, its routes are not available.
+	Authenticators auth.Authenticators
 	Version        string
 	Started        time.Time // for the uptime
 	// AllowedOrigins are the web pages that may use the API from a browser; "*" is all, empty none.
@@ -80,14 +79,13 @@ func New(config Config) http.Handler {
 		middleware.Body(a.fail),
 		middleware.Host(a.AllowedHosts, a.fail),
 		middleware.Origin(a.AllowedOrigins, a.fail),
-		middleware.Identify(a.Keys),
-		middleware.IdentifyWorker(a.WorkerVerifier, ofWorkers),
+		middleware.Identify(a.Authenticators, kindOf),
 		middleware.Hold(a.Memory, streamed),
 	}
 	if a.RateLimit.Enabled {
 		chain = append(chain, middleware.Limit(a.RateLimit.PerMinute, a.RateLimit.Burst, unlimited, a.fail))
 	}
-	chain = append(chain, middleware.Require(public, a.fail), a.adminsOnly, middleware.RequireWorker(ofWorkers, a.fail), a.ownWorker, a.refuseWhileDraining)
+	chain = append(chain, middleware.Require(public, a.fail), a.adminsOnly, a.ownWorker, a.refuseWhileDraining)
 	return middleware.Chain(http.HandlerFunc(a.route), chain...)
 }
 
@@ -122,11 +120,6 @@ func build(config Config) *api {
 	return a
 }
 
-// publicPaths need no credential.
-var publicPaths = map[string]bool{
-	Prefix + "/health": true, Prefix + "/live": true, Prefix + "/ready": true, Prefix + "/openapi.json": true,
-}
-
 // defaultMemory is the memory budget of a server that is given none, in bytes.
 const defaultMemory = 64 << 20
 
@@ -136,43 +129,10 @@ func streamed(r *http.Request) bool {
 		(strings.HasSuffix(r.URL.Path, "/files") || strings.HasSuffix(r.URL.Path, "/files/archive"))
 }
 
-// ofWorkers reports whether a request is for the routes on which workers show credentials of their own.
-func ofWorkers(r *http.Request) bool {
-	return strings.HasPrefix(r.URL.Path, Prefix+"/worker/") && r.URL.Path != joinPath
-}
-
-// joinPath is where a new worker spends its join token, which is its only credential.
-const joinPath = Prefix + "/worker/join"
-
-// public reports whether a request needs no API key.
-func public(r *http.Request) bool {
-	return publicPaths[r.URL.Path] || r.URL.Path == joinPath || ofWorkers(r)
-}
-
-// unlimited reports whether a request is not counted: a probe, or one of a worker that has proved who it is. A worker calls as often
-// as its sandboxes need, and a lease that it may not renew is lost.
-func unlimited(r *http.Request) bool {
-	return publicPaths[r.URL.Path] || middleware.WorkerIdentity(r.Context()).WorkerID != ""
-}
-
-// ownWorker refuses a worker that asks in another's place.
-func (a *api) ownWorker(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if ofWorkers(r) {
-			named, _, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, Prefix+"/worker/"), "/")
-			if named != string(middleware.WorkerIdentity(r.Context()).WorkerID) {
-				a.fail(w, r, errOtherWorker)
-				return
-			}
-		}
-		next.ServeHTTP(w, r)
-	})
-}
-
 // refuseWhileDraining sends clients away before they begin something that the end of the server would cut.
 func (a *api) refuseWhileDraining(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if a.Draining() && (!public(r) || ofWorkers(r)) {
+		if a.Draining() && !public(r) {
 			w.Header().Set("Connection", "close")
 			a.fail(w, r, errDraining)
 			return

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -19,6 +20,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/stacyvm/stacyvm/internal/api"
+	"github.com/stacyvm/stacyvm/internal/auth"
 	"github.com/stacyvm/stacyvm/internal/control"
 	"github.com/stacyvm/stacyvm/internal/control/controltest"
 	"github.com/stacyvm/stacyvm/internal/engine"
@@ -58,6 +60,9 @@ func startOn(t *testing.T, s store.Store, change func(*api.Config), changeContro
 	config := api.Config{Service: service, Version: "test", Started: time.Now(), Logger: slog.New(slog.NewJSONHandler(f.log, nil))}
 	if change != nil {
 		change(&config)
+	}
+	if !slices.ContainsFunc(config.Authenticators, func(one auth.Authenticator) bool { return one.Kind() == auth.KindClient }) {
+		config.Authenticators = append(config.Authenticators, auth.Keys{}) // everybody may do everything
 	}
 	base, stop := context.WithCancel(context.Background())
 	f.stop = stop

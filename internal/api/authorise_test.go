@@ -66,7 +66,8 @@ type operation struct {
 	method, path, id string
 	success          int
 	public           bool
-	worker           bool // for workers, with credentials of their own
+	worker           bool     // for workers, with credentials of their own
+	needs            []string // scopes that the document names
 }
 
 func operations(t *testing.T) (list []operation) {
@@ -79,7 +80,7 @@ func operations(t *testing.T) (list []operation) {
 		Paths map[string]map[string]struct {
 			OperationID string `json:"operationId"`
 			Responses   map[string]any
-			Security    []map[string]any
+			Security    []map[string][]string
 		}
 	}
 	if err := json.Unmarshal(text, &document); err != nil {
@@ -90,7 +91,12 @@ func operations(t *testing.T) (list []operation) {
 			op := operation{method: strings.ToUpper(method), path: path, id: o.OperationID, public: len(o.Security) == 0}
 			for _, way := range o.Security {
 				_, op.worker = way["worker"]
+				for _, scopes := range way {
+					op.needs = append(op.needs, scopes...)
+				}
 			}
+			slices.Sort(op.needs)
+			op.needs = slices.Compact(op.needs)
 			for status := range o.Responses {
 				if n, err := strconv.Atoi(status); err == nil && n < 400 {
 					op.success = n
@@ -105,7 +111,9 @@ func operations(t *testing.T) (list []operation) {
 
 const clientKey, adminKey = "client-key-0123456789abcdef012345", "admin-key-0123456789abcdef0123456"
 
-func withKeys(c *api.Config) { c.Keys = auth.NewKeys(clientKey, adminKey, true) }
+func withKeys(c *api.Config) {
+	c.Authenticators = append(c.Authenticators, auth.NewKeys(clientKey, adminKey, true))
+}
 
 // subject is a sandbox of tenant ours with a file and a process that waits on a terminal.
 type subject struct{ sandbox, process string }

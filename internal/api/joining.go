@@ -20,9 +20,9 @@ func (a *api) joiningRoutes() {
 		summary: "List join tokens, without their secrets"}, a.joinTokens)
 	register(a, route{method: http.MethodDelete, path: "/admin/join-tokens/{token}", id: "delete-join-token", tag: tagWorkers,
 		summary: "Make a join token worthless", errors: []int{404}}, a.deleteJoinToken)
-	register(a, route{method: http.MethodPost, path: "/worker/join", id: "join", tag: tagWorkers, public: true,
+	register(a, route{method: http.MethodPost, path: "/worker/join", id: "join", tag: tagWorkers,
 		summary: "Get a new worker's certificate for a join token", errors: []int{401, 503}}, a.join)
-	register(a, route{method: http.MethodPost, path: "/worker/{worker}/certificate", id: "certificate", tag: tagWorkers, worker: true,
+	register(a, route{method: http.MethodPost, path: "/worker/{worker}/certificate", id: "certificate", tag: tagWorkers,
 		summary: "Get this worker's next certificate; its present one has to be shown"}, a.certificate)
 }
 

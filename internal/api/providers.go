@@ -9,7 +9,6 @@ import (
 
 	"github.com/stacyvm/stacyvm/internal/auth"
 	"github.com/stacyvm/stacyvm/internal/control/health"
-	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
 
 // Provider is one engine.
@@ -105,9 +104,4 @@ func (a *api) pool(ctx context.Context, _ *struct{}) (*body[Pool], error) {
 }
 
 // mayRead guards the answers for which the service is not asked.
-func mayRead(ctx context.Context) error {
-	if auth.From(ctx).May("read:sandboxes") {
-		return nil
-	}
-	return stacyvm.Errorf(stacyvm.CodeForbidden, "this needs the scope read:sandboxes")
-}
+func mayRead(ctx context.Context) error { return auth.From(ctx).Require(auth.ScopeReadSandboxes) }

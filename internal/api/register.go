@@ -54,9 +54,7 @@ type route struct {
 	status       int   // of success; 0: 200
 	errors       []int // statuses that this route can answer, beside those of every route
 	maxBody      int64 // 0: maxBody
-	public       bool
-	worker       bool // for workers, who show a credential of their own
-	stream       bool // lasts as long as a client, a command or a transfer does: see StreamLimits
+	stream       bool  // lasts as long as a client, a command or a transfer does: see StreamLimits
 	// streamWith is the query parameter with which alone a request is a stream; empty: each is.
 	streamWith string
 	// responses replaces the generated description of success, for answers that are not JSON.
@@ -84,11 +82,8 @@ func (r route) operation() huma.Operation {
 	if r.stream && !slices.Contains(r.errors, http.StatusTooManyRequests) {
 		r.errors = append(r.errors, http.StatusTooManyRequests)
 	}
-	if r.worker {
-		op.Security = []map[string][]string{{"worker": {}, "workerToken": {}}, {"worker": {}, "certificate": {}}}
-		op.Errors = slices.Concat(common, r.errors)
-	} else if !r.public {
-		op.Security = []map[string][]string{{"key": {}}, {"adminKey": {}}}
+	op.Security = security(r.path, r.id)
+	if op.Security != nil {
 		op.Errors = slices.Concat(common, r.errors)
 	}
 	return op

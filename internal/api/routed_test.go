@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/stacyvm/stacyvm/internal/api"
+	"github.com/stacyvm/stacyvm/internal/auth"
 	"github.com/stacyvm/stacyvm/internal/control"
 	"github.com/stacyvm/stacyvm/internal/control/controltest"
 )
@@ -24,7 +25,10 @@ func FuzzRoutedID(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	handler := api.New(api.Config{Service: service, Version: "test", Started: time.Now(), Logger: slog.New(slog.DiscardHandler)})
+	handler := api.New(api.Config{
+		Service: service, Version: "test", Started: time.Now(), Logger: slog.New(slog.DiscardHandler),
+		Authenticators: auth.Authenticators{auth.Keys{}},
+	})
 	id := string(sandbox.ID)
 	for _, seed := range []string{id, strings.ToUpper(id), id + "/", id + "/exec", "../" + id, id + "%00", id + "\x00", "%2e%2e", ".", "sb-", "\u2044" + id, id + "?x=1", id + ";a"} {
 		f.Add(seed)

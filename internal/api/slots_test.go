@@ -74,7 +74,7 @@ func TestStreamsOfOneCaller(t *testing.T) {
 func TestStreamsOfAll(t *testing.T) {
 	f := start(t, func(c *api.Config) {
 		c.Streams = api.StreamLimits{All: 4, Caller: 4}
-		c.Keys = auth.NewKeys("client-key", "admin-key", false)
+		c.Authenticators = append(c.Authenticators, auth.NewKeys("client-key", "admin-key", false))
 	}, nil)
 	client, admin := []string{middleware.KeyHeader, "client-key"}, []string{middleware.AdminKeyHeader, "admin-key"}
 	var last *http.Response

@@ -39,17 +39,17 @@ type readyOutput struct {
 const tagSystem = "system"
 
 func (a *api) systemRoutes() {
-	register(a, route{method: http.MethodGet, path: "/health", id: "health", tag: tagSystem, public: true,
+	register(a, route{method: http.MethodGet, path: "/health", id: "health", tag: tagSystem,
 		summary: "Whether the server is healthy"}, a.health)
-	register(a, route{method: http.MethodGet, path: "/live", id: "live", tag: tagSystem, public: true,
+	register(a, route{method: http.MethodGet, path: "/live", id: "live", tag: tagSystem,
 		summary: "Whether the server lives"}, a.live)
-	register(a, route{method: http.MethodGet, path: "/ready", id: "ready", tag: tagSystem, public: true,
+	register(a, route{method: http.MethodGet, path: "/ready", id: "ready", tag: tagSystem,
 		summary: "Whether the server can serve: its store answers, recovery is done, its disk has room, and an engine works where it has any; a control plane alone is ready without a worker",
 		responses: map[string]*huma.Response{"503": {
 			Description: "Not now.",
 			Content:     map[string]*huma.MediaType{"application/json": {Schema: a.schema(reflect.TypeFor[Readiness]())}},
 		}}}, a.ready)
-	register(a, route{method: http.MethodGet, path: "/openapi.json", id: "openapi", tag: tagSystem, public: true,
+	register(a, route{method: http.MethodGet, path: "/openapi.json", id: "openapi", tag: tagSystem,
 		summary: "This document", responses: map[string]*huma.Response{"200": {
 			Description: "OpenAPI 3.1.",
 			Content:     map[string]*huma.MediaType{"application/json": {Schema: &huma.Schema{Type: "object"}}},

@@ -215,7 +215,7 @@ func (signer) Fingerprint() (string, error) { return "f00d", nil }
 
 // withWorkers makes a server believe all kinds of worker credentials.
 func withWorkers(t *testing.T) func(*api.Config) {
-	return func(c *api.Config) { c.WorkerVerifier = matrixVerifier(t) }
+	return func(c *api.Config) { c.Authenticators = append(c.Authenticators, matrixVerifier(t)) }
 }
 
 // withAuthority lets it sign certificates and tokens.
@@ -298,8 +298,8 @@ func TestWorkerRoutesWithoutCredentials(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, verifier := range []*auth.WorkerVerifier{nil, empty} {
-		f := start(t, func(c *api.Config) { withKeys(c); c.WorkerVerifier = verifier }, nil)
+	for _, verifiers := range []auth.Authenticators{nil, {empty}} {
+		f := start(t, func(c *api.Config) { withKeys(c); c.Authenticators = append(c.Authenticators, verifiers...) }, nil)
 		for _, op := range operations(t) {
 			if !op.worker {
 				continue

@@ -79,13 +79,13 @@ func (a *api) workerRoutes() {
 	register(a, route{method: http.MethodPost, path: one + "/leases/{resource}/renew", id: "admin-renew-lease", tag: tagWorkers,
 		summary: "Extend a lease in a worker's place", errors: []int{409}}, a.renewLease)
 	const own = "/worker/{worker}"
-	register(a, route{method: http.MethodPost, path: own + "/heartbeat", id: "heartbeat", tag: tagWorkers, worker: true,
+	register(a, route{method: http.MethodPost, path: own + "/heartbeat", id: "heartbeat", tag: tagWorkers,
 		summary: "Tell that this worker lives, or register its process", errors: []int{404, 409}}, a.heartbeat)
-	register(a, route{method: http.MethodPost, path: own + "/leases/renew", id: "renew-leases", tag: tagWorkers, worker: true,
+	register(a, route{method: http.MethodPost, path: own + "/leases/renew", id: "renew-leases", tag: tagWorkers,
 		summary: "Extend every lease of this worker's process", errors: []int{404, 409}}, a.renewLeases)
-	register(a, route{method: http.MethodPost, path: own + "/leases/{resource}/renew", id: "renew-lease", tag: tagWorkers, worker: true,
+	register(a, route{method: http.MethodPost, path: own + "/leases/{resource}/renew", id: "renew-lease", tag: tagWorkers,
 		summary: "Extend one lease of this worker", errors: []int{409}}, a.renewLease)
-	register(a, route{method: http.MethodGet, path: own + "/leases/{resource}", id: "lease", tag: tagWorkers, worker: true,
+	register(a, route{method: http.MethodGet, path: own + "/leases/{resource}", id: "lease", tag: tagWorkers,
 		summary: "Tell under which fence this worker holds a sandbox", errors: []int{404}}, a.lease)
 }
 

@@ -38,8 +38,12 @@ func TestIdentify(t *testing.T) {
 		{"no admin key is not an empty one", clientOnly, "", "", false, false, ""},
 		{"admin key alone asks too", auth.NewKeys("", admin, true), "", "", false, false, ""},
 	} {
-		identity, ok := c.keys.Identify(auth.Shown{API: []string{c.apiKey}, Admin: []string{c.adminKey}})
-		p := identity.Principal("ada", "ours")
+		identity, err := c.keys.Authenticate(auth.Shown{API: []string{c.apiKey}, Admin: []string{c.adminKey}})
+		ok := err == nil
+		p, err := identity.As("ada", "ours")
+		if err != nil {
+			t.Errorf("%s: %v", c.name, err)
+		}
 		if ok != c.ok || p.May("admin:x") != c.admin || identity.Credential != c.credential || p.May("api:exec") != c.ok {
 			t.Errorf("%s: ok %v, %+v", c.name, ok, p)
 		}
@@ -63,17 +67,17 @@ func TestIdentifyRefusesWhatIsShownTwice(t *testing.T) {
 		"one and a wrong one":          {auth.Shown{API: []string{client, "x"}}, false},
 		"one and an empty one":         {auth.Shown{API: []string{client, ""}}, false},
 		"two admin keys":               {auth.Shown{Admin: []string{admin, admin}}, false},
-		"a key and a wrong bearer":     {auth.Shown{API: []string{client}, Bearer: []string{"x"}}, false},
-		"a key and itself as bearer":   {auth.Shown{API: []string{client}, Bearer: []string{client}}, true},
-		"a key and two bearers":        {auth.Shown{API: []string{client}, Bearer: []string{client, client}}, false},
-		"a bearer alone":               {auth.Shown{Bearer: []string{client}}, false},
-		"an admin key, a wrong bearer": {auth.Shown{Admin: []string{admin}, Bearer: []string{"x"}}, false},
+		"a key and a wrong bearer":     {auth.Shown{API: []string{client}, Authorization: []string{"Bearer x"}}, false},
+		"a key and itself as bearer":   {auth.Shown{API: []string{client}, Authorization: []string{"Bearer " + client}}, true},
+		"a key and two bearers":        {auth.Shown{API: []string{client}, Authorization: []string{"Bearer " + client, "Bearer " + client}}, false},
+		"a bearer alone":               {auth.Shown{Authorization: []string{"Bearer " + client}}, false},
+		"an admin key, a wrong bearer": {auth.Shown{Admin: []string{admin}, Authorization: []string{"Bearer x"}}, false},
 	} {
-		if _, ok := keys.Identify(c.shown); ok != c.ok {
-			t.Errorf("%s: %v", name, ok)
+		if _, err := keys.Authenticate(c.shown); (err == nil) != c.ok {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if _, ok := (auth.Keys{}).Identify(auth.Shown{API: []string{"a", "b"}}); ok {
+	if _, err := (auth.Keys{}).Authenticate(auth.Shown{API: []string{"a", "b"}}); err == nil {
 		t.Error("a server without keys takes two")
 	}
 	if !auth.SameKeys(client, client) || auth.SameKeys(client, admin) || auth.SameKeys("", "") {

@@ -20,26 +20,6 @@ const (
 // Valid reports whether it is one of the two.
 func (a WorkerAudience) Valid() bool { return a == AudienceControlPlane || a == AudienceRPC }
 
-// The scopes of a worker credential: each names what its holder may do, or have done, as that worker.
-const (
-	ScopeHeartbeat = "worker:heartbeat"
-	ScopeSpawn     = "worker:spawn"
-	ScopeDestroy   = "worker:destroy"
-	ScopeStatus    = "worker:status"
-	ScopeExec      = "worker:exec"
-	ScopeFiles     = "worker:files"
-	ScopeLogs      = "worker:logs"
-	ScopeLease     = "worker:lease"
-)
-
-// leaseSpelling is another name of ScopeLease, which is read and never written.
-const leaseSpelling = "worker:leases"
-
-// WorkerScopes lists the eight scopes.
-func WorkerScopes() []string {
-	return []string{ScopeHeartbeat, ScopeSpawn, ScopeDestroy, ScopeStatus, ScopeExec, ScopeFiles, ScopeLogs, ScopeLease}
-}
-
 // WorkerMethod says by which kind of credential a worker was identified.
 type WorkerMethod string
 

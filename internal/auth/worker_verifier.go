@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"cmp"
 	"crypto/ed25519"
 	"crypto/sha256"
 	"crypto/x509"
@@ -118,6 +119,35 @@ func checkStatic(field string, secret Secret) error {
 func (v *WorkerVerifier) Configured() bool {
 	c := v.config
 	return c.Shared != nil || len(c.Tokens) > 0 || c.SigningKey != nil || len(c.RotationKeys) > 0 || c.Certificates
+}
+
+// Kind implements Authenticator.
+func (v *WorkerVerifier) Kind() Kind { return KindWorker }
+
+// Authenticate implements Authenticator. The token may stand in a header of its own or in Authorization.
+func (v *WorkerVerifier) Authenticate(shown Shown) (Identity, error) {
+	if !v.Configured() {
+		return Identity{}, errNotConfigured(KindWorker)
+	}
+	for _, header := range []struct {
+		name   string
+		values []string
+	}{{"X-Worker-ID", shown.Worker}, {"X-Worker-Token", shown.WorkerToken}, {"Authorization", shown.Authorization}} {
+		if len(header.values) > 1 {
+			return Identity{}, refused(header.name + " stands twice")
+		}
+	}
+	token, bearer := only(shown.WorkerToken), only(shown.bearers())
+	if token != "" && bearer != "" && token != bearer {
+		return Identity{}, refused("X-Worker-Token and Authorization hold two tokens")
+	}
+	worker, err := v.Verify(WorkerCredential{
+		WorkerID: stacyvm.WorkerID(only(shown.Worker)), Token: cmp.Or(token, bearer), Peer: shown.Peer,
+	})
+	if err != nil {
+		return Identity{}, err
+	}
+	return Identity{Principal: worker.Principal(), Worker: worker}, nil
 }
 
 // Verify says whose credential it is, or gives a CodeUnauthenticated error, which holds nothing of it. A token that is shown

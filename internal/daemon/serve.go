@@ -119,8 +119,7 @@ func newServer(options Options, made *parts, keys auth.Keys, t *trust) *server {
 	s := &server{parts: made, shutdown: c.Server.ShutdownTimeout, ready: options.Ready, log: options.Logger}
 	handler := api.New(api.Config{
 		Service:        made.service,
-		Keys:           keys,
-		WorkerVerifier: t.workers,
+		Authenticators: auth.Authenticators{keys, t.workers},
 		Version:        options.Version,
 		Started:        time.Now(),
 		AllowedOrigins: c.Server.CORSAllowedOrigins,

@@ -178,9 +178,6 @@ func (t *trust) token(id stacyvm.WorkerID) func(context.Context) (string, error)
 	return func(context.Context) (string, error) { return static(), nil }
 }
 
-// rpcScopes are what a control plane does with a worker.
-var rpcScopes = []string{auth.ScopeSpawn, auth.ScopeDestroy, auth.ScopeStatus, auth.ScopeExec, auth.ScopeFiles, auth.ScopeLogs}
-
 // rpcTokens issues the tokens of calls to one worker, each for half of its life.
 type rpcTokens struct {
 	issuer *auth.WorkerIssuer
@@ -198,7 +195,7 @@ func (r *rpcTokens) token(context.Context) (string, error) {
 	if age := now.Sub(r.issued); age >= 0 && age < auth.WorkerTokenDefault/2 {
 		return r.present, nil
 	}
-	token, _, err := r.issuer.Issue(auth.WorkerTokenRequest{WorkerID: r.worker, Audience: auth.AudienceRPC, Scopes: rpcScopes, TTL: auth.WorkerTokenDefault})
+	token, _, err := r.issuer.Issue(auth.WorkerTokenRequest{WorkerID: r.worker, Audience: auth.AudienceRPC, Scopes: auth.RPCScopes(), TTL: auth.WorkerTokenDefault})
 	if err != nil {
 		return "", stacyvm.Wrap(stacyvm.CodeUnavailable, err, "no credential for the worker can be made")
 	}

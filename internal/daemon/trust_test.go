@@ -56,7 +56,7 @@ func TestTokensTowardWorkers(t *testing.T) {
 			if err != nil || identity.Method != tt.method {
 				t.Fatalf("the worker says %+v, %v", identity, err)
 			}
-			for _, scope := range rpcScopes {
+			for _, scope := range auth.RPCScopes() {
 				if err := identity.Allow(scope); err != nil {
 					t.Error(err)
 				}

@@ -3,88 +3,105 @@ package middleware
 import (
 	"context"
 	"net/http"
-	"strings"
-	"unicode"
-	"unicode/utf8"
 
 	"github.com/stacyvm/stacyvm/internal/auth"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
 
-// Headers that say who calls.
+// Headers that say who calls. A worker's token may also stand in Authorization, as a bearer's.
 const (
-	KeyHeader      = "X-API-Key"
-	AdminKeyHeader = "X-Admin-API-Key"
-	UserHeader     = "X-User-ID"
-	TenantHeader   = "X-Tenant-ID"
+	KeyHeader         = "X-API-Key"
+	AdminKeyHeader    = "X-Admin-API-Key"
+	UserHeader        = "X-User-ID"
+	TenantHeader      = "X-Tenant-ID"
+	WorkerHeader      = "X-Worker-ID"
+	WorkerTokenHeader = "X-Worker-Token"
 )
 
 type identityKey struct{}
 
-// identified is what Identify found out.
-type identified struct {
+// identified is what Identify found out. A request counts against the key that it shows also where
+// another kind of caller is asked for.
+type identified struct{ client, caller judged }
+
+type judged struct {
 	auth.Identity
-	ok bool
+	ok  bool
+	err error
 }
 
-func identityOf(ctx context.Context) identified {
+func identifiedIn(ctx context.Context) identified {
 	found, _ := ctx.Value(identityKey{}).(identified)
 	return found
 }
 
-// Known reports whether the request came with what its server asks for; without keys every request does.
-func Known(ctx context.Context) bool { return identityOf(ctx).ok }
+// Known reports whether the request came with what its server asks clients for; without keys every
+// request does.
+func Known(ctx context.Context) bool { return identifiedIn(ctx).client.ok }
 
-// Identify judges the credential and refuses nobody yet.
-func Identify(keys auth.Keys) Middleware {
+// WorkerIdentity is the worker that calls; the zero value elsewhere.
+func WorkerIdentity(ctx context.Context) auth.WorkerIdentity {
+	return identifiedIn(ctx).caller.Worker
+}
+
+// Identify judges the credential that a request's route asks for, and refuses nobody yet.
+func Identify(list auth.Authenticators, kind func(*http.Request) auth.Kind) Middleware {
 	return func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			identity, ok := keys.Identify(auth.Shown{API: r.Header.Values(KeyHeader), Admin: r.Header.Values(AdminKeyHeader), Bearer: bearers(r)})
-			next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), identityKey{}, identified{identity, ok})))
+			shown := auth.Shown{
+				API: r.Header.Values(KeyHeader), Admin: r.Header.Values(AdminKeyHeader),
+				Worker: r.Header.Values(WorkerHeader), WorkerToken: r.Header.Values(WorkerTokenHeader),
+				Authorization: r.Header.Values("Authorization"), Peer: auth.PeerCertificate(r.TLS),
+			}
+			found := identified{client: judge(list, auth.KindClient, shown)}
+			found.caller = found.client
+			if wanted := kind(r); wanted != auth.KindClient {
+				found.caller = judge(list, wanted, shown)
+			}
+			next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), identityKey{}, found)))
 		})
 	}
 }
 
-// bearers are the tokens that Authorization holds; other schemes are a proxy's. The name of a scheme has no case.
-func bearers(r *http.Request) (tokens []string) {
-	for _, value := range r.Header.Values("Authorization") {
-		if scheme, token, _ := strings.Cut(value, " "); strings.EqualFold(scheme, "Bearer") {
-			tokens = append(tokens, strings.TrimSpace(token))
-		}
-	}
-	return tokens
+func judge(list auth.Authenticators, kind auth.Kind, shown auth.Shown) judged {
+	identity, err := list.Authenticate(kind, shown)
+	return judged{identity, err == nil, err}
 }
 
-// Require refuses who is not known, unless the request is public, and puts the principal into the context.
+// Require refuses who is not known, unless the request is public, and puts the principal into the
+// context.
 func Require(public func(*http.Request) bool, fail Fail) Middleware {
 	return func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			found := identityOf(r.Context())
-			if !found.ok {
-				if !public(r) {
-					fail(w, r, stacyvm.Errorf(stacyvm.CodeUnauthenticated, "one valid %s is needed, and no wrong credential beside it", KeyHeader))
-					return
-				}
+			found := identifiedIn(r.Context()).caller
+			switch {
+			case found.ok:
+			case public(r):
 				next.ServeHTTP(w, r) // without a principal: it may do nothing
 				return
+			default:
+				fail(w, r, found.err)
+				return
 			}
-			user, tenant := r.Header.Get(UserHeader), r.Header.Get(TenantHeader)
-			for header, value := range map[string]string{UserHeader: user, TenantHeader: tenant} {
-				if !plainName(value) {
-					fail(w, r, stacyvm.Invalid(header, "must have at most %d characters and no white space, control character, / or \\", maxName))
+			principal := found.Principal
+			if found.Worker.WorkerID == "" { // a worker is itself, whatever it says
+				var err error
+				if principal, err = narrowed(found.Identity, r.Header); err != nil {
+					fail(w, r, err)
 					return
 				}
 			}
-			next.ServeHTTP(w, r.WithContext(auth.With(r.Context(), found.Principal(user, tenant))))
+			next.ServeHTTP(w, r.WithContext(auth.With(r.Context(), principal)))
 		})
 	}
 }
 
-// maxName bounds an owner's or tenant's name, in characters.
-const maxName = 128
-
-func plainName(name string) bool {
-	return utf8.ValidString(name) && utf8.RuneCountInString(name) <= maxName && !strings.ContainsFunc(name, func(r rune) bool {
-		return unicode.IsSpace(r) || !unicode.IsPrint(r) || r == '/' || r == '\\'
-	})
+// narrowed gives the caller as its headers say.
+func narrowed(identity auth.Identity, header http.Header) (principal stacyvm.Principal, err error) {
+	for _, name := range []string{UserHeader, TenantHeader} {
+		if err := auth.CheckName(name, header.Get(name)); err != nil {
+			return principal, err
+		}
+	}
+	return identity.As(header.Get(UserHeader), header.Get(TenantHeader))
 }

@@ -45,7 +45,7 @@ func Limit(perMinute, burst int, exempt func(*http.Request) bool, fail Fail) Mid
 // Caller is whom a request counts against: its credential or, without one, its peer's address. No header that a client chooses
 // freely takes part in it. It comes after Identify.
 func Caller(r *http.Request) string {
-	if credential := identityOf(r.Context()).Credential; credential != "" {
+	if credential := identifiedIn(r.Context()).client.Credential; credential != "" {
 		return "key " + credential
 	}
 	return "peer " + peerOf(r.RemoteAddr)

@@ -31,6 +31,8 @@ func fail(w http.ResponseWriter, _ *http.Request, err error) {
 
 func ok(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok") }
 
+func ofClients(*http.Request) auth.Kind { return auth.KindClient }
+
 func probe(r *http.Request) bool { return r.URL.Path == "/probe" }
 
 func ask(handler http.Handler, change func(*http.Request)) *httptest.ResponseRecorder {
@@ -45,7 +47,8 @@ func ask(handler http.Handler, change func(*http.Request)) *httptest.ResponseRec
 
 func TestLimitRefillsAndNamesTheWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		handler := middleware.Chain(http.HandlerFunc(ok), middleware.Identify(auth.NewKeys("key", "", false)), middleware.Limit(60, 3, probe, fail))
+		keys := auth.Authenticators{auth.NewKeys("key", "", false)}
+		handler := middleware.Chain(http.HandlerFunc(ok), middleware.Identify(keys, ofClients), middleware.Limit(60, 3, probe, fail))
 		from := func(peer, key string) func(*http.Request) {
 			return func(r *http.Request) {
 				r.RemoteAddr = peer

@@ -32,8 +32,9 @@ func rawServer(t *testing.T) string {
 		t.Fatal(err)
 	}
 	handler := api.New(api.Config{
-		Service: controltest.NewService(t, store, controltest.NewWorker(), nil), Keys: auth.NewKeys(clientKey, adminKey, false),
-		WorkerVerifier: verifier, Started: time.Now(), AllowedOrigins: []string{"https://good.example"},
+		Service:        controltest.NewService(t, store, controltest.NewWorker(), nil),
+		Authenticators: auth.Authenticators{auth.NewKeys(clientKey, adminKey, false), verifier},
+		Started:        time.Now(), AllowedOrigins: []string{"https://good.example"},
 	})
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -13,7 +13,7 @@ import (
 const keyHeader = "Idempotency-Key"
 
 // single are the headers that this program reads; each has one meaning only when it stands once. Those of credentials are
-// judged by Identify and IdentifyWorker, Origin by Origin.
+// judged by Identify, Origin by Origin.
 var single = []string{
 	UserHeader, TenantHeader, keyHeader, "Last-Event-ID", "Content-Type", "Content-Encoding", "Upgrade",
 }
