@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"maps"
-	"slices"
 	"strconv"
 	"time"
 
@@ -21,6 +20,11 @@ import (
 const (
 	// maxPids is a backstop, not a quota: some engines count threads of their own.
 	maxPids = 8192
+	// imageWithin bounds what is done for an image, engineWithin the start of a runtime and, where it has to be, of what starts it,
+	// and statusWithin the first question to it. The whole is bounded by stacyvm.CreateWithin.
+	imageWithin  = 30 * time.Second
+	engineWithin = 50 * time.Second
+	statusWithin = 10 * time.Second
 	// undoWithin bounds the removal of what a failed create left.
 	undoWithin = 30 * time.Second
 )
@@ -125,85 +129,24 @@ func (w *Worker) earlier(b *box, j *job) (*live, worker.Created, error) {
 	return nil, worker.Created{}, w.removeRuntime(j.ctx, b.id, r, nil)
 }
 
-// make makes a runtime. Each step pushes its undo.
-func (w *Worker) make(b *box, j *job, request worker.CreateRequest) (made *live, created worker.Created, err error) {
+// make makes a runtime, or leaves nothing.
+func (w *Worker) make(b *box, j *job, request worker.CreateRequest) (*live, worker.Created, error) {
 	e, err := w.usable(j.ctx, request.Spec.Provider)
 	if err != nil {
-		return nil, created, err
+		return nil, worker.Created{}, err
 	}
-	r := record{
+	m := &making{worker: w, box: b, engine: e, record: record{
 		Phase: phaseCreating, Engine: e.Name(), Secret: string(guest.NewSecret()), Request: request, CreatedAt: time.Now().UTC(),
-	}
-	var undo []func(context.Context) error
-	defer func() {
-		if err != nil {
-			err = w.undo(j.ctx, b.id, undo, err)
+	}}
+	defer m.leave()
+	if done, err := m.steps().run(j.ctx); err != nil {
+		m.leave()
+		if undone := done.undo(j.ctx, undoWithin); undone != nil {
+			w.log.Error("a failed create cannot be undone yet", "sandbox", b.id, "cause", err, "error", undone)
 		}
-	}()
-	if err = w.intend(b, r); err != nil {
-		return nil, created, err
+		return nil, m.created, err
 	}
-	undo = append(undo, func(context.Context) error { return w.forget(b) })
-
-	root, err := w.images.Resolve(j.ctx, request.Spec.Image, string(b.id))
-	undo = append(undo, func(context.Context) error { return w.images.Release(string(b.id)) })
-	if err != nil {
-		return nil, created, err
-	}
-	// A control plane has those wait that it knows of; this holds for all of them together, and in their order.
-	if err = w.starts.Acquire(j.ctx, 1); err != nil {
-		return nil, created, err
-	}
-	defer w.starts.Release(1)
-	instance, err := e.Create(j.ctx, w.spec(b, r, root))
-	if stacyvm.CodeOf(err) == stacyvm.CodeConflict {
-		undo = undo[:1] // there is one without a record: it stays, and so does its image
-		return nil, created, err
-	}
-	undo = append(undo, func(ctx context.Context) error { return w.removeRuntime(ctx, b.id, &r, instance) })
-	if err != nil {
-		return nil, created, err
-	}
-	made = connect(instance, r.Secret)
-	undo = append(undo, func(context.Context) error { made.transport.Close(); return nil })
-	created, err = w.complete(j.ctx, b, instance, w.journal.extend)
-	return made, created, err
-}
-
-// undo takes steps back, the last one first, and stops where one fails: what is left stays in the journal.
-func (w *Worker) undo(ctx context.Context, id stacyvm.SandboxID, steps []func(context.Context) error, cause error) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoWithin)
-	defer cancel()
-	for _, step := range slices.Backward(steps) {
-		if err := step(ctx); err != nil {
-			w.log.Error("a failed create cannot be undone yet", "sandbox", id, "cause", cause, "error", err)
-			break
-		}
-	}
-	return cause
-}
-
-// intend writes the record of a create before anything is made.
-func (w *Worker) intend(b *box, r record) error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	r.Fence = b.fence
-	if err := w.journal.keep(b.id, r); err != nil {
-		return err
-	}
-	b.record = &r
-	return nil
-}
-
-// forget makes a grave of the record of a create that left nothing; another create may follow.
-func (w *Worker) forget(b *box) error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if err := w.journal.bury(b.id, grave{Fence: b.fence, Spent: b.spent}); err != nil {
-		return err
-	}
-	b.record = nil
-	return nil
+	return m.made, m.created, nil
 }
 
 // complete writes down that a runtime is whole, unless that is known.
