@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptrace"
 	"sync/atomic"
 	"time"
 )
@@ -56,6 +57,13 @@ func (c *Client) watch(ctx context.Context, r request) *watchdog {
 		w.timer = time.AfterFunc(probeEvery, w.probe)
 	} else {
 		w.timer = time.AfterFunc(silence, func() { cancel(&silentError{c.base, silence}) })
+		if c.probes != c.http {
+			// While other calls hold all connections, the server has not been asked yet.
+			w.ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+				GetConn: func(string) { w.pause() },
+				GotConn: func(httptrace.GotConnInfo) { w.resume() },
+			})
+		}
 	}
 	return w
 }

@@ -262,3 +262,25 @@ func TestARestartAfterHoursOfQuiet(t *testing.T) {
 		}
 	})
 }
+
+// TestAShortCallBehindALongOne waits for the only connection; its time begins when it has it.
+func TestAShortCallBehindALongOne(t *testing.T) {
+	handler := func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasSuffix(r.URL.Path, "/exec") {
+			time.Sleep(time.Hour)
+		}
+		_, _ = io.WriteString(w, map[bool]string{true: "[]", false: "{}"}[strings.HasSuffix(r.URL.Path, "/sandboxes")])
+	}
+	inBubbleWith(t, 1, handler, func(t *testing.T, c *client.Client) {
+		long := make(chan error)
+		go func() {
+			_, err := c.Exec(t.Context(), "sb", client.ExecRequest{})
+			long <- err
+		}()
+		synctest.Wait()
+		_, err := c.Sandboxes(t.Context())
+		if err := errors.Join(err, <-long); err != nil {
+			t.Error(err)
+		}
+	})
+}
