@@ -21,7 +21,11 @@ tool() { env GOARCH= go tool -modfile=packaging/tools.mod "$@"; } # for this mac
 rm -rf "$dir/sbom"
 mkdir -p "$dir/sbom"
 for program in "$DIST_BINARY" bin/parts/stacyvm-sentry bin/parts/stacyvm-guest; do
-	tool cyclonedx-gomod bin -json -std -noserial -notimestamp -version "$version" -output "$dir/sbom/$(basename "$program").cdx.json" "$program" 2>/dev/null
+	said=$(tool cyclonedx-gomod bin -json -std -noserial -notimestamp -version "$version" \
+		-output "$dir/sbom/$(basename "$program").cdx.json" "$program" 2>&1) || { # it prints its progress, too
+		printf 'dist: no SBOM of %s:\n%s\n' "$program" "$said" >&2
+		exit 1
+	}
 done
 chmod 644 "$dir"/sbom/*
 
