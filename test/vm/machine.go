@@ -82,7 +82,7 @@ func (m *machine) boot(ctx context.Context) error {
 	}
 	defer log.Close()
 	var running context.Context
-	running, m.cancel = context.WithCancel(ctx)
+	running, m.cancel = context.WithCancel(context.WithoutCancel(ctx)) // it outlives the step that starts it
 	m.qemu = exec.CommandContext(running, "qemu-system-x86_64", "-M", "microvm", "-accel", "tcg,thread=multi", "-cpu", "max",
 		"-m", memory, "-smp", cores, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
 		"-kernel", filepath.Join(m.o.image, "vmlinux"), "-initrd", filepath.Join(m.o.image, "initrd.cpio"),
