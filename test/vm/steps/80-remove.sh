@@ -10,5 +10,5 @@ grep -q '/var/lib/stacyvm' /tmp/removed || fail "it does not say what stays"
 [ ! -e /usr/bin/stacyvm ] || fail "the program is left"
 dpkg -i /payload/new.deb
 ready
-stacyvm list | grep -q "$id" || fail "after a new install the records are not there"
+stacyvm list >/tmp/listed && grep -q "$id" /tmp/listed || fail "after a new install the records are not there"
 show "sandboxes are ended; data and keys stay, and a new install finds them"
