@@ -16,25 +16,25 @@ const orphanAge = 60 * time.Second
 type action string
 
 const (
-	leave   action = ""
-	adopt   action = "adopt"   // the runtime answers: running
-	resend  action = "resend"  // send the create again
-	fail    action = "fail"    // a create that nobody finishes: remove what is there, destroyed
-	lose    action = "lose"    // no runtime: unhealthy, lost
-	retell  action = "retell"  // its worker is back and has none: unhealthy for another reason, lost
-	mute    action = "mute"    // its guest does not answer: unhealthy, no_answer
-	die     action = "die"     // its runtime ended by itself: error, with the reason
-	restore action = "restore" // the lost runtime is back: a new epoch, running
-	finish  action = "finish"  // destroy was asked for: do it
-	clean   action = "clean"   // what a failed sandbox left: remove the runtime, keep the row
-	kill    action = "kill"    // a runtime without an owner: remove it
-	readmit action = "readmit" // a runtime of an earlier incarnation: give it a row
-	warn    action = "warn"    // not ours to touch
+	none             action = ""
+	adopt            action = "adopt"   // the runtime answers: running
+	resend           action = "resend"  // send the create again
+	fail             action = "fail"    // a create that nobody finishes: remove what is there, destroyed
+	markLost         action = "lose"    // no runtime: unhealthy, lost
+	updateReason     action = "retell"  // its worker is back and has none: unhealthy for another reason, lost
+	markUnresponsive action = "mute"    // its guest does not answer: unhealthy, no_answer
+	markDead         action = "die"     // its runtime ended by itself: error, with the reason
+	restore          action = "restore" // the lost runtime is back: a new epoch, running
+	finish           action = "finish"  // destroy was asked for: do it
+	clean            action = "clean"   // what a failed sandbox left: remove the runtime, keep the row
+	kill             action = "kill"    // a runtime without an owner: remove it
+	readmit          action = "readmit" // a runtime of an earlier incarnation: give it a row
+	warn             action = "warn"    // not ours to touch
 )
 
-// twice lists the actions that need a second sighting: those that end a runtime for what we know of it, and the one that
+// needsConfirmation lists the actions that need a second sighting: those that end a runtime for what we know of it, and the one that
 // a busy machine could bring about.
-var twice = map[action]bool{kill: true, clean: true, mute: true}
+var needsConfirmation = map[action]bool{kill: true, clean: true, markUnresponsive: true}
 
 // view is one sandbox as both sides have it. row or runtime may be nil, not both.
 type view struct {
@@ -61,7 +61,7 @@ func decide(v view) action {
 	case v.row.Desired == stacyvm.DesiredDestroyed:
 		return finish
 	case v.expired():
-		return leave // Reap ends it as it would have while it ran
+		return none // Reap ends it as it would have while it ran
 	}
 	switch v.row.State {
 	case stacyvm.StateCreating:
@@ -76,13 +76,13 @@ func decide(v view) action {
 		}
 	case stacyvm.StatePaused, stacyvm.StateExpired, stacyvm.StateDestroyed: // other loops' work, or done
 	}
-	return leave
+	return none
 }
 
 func decideUnowned(v view) action {
 	switch {
 	case v.runtime == nil:
-		return leave
+		return none
 	case v.row.State != stacyvm.StateDestroyed && v.earlier():
 		return warn // the row is from a backup, and the runtime may be its newer owner's
 	}
@@ -116,7 +116,7 @@ func (v view) earlier() bool {
 func decideOrphan(v view) action {
 	switch since := v.now.Sub(v.runtime.CreatedAt); {
 	case v.runtime.Phase == worker.PhaseUnknown:
-		return leave // the next pass knows more
+		return none // the next pass knows more
 	case v.runtime.Fence.Incarnation < v.cluster.Incarnation:
 		return readmit
 	case v.runtime.Fence.Incarnation > v.cluster.Incarnation:
@@ -124,7 +124,7 @@ func decideOrphan(v view) action {
 	case since > orphanAge:
 		return kill
 	}
-	return leave
+	return none
 }
 
 func decideCreating(v view) action {
@@ -137,7 +137,7 @@ func decideCreating(v view) action {
 	case v.runtime != nil && v.runtime.Phase == worker.PhaseRunning:
 		return adopt
 	case !v.interrupted:
-		return leave // its maker is at work
+		return none // its maker is at work
 	case v.runtime != nil && v.runtime.Phase == worker.PhaseDead:
 		return fail
 	}
@@ -150,21 +150,21 @@ func decideUnhealthy(v view) action {
 	case v.runtime != nil && v.runtime.Phase == worker.PhaseRunning:
 		return restore
 	case away && (v.runtime == nil || v.runtime.Phase == worker.PhaseDead):
-		return retell
+		return updateReason
 	}
-	return leave
+	return none
 }
 
 func decideRunning(v view) action {
 	switch {
 	case v.runtime == nil:
-		return lose
+		return markLost
 	case v.runtime.Phase == worker.PhaseRunning:
-		return leave
+		return none
 	case v.runtime.Phase == worker.PhaseDead:
-		return die
+		return markDead
 	case v.runtime.Phase == worker.PhaseSilent:
-		return mute
+		return markUnresponsive
 	}
-	return leave
+	return none
 }

@@ -66,8 +66,8 @@ func (d *duties) run(ctx context.Context, started func()) {
 		}
 		work.Go(func() { gained.run(room) })
 	}
-	settle := func(ctx context.Context) error { _, err := d.settle(ctx); return err }
-	if !d.until(ctx, "settle", stepWithin, settle) || !d.until(ctx, "duties", renewWithin, d.Keep) {
+	settling := func(ctx context.Context) error { _, err := d.settlesAt(ctx); return err }
+	if !d.until(ctx, "settle", stepWithin, settling) || !d.until(ctx, "duties", renewWithin, d.Keep) {
 		return
 	}
 	started()
@@ -89,7 +89,7 @@ func (d *duties) finish(work *sync.WaitGroup) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), releaseWithin)
 	defer cancel()
-	if err := d.store.Update(ctx, func(tx store.Tx) error { return d.letGo(ctx, tx, held) }); err != nil {
+	if err := d.store.Update(ctx, func(tx store.Tx) error { return d.release(ctx, tx, held) }); err != nil {
 		d.log.Warn("duties are not released; others take them when their leases run out", "error", err)
 	}
 }
@@ -139,7 +139,7 @@ func (d *duties) keep(ctx context.Context, sent time.Time) error {
 			if gained, err = d.acquire(ctx, tx, open); err != nil {
 				return err
 			}
-			return d.letGo(ctx, tx, needless)
+			return d.release(ctx, tx, needless)
 		})
 	}
 	if err != nil {
@@ -205,7 +205,7 @@ func (d *duties) acquire(ctx context.Context, tx store.Tx, free []string) (gaine
 	return gained, nil
 }
 
-func (d *duties) letGo(ctx context.Context, tx store.Tx, needless []*duty) error {
+func (d *duties) release(ctx context.Context, tx store.Tx, needless []*duty) error {
 	for _, one := range needless {
 		err := tx.Leases().Release(ctx, one.name, d.self, one.epoch)
 		if err != nil && stacyvm.CodeOf(err) != stacyvm.CodeNotFound { // not found: it is another's already

@@ -99,7 +99,7 @@ func (d *duty) run(room chan struct{}) {
 // visit makes one pass over a worker of another machine. A worker that misses several passes is out of reach: its sandboxes
 // are told to be unhealthy, until a pass succeeds again and gives them back.
 func (d *duty) visit(ctx context.Context) error {
-	if _, err := d.settle(ctx); err != nil { // before anything is taken over
+	if _, err := d.settlesAt(ctx); err != nil { // before anything is taken over
 		return err
 	}
 	if d.missed == 0 {
@@ -124,7 +124,7 @@ func (d *duty) visit(ctx context.Context) error {
 	if failed != nil {
 		return failed
 	}
-	if failed := d.forsake(ctx, d.machine.id, rows, stacyvm.ReasonWorkerUnreachable); failed != nil {
+	if failed := d.markUnreachable(ctx, d.machine.id, rows, stacyvm.ReasonWorkerUnreachable); failed != nil {
 		return failed
 	}
 	return err

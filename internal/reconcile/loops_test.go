@@ -143,7 +143,7 @@ func TestReapOfASandboxThatIsBeingDestroyed(t *testing.T) {
 		time.Sleep(2 * time.Minute)
 		r.machine.BeforeDestroy = func(ctx context.Context, _ stacyvm.Ref) error { // somebody else is faster
 			r.machine.BeforeDestroy = nil
-			return r.store.Update(ctx, func(tx store.Tx) error { return bury(ctx, tx, row, stacyvm.Cause{}, "sandbox.destroy") })
+			return r.store.Update(ctx, func(tx store.Tx) error { return markDestroyed(ctx, tx, row, stacyvm.Cause{}, "sandbox.destroy") })
 		}
 		r.must(r.Reap(r.Context()))
 		r.expect(row.ID, stacyvm.StateDestroyed, "", false)

@@ -27,7 +27,7 @@ func (m *machine) reap(ctx context.Context, row stacyvm.Sandbox) error {
 	ended := m.destroy(ctx, row)
 	return m.store.Update(ctx, func(tx store.Tx) error {
 		if ended == nil {
-			return bury(ctx, tx, row, stacyvm.Cause{}, "sandbox.expire")
+			return markDestroyed(ctx, tx, row, stacyvm.Cause{}, "sandbox.expire")
 		}
 		current, err := tx.Sandboxes().Get(ctx, row.ID)
 		if err != nil {
@@ -57,12 +57,12 @@ func (m *machine) destroy(ctx context.Context, row stacyvm.Sandbox) error {
 	return nil
 }
 
-// bury makes the row a tombstone, releases its lease and audits it under action, if one is given. A row that is a tombstone
+// markDestroyed makes the row a tombstone, releases its lease and audits it under action, if one is given. A row that is a tombstone
 // already stays as it is.
-func bury(ctx context.Context, tx store.Tx, row stacyvm.Sandbox, cause stacyvm.Cause, action string) error {
+func markDestroyed(ctx context.Context, tx store.Tx, row stacyvm.Sandbox, cause stacyvm.Cause, action string) error {
 	ended, err := lease.End(ctx, tx, row, cause)
 	if err != nil {
-		return fmt.Errorf("bury %s: %w", row.ID, err)
+		return fmt.Errorf("mark %s destroyed: %w", row.ID, err)
 	}
 	if !ended || action == "" {
 		return nil

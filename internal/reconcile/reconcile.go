@@ -3,7 +3,7 @@
 // through their ports; it knows no transport, no SQL and no engine.
 //
 // What one worker's sandboxes need is a machine's work (Reap and Recover), wherever the worker is. The worker of this process
-// is a resident: its leases are renewed and its life is told here. Workers on other machines, and what is done once for the
+// is local: its leases are renewed and its life is told here. Workers on other machines, and what is done once for the
 // whole cluster, are duties: each has a lease, and the process that holds it does it.
 //
 // Decisions are made from complete inventories only, and a runtime is destroyed for lack of an owner only after two sightings.
@@ -61,7 +61,7 @@ type Config struct {
 
 // Reconciler owns the loops of one process. The steps of its parts may also be called singly, each by one caller at a time.
 type Reconciler struct {
-	*resident // nil without a worker in this process
+	*localWorker // nil without a worker in this process
 	*duties
 
 	start   sync.Once
@@ -84,7 +84,7 @@ func New(config Config) *Reconciler {
 	p := process{store: config.Store, self: config.Self, session: config.Session, log: config.Logger}
 	r := &Reconciler{duties: newDuties(p, config), started: make(chan struct{})}
 	if config.Worker != nil {
-		r.resident = newResident(p, config)
+		r.localWorker = newLocalWorker(p, config)
 	}
 	return r
 }
@@ -105,8 +105,8 @@ func (r *Reconciler) Started() <-chan struct{} { return r.started }
 // Run keeps all loops going until ctx ends, and then lets go of its duties. Sandboxes' leases stay with their workers.
 func (r *Reconciler) Run(ctx context.Context) error {
 	var parts sync.WaitGroup
-	if r.resident != nil {
-		parts.Go(func() { r.resident.run(ctx, r.recovered) })
+	if r.localWorker != nil {
+		parts.Go(func() { r.localWorker.run(ctx, r.recovered) })
 		parts.Go(func() { r.duties.run(ctx, func() {}) })
 	} else {
 		parts.Go(func() { r.duties.run(ctx, r.recovered) })
@@ -115,9 +115,9 @@ func (r *Reconciler) Run(ctx context.Context) error {
 	return nil
 }
 
-// Start is the resident's, and tells that it is done.
+// Start is the local worker's, and tells that it is done.
 func (r *Reconciler) Start(ctx context.Context) error {
-	err := r.resident.Start(ctx)
+	err := r.localWorker.Start(ctx)
 	if err == nil {
 		r.recovered()
 	}
@@ -126,8 +126,8 @@ func (r *Reconciler) Start(ctx context.Context) error {
 
 func (r *Reconciler) recovered() { r.start.Do(func() { close(r.started) }) }
 
-// settle asks whether the database was put back lately, and until when it settles; zero: it has.
-func (p process) settle(ctx context.Context) (time.Time, error) {
+// settlesAt gives until when a database that was put back lately is not believed; zero: it is.
+func (p process) settlesAt(ctx context.Context) (time.Time, error) {
 	return store.RestoreGraceUntil(ctx, p.store, p.self, p.session)
 }
 

@@ -31,7 +31,7 @@ type task struct {
 // Recover compares the worker's rows with a complete inventory and acts by the recovery table. The first pass over a
 // database that has a new incarnation, as after a restore from a backup, tells what it finds and does nothing.
 func (m *machine) Recover(ctx context.Context) error {
-	until, err := m.settle(ctx)
+	until, err := m.settlesAt(ctx)
 	if err != nil {
 		return err
 	}
@@ -49,12 +49,12 @@ func (m *machine) Recover(ctx context.Context) error {
 	for id, v := range views {
 		t := task{view: v, id: id, action: decide(v)}
 		seen := sighting{id, t.action}
-		if twice[t.action] && !m.sighted[seen] {
+		if needsConfirmation[t.action] && !m.sighted[seen] {
 			sighted[seen] = true
 			continue
 		}
 		switch {
-		case t.action != leave:
+		case t.action != none:
 			tasks = append(tasks, t)
 		case v.drifted():
 			drifted = append(drifted, t)
@@ -90,7 +90,7 @@ func (m *machine) sendExpiry(ctx context.Context, t task) error {
 func (m *machine) report(views map[stacyvm.SandboxID]view) {
 	m.log.Warn("the database has a new incarnation: this pass only reports", "sandboxes", len(views), "settled_at", m.settling)
 	for id, v := range views {
-		if action := decide(v); action != leave {
+		if action := decide(v); action != none {
 			m.log.Info("recovery, reported only", "sandbox", id, "action", string(action))
 		}
 	}
@@ -229,13 +229,13 @@ func (m *machine) act(ctx context.Context, t task) error {
 		return m.resend(ctx, t)
 	case fail:
 		return m.fail(ctx, *t.row)
-	case lose:
+	case markLost:
 		return m.change(ctx, *t.row, stacyvm.StateUnhealthy, lost)
-	case retell:
+	case updateReason:
 		return m.change(ctx, *t.row, "", lost)
-	case mute:
+	case markUnresponsive:
 		return m.change(ctx, *t.row, stacyvm.StateUnhealthy, silent(*t.runtime))
-	case die:
+	case markDead:
 		return m.change(ctx, *t.row, stacyvm.StateError, died(*t.runtime))
 	case restore:
 		return m.restore(ctx, *t.row, t.runtime.Created)
@@ -247,7 +247,7 @@ func (m *machine) act(ctx context.Context, t task) error {
 		return m.kill(ctx, t)
 	case readmit:
 		return m.insert(ctx, t)
-	case warn, leave: // nothing to do
+	case warn, none: // nothing to do
 	}
 	return nil
 }
@@ -327,7 +327,7 @@ func (m *machine) finish(ctx context.Context, row stacyvm.Sandbox, cause stacyvm
 	if err := m.destroy(ctx, row); err != nil {
 		return err
 	}
-	return m.store.Update(ctx, func(tx store.Tx) error { return bury(ctx, tx, row, cause, "") })
+	return m.store.Update(ctx, func(tx store.Tx) error { return markDestroyed(ctx, tx, row, cause, "") })
 }
 
 // restore gives a runtime back to its sandbox, with a new epoch: whoever acted for it before is fenced.

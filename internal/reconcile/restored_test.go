@@ -76,7 +76,7 @@ func TestRestoredAndCrashed(t *testing.T) {
 	inBubble(t, func(r *rig) {
 		s := r.putBack()
 		r.must(r.Start(r.Context()))
-		until, err := r.settle(r.Context())
+		until, err := r.settlesAt(r.Context())
 		r.must(err)
 		time.Sleep(recoverEvery)
 		r.Reconciler = r.session("again")
@@ -85,7 +85,7 @@ func TestRestoredAndCrashed(t *testing.T) {
 		if err := r.known(s.newer.ID); stacyvm.CodeOf(err) != stacyvm.CodeNotFound {
 			r.Errorf("the first pass admitted: %v", err)
 		}
-		if again, err := r.settle(r.Context()); err != nil || !again.Equal(until) {
+		if again, err := r.settlesAt(r.Context()); err != nil || !again.Equal(until) {
 			r.Errorf("it settles until %s instead of %s, %v", again, until, err)
 		}
 		r.recover()

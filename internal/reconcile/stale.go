@@ -22,7 +22,7 @@ func (d *duties) Stale(ctx context.Context) error {
 	if held == nil {
 		return nil
 	}
-	if until, err := d.settle(ctx); err != nil || !until.IsZero() {
+	if until, err := d.settlesAt(ctx); err != nil || !until.IsZero() {
 		return err
 	}
 	gone, err := d.gone(ctx)
@@ -34,7 +34,7 @@ func (d *duties) Stale(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if err := held.forsake(ctx, id, rows, stacyvm.ReasonWorkerStale); err != nil {
+		if err := held.markUnreachable(ctx, id, rows, stacyvm.ReasonWorkerStale); err != nil {
 			return err
 		}
 		if registered {
@@ -55,7 +55,7 @@ func (p process) endUnowned(ctx context.Context, rows []stacyvm.Sandbox) {
 		if row.State != stacyvm.StateExpired && row.Desired != stacyvm.DesiredDestroyed {
 			return nil
 		}
-		return p.store.Update(ctx, func(tx store.Tx) error { return bury(ctx, tx, row, forgotten, "") })
+		return p.store.Update(ctx, func(tx store.Tx) error { return markDestroyed(ctx, tx, row, forgotten, "") })
 	})
 }
 
@@ -92,9 +92,9 @@ func (d *duties) gone(ctx context.Context) (gone map[stacyvm.WorkerID]bool, err 
 // forsakable are the states that tell something of the owner.
 var forsakable = []stacyvm.State{stacyvm.StateRunning, stacyvm.StatePaused, stacyvm.StateUnhealthy, stacyvm.StateExpired}
 
-// forsake tells the truth of sandboxes for which nobody acts: unhealthy, and when their time has passed expired, without an
+// markUnreachable tells the truth of sandboxes for which nobody acts: unhealthy, and when their time has passed expired, without an
 // owner. Nothing is destroyed; the worker gets them back when it returns.
-func (p process) forsake(ctx context.Context, id stacyvm.WorkerID, rows []stacyvm.Sandbox, reason stacyvm.Reason) error {
+func (p process) markUnreachable(ctx context.Context, id stacyvm.WorkerID, rows []stacyvm.Sandbox, reason stacyvm.Reason) error {
 	var now time.Time
 	cause := stacyvm.Cause{Reason: reason}
 	leased := map[string]bool{}

@@ -13,23 +13,23 @@ import (
 // capabilities is what a worker in a control plane can do.
 var capabilities = []string{"api", stacyvm.CapabilityResident, "spawn", "exec", "files"}
 
-// resident is the worker in this process: it is registered, its leases are renewed and its life is told here. (A worker on
+// localWorker is the worker in this process: it is registered, its leases are renewed and its life is told here. (A worker on
 // another machine does so itself, through the API.)
-type resident struct {
+type localWorker struct {
 	*machine
 	hostname string
 	capacity stacyvm.Capacity
 }
 
-func newResident(p process, config Config) *resident {
-	r := &resident{machine: newMachine(p, p.self), hostname: config.Hostname, capacity: config.Capacity}
+func newLocalWorker(p process, config Config) *localWorker {
+	r := &localWorker{machine: newMachine(p, p.self), hostname: config.Hostname, capacity: config.Capacity}
 	r.reach = func() (worker.Worker, error) { return config.Worker, nil }
 	r.registered = func(context.Context, store.Tx) (string, error) { return p.session, nil }
 	return r
 }
 
 // run starts and keeps all loops of this worker going until ctx ends. started is called after the first pass over the rows.
-func (r *resident) run(ctx context.Context, started func()) {
+func (r *localWorker) run(ctx context.Context, started func()) {
 	if !r.until(ctx, "start", stepWithin, r.Start) {
 		return
 	}
@@ -45,11 +45,11 @@ func (r *resident) run(ctx context.Context, started func()) {
 }
 
 // Start registers this process as its worker's present session and takes the worker's sandboxes over.
-func (r *resident) Start(ctx context.Context) error {
+func (r *localWorker) Start(ctx context.Context) error {
 	if err := r.register(ctx, false); err != nil {
 		return err
 	}
-	if _, err := r.settle(ctx); err != nil { // before anything is reaped or taken over
+	if _, err := r.settlesAt(ctx); err != nil { // before anything is reaped or taken over
 		return err
 	}
 	rows, err := r.claim(ctx)
@@ -65,10 +65,10 @@ func (r *resident) Start(ctx context.Context) error {
 }
 
 // Heartbeat tells that this worker lives. It leaves a status alone that an operator has set.
-func (r *resident) Heartbeat(ctx context.Context) error { return r.register(ctx, true) }
+func (r *localWorker) Heartbeat(ctx context.Context) error { return r.register(ctx, true) }
 
 // register writes the worker's record, with the status that it had where that is to be kept.
-func (r *resident) register(ctx context.Context, keep bool) error {
+func (r *localWorker) register(ctx context.Context, keep bool) error {
 	own, err := r.reach()
 	if err != nil {
 		return err
@@ -103,7 +103,7 @@ func (r *resident) register(ctx context.Context, keep bool) error {
 }
 
 // Renew extends the leases of this session in one statement, and takes those again that ran out meanwhile, until it has all.
-func (r *resident) Renew(ctx context.Context) error {
+func (r *localWorker) Renew(ctx context.Context) error {
 	holder := lease.Holder{Worker: r.self, Session: r.session}
 	for {
 		round, cancel := context.WithTimeout(ctx, renewWithin)
