@@ -138,7 +138,7 @@ func TestStrangersCannotFillThePort(t *testing.T) {
 	}
 	first := ping()
 	var strangers []net.Conn
-	for range 3 * mostStrangers {
+	for range 3 * mostWaiting {
 		conn, err := net.Dial("tcp", address)
 		if err != nil {
 			t.Fatal(err)

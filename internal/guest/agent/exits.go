@@ -15,7 +15,7 @@ const (
 
 // exitLog numbers the ends of processes and keeps the last of them for watchers.
 type exitLog struct {
-	bell bell
+	notifier notifier
 
 	mu   sync.Mutex
 	last uint64 // number of the newest
@@ -31,7 +31,7 @@ func (l *exitLog) add(id string, exit *guestv1.Exit) {
 		l.kept = append([]*guestv1.ProcessExit(nil), l.kept[len(l.kept)-keptExits:]...)
 	}
 	l.mu.Unlock()
-	l.bell.ring()
+	l.notifier.broadcast()
 }
 
 // after gives up to mostExits ends that follow a number, oldest first.
@@ -48,7 +48,7 @@ func (l *exitLog) after(number uint64) []*guestv1.ProcessExit {
 // watch sends ends from the given one on until ctx ends.
 func (l *exitLog) watch(ctx context.Context, number uint64, send func(*guestv1.WatchExitsResponse) error) error {
 	for first := true; ; {
-		news := l.bell.listen()
+		news := l.notifier.listen()
 		exits := l.after(number)
 		if len(exits) > 0 || first {
 			if err := send(&guestv1.WatchExitsResponse{Exits: exits}); err != nil {

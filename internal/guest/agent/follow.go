@@ -41,7 +41,7 @@ func (p *process) follow(ctx context.Context, from [2]uint64, begun, noFollow bo
 func (r *reader) run(ctx context.Context) error {
 	var silence *time.Timer
 	for {
-		news := r.p.bell.listen()
+		news := r.p.notifier.listen()
 		exit := r.p.report()
 		limits := r.p.written()
 		if exit != nil { // who gets this exit gets the bytes that it counts

@@ -40,7 +40,7 @@ type process struct {
 	ownMark  string   // see descendants
 	exits    *exitLog
 	timer    *time.Timer // ends it; nil: no timeout
-	bell     bell        // rung when there is something new for readers
+	notifier notifier    // rung when there is something new for readers
 
 	ready  chan struct{} // closed when it runs or could not be started
 	dead   chan struct{} // closed when it has ended
@@ -107,7 +107,7 @@ func (p *process) finish(stop <-chan struct{}) {
 		}
 		select {
 		case <-s.ended:
-		case <-s.settled:
+		case <-s.drained:
 			held = true
 		case <-stop:
 		}
@@ -150,7 +150,7 @@ func (p *process) setExit(exit *guestv1.Exit) {
 	}
 	p.mu.Unlock()
 	close(p.exited)
-	p.bell.ring()
+	p.notifier.broadcast()
 	p.exits.add(p.id, exit)
 }
 

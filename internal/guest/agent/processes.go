@@ -188,8 +188,8 @@ func (a *Agent) newProcess(id string, req *guestv1.StartRequest) *process {
 	if req.SpillBytes > 0 {
 		limits.spill = req.SpillBytes
 	}
-	p.stdout = newStream(newRing(limits, req.Lossless, &p.bell, &a.memory), &a.tail)
-	p.stderr = newStream(newRing(limits, req.Lossless, &p.bell, &a.memory), &a.tail)
+	p.stdout = newStream(newRing(limits, req.Lossless, &p.notifier, &a.memory), &a.tail)
+	p.stderr = newStream(newRing(limits, req.Lossless, &p.notifier, &a.memory), &a.tail)
 	p.stdout.grown, p.stderr.grown = a.table.grown, a.table.grown
 	return p
 }

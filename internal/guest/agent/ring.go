@@ -27,11 +27,11 @@ const (
 // may still be on their way when its connection breaks, so the last quarter before its place stays too. While nobody
 // reads, the last reader's place counts.
 type ring struct {
-	bell     *bell         // rung when there is something new to read
+	notifier *notifier     // rung when there is something new to read
 	memory   *atomic.Int64 // bytes held by all rings of the agent
 	lossless bool
 
-	room bell // rung when a lossless ring may take more
+	room notifier // rung when a lossless ring may take more
 
 	mu        sync.Mutex
 	chunk     uint64
@@ -57,14 +57,14 @@ type ringLimits struct {
 	dir           string
 }
 
-func newRing(limits ringLimits, lossless bool, bell *bell, memory *atomic.Int64) *ring {
+func newRing(limits ringLimits, lossless bool, notifier *notifier, memory *atomic.Int64) *ring {
 	limit := min(max(limits.memory, 4*smallestChunk), mostRing)
 	chunk := uint64(largestChunk)
 	for 4*chunk > limit {
 		chunk /= 2
 	}
 	return &ring{
-		bell: bell, memory: memory, lossless: lossless, chunk: chunk, limit: limit, sum: sha256.New(),
+		notifier: notifier, memory: memory, lossless: lossless, chunk: chunk, limit: limit, sum: sha256.New(),
 		file: spill{dir: limits.dir, size: min(limits.spill, mostSpill) / chunk * chunk},
 	}
 }
@@ -97,7 +97,7 @@ func (r *ring) write(data []byte) int {
 	}
 	r.mu.Unlock()
 	if taken > 0 {
-		r.bell.ring()
+		r.notifier.broadcast()
 	}
 	return taken
 }
@@ -240,7 +240,7 @@ func (r *ring) cutOff() {
 		r.cut, r.keptEnd = true, r.end
 	}
 	r.mu.Unlock()
-	r.room.ring()
+	r.room.broadcast()
 }
 
 // hasReaders tells whether anybody is attached.
@@ -326,8 +326,8 @@ func (r *ring) abandon() {
 	r.first, r.memFirst = r.end, r.end
 	r.abandoned = true
 	r.mu.Unlock()
-	r.room.ring()
-	r.bell.ring()
+	r.room.broadcast()
+	r.notifier.broadcast()
 }
 
 // cursor is one reader's place in a ring.
@@ -369,7 +369,7 @@ func (c *cursor) moveTo(pos uint64) {
 	r.lower()
 	r.mu.Unlock()
 	if r.lossless {
-		r.room.ring()
+		r.room.broadcast()
 	}
 }
 
@@ -381,7 +381,7 @@ func (c *cursor) detach() {
 	r.readers = slices.DeleteFunc(r.readers, func(other *cursor) bool { return other == c })
 	r.lower()
 	r.mu.Unlock()
-	r.room.ring()
+	r.room.broadcast()
 }
 
 // lower sets the floor to the slowest reader's place.

@@ -18,7 +18,7 @@ func TestRing(t *testing.T) {
 			memory: rapid.Uint64Range(1, 100<<10).Draw(t, "memory"), spill: rapid.Uint64Range(1, 200<<10).Draw(t, "spill"), dir: dir,
 		}
 		lossless := rapid.Bool().Draw(t, "lossless")
-		r := newRing(limits, lossless, new(bell), &memory)
+		r := newRing(limits, lossless, new(notifier), &memory)
 		defer r.abandon()
 		var all []byte
 		reader, _ := r.attach(0)
@@ -79,7 +79,7 @@ func TestRing(t *testing.T) {
 func TestRingMemoryIsShared(t *testing.T) {
 	var memory atomic.Int64
 	memory.Store(ringMemory)
-	r := newRing(ringLimits{memory: 1 << 20, spill: 1 << 20, dir: t.TempDir()}, false, new(bell), &memory)
+	r := newRing(ringLimits{memory: 1 << 20, spill: 1 << 20, dir: t.TempDir()}, false, new(notifier), &memory)
 	defer r.abandon()
 	r.write(make([]byte, 1<<20))
 	if held, _ := r.sizes(); held > 3*largestChunk {
@@ -94,7 +94,7 @@ func TestRingMemoryIsShared(t *testing.T) {
 func TestRingWithoutRoom(t *testing.T) {
 	var memory atomic.Int64
 	memory.Store(2 * ringMemory)
-	r := newRing(ringLimits{memory: 1 << 20}, true, new(bell), &memory)
+	r := newRing(ringLimits{memory: 1 << 20}, true, new(notifier), &memory)
 	defer r.abandon()
 	reader, _ := r.attach(0)
 	buf := make([]byte, frameSize)

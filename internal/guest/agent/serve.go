@@ -49,15 +49,15 @@ func (a *Agent) newServer() *http.Server {
 	protocols.SetUnencryptedHTTP2(true)
 	return &http.Server{
 		Handler: a.handler, Protocols: protocols, ReadHeaderTimeout: headerTime, MaxHeaderBytes: largestHeader,
-		ErrorLog: log.New(io.Discard, "", 0), // what a stranger sends is not worth a line
+		ErrorLog: log.New(io.Discard, "", 0), // what an unauthenticated caller sends is not worth a line
 		HTTP2: &http.HTTP2Config{
 			MaxConcurrentStreams: mostStreams, MaxReceiveBufferPerStream: streamWindow, MaxReceiveBufferPerConnection: connWindow,
 			MaxReadFrameSize: readFrame,
 			SendPingTimeout:  pingAfter, PingTimeout: pingTime,
 		},
 		ConnContext: func(ctx context.Context, conn net.Conn) context.Context {
-			if stranger, ok := conn.(*stranger); ok {
-				return context.WithValue(ctx, strangerKey{}, stranger)
+			if waiting, ok := conn.(*unauthenticated); ok {
+				return context.WithValue(ctx, connectionKey{}, waiting)
 			}
 			return ctx
 		},

@@ -32,7 +32,7 @@ type stream struct {
 	lines lines
 
 	ended   chan struct{} // nobody can write any more, or the agent closes
-	settled chan struct{} // everything that the process itself wrote is in the ring
+	drained chan struct{} // everything that the process itself wrote is in the ring
 	after   atomic.Bool   // the process has ended: settle as soon as the pipe is empty
 	late    int           // bytes that were read since
 	killed  chan struct{} // closed when the process was killed: nobody's reading is waited for any more
@@ -48,7 +48,7 @@ type stream struct {
 
 func newStream(ring *ring, log *tail) *stream {
 	return &stream{
-		ring: ring, lines: lines{to: log}, ended: make(chan struct{}), settled: make(chan struct{}), killed: make(chan struct{}),
+		ring: ring, lines: lines{to: log}, ended: make(chan struct{}), drained: make(chan struct{}), killed: make(chan struct{}),
 	}
 }
 
@@ -119,7 +119,7 @@ func (s *stream) read(wait func(func(fd uintptr) bool) error) (frame *[frameSize
 			return true // the end; of a terminal it is an error
 		}
 		if after {
-			s.settle()
+			s.markDrained()
 		}
 		return false
 	})
@@ -173,16 +173,16 @@ func (s *stream) count(n int) {
 	}
 	if s.late += n; s.late > mostInPipe {
 		s.late = 0
-		s.settle()
+		s.markDrained()
 		s.grown()
 	}
 }
 
-func (s *stream) settle() {
+func (s *stream) markDrained() {
 	select {
-	case <-s.settled:
+	case <-s.drained:
 	default:
-		close(s.settled)
+		close(s.drained)
 	}
 }
 

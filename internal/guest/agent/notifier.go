@@ -2,13 +2,13 @@ package agent
 
 import "sync"
 
-// bell wakes everybody who waits for a change. Listen before looking at the state, then wait: no change is missed.
-type bell struct {
+// notifier wakes everybody who waits for a change. Listen before looking at the state, then wait: no change is missed.
+type notifier struct {
 	mu sync.Mutex
 	ch chan struct{} // nil while nobody listens
 }
 
-func (b *bell) listen() <-chan struct{} {
+func (b *notifier) listen() <-chan struct{} {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.ch == nil {
@@ -17,7 +17,7 @@ func (b *bell) listen() <-chan struct{} {
 	return b.ch
 }
 
-func (b *bell) ring() {
+func (b *notifier) broadcast() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.ch != nil {
