@@ -19,7 +19,7 @@ import (
 )
 
 const (
-	// dialWithin bounds the making of a connection, and handshakeWithin its TLS; heed bounds them together.
+	// dialWithin bounds the making of a connection, and handshakeWithin its TLS; watch bounds them together.
 	dialWithin      = 4 * time.Second
 	handshakeWithin = 5 * time.Second
 	// clientWindow is what a stream holds in memory for a reader that does not read, in bytes. The window of the connection
@@ -175,7 +175,7 @@ func (c *Client) DialPort(ctx context.Context, ref stacyvm.Ref, port uint16) (ne
 	if !ref.ID.Valid() {
 		return nil, stacyvm.Errorf(stacyvm.CodeNotFound, "the sandbox has no runtime here")
 	}
-	ctx, _, end := c.heed(ctx)
+	ctx, _, end := c.watch(ctx)
 	defer end()
 	conn, err := guest.NewClient(guest.Conn{HTTP: c, URL: c.base + pathOf(portPrefix, ref)}).Connect(ctx, port)
 	return conn, c.failed(err)

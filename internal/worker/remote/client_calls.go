@@ -2,7 +2,6 @@ package remote
 
 import (
 	"context"
-	"errors"
 	"io"
 	"time"
 
@@ -24,7 +23,7 @@ func (c *Client) Create(ctx context.Context, ref stacyvm.Ref, request worker.Cre
 		return worker.Created{}, stacyvm.Errorf(stacyvm.CodeTooLarge, "the specification is over %d bytes", maxMessage/2)
 	}
 	question := &workerv1.CreateRequest{Ref: refToWire(ref), Making: making, TimeoutUs: left(ctx)}
-	answer, err := attend(ctx, c, c.rpc.Create, question)
+	answer, err := cancellable(ctx, c, c.rpc.Create, question)
 	if err != nil {
 		return worker.Created{}, err
 	}
@@ -33,13 +32,13 @@ func (c *Client) Create(ctx context.Context, ref stacyvm.Ref, request worker.Cre
 
 // Destroy implements worker.Worker.
 func (c *Client) Destroy(ctx context.Context, ref stacyvm.Ref) error {
-	_, err := attend(ctx, c, c.rpc.Destroy, &workerv1.DestroyRequest{Ref: refToWire(ref), TimeoutUs: left(ctx)})
+	_, err := cancellable(ctx, c, c.rpc.Destroy, &workerv1.DestroyRequest{Ref: refToWire(ref), TimeoutUs: left(ctx)})
 	return err
 }
 
 // Expire implements worker.Expirer.
 func (c *Client) Expire(ctx context.Context, ref stacyvm.Ref, at time.Time) error {
-	_, err := twice(ctx, c, func(ctx context.Context) (*connect.Response[workerv1.ExpireResponse], error) {
+	_, err := retryOnce(ctx, c, func(ctx context.Context) (*connect.Response[workerv1.ExpireResponse], error) {
 		question := &workerv1.ExpireRequest{Ref: refToWire(ref), ExpiresUs: at.UnixMicro()}
 		return c.rpc.Expire(ctx, connect.NewRequest(question))
 	})
@@ -48,7 +47,7 @@ func (c *Client) Expire(ctx context.Context, ref stacyvm.Ref, at time.Time) erro
 
 // Inventory implements worker.Worker: a list without its end is an error.
 func (c *Client) Inventory(ctx context.Context) (worker.Inventory, error) {
-	return twice(ctx, c, c.inventory)
+	return retryOnce(ctx, c, c.inventory)
 }
 
 func (c *Client) inventory(ctx context.Context) (inventory worker.Inventory, err error) {
@@ -82,7 +81,7 @@ func (c *Client) inventory(ctx context.Context) (inventory worker.Inventory, err
 
 // Providers implements worker.Worker.
 func (c *Client) Providers(ctx context.Context) ([]worker.Provider, error) {
-	answer, err := twice(ctx, c, func(ctx context.Context) (*connect.Response[workerv1.ProvidersResponse], error) {
+	answer, err := retryOnce(ctx, c, func(ctx context.Context) (*connect.Response[workerv1.ProvidersResponse], error) {
 		return c.rpc.Providers(ctx, connect.NewRequest(&workerv1.ProvidersRequest{}))
 	})
 	if err != nil {
@@ -97,27 +96,8 @@ func (c *Client) Providers(ctx context.Context) ([]worker.Provider, error) {
 
 // admit asks whether a sandbox's guest can be reached.
 func (c *Client) admit(ctx context.Context, ref stacyvm.Ref) error {
-	_, err := twice(ctx, c, func(ctx context.Context) (*connect.Response[workerv1.AdmitResponse], error) {
+	_, err := retryOnce(ctx, c, func(ctx context.Context) (*connect.Response[workerv1.AdmitResponse], error) {
 		return c.rpc.Admit(ctx, connect.NewRequest(&workerv1.AdmitRequest{Ref: refToWire(ref)}))
 	})
 	return err
-}
-
-// twice makes a call that changes nothing, or the same when it is made again, and makes it again
-// when the connection broke under it: the worker may have been started anew since it was last
-// used.
-func twice[A any](ctx context.Context, c *Client, call func(context.Context) (A, error)) (A, error) {
-	ctx, _, end := c.heed(ctx)
-	defer end()
-	answer, err := call(ctx)
-	if broke(ctx, err) {
-		answer, err = call(ctx)
-	}
-	return answer, c.failed(failure(ctx, err))
-}
-
-// broke reports whether a call ended without an answer although its caller still waits.
-func broke(ctx context.Context, err error) bool {
-	_, own := errors.AsType[*stacyvm.Error](err)
-	return err != nil && !own && !connect.IsWireError(err) && ctx.Err() == nil
 }

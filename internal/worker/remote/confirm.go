@@ -35,7 +35,7 @@ func (c *confirmations) confirm(ctx context.Context, ref stacyvm.Ref) error {
 			return err
 		}
 		if mine {
-			return c.settle(ctx, ref, q)
+			return c.resolve(ctx, ref, q)
 		}
 		select {
 		case <-q.done:
@@ -76,8 +76,8 @@ var errStale = stacyvm.Errorf(stacyvm.CodeStaleEpoch, "the sandbox has a newer o
 // no are the codes that say that a fence is not the sandbox's; others say nothing.
 var no = []stacyvm.Code{stacyvm.CodeNotFound, stacyvm.CodeConflict, stacyvm.CodeStaleEpoch}
 
-// settle asks and tells the others.
-func (c *confirmations) settle(ctx context.Context, ref stacyvm.Ref, q *question) error {
+// resolve asks and tells the others.
+func (c *confirmations) resolve(ctx context.Context, ref stacyvm.Ref, q *question) error {
 	q.err = c.ask(ctx, ref)
 	q.left = q.err != nil && ctx.Err() != nil
 	if slices.Contains(no, stacyvm.CodeOf(q.err)) {
