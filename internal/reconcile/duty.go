@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/stacyvm/stacyvm/internal/retry"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 	"github.com/stacyvm/stacyvm/internal/store"
 	"github.com/stacyvm/stacyvm/internal/worker"
@@ -85,7 +86,7 @@ func (g guarded) Update(ctx context.Context, write func(store.Tx) error) error {
 
 // run visits the worker again and again for as long as the duty is held. room bounds how many are visited at once.
 func (d *duty) run(room chan struct{}) {
-	for ok := true; ok; ok = wait(d.life, jittered(recoverEvery)) {
+	for ok := true; ok; ok = retry.Sleep(d.life, retry.Jitter(recoverEvery)) == nil {
 		select {
 		case room <- struct{}{}:
 			_ = d.attempt(d.life, d.name, stepWithin, d.visit) // logged; the next pass tries again

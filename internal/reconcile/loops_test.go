@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stacyvm/stacyvm/internal/retry"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 	"github.com/stacyvm/stacyvm/internal/store"
 	"github.com/stacyvm/stacyvm/internal/worker"
@@ -469,7 +470,7 @@ func TestRunOfTwoControlPlanes(t *testing.T) {
 		ctx, stop := context.WithCancel(r.Context())
 		var running sync.WaitGroup
 		running.Go(func() {
-			for wait(ctx, heartbeatEvery) {
+			for retry.Sleep(ctx, heartbeatEvery) == nil {
 				beat()
 			}
 		})

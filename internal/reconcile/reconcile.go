@@ -12,10 +12,10 @@ package reconcile
 import (
 	"context"
 	"log/slog"
-	"math/rand/v2"
 	"sync"
 	"time"
 
+	"github.com/stacyvm/stacyvm/internal/retry"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 	"github.com/stacyvm/stacyvm/internal/store"
 	"github.com/stacyvm/stacyvm/internal/worker"
@@ -134,7 +134,7 @@ func (p process) settlesAt(ctx context.Context) (time.Time, error) {
 // until tries a step again and again; false: ctx ended first.
 func (p process) until(ctx context.Context, name string, within time.Duration, step func(context.Context) error) bool {
 	for p.attempt(ctx, name, within, step) != nil {
-		if !wait(ctx, startAgain) {
+		if retry.Sleep(ctx, startAgain) != nil {
 			return false
 		}
 	}
@@ -143,7 +143,7 @@ func (p process) until(ctx context.Context, name string, within time.Duration, s
 
 // loop repeats a step until ctx ends.
 func (p process) loop(ctx context.Context, name string, every, within time.Duration, step func(context.Context) error) {
-	for wait(ctx, jittered(every)) {
+	for retry.Sleep(ctx, retry.Jitter(every)) == nil {
 		_ = p.attempt(ctx, name, within, step) // logged; the next round tries again
 	}
 }
@@ -152,7 +152,7 @@ func (p process) loop(ctx context.Context, name string, every, within time.Durat
 // the first failure alone.
 func (p process) keepUp(ctx context.Context, name string, within time.Duration, step func(context.Context) error) {
 	failing, pause := false, stacyvm.LeaseRenewEvery
-	for wait(ctx, jittered(pause)) {
+	for retry.Sleep(ctx, retry.Jitter(pause)) == nil {
 		bounded, cancel := context.WithTimeout(ctx, within)
 		err := step(bounded)
 		cancel()
@@ -178,23 +178,6 @@ func (p process) attempt(ctx context.Context, name string, within time.Duration,
 		p.log.Warn("reconcile step failed", "step", name, "error", err)
 	}
 	return err
-}
-
-// jittered spreads the steps of several processes: ±10 %.
-func jittered(d time.Duration) time.Duration {
-	return d - d/10 + rand.N(d/5)
-}
-
-// wait reports whether the pause passed before ctx ended.
-func wait(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }
 
 // each calls do for every item, a few at a time, and logs what fails.

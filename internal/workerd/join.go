@@ -9,6 +9,7 @@ import (
 
 	"github.com/stacyvm/stacyvm/client"
 	"github.com/stacyvm/stacyvm/internal/pki"
+	"github.com/stacyvm/stacyvm/internal/retry"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
 
@@ -93,11 +94,7 @@ func (i *identity) renewLoop(ctx context.Context) error {
 		if pause <= 0 {
 			pause = i.renew(ctx)
 		}
-		timer := time.NewTimer(min(pause, renewLook))
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
+		if retry.Sleep(ctx, min(pause, renewLook)) != nil {
 			return nil
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/stacyvm/stacyvm/internal/retry"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 	"github.com/stacyvm/stacyvm/internal/store"
 )
@@ -183,10 +184,7 @@ func (w *Writer) write(ctx context.Context, batch []entry) {
 			return
 		}
 		w.log.Warn("audit lines wait for the store", "lines", len(batch), "error", err)
-		select {
-		case <-time.After(retryPause):
-		case <-ctx.Done():
-		}
+		_ = retry.Sleep(ctx, retryPause) // after ctx's end the last try follows
 	}
 }
 

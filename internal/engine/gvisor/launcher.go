@@ -13,12 +13,16 @@ import (
 
 	"github.com/stacyvm/stacyvm/internal/engine/gvisor/wire"
 	"github.com/stacyvm/stacyvm/internal/flock"
+	"github.com/stacyvm/stacyvm/internal/retry"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
 
 // startTime bounds the start of a launcher, which looks for the sandboxes of its predecessor first: on a slow machine that is busy
 // with other things a quarter of a minute.
 const startTime = time.Minute
+
+// startPause is the pause between two looks at whether a start can go on.
+const startPause = 10 * time.Millisecond
 
 // call asks the launcher, starting one if none listens. The connection beside the answer is the caller's.
 func (e *Engine) call(ctx context.Context, request wire.Request) (wire.Answer, net.Conn, error) {
@@ -141,10 +145,8 @@ func (e *Engine) ensure(ctx context.Context) error {
 			return err
 		}
 		// It was killed and is not gone yet, or a server that was killed had started it and it does not listen yet.
-		select {
-		case <-ctx.Done():
+		if retry.Sleep(ctx, startPause) != nil {
 			return err
-		case <-time.After(10 * time.Millisecond):
 		}
 	}
 }
@@ -176,10 +178,8 @@ func (e *Engine) lockStart(ctx context.Context) (unlock func(), err error) {
 		case !errors.Is(err, flock.ErrLocked):
 			return nil, wrap(err, "cannot start the gVisor launcher")
 		}
-		select {
-		case <-ctx.Done():
+		if retry.Sleep(ctx, startPause) != nil {
 			return nil, wrap(errors.Join(ctx.Err(), err), "cannot start the gVisor launcher")
-		case <-time.After(10 * time.Millisecond):
 		}
 	}
 }

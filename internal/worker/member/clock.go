@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/stacyvm/stacyvm/internal/retry"
 )
 
 // clock is how a member sees time pass.
@@ -26,13 +28,4 @@ func bootTime() time.Duration {
 	return time.Duration(at.Nano())
 }
 
-func wait(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
-}
+func wait(ctx context.Context, d time.Duration) bool { return retry.Sleep(ctx, d) == nil }

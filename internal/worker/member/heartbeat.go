@@ -2,10 +2,9 @@ package member
 
 import (
 	"context"
-	"math/rand/v2"
 	"slices"
-	"time"
 
+	"github.com/stacyvm/stacyvm/internal/retry"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
 
@@ -61,7 +60,7 @@ func (m *Member) heartbeatLoop(ctx context.Context) error {
 		if !shown {
 			pause = min(pause, retryAfter)
 		}
-		if !m.clock.wait(ctx, jitter(pause)) {
+		if !m.clock.wait(ctx, retry.Jitter(pause)) {
 			return nil
 		}
 	}
@@ -103,11 +102,6 @@ func (m *Member) status(offer Offer) stacyvm.WorkerStatus {
 		return stacyvm.WorkerUnhealthy
 	}
 	return stacyvm.WorkerOnline
-}
-
-// jitter keeps a thousand workers from calling at the same moment: ± 10 %.
-func jitter(d time.Duration) time.Duration {
-	return d - d/10 + rand.N(d/5+1)
 }
 
 // Once sends one heartbeat of no session, which takes nothing over, and gives the worker as the control plane has it.

@@ -3,7 +3,6 @@ package member
 import (
 	"context"
 	"errors"
-	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -342,17 +341,6 @@ func TestConfirmDuringRenewal(t *testing.T) {
 	f.learn(f.begin(), nil)
 	if _, known := f.of(box); known {
 		t.Error("what no renewal tells of any more is still known")
-	}
-}
-
-// TestJitter: within a tenth, and not always the same.
-func TestJitter(t *testing.T) {
-	var all []time.Duration
-	for range 1000 {
-		all = append(all, jitter(10*time.Second))
-	}
-	if low, high := slices.Min(all), slices.Max(all); low < 9*time.Second || high > 11*time.Second || high-low < time.Second {
-		t.Errorf("from %v to %v", low, high)
 	}
 }
 

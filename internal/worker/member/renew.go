@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/stacyvm/stacyvm/internal/retry"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
 
@@ -14,7 +15,7 @@ func (m *Member) renewLoop(ctx context.Context) error {
 	for {
 		began := m.clock.now()
 		lapsed, err := m.renew(ctx)
-		pause := max(jitter(stacyvm.LeaseRenewEvery)-(m.clock.now()-began), 0)
+		pause := max(retry.Jitter(stacyvm.LeaseRenewEvery)-(m.clock.now()-began), 0)
 		switch {
 		case ctx.Err() != nil:
 			return nil
@@ -22,7 +23,7 @@ func (m *Member) renewLoop(ctx context.Context) error {
 			return err
 		case err != nil:
 			said = m.complain(ctx, err, said)
-			pause = jitter(retryAfter)
+			pause = retry.Jitter(retryAfter)
 		case said > slog.LevelDebug:
 			m.log.Info("leases are renewed again")
 			said = slog.LevelDebug

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/stacyvm/stacyvm/internal/retry"
 )
 
 const (
@@ -42,9 +44,7 @@ func Dial(ctx context.Context, dir string) (*net.UnixConn, error) {
 		if !errors.Is(err, syscall.EAGAIN) { // the queue of callers is full
 			return nil, err
 		}
-		select {
-		case <-time.After(busyPause):
-		case <-ctx.Done():
+		if retry.Sleep(ctx, busyPause) != nil {
 			return nil, errors.Join(ctx.Err(), err)
 		}
 	}

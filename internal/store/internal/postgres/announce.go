@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/stacyvm/stacyvm/internal/retry"
 	"github.com/stacyvm/stacyvm/internal/store/internal/sqldb"
 )
 
@@ -98,10 +99,8 @@ func (a *announcer) run() {
 		if a.owed.Swap(false) {
 			a.notify()
 		}
-		select {
-		case <-a.ctx.Done():
+		if retry.Sleep(a.ctx, announcePause) != nil {
 			return
-		case <-time.After(announcePause):
 		}
 	}
 }
@@ -138,10 +137,8 @@ func (a *announcer) notify() {
 func (a *announcer) listenLoop() {
 	for {
 		_ = a.listenOnce()
-		select {
-		case <-a.ctx.Done():
+		if retry.Sleep(a.ctx, listenAgain) != nil {
 			return
-		case <-time.After(listenAgain):
 		}
 	}
 }

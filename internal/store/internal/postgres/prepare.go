@@ -42,6 +42,7 @@ func (s *DB) check(ctx context.Context) error {
 	var version int
 	var commits string
 	var schema *string
+	backoff := newBackoff()
 	for try := 1; ; try++ {
 		err := s.db.QueryRowContext(ctx, `
 			SELECT CAST(current_setting('server_version_num') AS BIGINT), current_setting('synchronous_commit'), CAST(current_schema() AS TEXT)`,
@@ -49,7 +50,7 @@ func (s *DB) check(ctx context.Context) error {
 		if err == nil {
 			break
 		}
-		if !isTransient(err) || try == maxTries || !backOff(ctx, try) {
+		if !isTransient(err) || try == maxTries || backoff.Wait(ctx) != nil {
 			return err
 		}
 	}
@@ -68,11 +69,12 @@ func (s *DB) check(ctx context.Context) error {
 func (s *DB) learn(ctx context.Context) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, s.connectTimeout+s.limit)
 	defer cancel()
+	backoff := newBackoff()
 	for try := 1; ; try++ {
 		if s.history, err = ReadHistory(ctx, s.db); err == nil {
 			break
 		}
-		if !isTransient(err) || try == maxTries || !backOff(ctx, try) {
+		if !isTransient(err) || try == maxTries || backoff.Wait(ctx) != nil {
 			return err
 		}
 	}

@@ -3,9 +3,9 @@ package postgres
 import (
 	"context"
 	"errors"
-	"math/rand/v2"
 	"time"
 
+	"github.com/stacyvm/stacyvm/internal/retry"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 	"github.com/stacyvm/stacyvm/internal/store/internal/dberr"
 	"github.com/stacyvm/stacyvm/internal/store/internal/sqldb"
@@ -27,7 +27,7 @@ func (s *DB) run(ctx context.Context, attempt func() (again bool, err error)) er
 	s.inside.Add(1)
 	s.mu.RUnlock()
 	defer s.inside.Done()
-	began := time.Now()
+	began, backoff := time.Now(), newBackoff()
 	for try := 1; ; try++ {
 		if err := dberr.Context(ctx); err != nil {
 			return err
@@ -38,21 +38,15 @@ func (s *DB) run(ctx context.Context, attempt func() (again bool, err error)) er
 				err = failed
 			}
 		}
-		if !again || try == maxTries || time.Since(began) > s.limit || !backOff(ctx, try) {
+		if !again || try == maxTries || time.Since(began) > s.limit || backoff.Wait(ctx) != nil {
 			return err
 		}
 	}
 }
 
-// backOff waits before the next try, longer each time; false when the context ended.
-func backOff(ctx context.Context, try int) bool {
-	longest := min(maxPause, time.Millisecond<<try)
-	select {
-	case <-ctx.Done():
-		return false
-	case <-time.After(rand.N(longest)):
-		return true
-	}
+// newBackoff gives the pauses between the tries of one transaction.
+func newBackoff() retry.Backoff {
+	return retry.Backoff{First: 2 * time.Millisecond, Max: maxPause, Spread: true}
 }
 
 // attempt runs a transaction once. again: nothing of it was kept, and another try may succeed.
