@@ -3,14 +3,13 @@ package agent
 import (
 	"context"
 	"errors"
-	"io"
 	"net"
 	"strconv"
 	"time"
 
 	"connectrpc.com/connect"
 
-	guestv1 "github.com/stacyvm/stacyvm/proto/guest/v1"
+	"github.com/stacyvm/stacyvm/internal/guest"
 	"github.com/stacyvm/stacyvm/proto/guest/v1/guestv1connect"
 )
 
@@ -23,11 +22,8 @@ type portService struct{}
 // newPortService serves the TCP ports on the loopback.
 func newPortService() guestv1connect.PortServiceHandler { return portService{} }
 
-// portConnection is the stream that carries one TCP connection.
-type portConnection = connect.BidiStream[guestv1.ConnectRequest, guestv1.ConnectResponse]
-
 // Connect implements the service. It returns when both directions have ended, or the host has gone.
-func (portService) Connect(ctx context.Context, stream *portConnection) error {
+func (portService) Connect(ctx context.Context, stream *guest.PortStream) error {
 	first, err := stream.Receive()
 	if err != nil {
 		return err
@@ -36,18 +32,9 @@ func (portService) Connect(ctx context.Context, stream *portConnection) error {
 	if err != nil {
 		return err
 	}
-	defer conn.Close()
-	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
-	if err := stream.Send(&guestv1.ConnectResponse{Connected: true}); err != nil {
-		return err
-	}
-	down := make(chan error, 1)
-	go func() { down <- fromPort(conn, stream) }()
-	err = toPort(stream, conn, first.GetData())
-	if err != nil {
-		_ = conn.Close()
-	}
-	return errors.Join(err, <-down)
+	return guest.ServePort(ctx, stream, conn, first.GetData(), func(err error) error {
+		return connect.NewError(connect.CodeUnavailable, err)
+	})
 }
 
 // dialLoopback connects to a port on either loopback address.
@@ -65,43 +52,4 @@ func dialLoopback(ctx context.Context, port uint32) (*net.TCPConn, error) {
 		failures = append(failures, err)
 	}
 	return nil, connect.NewError(connect.CodeUnavailable, errors.Join(failures...))
-}
-
-// toPort carries what the host sends, and its end.
-func toPort(stream *portConnection, conn *net.TCPConn, data []byte) error {
-	for {
-		if len(data) > 0 {
-			if _, err := conn.Write(data); err != nil {
-				return connect.NewError(connect.CodeUnavailable, err)
-			}
-		}
-		request, err := stream.Receive()
-		if errors.Is(err, io.EOF) {
-			_ = conn.CloseWrite() // fails only when the connection is broken, which reading learns
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		data = request.GetData()
-	}
-}
-
-// fromPort carries what the program sends, and its end.
-func fromPort(conn *net.TCPConn, stream *portConnection) error {
-	buffer := make([]byte, fileFrame)
-	for {
-		n, err := conn.Read(buffer)
-		if n > 0 {
-			if err := stream.Send(&guestv1.ConnectResponse{Data: buffer[:n]}); err != nil {
-				return err
-			}
-		}
-		if errors.Is(err, io.EOF) {
-			return stream.Send(&guestv1.ConnectResponse{Ended: true})
-		}
-		if err != nil {
-			return stream.Send(&guestv1.ConnectResponse{Broken: true})
-		}
-	}
 }

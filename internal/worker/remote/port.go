@@ -2,19 +2,12 @@ package remote
 
 import (
 	"context"
-	"errors"
-	"io"
 	"net"
 	"net/http"
 
-	"connectrpc.com/connect"
-
+	"github.com/stacyvm/stacyvm/internal/guest"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
-	guestv1 "github.com/stacyvm/stacyvm/proto/guest/v1"
 )
-
-// frameBytes is the largest piece of a connection's bytes in one message.
-const frameBytes = 64 << 10
 
 type refKey struct{}
 
@@ -35,11 +28,8 @@ func (s *server) port(next http.Handler) http.Handler {
 // ports implements the guest's port service with the worker's own way to a port, so that the client of guests serves for both.
 type ports struct{ *server }
 
-// portStream carries one TCP connection.
-type portStream = connect.BidiStream[guestv1.ConnectRequest, guestv1.ConnectResponse]
-
 // Connect implements the service. It returns when both directions have ended, or the caller has gone.
-func (p ports) Connect(ctx context.Context, stream *portStream) error {
+func (p ports) Connect(ctx context.Context, stream *guest.PortStream) error {
 	first, err := stream.Receive()
 	if err != nil {
 		return err
@@ -49,17 +39,9 @@ func (p ports) Connect(ctx context.Context, stream *portStream) error {
 		mark(stream.ResponseHeader(), err)
 		return p.failed(ctx, stream.Spec().Procedure, err)
 	}
-	defer conn.Close()
-	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
-	if err := stream.Send(&guestv1.ConnectResponse{Connected: true}); err != nil {
-		return err
-	}
-	down := make(chan error, 1)
-	go func() { down <- fromPort(conn, stream) }()
-	if err = toPort(stream, conn, first.GetData()); err != nil {
-		_ = conn.Close()
-	}
-	return errors.Join(err, <-down)
+	return guest.ServePort(ctx, stream, conn, first.GetData(), func(err error) error {
+		return wireError(stacyvm.Wrap(stacyvm.CodeUnavailable, err, "the program in the sandbox broke the connection off"))
+	})
 }
 
 func (p ports) dial(ctx context.Context, port uint32) (net.Conn, error) {
@@ -71,45 +53,4 @@ func (p ports) dial(ctx context.Context, port uint32) (net.Conn, error) {
 		return nil, err
 	}
 	return p.Worker.DialPort(ctx, ref, uint16(port))
-}
-
-// toPort carries what the caller sends, and its end.
-func toPort(stream *portStream, conn net.Conn, data []byte) error {
-	for {
-		if len(data) > 0 {
-			if _, err := conn.Write(data); err != nil {
-				return wireError(stacyvm.Wrap(stacyvm.CodeUnavailable, err, "the program in the sandbox broke the connection off"))
-			}
-		}
-		request, err := stream.Receive()
-		if errors.Is(err, io.EOF) {
-			if half, ok := conn.(interface{ CloseWrite() error }); ok {
-				_ = half.CloseWrite() // fails only when the connection is broken, which reading learns
-			}
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		data = request.GetData()
-	}
-}
-
-// fromPort carries what the program sends, and its end.
-func fromPort(conn net.Conn, stream *portStream) error {
-	buffer := make([]byte, frameBytes)
-	for {
-		n, err := conn.Read(buffer)
-		if n > 0 {
-			if err := stream.Send(&guestv1.ConnectResponse{Data: buffer[:n]}); err != nil {
-				return err
-			}
-		}
-		if errors.Is(err, io.EOF) {
-			return stream.Send(&guestv1.ConnectResponse{Ended: true})
-		}
-		if err != nil {
-			return stream.Send(&guestv1.ConnectResponse{Broken: true})
-		}
-	}
 }
