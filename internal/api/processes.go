@@ -185,7 +185,7 @@ func (a *api) input(ctx context.Context, in *inputInput) (*body[Received], error
 }
 
 func (a *api) signal(ctx context.Context, in *signalInput) (*body[Status], error) {
-	number, err := signalNumber(in.Body.Signal)
+	number, err := control.SignalNumber(in.Body.Signal)
 	if err != nil {
 		return nil, err
 	}

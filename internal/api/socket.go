@@ -244,7 +244,7 @@ func (s *socket) obey(ctx context.Context, m Message) error {
 	case "resize":
 		return service.Resize(ctx, s.sandbox, s.process, stacyvm.Terminal{Rows: m.Rows, Cols: m.Cols})
 	case "signal":
-		number, err := signalNumber(m.Signal)
+		number, err := control.SignalNumber(m.Signal)
 		if err != nil {
 			return err
 		}
