@@ -127,7 +127,7 @@ type Admission struct {
 
 func admissionOf(a stacyvm.Admission, placement bool) Admission {
 	answer := Admission{
-		Allowed: a.Allowed, Queueable: a.Queueable, Reason: a.Reason, ActiveSandboxes: a.Active, MaxSandboxes: a.Max,
+		Allowed: a.Allowed, Queueable: a.Queueable, Reason: string(a.Reason), ActiveSandboxes: a.Active, MaxSandboxes: a.Max,
 		ActiveOwnerSandboxes: a.OwnerActive, MaxOwnerSandboxes: a.OwnerMax, MaxTTL: durationText(a.MaxTTL),
 	}
 	if placement {

@@ -26,7 +26,7 @@ func TestFailedCreateLeavesATombstone(t *testing.T) {
 		"too slow": {context.DeadlineExceeded, stacyvm.CodeUnavailable},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := newRig(t, func(c *control.Config) { c.Defaults.MaxSandboxes = 1 })
+			r := &rig{controltest.NewRig(t, func(c *control.Config) { c.Defaults.MaxSandboxes = 1 })}
 			var id stacyvm.SandboxID
 			r.Machine.BeforeCreate = func(_ context.Context, ref stacyvm.Ref) error { id = ref.ID; return tt.failure }
 			_, _, err := r.Create(r.Ctx, control.CreateRequest{}, control.Idempotency{})
@@ -46,7 +46,7 @@ func TestFailedCreateLeavesATombstone(t *testing.T) {
 
 // TestCreateFollowsItsWorker: a worker that starts anew in the middle takes what is being made for it over, with a new epoch.
 func TestCreateFollowsItsWorker(t *testing.T) {
-	r := newRig(t, nil)
+	r := &rig{controltest.NewRig(t, nil)}
 	session := "session-1"
 	again := func(ctx context.Context) {
 		session += "'"
@@ -81,7 +81,7 @@ func TestCreateFollowsItsWorker(t *testing.T) {
 func TestFenceRisesBeforeTheConfirmation(t *testing.T) {
 	for name, adopted := range map[string]bool{"still creating": false, "adopted": true} {
 		t.Run(name, func(t *testing.T) {
-			r := newRig(t, nil)
+			r := &rig{controltest.NewRig(t, nil)}
 			r.Machine.AfterCreate = func(ctx context.Context, ref stacyvm.Ref) error {
 				r.Machine.AfterCreate = nil
 				if _, err := r.Heartbeat(controltest.AsWorker(ctx, self, auth.ScopeHeartbeat), controltest.Beat("session-2", true)); err != nil {
@@ -114,7 +114,7 @@ func TestFenceRisesBeforeTheConfirmation(t *testing.T) {
 // TestCreateThatLosesItsOwner: the fence rises again and again; the caller gets an error, and no sandbox that it does not know of
 // comes to life.
 func TestCreateThatLosesItsOwner(t *testing.T) {
-	r := newRig(t, nil)
+	r := &rig{controltest.NewRig(t, nil)}
 	session := "session-1"
 	var id stacyvm.SandboxID
 	r.Machine.AfterCreate = func(ctx context.Context, ref stacyvm.Ref) error {
@@ -134,7 +134,7 @@ func TestCreateThatLosesItsOwner(t *testing.T) {
 func TestAnothersClaimIsLeftAlone(t *testing.T) {
 	for name, failure := range map[string]error{"finish": nil, "abandon": errors.New("broke")} {
 		t.Run(name, func(t *testing.T) {
-			r := newRig(t, nil)
+			r := &rig{controltest.NewRig(t, nil)}
 			key := control.Idempotency{Key: "k", BodyHash: "h"}
 			claim := store.IdempotencyRecord{Scope: `"" "ann" ""`, Key: "k", BodyHash: "h", Sandbox: stacyvm.NewSandboxID()}
 			r.Machine.AfterCreate = func(ctx context.Context, ref stacyvm.Ref) error {
@@ -168,7 +168,7 @@ func TestAnothersClaimIsLeftAlone(t *testing.T) {
 }
 
 func TestFailedCreateWithALostAnswerIsUndone(t *testing.T) {
-	r := newRig(t, nil)
+	r := &rig{controltest.NewRig(t, nil)}
 	r.Machine.AfterCreate = func(context.Context, stacyvm.Ref) error {
 		return stacyvm.Errorf(stacyvm.CodeUnavailable, "connection lost")
 	}
@@ -180,7 +180,7 @@ func TestFailedCreateWithALostAnswerIsUndone(t *testing.T) {
 }
 
 func TestFailedCreateWhoseLeftoversStayIsAnError(t *testing.T) {
-	r := newRig(t, nil)
+	r := &rig{controltest.NewRig(t, nil)}
 	var id stacyvm.SandboxID
 	r.Machine.AfterCreate = func(_ context.Context, ref stacyvm.Ref) error { id = ref.ID; return errors.New("broke") }
 	r.Machine.BeforeDestroy = func(context.Context, stacyvm.Ref) error { return errors.New("busy") }
@@ -193,7 +193,7 @@ func TestFailedCreateWhoseLeftoversStayIsAnError(t *testing.T) {
 }
 
 func TestCreateOutlivesItsCaller(t *testing.T) {
-	r := newRig(t, nil)
+	r := &rig{controltest.NewRig(t, nil)}
 	ctx, cancel := context.WithCancel(r.Ctx)
 	r.Machine.BeforeCreate = func(making context.Context, _ stacyvm.Ref) error {
 		cancel()
@@ -206,7 +206,7 @@ func TestCreateOutlivesItsCaller(t *testing.T) {
 }
 
 func TestDestroyDuringCreate(t *testing.T) {
-	r := newRig(t, nil)
+	r := &rig{controltest.NewRig(t, nil)}
 	var id stacyvm.SandboxID
 	r.Machine.AfterCreate = func(_ context.Context, ref stacyvm.Ref) error {
 		id = ref.ID
@@ -233,7 +233,7 @@ func TestDestroyDuringCreate(t *testing.T) {
 }
 
 func TestIdempotencyKeys(t *testing.T) {
-	r := newRig(t, nil)
+	r := &rig{controltest.NewRig(t, nil)}
 	key := control.Idempotency{Key: "k-1", Route: "POST /sandboxes", BodyHash: "h1"}
 	create := func(ctx context.Context, key control.Idempotency) (stacyvm.Sandbox, bool, error) {
 		return r.Create(ctx, control.CreateRequest{}, key)
@@ -272,7 +272,7 @@ func TestIdempotencyKeys(t *testing.T) {
 }
 
 func TestIdempotencyKeyOfAFailedCreateIsFree(t *testing.T) {
-	r := newRig(t, nil)
+	r := &rig{controltest.NewRig(t, nil)}
 	key := control.Idempotency{Key: "k", BodyHash: "h"}
 	r.Machine.BeforeCreate = func(context.Context, stacyvm.Ref) error { return errors.New("broke") }
 	_, _, err := r.Create(r.Ctx, control.CreateRequest{}, key)
@@ -281,7 +281,7 @@ func TestIdempotencyKeyOfAFailedCreateIsFree(t *testing.T) {
 	if _, replayed, err := r.Create(r.Ctx, control.CreateRequest{}, key); err != nil || replayed {
 		t.Errorf("%v, %v", replayed, err)
 	}
-	r = newRig(t, func(c *control.Config) { c.Defaults.MaxSandboxes = 1 })
+	r = &rig{controltest.NewRig(t, func(c *control.Config) { c.Defaults.MaxSandboxes = 1 })}
 	sandbox := r.MustCreate(t)
 	_, _, err = r.Create(r.Ctx, control.CreateRequest{}, key)
 	wantCode(t, err, stacyvm.CodeLimit)
@@ -292,7 +292,7 @@ func TestIdempotencyKeyOfAFailedCreateIsFree(t *testing.T) {
 }
 
 func TestIdempotencyKeyInFlight(t *testing.T) {
-	r := newRig(t, nil)
+	r := &rig{controltest.NewRig(t, nil)}
 	key := control.Idempotency{Key: "k", BodyHash: "h"}
 	reached, release := make(chan struct{}), make(chan struct{})
 	r.Machine.BeforeCreate = func(context.Context, stacyvm.Ref) error {
@@ -323,7 +323,7 @@ func TestIdempotencyKeyInFlight(t *testing.T) {
 }
 
 func TestManyRetriesMakeOneSandbox(t *testing.T) {
-	r := newRig(t, nil)
+	r := &rig{controltest.NewRig(t, nil)}
 	key := control.Idempotency{Key: "k", BodyHash: "h"}
 	var wait sync.WaitGroup
 	var mu sync.Mutex
@@ -353,7 +353,7 @@ func TestManyRetriesMakeOneSandbox(t *testing.T) {
 
 // TestExtendDuringCreate: the worker learns of it with the confirmation.
 func TestExtendDuringCreate(t *testing.T) {
-	r := newRig(t, nil)
+	r := &rig{controltest.NewRig(t, nil)}
 	r.Machine.AfterCreate = func(_ context.Context, ref stacyvm.Ref) error {
 		_, err := r.Extend(r.Ctx, ref.ID, 2*time.Hour)
 		return err

@@ -15,7 +15,7 @@ import (
 // TestPruneGoesOn: one sandbox whose worker refuses, and more that stick than are removed at a time, keep none of the others.
 func TestPruneGoesOn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := newRigOn(t, controltest.OpenSQLite(t), nil)
+		r := &rig{controltest.NewRigOn(t, controltest.OpenSQLite(t), nil)}
 		short := time.Minute
 		ids := make([]stacyvm.SandboxID, 40)
 		for i := range ids {

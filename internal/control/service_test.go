@@ -25,20 +25,12 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(controltest.OnEachDatabase(m
 // rig adds to controltest's what these tests share.
 type rig struct{ *controltest.Rig }
 
-func newRig(t *testing.T, change func(*control.Config)) *rig {
-	return &rig{controltest.NewRig(t, change)}
-}
-
-func newRigOn(t *testing.T, s store.Store, change func(*control.Config)) *rig {
-	return &rig{controltest.NewRigOn(t, s, change)}
-}
-
 const self = controltest.Self
 
 var wantCode = controltest.WantCode
 
 func TestCreateFillsAndKeepsEverything(t *testing.T) {
-	r := newRig(t, nil)
+	r := &rig{controltest.NewRig(t, nil)}
 	ttl := time.Hour
 	sandbox, replayed, err := r.Create(controltest.As(t.Context(), "ann", "acme"), control.CreateRequest{
 		TTL: &ttl, MemoryMB: 256, Metadata: map[string]string{"k": "v"}, Env: map[string]string{"A": "1"},
@@ -66,7 +58,7 @@ func TestCreateFillsAndKeepsEverything(t *testing.T) {
 }
 
 func TestCreateRefusesWrongFields(t *testing.T) {
-	r := newRig(t, func(c *control.Config) { c.Defaults.MaxTTL = time.Hour })
+	r := &rig{controltest.NewRig(t, func(c *control.Config) { c.Defaults.MaxTTL = time.Hour })}
 	ttl := func(d time.Duration) *time.Duration { return &d }
 	many := map[string]string{}
 	for i := range 65 {
@@ -123,7 +115,7 @@ func TestCreateRefusesWrongFields(t *testing.T) {
 func TestTenantsDoNotSeeEachOther(t *testing.T) { synctest.Test(t, tenantsDoNotSeeEachOther) }
 
 func tenantsDoNotSeeEachOther(t *testing.T) {
-	r := newRigOn(t, controltest.OpenSQLite(t), nil)
+	r := &rig{controltest.NewRigOn(t, controltest.OpenSQLite(t), nil)}
 	mine, theirs := controltest.As(t.Context(), "ann", "acme"), controltest.As(t.Context(), "bob", "other")
 	sandbox, _, err := r.Create(mine, control.CreateRequest{}, control.Idempotency{})
 	if err != nil {
@@ -169,7 +161,7 @@ func tenantsDoNotSeeEachOther(t *testing.T) {
 }
 
 func TestDestroyIsOnce(t *testing.T) {
-	r := newRig(t, nil)
+	r := &rig{controltest.NewRig(t, nil)}
 	sandbox := r.MustCreate(t)
 	wantCode(t, r.Destroy(r.Ctx, sandbox.ID), "")
 	wantCode(t, r.Destroy(r.Ctx, sandbox.ID), stacyvm.CodeNotFound)
@@ -196,7 +188,7 @@ func TestDestroyIsOnce(t *testing.T) {
 }
 
 func TestDestroyThatCannotBeDoneIsKept(t *testing.T) {
-	r := newRig(t, nil)
+	r := &rig{controltest.NewRig(t, nil)}
 	sandbox := r.MustCreate(t)
 	r.Machine.BeforeDestroy = func(context.Context, stacyvm.Ref) error { return errors.New("engine: /var/lib/secret broke") }
 	err := r.Destroy(r.Ctx, sandbox.ID)
@@ -215,7 +207,7 @@ func TestDestroyThatCannotBeDoneIsKept(t *testing.T) {
 }
 
 func TestDestroyFollowsANewOwner(t *testing.T) {
-	r := newRig(t, nil)
+	r := &rig{controltest.NewRig(t, nil)}
 	sandbox := r.MustCreate(t)
 	raised := false
 	r.Machine.BeforeDestroy = func(ctx context.Context, ref stacyvm.Ref) error {
@@ -241,7 +233,7 @@ func TestDestroyFollowsANewOwner(t *testing.T) {
 func TestExtend(t *testing.T) { synctest.Test(t, extend) }
 
 func extend(t *testing.T) {
-	r := newRigOn(t, controltest.OpenSQLite(t), func(c *control.Config) { c.Defaults.MaxTTL = 2 * time.Hour })
+	r := &rig{controltest.NewRigOn(t, controltest.OpenSQLite(t), func(c *control.Config) { c.Defaults.MaxTTL = 2 * time.Hour })}
 	sandbox := r.MustCreate(t)
 	extended, err := r.Extend(r.Ctx, sandbox.ID, time.Hour)
 	if err != nil || extended.ExpiresAt.Sub(sandbox.ExpiresAt) < 29*time.Minute {
@@ -279,7 +271,7 @@ func TestQuotaIsExact(t *testing.T) {
 		"per owner": func(c *control.Config) { c.Defaults.MaxSandboxesPerOwner = limit },
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := newRig(t, set)
+			r := &rig{controltest.NewRig(t, set)}
 			var mu sync.Mutex
 			codes := map[stacyvm.Code]int{}
 			var wait sync.WaitGroup
@@ -306,7 +298,7 @@ func TestQuotaIsExact(t *testing.T) {
 }
 
 func TestParallelClients(t *testing.T) {
-	r := newRig(t, nil)
+	r := &rig{controltest.NewRig(t, nil)}
 	var wait sync.WaitGroup
 	for range 8 {
 		wait.Go(func() {
@@ -333,9 +325,9 @@ func TestParallelClients(t *testing.T) {
 }
 
 func TestAdmissionNamesTheReason(t *testing.T) {
-	r := newRig(t, func(c *control.Config) { c.Defaults.MaxSandboxes, c.Defaults.MaxSandboxesPerOwner = 2, 1 })
+	r := &rig{controltest.NewRig(t, func(c *control.Config) { c.Defaults.MaxSandboxes, c.Defaults.MaxSandboxesPerOwner = 2, 1 })}
 	long := 25 * time.Hour
-	check := func(ctx context.Context, request control.CreateRequest, want string) {
+	check := func(ctx context.Context, request control.CreateRequest, want stacyvm.AdmissionReason) {
 		t.Helper()
 		a, err := r.Admit(ctx, request)
 		if err != nil || a.Reason != want || a.Allowed != (want == "") {
@@ -351,7 +343,7 @@ func TestAdmissionNamesTheReason(t *testing.T) {
 		t.Fatal(err)
 	}
 	check(r.Ctx, control.CreateRequest{OwnerID: "cid"}, "max_sandboxes")
-	drained := newRig(t, nil)
+	drained := &rig{controltest.NewRig(t, nil)}
 	controltest.Update(t, drained.Store, func(tx store.Tx) error {
 		_, err := tx.Workers().Save(t.Context(), stacyvm.Worker{ID: controltest.Self, Status: "draining", Providers: []string{"mock"}})
 		return err

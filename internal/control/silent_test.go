@@ -29,7 +29,7 @@ func (m *mute) Guest(context.Context, stacyvm.Ref, guest.Scope) (guest.Conn, err
 // TestASilentWorkerIsAskedOnce: each try takes seconds, so that what has not begun is refused after the first.
 func TestASilentWorkerIsAskedOnce(t *testing.T) {
 	w := &mute{Worker: controltest.NewWorker()}
-	r := newRig(t, func(c *control.Config) { c.Workers = func(stacyvm.WorkerID) (worker.Worker, error) { return w, nil } })
+	r := &rig{controltest.NewRig(t, func(c *control.Config) { c.Workers = func(stacyvm.WorkerID) (worker.Worker, error) { return w, nil } })}
 	r.Machine = w.Worker
 	id := r.MustCreate(t).ID
 	for what, call := range map[string]func() error{
@@ -64,7 +64,7 @@ func TestASilentWorkerIsAskedOnce(t *testing.T) {
 
 // TestCreateOnASilentWorker leaves the removal of what may have arrived to reconciliation: another call would only take longer.
 func TestCreateOnASilentWorker(t *testing.T) {
-	r := newRig(t, nil)
+	r := &rig{controltest.NewRig(t, nil)}
 	var id stacyvm.SandboxID
 	r.Machine.BeforeCreate = func(_ context.Context, ref stacyvm.Ref) error { id = ref.ID; return errSilent }
 	r.Machine.BeforeDestroy = func(context.Context, stacyvm.Ref) error { t.Error("it was asked again"); return nil }

@@ -124,7 +124,7 @@ func TestUnreachableIsRefusedAtOnce(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := &faulty{controltest.NewWorker(), kind.guest, kind.destroy, kind.expire}
 				var found error
-				r := newRig(t, func(c *control.Config) { c.Workers = func(stacyvm.WorkerID) (worker.Worker, error) { return w, found } })
+				r := &rig{controltest.NewRig(t, func(c *control.Config) { c.Workers = func(stacyvm.WorkerID) (worker.Worker, error) { return w, found } })}
 				sandbox := r.MustCreate(t)
 				if kind.state != "" {
 					controltest.Update(t, r.Store, func(tx store.Tx) error {

@@ -133,7 +133,7 @@ func startPlane(t *testing.T, dir, dsn string) (c *client.Client, stop func()) {
 	settings.PKI.Dir = dir
 	settings.Providers.Default = "mock"
 	settings.Database = config.Database{Driver: "postgres", DSN: dsn}
-	address, stop := running(t, settings)
+	address, stop := daemontest.Start(t, serve(settings))
 	web := daemontest.Trusting(t, dir, "HTTP/2.0")
 	return must[*client.Client](t)(client.New(address, client.Options{HTTPClient: web})), stop
 }

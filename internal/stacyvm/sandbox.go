@@ -87,12 +87,29 @@ type NetworkMode string
 // NetworkNone is a loopback interface and nothing else, no DNS. The default, and for now the only one.
 const NetworkNone NetworkMode = "none"
 
+// AdmissionReason says in one word why a create would not be let in now. The list is closed.
+type AdmissionReason string
+
+// Reasons of an admission that is refused.
+const (
+	// AdmissionMaxTTL means that the sandbox would live longer than any may.
+	AdmissionMaxTTL AdmissionReason = "max_ttl"
+	// AdmissionMaxSandboxes means that there are as many sandboxes as there may be.
+	AdmissionMaxSandboxes AdmissionReason = "max_sandboxes"
+	// AdmissionMaxOwned means that the owner has as many as it may.
+	AdmissionMaxOwned AdmissionReason = "max_sandboxes_per_owner"
+	// AdmissionNoWorker means that no worker can take it.
+	AdmissionNoWorker AdmissionReason = "worker_unavailable"
+	// AdmissionUnreachable means that a worker could take it and cannot be called.
+	AdmissionUnreachable AdmissionReason = "remote_worker_rpc_unavailable"
+)
+
 // Admission answers whether a create would be let in now.
 type Admission struct {
 	Allowed         bool
-	Queueable       bool   // not allowed, and a create would wait in line
-	Reason          string // max_ttl, max_sandboxes, max_sandboxes_per_owner, worker_unavailable, remote_worker_rpc_unavailable; empty when allowed
-	Active, Max     int    // Max 0: no limit
+	Queueable       bool            // not allowed, and a create would wait in line
+	Reason          AdmissionReason // empty when allowed
+	Active, Max     int             // Max 0: no limit
 	OwnerActive     int
 	OwnerMax        int
 	MaxTTL          time.Duration

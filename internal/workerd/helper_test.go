@@ -14,14 +14,12 @@ func must[T any](t *testing.T) func(T, error) T { return daemontest.Must[T](t) }
 // serving runs a control plane until the test ends.
 func serving(t *testing.T, c config.Config) (address string) {
 	t.Helper()
-	address, _ = running(t, c)
+	address, _ = daemontest.Start(t, serve(c))
 	return address
 }
 
-// running is serving, with a way to end it before.
-func running(t *testing.T, c config.Config) (address string, end func()) {
-	t.Helper()
-	return daemontest.Start(t, func(ctx context.Context, ready func(string)) error {
+func serve(c config.Config) func(context.Context, func(string)) error {
+	return func(ctx context.Context, ready func(string)) error {
 		return daemon.Serve(ctx, daemon.Options{Config: c, Logger: daemontest.Quiet, Ready: ready})
-	})
+	}
 }

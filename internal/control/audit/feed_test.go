@@ -152,6 +152,6 @@ func TestABurstMakesNoReplay(t *testing.T) {
 func onGatedStore(t *testing.T, test func(t *testing.T, r *rig, gated *gatedStore)) {
 	synctest.Test(t, func(t *testing.T) {
 		gated := &gatedStore{Store: controltest.OpenSQLite(t)}
-		test(t, newRigOn(t, gated.Store, func(c *control.Config) { c.Store = gated }), gated)
+		test(t, &rig{controltest.NewRigOn(t, gated.Store, func(c *control.Config) { c.Store = gated })}, gated)
 	})
 }

@@ -77,7 +77,7 @@ func tellOf(t *testing.T, s store.Store, tenant string, from, to int) {
 }
 
 func TestEventsOfASandboxsLife(t *testing.T) {
-	r := newRig(t, func(c *control.Config) { c.Defaults.MaxSandboxes = 1 })
+	r := &rig{controltest.NewRig(t, func(c *control.Config) { c.Defaults.MaxSandboxes = 1 })}
 	b := subscribe(t, r.Ctx, r.Service, audit.Latest)
 	sandbox, _, err := r.Create(controltest.As(t.Context(), "ann", "acme"), control.CreateRequest{}, control.Idempotency{})
 	wantCode(t, err, "")
@@ -115,7 +115,7 @@ func TestEventsOfASandboxsLife(t *testing.T) {
 }
 
 func TestEventsOfATenant(t *testing.T) {
-	r := newRig(t, nil)
+	r := &rig{controltest.NewRig(t, nil)}
 	acme := subscribe(t, controltest.As(t.Context(), "bob", "acme"), r.Service, 0)
 	tellOf(t, r.Store, "other", 0, 300)
 	tellOf(t, r.Store, "acme", 300, 302)
@@ -250,7 +250,7 @@ func TestWhatIsThereNow(t *testing.T) {
 
 // TestEventsOfASlowSubscriber lets it fall behind what is kept: it is told so and reads on, and has never more than a page.
 func TestEventsOfASlowSubscriber(t *testing.T) {
-	r := newRig(t, nil)
+	r := &rig{controltest.NewRig(t, nil)}
 	b := subscribe(t, r.Ctx, r.Service, 0)
 	tellOf(t, r.Store, "", 1, 2001)
 	for i, n := range take(t, b, 150) {
@@ -280,7 +280,7 @@ func TestEventsOfASlowSubscriber(t *testing.T) {
 }
 
 func TestEventsFromAPlaceThatIsNotThere(t *testing.T) {
-	r := newRig(t, nil)
+	r := &rig{controltest.NewRig(t, nil)}
 	tellOf(t, r.Store, "", 1, 11)
 	b := subscribe(t, r.Ctx, r.Service, 1_000)
 	tellOf(t, r.Store, "", 11, 12)

@@ -43,7 +43,7 @@ const poison = "a\x00b\xff"
 // TestAuditGoesOnAfterTextThatADatabaseRefuses calls everything that writes a line of the audit with text that PostgreSQL refuses.
 // The line after each is written, and none is lost.
 func TestAuditGoesOnAfterTextThatADatabaseRefuses(t *testing.T) {
-	r := newRig(t, nil)
+	r := &rig{controltest.NewRig(t, nil)}
 	id := r.MustCreate(t).ID
 	bad, ctx := stacyvm.SandboxID(poison), r.Ctx
 	admin := auth.With(t.Context(), stacyvm.Principal{Scopes: []string{"admin:*"}})
@@ -91,7 +91,7 @@ func TestALineThatTheStoreRefusesIsDroppedAlone(t *testing.T) {
 		}
 		return nil
 	}
-	r := newRigOn(t, s, nil)
+	r := &rig{controltest.NewRigOn(t, s, nil)}
 	const good, bad = 300, 3
 	for i := range good {
 		if i%(good/bad) == 50 {
@@ -118,7 +118,7 @@ func TestEachPartOfARefusedLineCounts(t *testing.T) {
 		}
 		return nil
 	}
-	r := newRigOn(t, s, func(c *control.Config) { c.Defaults.MaxExecTimeout = time.Second })
+	r := &rig{controltest.NewRigOn(t, s, func(c *control.Config) { c.Defaults.MaxExecTimeout = time.Second })}
 	over := 2 * time.Second
 	_, err := r.Exec(r.Ctx, "sb-000000000000000000000000", control.ExecRequest{Command: "x", Timeout: &over})
 	wantCode(t, err, stacyvm.CodeLimit) // subscribers are told of it
@@ -144,7 +144,7 @@ func TestAFaultThatPassesLosesNothing(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := &controltest.FaultStore{Store: controltest.OpenSQLite(t)}
 				away := knob(s, code)
-				r := newRigOn(t, s, nil)
+				r := &rig{controltest.NewRigOn(t, s, nil)}
 				away.Store(true)
 				r.AuditAdmin(r.Ctx, stacyvm.AdminCall{Path: "/a"})
 				time.Sleep(30 * time.Second)
@@ -172,7 +172,7 @@ func TestACallerLeavesAFullQueue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &controltest.FaultStore{Store: controltest.OpenSQLite(t)}
 		away := knob(s, stacyvm.CodeUnavailable)
-		r := newRigOn(t, s, nil)
+		r := &rig{controltest.NewRigOn(t, s, nil)}
 		away.Store(true)
 		ctx, cancel := context.WithTimeout(r.Ctx, time.Hour)
 		defer cancel()

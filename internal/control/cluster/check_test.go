@@ -9,11 +9,13 @@ import (
 	"github.com/stacyvm/stacyvm/internal/control/cluster"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 	"github.com/stacyvm/stacyvm/internal/store"
+
+	"github.com/stacyvm/stacyvm/internal/control/controltest"
 )
 
 // TestWhatAWorkerSaysOfItself is refused at the heartbeat, with the field's name, before a row holds it.
 func TestWhatAWorkerSaysOfItself(t *testing.T) {
-	r := newRig(t, nil)
+	r := &rig{controltest.NewRig(t, nil)}
 	ctx := auth.With(t.Context(), auth.WorkerIdentity{WorkerID: "w", Scopes: auth.WorkerScopes()}.Principal())
 	say := func(change func(*stacyvm.Worker)) error {
 		w := stacyvm.Worker{ID: "w", Status: "online", Providers: []string{"mock"}}

@@ -37,7 +37,7 @@ func (a *authority) Fingerprint() (string, error) { return "f00d", a.fault }
 func newJoinRig(t *testing.T) (*rig, *authority) {
 	t.Helper()
 	a := &authority{}
-	r := newRig(t, func(c *control.Config) { c.Authority, c.AuditSync = a, true })
+	r := &rig{controltest.NewRig(t, func(c *control.Config) { c.Authority, c.AuditSync = a, true })}
 	return r, a
 }
 

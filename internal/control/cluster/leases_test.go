@@ -15,7 +15,7 @@ import (
 // TestRegistrationTakesOver: with the answer to its registration a process has every sandbox of its worker, with new epochs, and the
 // process before it has nothing any more.
 func TestRegistrationTakesOver(t *testing.T) {
-	r := newRig(t, nil)
+	r := &rig{controltest.NewRig(t, nil)}
 	made := map[string]stacyvm.Sandbox{}
 	for range 3 {
 		sandbox := r.MustCreate(t)
@@ -62,7 +62,7 @@ func TestRegistrationTakesOver(t *testing.T) {
 // TestRenewalTakesAgain: a lease that ran out while its process was cut off comes back with a new epoch; one that was given away, or
 // whose sandbox is gone, does not.
 func TestRenewalTakesAgain(t *testing.T) {
-	r := newRig(t, nil)
+	r := &rig{controltest.NewRig(t, nil)}
 	lapsed, taken, gone := r.MustCreate(t), r.MustCreate(t), r.MustCreate(t)
 	if err := r.Destroy(r.Ctx, gone.ID); err != nil {
 		t.Fatal(err)
@@ -89,7 +89,7 @@ func TestRenewalTakesAgain(t *testing.T) {
 }
 
 func TestRenewOneLease(t *testing.T) {
-	r := newRig(t, nil)
+	r := &rig{controltest.NewRig(t, nil)}
 	sandbox := r.MustCreate(t)
 	controltest.Update(t, r.Store, func(tx store.Tx) error {
 		_, err := tx.Leases().Acquire(t.Context(), store.LeaseRequest{Resource: "upkeep", Type: "duty", Holder: self, Session: "session-1", TTL: time.Minute})
@@ -116,7 +116,7 @@ func TestRenewOneLease(t *testing.T) {
 
 // TestAnOperatorsDrainLasts: over heartbeats, and over a process's end.
 func TestAnOperatorsDrainLasts(t *testing.T) {
-	r := newRig(t, func(c *control.Config) { c.Self = "plane" })
+	r := &rig{controltest.NewRig(t, func(c *control.Config) { c.Self = "plane" })}
 	ctx, admin := controltest.AsWorker(t.Context(), self, auth.ScopeHeartbeat), controltest.AsAdmin(t.Context())
 	status := func(w cluster.Worker, err error) string {
 		t.Helper()

@@ -5,7 +5,6 @@ import (
 
 	"go.uber.org/goleak"
 
-	"github.com/stacyvm/stacyvm/internal/control"
 	"github.com/stacyvm/stacyvm/internal/control/controltest"
 )
 
@@ -13,10 +12,6 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(controltest.OnEachDatabase(m
 
 // rig adds to controltest's what these tests share.
 type rig struct{ *controltest.Rig }
-
-func newRig(t *testing.T, change func(*control.Config)) *rig {
-	return &rig{controltest.NewRig(t, change)}
-}
 
 const self = controltest.Self
 

@@ -59,7 +59,7 @@ func (r *rig) died(t *testing.T, sandbox stacyvm.Sandbox, reason stacyvm.Reason)
 
 // TestReport tells what is wrong now, and what went wrong, as often as it did.
 func TestReport(t *testing.T) {
-	r := newRig(t, nil)
+	r := &rig{controltest.NewRig(t, nil)}
 	if report := r.report(t, r.Ctx); len(report.Unwell)+len(report.Happened) > 0 || !report.Known {
 		t.Errorf("at first: %+v", report)
 	}
@@ -96,7 +96,7 @@ func TestReport(t *testing.T) {
 // TestReportOfWorkers: one that does not answer, one with a full disk, one that an operator has drained. Their restarts and problems
 // are told as events, once.
 func TestReportOfWorkers(t *testing.T) {
-	r := newRig(t, nil)
+	r := &rig{controltest.NewRig(t, nil)}
 	beat := func(id stacyvm.WorkerID, session string, change func(*cluster.Beat)) {
 		t.Helper()
 		b := cluster.Beat{Worker: stacyvm.Worker{ID: id, Hostname: "host", Session: session, Status: "online", Providers: []string{"mock"}}}
@@ -150,14 +150,14 @@ func outageIsTold(t *testing.T) {
 		return nil
 	}
 	faulty := &controltest.FaultStore{Store: controltest.OpenSQLite(t), BeforePing: gone, BeforeUpdate: gone, BeforeView: gone}
-	r := newRigOn(t, faulty, func(c *control.Config) {
+	r := &rig{controltest.NewRigOn(t, faulty, func(c *control.Config) {
 		c.Problems = func() []string {
 			if full.Load() {
 				return []string{"no room"}
 			}
 			return nil
 		}
-	})
+	})}
 	r.report(t, r.Ctx)
 	time.Sleep(10 * time.Second)
 	away.Store(true)

@@ -8,15 +8,6 @@ import (
 	"github.com/stacyvm/stacyvm/internal/store"
 )
 
-// Reasons of an admission that is refused.
-const (
-	reasonMaxTTL      = "max_ttl"
-	reasonMax         = "max_sandboxes"
-	reasonOwnerMax    = "max_sandboxes_per_owner"
-	reasonNoWorkers   = "worker_unavailable"
-	reasonUnreachable = "remote_worker_rpc_unavailable"
-)
-
 // Admit tells whether a draft would be let in now. CodeNotFound: no such provider;
 // CodeUnavailable.
 func (p *Placer) Admit(ctx context.Context, draft stacyvm.Sandbox) (admission stacyvm.Admission, err error) {
@@ -74,15 +65,15 @@ func decide(a stacyvm.Admission, draft stacyvm.Sandbox, c candidate) (stacyvm.Ad
 	a.Queueable = c.choice.Worker != "" || c.choice.Passing
 	switch {
 	case a.MaxTTL > 0 && draft.Spec.TTL > a.MaxTTL:
-		a.Reason, a.Queueable = reasonMaxTTL, false
+		a.Reason, a.Queueable = stacyvm.AdmissionMaxTTL, false
 	case a.Max > 0 && a.Active >= a.Max:
-		a.Reason = reasonMax
+		a.Reason = stacyvm.AdmissionMaxSandboxes
 	case a.OwnerMax > 0 && draft.OwnerID != "" && a.OwnerActive >= a.OwnerMax:
-		a.Reason = reasonOwnerMax
+		a.Reason = stacyvm.AdmissionMaxOwned
 	case c.choice.Unreachable:
-		a.Reason = reasonUnreachable
+		a.Reason = stacyvm.AdmissionUnreachable
 	case c.choice.Worker == "":
-		a.Reason = reasonNoWorkers
+		a.Reason = stacyvm.AdmissionNoWorker
 	}
 	a.Allowed = a.Reason == ""
 	a.Queueable = a.Queueable && !a.Allowed
@@ -92,11 +83,11 @@ func decide(a stacyvm.Admission, draft stacyvm.Sandbox, c candidate) (stacyvm.Ad
 // refusal is the error of a create that was not let in.
 func refusal(a stacyvm.Admission) *stacyvm.Error {
 	switch a.Reason {
-	case reasonMaxTTL:
+	case stacyvm.AdmissionMaxTTL:
 		return OverTTL(a.MaxTTL)
-	case reasonMax:
+	case stacyvm.AdmissionMaxSandboxes:
 		return stacyvm.Errorf(stacyvm.CodeLimit, "the limit of %d sandboxes is reached", a.Max)
-	case reasonOwnerMax:
+	case stacyvm.AdmissionMaxOwned:
 		return stacyvm.Errorf(stacyvm.CodeLimit, "the owner's limit of %d sandboxes is reached", a.OwnerMax)
 	}
 	return stacyvm.Errorf(stacyvm.CodeLimit, "no worker can take the sandbox: %s", a.WorkerReason)

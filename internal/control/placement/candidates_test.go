@@ -17,7 +17,7 @@ func TestAdmissionExplainsPlacement(t *testing.T) {
 	tests := map[string]struct {
 		workers map[stacyvm.WorkerID]func(*stacyvm.Worker)
 		request control.CreateRequest
-		reason  string
+		reason  stacyvm.AdmissionReason
 		worker  stacyvm.WorkerID
 	}{
 		"nobody":     {nil, control.CreateRequest{}, "worker_unavailable", ""},

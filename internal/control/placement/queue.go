@@ -37,12 +37,12 @@ type queue struct {
 // waiter is one create in the line. Its own goroutine tries: it takes a turn and answers it in
 // refused, or leaves.
 type waiter struct {
-	owner   string         // tenant and owner
-	turn    chan time.Time // a try at it counts as ended what has ended before this moment
-	refused chan string    // the reason why a try was refused
-	left    chan struct{}  // closed when it waits no longer
-	timeout *time.Timer    // nil: none
-	why     string         // the last refusal's reason, empty before the first; guarded by the queue's mu
+	owner   string                       // tenant and owner
+	turn    chan time.Time               // a try at it counts as ended what has ended before this moment
+	refused chan stacyvm.AdmissionReason // the reason why a try was refused
+	left    chan struct{}                // closed when it waits no longer
+	timeout *time.Timer                  // nil: none
+	why     stacyvm.AdmissionReason      // the last refusal's reason, empty before the first; guarded by the queue's mu
 }
 
 func newQueue(c QueueConfig, watch func(context.Context) <-chan struct{}) *queue {
@@ -65,7 +65,7 @@ func (q *queue) room() bool {
 func (q *queue) free(owner string) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return !slices.ContainsFunc(q.waiting, func(w *waiter) bool { return w.owner == owner || w.why != reasonOwnerMax })
+	return !slices.ContainsFunc(q.waiting, func(w *waiter) bool { return w.owner == owner || w.why != stacyvm.AdmissionMaxOwned })
 }
 
 // join puts a create at the end of the line; nil when there is no room for it. leave must follow.
@@ -75,7 +75,7 @@ func (q *queue) join(owner string) *waiter {
 	if !q.room() {
 		return nil
 	}
-	w := &waiter{owner: owner, turn: make(chan time.Time), refused: make(chan string, 1), left: make(chan struct{})}
+	w := &waiter{owner: owner, turn: make(chan time.Time), refused: make(chan stacyvm.AdmissionReason, 1), left: make(chan struct{})}
 	if q.Timeout > 0 {
 		w.timeout = time.NewTimer(q.Timeout)
 	}
@@ -180,22 +180,22 @@ func (q *queue) turns(ctx context.Context) (left int) {
 	began := time.Now()
 	all, owners := false, map[string]bool{}
 	for _, w := range line {
-		why := q.one(ctx, w, began, func(last string) bool {
-			return all && last != "" || owners[w.owner] && last == reasonOwnerMax
+		why := q.one(ctx, w, began, func(last stacyvm.AdmissionReason) bool {
+			return all && last != "" || owners[w.owner] && last == stacyvm.AdmissionMaxOwned
 		})
 		if why == "" {
 			continue
 		}
 		left++
-		all = all || why == reasonMax
-		owners[w.owner] = owners[w.owner] || why == reasonOwnerMax
+		all = all || why == stacyvm.AdmissionMaxSandboxes
+		owners[w.owner] = owners[w.owner] || why == stacyvm.AdmissionMaxOwned
 	}
 	return left
 }
 
 // one gives a waiter its turn, unless spare says that this is of no use after its last refusal.
 // It gives why it must wait on, or nothing when it need not.
-func (q *queue) one(ctx context.Context, w *waiter, began time.Time, spare func(last string) bool) (why string) {
+func (q *queue) one(ctx context.Context, w *waiter, began time.Time, spare func(last stacyvm.AdmissionReason) bool) (why stacyvm.AdmissionReason) {
 	if spare(w.why) { // written here alone
 		return w.why
 	}

@@ -20,12 +20,12 @@ import (
 // newQueueRig is a rig whose worker has so many places, and whose creates wait up to 30 s for one, at most three of them.
 func newQueueRig(t *testing.T, places int, change func(*control.Config)) *rig {
 	t.Helper()
-	r := newRigOn(t, controltest.OpenSQLite(t), func(c *control.Config) {
+	r := &rig{controltest.NewRigOn(t, controltest.OpenSQLite(t), func(c *control.Config) {
 		c.Defaults.SpawnQueue, c.Defaults.SpawnQueueTimeout, c.Defaults.MaxSpawnQueue = true, 30*time.Second, 3
 		if change != nil {
 			change(c)
 		}
-	})
+	})}
 	r.offer(t, places)
 	return r
 }

@@ -67,10 +67,10 @@ func TestLimitsHoldAcrossServers(t *testing.T) {
 
 // TestWorkersShareTheLoad places by what was counted a moment ago and by what was placed since.
 func TestWorkersShareTheLoad(t *testing.T) {
-	r := newRig(t, func(c *control.Config) {
+	r := &rig{controltest.NewRig(t, func(c *control.Config) {
 		one := c.Workers
 		c.Workers = func(stacyvm.WorkerID) (worker.Worker, error) { return one(controltest.Self) }
-	})
+	})}
 	controltest.Update(t, r.Store, func(tx store.Tx) error {
 		_, err := tx.Workers().Save(t.Context(), stacyvm.Worker{
 			ID: "there", Status: "online", Session: "session-2", Providers: []string{"mock"},

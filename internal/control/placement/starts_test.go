@@ -27,7 +27,7 @@ const startTakes = 50 * time.Second
 
 func inStartRig(t *testing.T, test func(*testing.T, *startRig)) {
 	synctest.Test(t, func(t *testing.T) {
-		r := &startRig{rig: newRigOn(t, controltest.OpenSQLite(t), nil)}
+		r := &startRig{rig: &rig{controltest.NewRigOn(t, controltest.OpenSQLite(t), nil)}}
 		controltest.Update(t, r.Store, func(tx store.Tx) error {
 			w := stacyvm.Worker{ID: self, Status: "online", Session: "session-1", Providers: []string{"mock"}}
 			w.Capacity.ParallelCreates = 2
