@@ -3,23 +3,19 @@ package auth
 import (
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/stacyvm/stacyvm/internal/pki"
+	"github.com/stacyvm/stacyvm/internal/reload"
 )
 
-const (
-	// maxSecret bounds a secret's file, in bytes.
-	maxSecret = 64 << 10
-	// SecretLook is how often a SecretFile looks whether its file changed, at most.
-	SecretLook = time.Second
-	// secretRead is after how long the file is read whatever its times say: some file systems tell them coarsely.
-	secretRead = 30 * time.Second
-)
+// maxSecret bounds a secret's file, in bytes.
+const maxSecret = 64 << 10
+
+// SecretLook is how often a SecretFile looks whether its file changed, at most.
+const SecretLook = reload.Look
 
 // SecretFileOptions are of OpenSecretFile; the zero value will do.
 type SecretFileOptions struct {
@@ -34,87 +30,30 @@ type SecretFileOptions struct {
 // SecretFile is a secret in a file that may be replaced while the program runs. A file that is missing, empty, readable by
 // others or refused leaves the last good text in place: half a rotation must not lock everybody out. It is safe for
 // concurrent use.
-type SecretFile struct {
-	path    string
-	options SecretFileOptions
-
-	mu     sync.Mutex
-	text   string
-	seen   fs.FileInfo
-	looked time.Time
-	read   time.Time
-	failed string
-}
+type SecretFile struct{ value *reload.Value[string] }
 
 // OpenSecretFile reads the file for the first time. Its errors name the path, for who started the program.
 func OpenSecretFile(path string, options SecretFileOptions) (*SecretFile, error) {
-	if options.Now == nil {
-		options.Now = time.Now
+	load := func() (string, error) {
+		text, err := ReadSecretFile(path)
+		if err == nil && options.Check != nil {
+			if err = options.Check(text); err != nil {
+				err = fmt.Errorf("%s %w", path, err)
+			}
+		}
+		return text, err
 	}
-	f := &SecretFile{path: path, options: options}
-	info, err := os.Stat(path)
+	value, err := reload.Open(reload.Config[string]{
+		Paths: []string{path}, Load: load, Failed: options.Failed, Now: options.Now,
+	})
 	if err != nil {
 		return nil, err
 	}
-	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s is not a regular file", path)
-	}
-	return f, f.load(info, options.Now())
+	return &SecretFile{value}, nil
 }
 
 // Text gives the present text. It is a Secret.
-func (f *SecretFile) Text() string {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if now := f.options.Now(); now.Sub(f.looked) >= SecretLook || now.Before(f.looked) {
-		f.tell(f.refresh(now))
-	}
-	return f.text
-}
-
-func (f *SecretFile) refresh(now time.Time) error {
-	f.looked = now
-	info, err := os.Stat(f.path)
-	if err != nil {
-		return err
-	}
-	if sameFile(info, f.seen) && now.Sub(f.read) < secretRead && !now.Before(f.read) {
-		return nil
-	}
-	if !info.Mode().IsRegular() {
-		return fmt.Errorf("%s is not a regular file", f.path)
-	}
-	return f.load(info, now)
-}
-
-func (f *SecretFile) load(info fs.FileInfo, now time.Time) error {
-	text, err := ReadSecretFile(f.path)
-	if err != nil {
-		return err
-	}
-	if f.options.Check != nil {
-		if err := f.options.Check(text); err != nil {
-			return fmt.Errorf("%s %w", f.path, err)
-		}
-	}
-	f.text, f.seen, f.read, f.looked = text, info, now, now
-	return nil
-}
-
-func (f *SecretFile) tell(err error) {
-	reason := ""
-	if err != nil {
-		reason = err.Error()
-	}
-	if reason != f.failed && err != nil && f.options.Failed != nil {
-		f.options.Failed(err)
-	}
-	f.failed = reason
-}
-
-func sameFile(a, b fs.FileInfo) bool {
-	return os.SameFile(a, b) && a.ModTime().Equal(b.ModTime()) && a.Size() == b.Size() && a.Mode() == b.Mode()
-}
+func (f *SecretFile) Text() string { return f.value.Get() }
 
 // ReadSecretFile reads a secret once, also from a pipe. A regular file must be its owner's alone. White space around the
 // secret is left out.

@@ -7,19 +7,14 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"slices"
-	"sync"
 	"time"
+
+	"github.com/stacyvm/stacyvm/internal/reload"
 )
 
-const (
-	// ReloadLook is how often handshakes look whether a file changed, at most.
-	ReloadLook = time.Second
-	// reloadRead is after how long files are read whatever their times say.
-	reloadRead = 30 * time.Second
-)
+// ReloadLook is how often handshakes look whether a file changed, at most.
+const ReloadLook = reload.Look
 
 // Files are what one side of a connection needs.
 type Files struct {
@@ -39,21 +34,15 @@ type Options struct {
 // Credentials are a party's certificate and whom it trusts, read anew when the files change. Connections that are open stay as
 // they are. They are safe for concurrent use.
 type Credentials struct {
-	files   Files
-	options Options
-
-	mu     sync.Mutex
-	now    loaded
-	looked time.Time
-	failed string
+	files Files
+	value *reload.Value[loaded]
+	clock func() time.Time
 }
 
 // loaded is the files' content of one moment.
 type loaded struct {
 	certificate *tls.Certificate
 	authorities *x509.CertPool
-	seen        []fs.FileInfo
-	read        time.Time
 }
 
 // Load reads the files for the first time. Its errors name the paths, for who started the program.
@@ -64,13 +53,14 @@ func Load(files Files, options Options) (*Credentials, error) {
 	if files.Key == "" {
 		files.Key = files.Certificate
 	}
-	c := &Credentials{files: files, options: options}
-	now := options.Now()
-	first, err := c.load(now)
+	c := &Credentials{files: files, clock: options.Now}
+	var err error
+	c.value, err = reload.Open(reload.Config[loaded]{
+		Paths: c.paths(), Load: c.load, Failed: options.Failed, Now: options.Now,
+	})
 	if err != nil {
 		return nil, err
 	}
-	c.now, c.looked = first, now
 	return c, nil
 }
 
@@ -81,17 +71,13 @@ func (c *Credentials) paths() []string {
 	return []string{c.files.Certificate, c.files.Key, c.files.Authorities}
 }
 
-// load reads all files; states come first, so that a change meanwhile is seen the next time.
-func (c *Credentials) load(now time.Time) (loaded, error) {
-	seen, err := c.look()
-	if err != nil {
-		return loaded{}, err
-	}
+// load reads all files.
+func (c *Credentials) load() (loaded, error) {
 	authorities, err := readBundle(c.files.Authorities)
 	if err != nil {
 		return loaded{}, err
 	}
-	next := loaded{certificate: &tls.Certificate{}, authorities: poolOf(authorities), seen: seen, read: now}
+	next := loaded{certificate: &tls.Certificate{}, authorities: poolOf(authorities)}
 	if c.files.Certificate != "" {
 		next.certificate, err = readPair(c.files)
 		sendAuthority(next.certificate, authorities)
@@ -124,21 +110,6 @@ func sendAuthority(pair *tls.Certificate, authorities []*x509.Certificate) {
 			pair.Certificate = append(pair.Certificate, authority.Raw)
 		}
 	}
-}
-
-func (c *Credentials) look() ([]fs.FileInfo, error) {
-	var seen []fs.FileInfo
-	for _, path := range c.paths() {
-		info, err := os.Stat(path)
-		if err != nil {
-			return nil, err
-		}
-		if !info.Mode().IsRegular() {
-			return nil, fmt.Errorf("%s is not a regular file", path)
-		}
-		seen = append(seen, info)
-	}
-	return seen, nil
 }
 
 func readBundle(path string) ([]*x509.Certificate, error) {
@@ -181,48 +152,7 @@ func poolOf(certificates []*x509.Certificate) *x509.CertPool {
 }
 
 // present gives what the files hold now, or held when they could last be used.
-func (c *Credentials) present() loaded {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	now := c.options.Now()
-	if now.Sub(c.looked) < ReloadLook && !now.Before(c.looked) {
-		return c.now
-	}
-	c.looked = now
-	seen, err := c.look()
-	if err == nil && unchanged(seen, c.now.seen) && now.Sub(c.now.read) < reloadRead && !now.Before(c.now.read) {
-		c.tell(nil)
-		return c.now
-	}
-	if err == nil {
-		var next loaded
-		if next, err = c.load(now); err == nil {
-			c.now = next
-		}
-	}
-	c.tell(err)
-	return c.now
-}
-
-func unchanged(a, b []fs.FileInfo) bool {
-	for i := range a {
-		if !os.SameFile(a[i], b[i]) || !a[i].ModTime().Equal(b[i].ModTime()) || a[i].Size() != b[i].Size() || a[i].Mode() != b[i].Mode() {
-			return false
-		}
-	}
-	return true
-}
-
-func (c *Credentials) tell(err error) {
-	reason := ""
-	if err != nil {
-		reason = err.Error()
-	}
-	if err != nil && reason != c.failed && c.options.Failed != nil {
-		c.options.Failed(err)
-	}
-	c.failed = reason
-}
+func (c *Credentials) present() loaded { return c.value.Get() }
 
 // Server makes the configuration of a listener: TLS 1.3, a client certificate that one of the authorities signed. With optional
 // a client may come without one, and has to show something else. Who the client is, auth says.
@@ -300,7 +230,7 @@ func (c *Credentials) verify(chain []*x509.Certificate, host string, right func(
 		between.AddCert(certificate)
 	}
 	_, err := chain[0].Verify(x509.VerifyOptions{
-		DNSName: host, Roots: c.present().authorities, Intermediates: between, CurrentTime: c.options.Now(),
+		DNSName: host, Roots: c.present().authorities, Intermediates: between, CurrentTime: c.clock(),
 		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	})
 	if err != nil {
@@ -314,5 +244,5 @@ func (c *Credentials) verify(chain []*x509.Certificate, host string, right func(
 }
 
 func (c *Credentials) base() *tls.Config {
-	return &tls.Config{MinVersion: tls.VersionTLS13, Time: c.options.Now, NextProtos: []string{"h2", "http/1.1"}}
+	return &tls.Config{MinVersion: tls.VersionTLS13, Time: c.clock, NextProtos: []string{"h2", "http/1.1"}}
 }
