@@ -101,10 +101,9 @@ func TestStatusWithoutServer(t *testing.T) {
 	}))
 	defer silent.Close()
 	defer close(ended)
-	began := time.Now()
 	text, exit = status(t, silent.URL, dir)
-	if took := time.Since(began); exit != 1 || !strings.Contains(text, "no answer within 8s") || took >= 10*time.Second {
-		t.Errorf("exit code %d after %v:\n%s", exit, took, text)
+	if exit != 1 || !strings.Contains(text, "no answer within 8s") {
+		t.Errorf("exit code %d:\n%s", exit, text)
 	}
 	refusing := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.WriteHeader(http.StatusUnauthorized)

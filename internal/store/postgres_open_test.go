@@ -140,10 +140,10 @@ func TestDialectsHaveOneSchema(t *testing.T) {
 	}
 }
 
-// TestPoolIsBounded fills the pool: the next caller is told in time, and nobody is lost.
+// TestPoolIsBounded fills the pool: the next caller is told after ConnectTimeout, the only limit here that is short, and nobody is lost.
 func TestPoolIsBounded(t *testing.T) {
 	config := drivers["postgres"](t)
-	config.MaxOpenConns, config.ConnectTimeout = 2, 200*time.Millisecond
+	config.MaxOpenConns, config.ConnectTimeout, config.QueryTimeout = 2, 200*time.Millisecond, time.Hour
 	s := open(t, config)
 	release := make(chan struct{})
 	var inside, done sync.WaitGroup
@@ -156,10 +156,8 @@ func TestPoolIsBounded(t *testing.T) {
 		})
 	}
 	inside.Wait()
-	began := time.Now()
-	err := s.Ping(t.Context())
-	if took := time.Since(began); stacyvm.CodeOf(err) != stacyvm.CodeUnavailable || took > 5*time.Second {
-		t.Errorf("after %s: %v", took, err)
+	if err := s.Ping(t.Context()); stacyvm.CodeOf(err) != stacyvm.CodeUnavailable {
+		t.Error(err)
 	}
 	close(release)
 	done.Wait()

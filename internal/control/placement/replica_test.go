@@ -4,6 +4,7 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stacyvm/stacyvm/internal/control"
 	"github.com/stacyvm/stacyvm/internal/control/controltest"
@@ -30,6 +31,7 @@ func TestLimitsHoldAcrossServers(t *testing.T) {
 		for name, set := range limits {
 			t.Run("driver="+driver+"/"+name, func(t *testing.T) {
 				config := database(t)
+				config.ConnectTimeout, config.QueryTimeout = time.Hour, time.Hour // a busy machine refuses nobody
 				record := stacyvm.Worker{ID: controltest.Self, Status: "online", Session: "session-1", Providers: []string{"mock"}}
 				w := controltest.NewWorker()
 				var servers []*control.Service

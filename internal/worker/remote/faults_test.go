@@ -378,7 +378,8 @@ func TestLeavingEndsTheCall(t *testing.T) {
 	}
 }
 
-// TestFrozenNetwork: a worker that says nothing holds nobody up for much longer than he wants to wait.
+// TestFrozenNetwork: a caller that gave up does not wait for a worker that says nothing. If it waited for the worker's undo, it would
+// take 20 seconds.
 func TestFrozenNetwork(t *testing.T) {
 	far := openLocal(t)
 	tr := overMTLS(t)
@@ -396,7 +397,7 @@ func TestFrozenNetwork(t *testing.T) {
 		began := time.Now()
 		wantCode(t, what, call(ctx), stacyvm.CodeTimeout)
 		cancel()
-		if took := time.Since(began); took > 5*time.Second {
+		if took := time.Since(began); took > 15*time.Second {
 			t.Errorf("%s took %s", what, took)
 		}
 	}

@@ -285,9 +285,10 @@ func TestIncompleteInventory(t *testing.T) {
 
 // TestLongProbe: who waits for less than a probe takes is told what is known.
 func TestLongProbe(t *testing.T) {
+	t.Parallel()
 	w := &scripted{probing: true, providers: []worker.Provider{{Name: "x", Error: "it is still being probed"}}}
 	client, _ := overMTLS(t).connect(t, w, nil)
-	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 	defer cancel()
 	if providers, err := client.Providers(ctx); err != nil || len(providers) != 1 {
 		t.Errorf("%+v, %v", providers, err)
