@@ -19,8 +19,6 @@ type Report struct {
 	Reasons   map[string]int `json:"reasons"`   // why sandboxes are unhealthy or in error
 	NotWell   []NotWell      `json:"not_well"`  // up to 20 of these, the last first
 	Happened  []Happening    `json:"happened"`  // up to 20 kinds of faults of the last 24 hours, and their ends
-
-	AuditLines int64 `json:"audit_lines"` // how many the server has written since its start
 }
 
 // Problem is one thing that is wrong now.

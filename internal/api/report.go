@@ -22,8 +22,6 @@ type Report struct {
 	Reasons   map[string]int `json:"reasons" doc:"Why sandboxes are unhealthy or in error, with their numbers; of the newest thousand."`
 	NotWell   []NotWell      `json:"not_well" doc:"Up to 20 sandboxes that are unhealthy or in error, the last first."`
 	Happened  []Happening    `json:"happened" doc:"Up to 20 kinds of faults within the last 24 hours, and their ends, the last first."`
-
-	AuditLines int64 `json:"audit_lines" doc:"How many audit lines this server has written since its start."`
 }
 
 // Problem is one thing that is wrong now.
@@ -78,7 +76,6 @@ func (a *api) report(ctx context.Context, _ *struct{}) (*body[Report], error) {
 		Problems: each(report.Problems, problemOf), Known: report.Known, Workers: each(report.Workers, workerReportOf),
 		Sandboxes: map[string]int{}, Reasons: map[string]int{},
 		NotWell: each(report.Unwell, notWellOf), Happened: each(report.Happened, happeningOf),
-		AuditLines: report.AuditLines,
 	}
 	if len(report.Problems) > 0 {
 		answer.Status = "problems"

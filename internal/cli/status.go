@@ -135,9 +135,6 @@ func (a *app) printReport(r client.Report) error {
 	if broken := r.Sandboxes["unhealthy"] + r.Sandboxes["error"]; broken > statusShown {
 		line("  and %d more: `stacyvm list`", broken-statusShown)
 	}
-	if r.AuditLines > 0 {
-		line("audit: %d lines since the server's start", r.AuditLines)
-	}
 	if len(r.Happened) > 0 {
 		line("within the last 24 hours:")
 	}

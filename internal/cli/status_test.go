@@ -40,7 +40,7 @@ func status(t *testing.T, server, dataDir string, args ...string) (text string, 
 // TestStatus prints what a server tells: exit code 0 when nothing is wrong, else 1.
 func TestStatus(t *testing.T) {
 	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	well := client.Report{Status: "ok", Known: true, Sandboxes: map[string]int{"running": 3}, AuditLines: 17, Workers: []client.WorkerReport{
+	well := client.Report{Status: "ok", Known: true, Sandboxes: map[string]int{"running": 3}, Workers: []client.WorkerReport{
 		{Worker: client.Worker{ID: "w1", Status: "online", LastHeartbeat: at}, Asked: true, Answers: true},
 	}}
 	bad := well
@@ -55,7 +55,7 @@ func TestStatus(t *testing.T) {
 		exit   int
 		want   []string
 	}{
-		{well, 0, []string{"all is well", "worker w1: online, answers, heartbeat " + stamp(at), "sandboxes: 3 running", "audit: 17 lines"}},
+		{well, 0, []string{"all is well", "worker w1: online, answers, heartbeat " + stamp(at), "sandboxes: 3 running"}},
 		{bad, 1, []string{"[problem] worker w1: a disk?[2J is full, since " + stamp(at), "fix: make room", "sb-x  error (killed)  on w1  by signal 9", "and 2 more",
 			"7 × exec.completed since " + stamp(at) + ", last sb-y  reason=oom"}},
 	} {

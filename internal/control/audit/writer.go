@@ -90,7 +90,6 @@ type Writer struct {
 	log     *slog.Logger
 	queue   chan entry
 	dropped atomic.Int64 // lines that no store has
-	written atomic.Int64 // lines that the store has
 
 	mu     sync.RWMutex // held for reading while a line is put into the queue
 	closed bool
@@ -103,9 +102,6 @@ func NewWriter(c Config) *Writer {
 
 // Dropped is the number of lines that are in the log alone, since the start of this process.
 func (w *Writer) Dropped() int64 { return w.dropped.Load() }
-
-// Written is the number of lines that the store took, since the start of this process.
-func (w *Writer) Written() int64 { return w.written.Load() }
 
 // add hands a line over. While the queue is full it waits, at most until ctx ends. After the end
 // of Run it writes the line itself.
@@ -272,12 +268,7 @@ func (w *Writer) last(batch []entry) {
 	}
 }
 
-func (w *Writer) append(ctx context.Context, batch []entry) (err error) {
-	defer func() {
-		if err == nil {
-			w.written.Add(int64(len(batch)))
-		}
-	}()
+func (w *Writer) append(ctx context.Context, batch []entry) error {
 	var operations []stacyvm.Operation
 	var admins []stacyvm.AdminCall
 	var execs []stacyvm.ExecRecord

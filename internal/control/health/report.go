@@ -42,8 +42,6 @@ type Report struct {
 	Reasons   map[stacyvm.Reason]int // of those that are unhealthy or in error, of the newest thousand
 	Unwell    []stacyvm.Sandbox      // those that have been so for the shortest time
 	Happened  []Happening            // newest first
-	// AuditLines is how many audit lines this process has written since its start.
-	AuditLines int64
 }
 
 // Problem is one thing that is wrong now, and what to do about it.
@@ -101,7 +99,6 @@ func (m *Monitor) Report(ctx context.Context) (Report, error) {
 	}
 	m.askWorkers(ctx, r.Workers)
 	m.judge(&r, err)
-	r.AuditLines = m.audit.Written()
 	return r, nil
 }
 

@@ -93,20 +93,6 @@ func TestReport(t *testing.T) {
 	wantCode(t, err, stacyvm.CodeForbidden)
 }
 
-// TestReportCountsAuditLines counts what the writer has written.
-func TestReportCountsAuditLines(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		r := newRig(t, nil)
-		before := r.report(t, r.Ctx).AuditLines
-		r.AuditAdmin(r.Ctx, stacyvm.AdminCall{Method: "GET", Path: "/b"})
-		time.Sleep(time.Second)
-		synctest.Wait()
-		if after := r.report(t, r.Ctx).AuditLines; after != before+1 {
-			t.Errorf("%d lines, before %d", after, before)
-		}
-	})
-}
-
 // TestReportOfWorkers: one that does not answer, one with a full disk, one that an operator has drained. Their restarts and problems
 // are told as events, once.
 func TestReportOfWorkers(t *testing.T) {
