@@ -110,6 +110,10 @@ func (m *machine) cuts(ctx context.Context, load string) (shown []string, err er
 	if err != nil {
 		return nil, err
 	}
+	before, err := os.ReadFile(m.serial) // by an earlier run on the same disk
+	if err != nil {
+		return nil, err
+	}
 	for cut := range powerCuts {
 		go func() { _, _, _ = m.run(ctx, load+"\nload\n") }() // it ends with the power
 		select {
@@ -118,7 +122,7 @@ func (m *machine) cuts(ctx context.Context, load string) (shown []string, err er
 			return shown, ctx.Err()
 		}
 		m.powerOff()
-		made, gone := m.told()
+		made, gone := m.told(len(before))
 		if err := m.boot(ctx); err != nil {
 			return shown, fmt.Errorf("start after power cut %d: %w", cut+1, err)
 		}
@@ -131,16 +135,16 @@ func (m *machine) cuts(ctx context.Context, load string) (shown []string, err er
 			return shown, fmt.Errorf("after power cut %d: %w", cut+1, err)
 		}
 	}
-	if made, _ := m.told(); len(made) < 10*powerCuts {
+	if made, _ := m.told(len(before)); len(made) < 10*powerCuts {
 		return shown, fmt.Errorf("only %d creates were answered: too few to show anything", len(made))
 	}
 	return shown, nil
 }
 
-// told gives what the machine wrote to its serial port: the answered creates and deletes of all cuts.
-func (m *machine) told() (made, gone []string) {
+// told gives what the machine wrote to its serial port from a byte on: the answered creates and deletes of all cuts.
+func (m *machine) told(from int) (made, gone []string) {
 	text, _ := os.ReadFile(m.serial)
-	for line := range strings.Lines(string(text)) {
+	for line := range strings.Lines(string(text[min(from, len(text)):])) {
 		line = strings.TrimSpace(line)
 		if id, ok := strings.CutPrefix(line, doneMark); ok && !slices.Contains(made, id) {
 			made = append(made, id)
