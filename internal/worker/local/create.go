@@ -64,24 +64,24 @@ type createStep struct {
 	others *job            // wait for what goes on, and look again
 }
 
-func (w *Worker) admitCreate(ctx context.Context, b *box, ref stacyvm.Ref, request worker.CreateRequest) (step createStep, err error) {
+func (w *Worker) admitCreate(ctx context.Context, b *entry, ref stacyvm.Ref, request worker.CreateRequest) (step createStep, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.damaged != nil {
 		return step, stacyvm.Wrap(stacyvm.CodeUnavailable, b.damaged, "the worker's record of the sandbox is damaged")
 	}
-	if err := w.recall(b); err != nil {
+	if err := w.loadTombstone(b); err != nil {
 		return step, err
 	}
 	if err := w.admit(b, ref.Fence); err != nil {
 		return step, err
 	}
 	switch {
-	case b.spent:
+	case b.destroyed:
 		return step, stacyvm.Errorf(stacyvm.CodeStaleEpoch, "the sandbox was destroyed")
 	case b.job != nil:
 		return createStep{others: b.job}, nil
-	case b.record != nil && b.record.Phase == phaseRunning && b.live != nil:
+	case b.record != nil && b.record.Phase == phaseRunning && b.connection != nil:
 		return createStep{found: new(b.record.Created)}, nil
 	}
 	step.mine, err = w.begin(ctx, b, kindCreate)
@@ -89,12 +89,12 @@ func (w *Worker) admitCreate(ctx context.Context, b *box, ref stacyvm.Ref, reque
 }
 
 // create is the job of making a runtime, or of finding the one that an earlier process made.
-func (w *Worker) create(b *box, j *job, request worker.CreateRequest) (created worker.Created, err error) {
-	var made *live
+func (w *Worker) create(b *entry, j *job, request worker.CreateRequest) (created worker.Created, err error) {
+	var made *connection
 	defer func() {
 		w.finish(b, j, func() {
 			if err == nil {
-				b.live, b.health = made, w.answered()
+				b.connection, b.health = made, w.answered()
 			}
 		})
 		var stopped *stacyvm.Error
@@ -112,7 +112,7 @@ func (w *Worker) create(b *box, j *job, request worker.CreateRequest) (created w
 
 // earlier looks for what a create of an earlier process left. A whole runtime is taken over; a part is removed. Without
 // a runtime and an error there is nothing.
-func (w *Worker) earlier(b *box, j *job) (*live, worker.Created, error) {
+func (w *Worker) earlier(b *entry, j *job) (*connection, worker.Created, error) {
 	r := b.current()
 	if r == nil {
 		return nil, worker.Created{}, nil
@@ -130,12 +130,12 @@ func (w *Worker) earlier(b *box, j *job) (*live, worker.Created, error) {
 }
 
 // make makes a runtime, or leaves nothing.
-func (w *Worker) make(b *box, j *job, request worker.CreateRequest) (*live, worker.Created, error) {
+func (w *Worker) make(b *entry, j *job, request worker.CreateRequest) (*connection, worker.Created, error) {
 	e, err := w.usable(j.ctx, request.Spec.Provider)
 	if err != nil {
 		return nil, worker.Created{}, err
 	}
-	m := &making{worker: w, box: b, engine: e, record: record{
+	m := &making{worker: w, entry: b, engine: e, record: record{
 		Phase: phaseCreating, Engine: e.Name(), Secret: string(guest.NewSecret()), Request: request, CreatedAt: time.Now().UTC(),
 	}}
 	defer m.leave()
@@ -151,7 +151,7 @@ func (w *Worker) make(b *box, j *job, request worker.CreateRequest) (*live, work
 
 // complete writes down that a runtime is whole, unless that is known.
 func (w *Worker) complete(
-	ctx context.Context, b *box, instance engine.Instance, write func(stacyvm.SandboxID, record) error,
+	ctx context.Context, b *entry, instance engine.Instance, write func(stacyvm.SandboxID, record) error,
 ) (worker.Created, error) {
 	if r := b.current(); r.Phase == phaseRunning {
 		return r.Created, nil
@@ -176,7 +176,7 @@ func (w *Worker) complete(
 }
 
 // spec is what the engine is asked for.
-func (w *Worker) spec(b *box, r record, root image.Root) engine.Spec {
+func (w *Worker) spec(b *entry, r record, root image.Root) engine.Spec {
 	b.mu.Lock()
 	fence := b.fence
 	b.mu.Unlock()

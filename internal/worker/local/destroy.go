@@ -37,17 +37,17 @@ func (w *Worker) Destroy(ctx context.Context, ref stacyvm.Ref) error {
 	}
 }
 
-func (w *Worker) admitDestroy(ctx context.Context, b *box, ref stacyvm.Ref) (mine, others *job, err error) {
+func (w *Worker) admitDestroy(ctx context.Context, b *entry, ref stacyvm.Ref) (mine, others *job, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if err := w.recall(b); err != nil {
+	if err := w.loadTombstone(b); err != nil {
 		w.log.Warn("a damaged journal file is replaced: its sandbox is destroyed", "sandbox", b.id, "error", err)
 		b.read = true
 	}
 	if err := w.admit(b, ref.Fence); err != nil {
 		return nil, nil, err
 	}
-	b.spent = true
+	b.destroyed = true
 	if b.job != nil {
 		if b.job.kind != kindDestroy {
 			b.job.cancel(errDestroyed)
@@ -58,13 +58,13 @@ func (w *Worker) admitDestroy(ctx context.Context, b *box, ref stacyvm.Ref) (min
 	return mine, nil, err
 }
 
-// destroy is the job of removing a sandbox. The grave comes last: until then a crash leaves the record, and the call is
+// destroy is the job of removing a sandbox. The tombstone comes last: until then a crash leaves the record, and the call is
 // repeated.
-func (w *Worker) destroy(b *box, j *job, ref stacyvm.Ref) (err error) {
+func (w *Worker) destroy(b *entry, j *job, ref stacyvm.Ref) (err error) {
 	defer w.finish(b, j, func() {})
 	b.mu.Lock()
-	r, l := b.record, b.live
-	b.live = nil
+	r, l := b.record, b.connection
+	b.connection = nil
 	b.mu.Unlock()
 	if r == nil {
 		if r, err = w.unrecorded(j.ctx, b, ref); err != nil {
@@ -84,12 +84,12 @@ func (w *Worker) destroy(b *box, j *job, ref stacyvm.Ref) (err error) {
 	if err := w.images.Release(string(b.id)); err != nil {
 		return err
 	}
-	return w.bury(b)
+	return w.writeTombstone(b)
 }
 
 // unrecorded looks for a runtime whose record is missing or damaged. Its labels say whose it was when it was made. nil:
 // there is none. The fence is on disk before anything is removed.
-func (w *Worker) unrecorded(ctx context.Context, b *box, ref stacyvm.Ref) (*record, error) {
+func (w *Worker) unrecorded(ctx context.Context, b *entry, ref stacyvm.Ref) (*record, error) {
 	all, err := w.runtimes(ctx)
 	if err != nil {
 		return nil, err
@@ -100,29 +100,29 @@ func (w *Worker) unrecorded(ctx context.Context, b *box, ref stacyvm.Ref) (*reco
 		}
 		if ref.Fence.Compare(fenceOf(found.Labels)) < 0 {
 			b.mu.Lock()
-			b.fence, b.spent = fenceOf(found.Labels), false
+			b.fence, b.destroyed = fenceOf(found.Labels), false
 			b.mu.Unlock()
 			return nil, stacyvm.Errorf(stacyvm.CodeStaleEpoch, "the sandbox has a newer owner")
 		}
-		return &record{Engine: found.engine}, w.bury(b)
+		return &record{Engine: found.engine}, w.writeTombstone(b)
 	}
 	return nil, nil
 }
 
-// bury writes the grave and forgets the record. A grave that is there already stays as it is.
-func (w *Worker) bury(b *box) error {
+// writeTombstone writes the tombstone and forgets the record. A tombstone that is there already stays as it is.
+func (w *Worker) writeTombstone(b *entry) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	wanted := grave{Fence: b.fence, Spent: b.spent}
+	wanted := tombstone{Fence: b.fence, Destroyed: b.destroyed}
 	if b.damaged != nil {
 		w.log.Warn("a damaged journal file is replaced: its sandbox is destroyed", "sandbox", b.id, "error", b.damaged)
 	}
 	if b.record == nil && b.damaged == nil {
-		if known, err := w.journal.grave(b.id); err == nil && known != nil && *known == wanted {
+		if known, err := w.journal.tombstone(b.id); err == nil && known != nil && *known == wanted {
 			return nil
 		}
 	}
-	if err := w.journal.bury(b.id, wanted); err != nil {
+	if err := w.journal.writeTombstone(b.id, wanted); err != nil {
 		return err
 	}
 	b.record, b.damaged, b.read = nil, nil, true

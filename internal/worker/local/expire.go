@@ -35,7 +35,7 @@ func (w *Worker) Expire(ctx context.Context, ref stacyvm.Ref, at time.Time) erro
 	return failure(e.Expire(ctx, b.id, at), "the sandbox's expiry could not be changed")
 }
 
-func (w *Worker) admitExpire(b *box, fence stacyvm.Fence) (*record, error) {
+func (w *Worker) admitExpire(b *entry, fence stacyvm.Fence) (*record, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	switch {

@@ -38,7 +38,7 @@ func (w *Worker) DialPort(ctx context.Context, ref stacyvm.Ref, port uint16) (ne
 
 // reach checks the fence and gives the connection. It runs for every command: no disk, no engine, and no lock that is held
 // for longer than a look, unless the fence is new or the sandbox is not attached.
-func (w *Worker) reach(ctx context.Context, ref stacyvm.Ref) (*live, error) {
+func (w *Worker) reach(ctx context.Context, ref stacyvm.Ref) (*connection, error) {
 	b := w.lookup(ref.ID)
 	if b == nil {
 		return nil, errNotHere
@@ -59,7 +59,7 @@ func (w *Worker) reach(ctx context.Context, ref stacyvm.Ref) (*live, error) {
 var errNotHere = stacyvm.Errorf(stacyvm.CodeNotFound, "the sandbox has no runtime here")
 
 // connected gives the connection to a sandbox's guest, made when there is none.
-func (w *Worker) connected(ctx context.Context, b *box) (*live, error) {
+func (w *Worker) connected(ctx context.Context, b *entry) (*connection, error) {
 	for {
 		l, mine, others, err := w.admitAttach(ctx, b)
 		switch {
@@ -74,7 +74,7 @@ func (w *Worker) connected(ctx context.Context, b *box) (*live, error) {
 	}
 }
 
-func (w *Worker) admitAttach(ctx context.Context, b *box) (l *live, mine, others *job, err error) {
+func (w *Worker) admitAttach(ctx context.Context, b *entry) (l *connection, mine, others *job, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	switch {
@@ -88,18 +88,18 @@ func (w *Worker) admitAttach(ctx context.Context, b *box) (l *live, mine, others
 		return nil, nil, nil, errNotHere
 	case b.job != nil:
 		return nil, nil, b.job, nil
-	case b.live != nil:
-		return b.live, nil, nil, nil
+	case b.connection != nil:
+		return b.connection, nil, nil, nil
 	}
 	mine, err = w.begin(ctx, b, kindAttach)
 	return nil, mine, nil, err
 }
 
-func (w *Worker) attachJob(b *box, j *job) (found *live, err error) {
+func (w *Worker) attachJob(b *entry, j *job) (found *connection, err error) {
 	defer func() {
 		w.finish(b, j, func() {
 			if err == nil {
-				b.live, b.health = found, w.keepAsking(b, w.answered())
+				b.connection, b.health = found, w.keepAsking(b, w.answered())
 			}
 		})
 	}()
@@ -107,7 +107,7 @@ func (w *Worker) attachJob(b *box, j *job) (found *live, err error) {
 }
 
 // attachWhole attaches to a runtime whose create an earlier process may not have finished: one that answers is whole.
-func (w *Worker) attachWhole(ctx context.Context, b *box) (*live, error) {
+func (w *Worker) attachWhole(ctx context.Context, b *entry) (*connection, error) {
 	l, err := w.attach(ctx, b.id, b.current())
 	if err != nil {
 		return nil, err
@@ -120,7 +120,7 @@ func (w *Worker) attachWhole(ctx context.Context, b *box) (*live, error) {
 }
 
 // attach finds a runtime that was made earlier and waits for its guest's answer.
-func (w *Worker) attach(ctx context.Context, id stacyvm.SandboxID, r *record) (*live, error) {
+func (w *Worker) attach(ctx context.Context, id stacyvm.SandboxID, r *record) (*connection, error) {
 	e := w.engine(r.Engine)
 	if e == nil {
 		return nil, stacyvm.Errorf(stacyvm.CodeUnavailable, "provider %s is not enabled on this machine", r.Engine)
@@ -140,13 +140,13 @@ func (w *Worker) attach(ctx context.Context, id stacyvm.SandboxID, r *record) (*
 }
 
 // connect makes the connection that all callers share. It dials when it is first used, and again when it broke.
-func connect(instance engine.Instance, secret string) *live {
+func connect(instance engine.Instance, secret string) *connection {
 	dial := func(ctx context.Context) (net.Conn, error) { return instance.Dial(ctx, engine.Target{}) }
-	return &live{instance: instance, transport: guest.NewTransport(dial, guest.Secret(secret))}
+	return &connection{instance: instance, transport: guest.NewTransport(dial, guest.Secret(secret))}
 }
 
 // ping asks the guest whether it is there.
-func (l *live) ping(ctx context.Context) error {
+func (l *connection) ping(ctx context.Context) error {
 	_, err := guest.NewClient(l.transport.Conn(guest.ScopeExec)).Ping(ctx)
 	return err
 }

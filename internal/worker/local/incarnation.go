@@ -26,8 +26,8 @@ func Incarnation(dir string) (highest int64, err error) {
 		return 0, err
 	}
 	for _, name := range names {
-		var kept struct{ Fence stacyvm.Fence } // of a record and of a grave alike
-		if !strings.HasSuffix(name, recordSuffix) && !strings.HasSuffix(name, graveSuffix) {
+		var kept struct{ Fence stacyvm.Fence } // of a record and of a tombstone alike
+		if !strings.HasSuffix(name, recordSuffix) && !strings.HasSuffix(name, tombstoneSuffix) {
 			continue
 		}
 		if j.read(name, &kept) == nil {

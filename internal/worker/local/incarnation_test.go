@@ -31,7 +31,7 @@ func TestIncarnation(t *testing.T) {
 		t.Fatal(err)
 	}
 	want(4)
-	if err := j.bury(stacyvm.NewSandboxID(), grave{Fence: fence(6)}); err != nil {
+	if err := j.writeTombstone(stacyvm.NewSandboxID(), tombstone{Fence: fence(6)}); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.WriteFile(filepath.Join(dir, string(stacyvm.NewSandboxID())+recordSuffix), []byte(`{"Fence": "rubbish"`), 0o600); err != nil {

@@ -30,7 +30,7 @@ func (w *Worker) Inventory(ctx context.Context) (worker.Inventory, error) {
 	ctx, cancel := w.whileOpen(ctx)
 	defer cancel()
 	w.begun(ctx)
-	before := map[stacyvm.SandboxID]*box{} // a create that ends meanwhile is in the list below
+	before := map[stacyvm.SandboxID]*entry{} // a create that ends meanwhile is in the list below
 	for _, b := range w.all() {
 		before[b.id] = b
 	}
@@ -43,7 +43,7 @@ func (w *Worker) Inventory(ctx context.Context) (worker.Inventory, error) {
 		return worker.Inventory{}, failure(err, "the inventory was interrupted")
 	}
 	inventory := worker.Inventory{Worker: w.id}
-	lines := w.unborn(before, all)
+	lines := w.withoutRuntime(before, all)
 	for _, f := range all {
 		lines = append(lines, w.examine(f, before[f.ID] != nil))
 	}
@@ -138,8 +138,8 @@ func (w *Worker) examine(f found, known bool) *worker.Runtime {
 	return line
 }
 
-// unborn lists creates whose runtime no engine shows yet.
-func (w *Worker) unborn(before map[stacyvm.SandboxID]*box, all []found) []*worker.Runtime {
+// withoutRuntime lists creates whose runtime no engine shows yet.
+func (w *Worker) withoutRuntime(before map[stacyvm.SandboxID]*entry, all []found) []*worker.Runtime {
 	listed := make(map[stacyvm.SandboxID]bool, len(all))
 	for _, f := range all {
 		listed[f.ID] = true

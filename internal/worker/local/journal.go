@@ -41,31 +41,31 @@ type ending struct {
 	Created worker.Created
 }
 
-// grave is what is kept of a sandbox that is gone: calls with an older fence stay refused.
-type grave struct {
+// tombstone is what is kept of a sandbox that is gone: calls with an older fence stay refused.
+type tombstone struct {
 	Fence stacyvm.Fence
-	// Spent: the sandbox was destroyed with this fence, so that a create which carries it came too late. Otherwise a create
+	// Destroyed: the sandbox was destroyed with this fence, so that a create which carries it came too late. Otherwise a create
 	// failed, and another may follow.
-	Spent bool
+	Destroyed bool `json:"Spent"` // the word that is on disk
 }
 
-// entry is one record as it was read.
-type entry struct {
+// journalEntry is one record as it was read.
+type journalEntry struct {
 	record  *record
 	damaged error
 }
 
 const (
-	recordSuffix = ".json"
-	graveSuffix  = ".gone"
-	tempSuffix   = ".tmp"
+	recordSuffix    = ".json"
+	tombstoneSuffix = ".gone"
+	tempSuffix      = ".tmp"
 	// maxFile bounds what is read back. A request's environment is the largest part; control lets 64 KiB of it through.
 	maxFile = 1 << 20
-	// graveLife is how long a grave is kept: far longer than any call can be on its way.
-	graveLife = 7 * 24 * time.Hour
+	// tombstoneLife is how long a tombstone is kept: far longer than any call can be on its way.
+	tombstoneLife = 7 * 24 * time.Hour
 )
 
-// journal is a directory with a file for each sandbox: a record, then a grave. Files appear whole or not at all, and are
+// journal is a directory with a file for each sandbox: a record, then a tombstone. Files appear whole or not at all, and are
 // on disk when a call returns. A record may have a second line with how its create ended: making a second file would cost a
 // create more than everything else that it does on disk. Calls for one sandbox must not overlap.
 type journal struct {
@@ -94,16 +94,16 @@ func openJournal(path string) (*journal, error) {
 func (j *journal) close() error { return errors.Join(j.dir.Close(), j.root.Close()) }
 
 // load reads every record. What a crash left of an unfinished write is removed.
-func (j *journal) load() (map[stacyvm.SandboxID]entry, error) {
+func (j *journal) load() (map[stacyvm.SandboxID]journalEntry, error) {
 	names, err := j.names()
 	if err != nil {
 		return nil, err
 	}
-	entries := map[stacyvm.SandboxID]entry{}
+	entries := map[stacyvm.SandboxID]journalEntry{}
 	for _, name := range names {
 		id, isRecord := sandboxOf(name, recordSuffix)
 		if isRecord {
-			if e := j.entry(id); e.record != nil || e.damaged != nil {
+			if e := j.readEntry(id); e.record != nil || e.damaged != nil {
 				entries[id] = e
 				continue
 			}
@@ -117,30 +117,30 @@ func (j *journal) load() (map[stacyvm.SandboxID]entry, error) {
 	return entries, nil
 }
 
-// entry reads one record. A crash between a grave and the removal of the record before it leaves both: the newer counts,
-// and the grave when they are the same age. The zero entry: it is buried.
-func (j *journal) entry(id stacyvm.SandboxID) entry {
+// readEntry reads one record. A crash between a tombstone and the removal of the record before it leaves both: the newer counts,
+// and the tombstone when they are the same age. The zero value: the sandbox is gone.
+func (j *journal) readEntry(id stacyvm.SandboxID) journalEntry {
 	r := new(record)
 	if err := j.read(string(id)+recordSuffix, r); err != nil {
-		return entry{damaged: err}
+		return journalEntry{damaged: err}
 	}
 	if r.Fence.Compare(stacyvm.Fence{}) <= 0 || r.Engine == "" || r.Secret == "" || r.Phase != phaseCreating && r.Phase != phaseRunning {
-		return entry{damaged: errors.New("fields are missing")}
+		return journalEntry{damaged: errors.New("fields are missing")}
 	}
-	g, err := j.grave(id)
+	g, err := j.tombstone(id)
 	if err != nil {
-		return entry{damaged: err}
+		return journalEntry{damaged: err}
 	}
 	if g != nil && g.Fence.Compare(r.Fence) >= 0 {
-		return entry{}
+		return journalEntry{}
 	}
-	return entry{record: r}
+	return journalEntry{record: r}
 }
 
-// grave reads a sandbox's grave; nil: there is none.
-func (j *journal) grave(id stacyvm.SandboxID) (*grave, error) {
-	g := new(grave)
-	err := j.read(string(id)+graveSuffix, g)
+// tombstone reads a sandbox's tombstone; nil: there is none.
+func (j *journal) tombstone(id stacyvm.SandboxID) (*tombstone, error) {
+	g := new(tombstone)
+	err := j.read(string(id)+tombstoneSuffix, g)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -152,7 +152,7 @@ func (j *journal) keep(id stacyvm.SandboxID, r record) error {
 	if err := j.write(string(id)+recordSuffix, r); err != nil {
 		return err
 	}
-	return j.remove(string(id) + graveSuffix)
+	return j.remove(string(id) + tombstoneSuffix)
 }
 
 // extend adds to a record that was just kept how its create ended. What a crash leaves of the line says nothing.
@@ -164,15 +164,15 @@ func (j *journal) extend(id stacyvm.SandboxID, r record) error {
 	return unwritten(err)
 }
 
-// bury writes a grave in place of what was there.
-func (j *journal) bury(id stacyvm.SandboxID, g grave) error {
-	if err := j.write(string(id)+graveSuffix, g); err != nil {
+// writeTombstone writes a tombstone in place of what was there.
+func (j *journal) writeTombstone(id stacyvm.SandboxID, g tombstone) error {
+	if err := j.write(string(id)+tombstoneSuffix, g); err != nil {
 		return err
 	}
 	return j.remove(string(id) + recordSuffix)
 }
 
-// old lists the sandboxes whose grave was written before the given time.
+// old lists the sandboxes whose tombstone was written before the given time.
 func (j *journal) old(before time.Time) ([]stacyvm.SandboxID, error) {
 	names, err := j.names()
 	if err != nil {
@@ -180,8 +180,8 @@ func (j *journal) old(before time.Time) ([]stacyvm.SandboxID, error) {
 	}
 	var ids []stacyvm.SandboxID
 	for _, name := range names {
-		id, isGrave := sandboxOf(name, graveSuffix)
-		if !isGrave {
+		id, isTombstone := sandboxOf(name, tombstoneSuffix)
+		if !isTombstone {
 			continue
 		}
 		info, err := j.root.Lstat(name)
@@ -192,8 +192,10 @@ func (j *journal) old(before time.Time) ([]stacyvm.SandboxID, error) {
 	return ids, nil
 }
 
-// level removes a grave.
-func (j *journal) level(id stacyvm.SandboxID) error { return j.remove(string(id) + graveSuffix) }
+// removeTombstone removes a tombstone.
+func (j *journal) removeTombstone(id stacyvm.SandboxID) error {
+	return j.remove(string(id) + tombstoneSuffix)
+}
 
 func (j *journal) names() ([]string, error) {
 	dir, err := j.root.Open(".")

@@ -17,7 +17,9 @@ import (
 func (m *machine) record(id stacyvm.SandboxID) string {
 	return filepath.Join(m.dir, string(id)+".json")
 }
-func (m *machine) grave(id stacyvm.SandboxID) string { return filepath.Join(m.dir, string(id)+".gone") }
+func (m *machine) tombstone(id stacyvm.SandboxID) string {
+	return filepath.Join(m.dir, string(id)+".gone")
+}
 
 // TestDamagedRecord: a file that cannot be read hides no runtime, opens none, and stays until the sandbox is destroyed.
 func TestDamagedRecord(t *testing.T) {
@@ -99,7 +101,7 @@ func TestDamagedGrave(t *testing.T) {
 	ref := at(5)
 	m.create(t, ref)
 	m.destroy(t, ref)
-	write(t, m.grave(ref.ID), []byte("{"))
+	write(t, m.tombstone(ref.ID), []byte("{"))
 	_, err := m.Worker.Create(t.Context(), ref, request())
 	wantCode(t, "create", err, stacyvm.CodeInternal)
 	m.destroy(t, ref)
@@ -137,8 +139,8 @@ func TestMissingRecord(t *testing.T) {
 	m.nothing(t)
 }
 
-// TestRecordAndGrave: a crash between a grave and the removal of the record before it leaves both.
-func TestRecordAndGrave(t *testing.T) {
+// TestRecordAndTombstone: a crash between a tombstone and the removal of the record before it leaves both.
+func TestRecordAndTombstone(t *testing.T) {
 	m := open(t)
 	ended, anew := at(5), at(5)
 	for _, ref := range []stacyvm.Ref{ended, anew} {
@@ -146,9 +148,9 @@ func TestRecordAndGrave(t *testing.T) {
 		record := read(t, m.record(ref.ID))
 		m.destroy(t, ref)
 		if ref == anew {
-			grave := read(t, m.grave(ref.ID))
+			tombstone := read(t, m.tombstone(ref.ID))
 			m.create(t, stacyvm.Ref{ID: ref.ID, Fence: stacyvm.Fence{Incarnation: 2, Epoch: 6}})
-			write(t, m.grave(ref.ID), grave)
+			write(t, m.tombstone(ref.ID), tombstone)
 			continue
 		}
 		write(t, m.record(ref.ID), record)
@@ -159,7 +161,7 @@ func TestRecordAndGrave(t *testing.T) {
 		t.Errorf("inventory: %+v", lines)
 	}
 	if _, err := os.Stat(m.record(ended.ID)); err == nil {
-		t.Error("the record of a buried sandbox stays")
+		t.Error("the record of a gone sandbox stays")
 	}
 	_, err := m.Worker.Create(t.Context(), ended, request())
 	wantCode(t, "late create", err, stacyvm.CodeStaleEpoch)
@@ -190,13 +192,13 @@ func TestFiles(t *testing.T) {
 	if got, want := strings.Join(names, " "), "notes "+string(ref.ID)+".gone"; got != want {
 		t.Errorf("files %s, want %s", got, want)
 	}
-	if strings.Contains(string(read(t, m.grave(ref.ID))), "anne") {
-		t.Error("a grave tells more than it must")
+	if strings.Contains(string(read(t, m.tombstone(ref.ID))), "anne") {
+		t.Error("a tombstone tells more than it must")
 	}
 }
 
-// TestOldGraves: graves go after a week, not before.
-func TestOldGraves(t *testing.T) {
+// TestOldTombstones: tombstones go after a week, not before.
+func TestOldTombstones(t *testing.T) {
 	m := open(t)
 	old, young := at(1), at(1)
 	for _, ref := range []stacyvm.Ref{old, young} {
@@ -204,16 +206,16 @@ func TestOldGraves(t *testing.T) {
 		m.destroy(t, ref)
 	}
 	week := time.Now().Add(-8 * 24 * time.Hour)
-	if err := os.Chtimes(m.grave(old.ID), week, week); err != nil {
+	if err := os.Chtimes(m.tombstone(old.ID), week, week); err != nil {
 		t.Fatal(err)
 	}
 	m.Reopen(t)
 	m.inventory(t)
-	if _, err := os.Stat(m.grave(old.ID)); err == nil {
-		t.Error("an old grave stays")
+	if _, err := os.Stat(m.tombstone(old.ID)); err == nil {
+		t.Error("an old tombstone stays")
 	}
-	if _, err := os.Stat(m.grave(young.ID)); err != nil {
-		t.Error("a young grave is gone")
+	if _, err := os.Stat(m.tombstone(young.ID)); err != nil {
+		t.Error("a young tombstone is gone")
 	}
 }
 

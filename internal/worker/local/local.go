@@ -64,10 +64,10 @@ type Worker struct {
 	end  context.CancelFunc
 	work sync.WaitGroup // jobs and probes under way
 
-	mu     sync.RWMutex // taken after a box's
-	closed bool
-	first  chan struct{}              // closed when Run has asked the guests for the first time; nil: it does not run
-	boxes  map[stacyvm.SandboxID]*box // those with a record, and those somebody works on
+	mu      sync.RWMutex // taken after an entry's
+	closed  bool
+	first   chan struct{}                // closed when Run has asked the guests for the first time; nil: it does not run
+	entries map[stacyvm.SandboxID]*entry // those with a record, and those somebody works on
 
 	probing singleflight.Group
 	probeMu sync.Mutex
@@ -99,7 +99,7 @@ func Open(config Config) (*Worker, error) {
 		id: config.ID, engines: config.Engines, fallback: config.Default, images: config.Images, log: config.Logger,
 		pings: usualPings, opened: time.Now(),
 		starts:  semaphore.NewWeighted(int64(config.ParallelCreates)),
-		journal: files, boxes: map[stacyvm.SandboxID]*box{}, probes: map[string]worker.Provider{},
+		journal: files, entries: map[stacyvm.SandboxID]*entry{}, probes: map[string]worker.Provider{},
 	}
 	if w.engine(config.Default) == nil {
 		return nil, errors.Join(stacyvm.Invalid("providers", "the default engine %.64q is not among the engines", config.Default), files.close())
@@ -118,14 +118,14 @@ func (w *Worker) load() error {
 	if err != nil {
 		return err
 	}
-	for id, entry := range entries {
-		b := &box{id: id, read: true, damaged: entry.damaged}
-		if entry.damaged != nil {
-			w.log.Error("a sandbox's journal file is damaged; it is kept until the sandbox is destroyed", "sandbox", id, "error", entry.damaged)
+	for id, kept := range entries {
+		b := &entry{id: id, read: true, damaged: kept.damaged}
+		if kept.damaged != nil {
+			w.log.Error("a sandbox's journal file is damaged; it is kept until the sandbox is destroyed", "sandbox", id, "error", kept.damaged)
 		} else {
-			b.record, b.fence = entry.record, entry.record.Fence
+			b.record, b.fence = kept.record, kept.record.Fence
 		}
-		w.boxes[id] = b
+		w.entries[id] = b
 	}
 	return nil
 }

@@ -12,7 +12,7 @@ import (
 // making is a create under way: what its steps hand to each other.
 type making struct {
 	worker *Worker
-	box    *box
+	entry  *entry
 	engine engine.Engine
 	record record
 
@@ -20,7 +20,7 @@ type making struct {
 	turn     bool // one of the worker's starts is held
 	foreign  bool // there is a runtime without a record: it stays, and so does its image
 	instance engine.Instance
-	made     *live
+	made     *connection
 	created  worker.Created
 }
 
@@ -37,33 +37,33 @@ func (m *making) steps() steps {
 
 // intend writes the record of a create before anything is made.
 func (m *making) intend(context.Context) error {
-	m.box.mu.Lock()
-	defer m.box.mu.Unlock()
+	m.entry.mu.Lock()
+	defer m.entry.mu.Unlock()
 	r := m.record
-	r.Fence = m.box.fence
-	if err := m.worker.journal.keep(m.box.id, r); err != nil {
+	r.Fence = m.entry.fence
+	if err := m.worker.journal.keep(m.entry.id, r); err != nil {
 		return err
 	}
-	m.box.record = &r
+	m.entry.record = &r
 	return nil
 }
 
-// forget makes a grave of the record of a create that left nothing; another create may follow.
+// forget makes a tombstone of the record of a create that left nothing; another create may follow.
 func (m *making) forget(context.Context) error {
-	m.box.mu.Lock()
-	defer m.box.mu.Unlock()
-	if m.box.record == nil {
+	m.entry.mu.Lock()
+	defer m.entry.mu.Unlock()
+	if m.entry.record == nil {
 		return nil
 	}
-	if err := m.worker.journal.bury(m.box.id, grave{Fence: m.box.fence, Spent: m.box.spent}); err != nil {
+	if err := m.worker.journal.writeTombstone(m.entry.id, tombstone{Fence: m.entry.fence, Destroyed: m.entry.destroyed}); err != nil {
 		return err
 	}
-	m.box.record = nil
+	m.entry.record = nil
 	return nil
 }
 
 func (m *making) resolve(ctx context.Context) (err error) {
-	m.root, err = m.worker.images.Resolve(ctx, m.record.Request.Spec.Image, string(m.box.id))
+	m.root, err = m.worker.images.Resolve(ctx, m.record.Request.Spec.Image, string(m.entry.id))
 	return err
 }
 
@@ -71,7 +71,7 @@ func (m *making) releaseImage(context.Context) error {
 	if m.foreign {
 		return nil
 	}
-	return m.worker.images.Release(string(m.box.id))
+	return m.worker.images.Release(string(m.entry.id))
 }
 
 // await takes one of the starts at a time. A control plane has those wait that it knows of; this holds for all of them together, and
@@ -91,7 +91,7 @@ func (m *making) leave() {
 }
 
 func (m *making) start(ctx context.Context) (err error) {
-	m.instance, err = m.engine.Create(ctx, m.worker.spec(m.box, m.record, m.root))
+	m.instance, err = m.engine.Create(ctx, m.worker.spec(m.entry, m.record, m.root))
 	m.foreign = stacyvm.CodeOf(err) == stacyvm.CodeConflict
 	return err
 }
@@ -100,12 +100,12 @@ func (m *making) remove(ctx context.Context) error {
 	if m.foreign {
 		return nil
 	}
-	return m.worker.removeRuntime(ctx, m.box.id, &m.record, m.instance)
+	return m.worker.removeRuntime(ctx, m.entry.id, &m.record, m.instance)
 }
 
 func (m *making) complete(ctx context.Context) (err error) {
 	m.made = connect(m.instance, m.record.Secret)
-	m.created, err = m.worker.complete(ctx, m.box, m.instance, m.worker.journal.extend)
+	m.created, err = m.worker.complete(ctx, m.entry, m.instance, m.worker.journal.extend)
 	return err
 }
 

@@ -39,7 +39,7 @@ const (
 	firstAsked = 2 * time.Second
 )
 
-// health is what is known of a guest; a box's mu guards it.
+// health is what is known of a guest; an entry's mu guards it.
 type health struct {
 	answered time.Time // when it answered last; zero: not since this process began
 	checked  time.Time // when it was last found out whether it answers; zero: not yet
@@ -56,7 +56,7 @@ func (w *Worker) answered() health {
 }
 
 // keepAsking keeps a question under way from being asked twice; b.mu is held.
-func (w *Worker) keepAsking(b *box, now health) health {
+func (w *Worker) keepAsking(b *entry, now health) health {
 	now.asking = b.health.asking
 	return now
 }
@@ -115,14 +115,14 @@ func (w *Worker) ask(ctx context.Context, patient bool) {
 	for _, b := range w.due(patient) {
 		asking.Go(func() error { w.askOne(ctx, b, class.within, patient); return nil })
 	}
-	_ = asking.Wait() // they note it with the box
+	_ = asking.Wait() // they note it with the entry
 }
 
 // due picks the guests of one class that shall be asked now.
-func (w *Worker) due(patient bool) []*box {
+func (w *Worker) due(patient bool) []*entry {
 	type one struct {
-		box *box
-		due time.Time
+		entry *entry
+		due   time.Time
 	}
 	var found []one
 	now := time.Now()
@@ -136,15 +136,15 @@ func (w *Worker) due(patient bool) []*box {
 		b.mu.Unlock()
 	}
 	slices.SortFunc(found, func(a, b one) int { return cmp.Compare(a.due.UnixNano(), b.due.UnixNano()) })
-	boxes := make([]*box, len(found))
+	entries := make([]*entry, len(found))
 	for i, f := range found {
-		boxes[i] = f.box
+		entries[i] = f.entry
 	}
-	return boxes
+	return entries
 }
 
 // askOne asks one guest and notes what came of it. No quick answer is no verdict yet.
-func (w *Worker) askOne(ctx context.Context, b *box, within time.Duration, patient bool) {
+func (w *Worker) askOne(ctx context.Context, b *entry, within time.Duration, patient bool) {
 	began := time.Now()
 	asked, cancel := context.WithTimeout(ctx, within)
 	defer cancel()

@@ -31,7 +31,7 @@ func FuzzRecord(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	gone, err := json.Marshal(grave{Fence: kept.Fence, Spent: true})
+	gone, err := json.Marshal(tombstone{Fence: kept.Fence, Destroyed: true})
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -45,8 +45,8 @@ func FuzzRecord(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Cleanup(func() { _ = j.close() })
-	f.Fuzz(func(t *testing.T, content, grave []byte) {
-		for suffix, text := range map[string][]byte{recordSuffix: content, graveSuffix: grave} {
+	f.Fuzz(func(t *testing.T, content, gone []byte) {
+		for suffix, text := range map[string][]byte{recordSuffix: content, tombstoneSuffix: gone} {
 			path := filepath.Join(dir, string(id)+suffix)
 			if err := os.Remove(path); err != nil && !os.IsNotExist(err) {
 				t.Fatal(err)
@@ -72,7 +72,7 @@ func FuzzRecord(f *testing.F) {
 		if err := j.keep(id, r); err != nil {
 			t.Fatal(err)
 		}
-		again := j.entry(id)
+		again := j.readEntry(id)
 		if again.record == nil || !reflect.DeepEqual(normal(t, *again.record), normal(t, r)) {
 			t.Fatalf("kept %+v\nread %+v", r, again)
 		}

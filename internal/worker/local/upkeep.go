@@ -9,13 +9,13 @@ import (
 
 // upkeep is what is done now and then, after the engines were asked.
 type upkeep struct {
-	images atomic.Bool  // holders were looked through
-	graves atomic.Int64 // Unix seconds of the last look
+	images     atomic.Bool  // holders were looked through
+	tombstones atomic.Int64 // Unix seconds of the last look
 }
 
-const gravesEvery = time.Hour
+const tombstonesEvery = time.Hour
 
-// tidy releases, once, the images of sandboxes whose end could not be written down whole, and removes old graves. all is
+// tidy releases, once, the images of sandboxes whose end could not be written down whole, and removes old tombstones. all is
 // everything that is on the machine.
 func (w *Worker) tidy(all []found) {
 	here := make(map[stacyvm.SandboxID]bool, len(all))
@@ -23,21 +23,21 @@ func (w *Worker) tidy(all []found) {
 		here[f.ID] = true
 	}
 	if w.upkeep.images.CompareAndSwap(false, true) {
-		if err := w.releaseBuried(here); err != nil {
+		if err := w.releaseGone(here); err != nil {
 			w.log.Warn("images that nobody uses cannot be released", "error", err)
 		}
 	}
 	now := time.Now()
-	if last := w.upkeep.graves.Load(); now.Unix()-last >= int64(gravesEvery/time.Second) && w.upkeep.graves.CompareAndSwap(last, now.Unix()) {
-		if err := w.levelOld(now.Add(-graveLife), here); err != nil {
-			w.log.Warn("old graves cannot be removed", "error", err)
+	if last := w.upkeep.tombstones.Load(); now.Unix()-last >= int64(tombstonesEvery/time.Second) && w.upkeep.tombstones.CompareAndSwap(last, now.Unix()) {
+		if err := w.removeOldTombstones(now.Add(-tombstoneLife), here); err != nil {
+			w.log.Warn("old tombstones cannot be removed", "error", err)
 		}
 	}
 }
 
-// releaseBuried releases images whose holder has a grave: graves are on disk at once, and the end of a hold is not when the
+// releaseGone releases images whose holder has a tombstone: tombstones are on disk at once, and the end of a hold is not when the
 // machine loses its power. A holder that this journal does not know is another worker's.
-func (w *Worker) releaseBuried(here map[stacyvm.SandboxID]bool) error {
+func (w *Worker) releaseGone(here map[stacyvm.SandboxID]bool) error {
 	holders, err := w.images.Holders()
 	if err != nil {
 		return err
@@ -48,7 +48,7 @@ func (w *Worker) releaseBuried(here map[stacyvm.SandboxID]bool) error {
 			continue
 		}
 		err := w.quietly(id, func() error {
-			if g, err := w.journal.grave(id); g == nil || err != nil {
+			if g, err := w.journal.tombstone(id); g == nil || err != nil {
 				return err
 			}
 			return w.images.Release(holder)
@@ -60,7 +60,7 @@ func (w *Worker) releaseBuried(here map[stacyvm.SandboxID]bool) error {
 	return nil
 }
 
-func (w *Worker) levelOld(before time.Time, here map[stacyvm.SandboxID]bool) error {
+func (w *Worker) removeOldTombstones(before time.Time, here map[stacyvm.SandboxID]bool) error {
 	ids, err := w.journal.old(before)
 	if err != nil {
 		return err
@@ -69,7 +69,7 @@ func (w *Worker) levelOld(before time.Time, here map[stacyvm.SandboxID]bool) err
 		if here[id] {
 			continue
 		}
-		if err := w.quietly(id, func() error { return w.journal.level(id) }); err != nil {
+		if err := w.quietly(id, func() error { return w.journal.removeTombstone(id) }); err != nil {
 			return err
 		}
 	}

@@ -62,11 +62,11 @@ func TestImages(t *testing.T) {
 	// After a loss of power holds may be back. Those of another worker's sandboxes are not ours.
 	foreign := string(stacyvm.NewSandboxID())
 	m.images.held[string(ref.ID)], m.images.held[foreign] = workertest.Image, workertest.Image
-	live := at(1)
-	m.create(t, live)
+	here := at(1)
+	m.create(t, here)
 	m.Reopen(t)
 	m.inventory(t)
-	want := []string{string(live.ID), foreign}
+	want := []string{string(here.ID), foreign}
 	slices.Sort(want)
 	held(want...)
 }

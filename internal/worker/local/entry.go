@@ -11,25 +11,25 @@ import (
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
 
-// box is one sandbox as this worker has it.
-type box struct {
+// entry is one sandbox as this worker has it.
+type entry struct {
 	id    stacyvm.SandboxID
 	users int // calls that work on it; guarded by Worker.mu
 
 	// mu guards what follows. It is held over a write to the journal and never over a call to an engine or a guest. It is
 	// taken before Worker.mu.
-	mu      sync.Mutex
-	read    bool    // the journal was asked for it
-	record  *record // nil: nothing of it is here. Replaced, never changed
-	damaged error   // there is a record, but it cannot be read
-	fence   stacyvm.Fence
-	spent   bool // see grave
-	job     *job // what goes on with it; nil: nothing
-	live    *live
-	health  health
+	mu         sync.Mutex
+	read       bool    // the journal was asked for it
+	record     *record // nil: nothing of it is here. Replaced, never changed
+	damaged    error   // there is a record, but it cannot be read
+	fence      stacyvm.Fence
+	destroyed  bool // see tombstone
+	job        *job // what goes on with it; nil: nothing
+	connection *connection
+	health     health
 }
 
-// job is one create, destroy or attach. A box has one at a time.
+// job is one create, destroy or attach. A entry has one at a time.
 type job struct {
 	kind   string
 	ctx    context.Context
@@ -43,58 +43,58 @@ const (
 	kindAttach  = "attach"
 )
 
-// live is a connection to a runtime and its guest.
-type live struct {
+// connection is a connection to a runtime and its guest.
+type connection struct {
 	instance  engine.Instance
 	transport *guest.Transport
 }
 
-// acquire gives the box of a sandbox, made when missing, and keeps it until release.
-func (w *Worker) acquire(id stacyvm.SandboxID) (b *box, release func()) {
+// acquire gives the entry of a sandbox, made when missing, and keeps it until release.
+func (w *Worker) acquire(id stacyvm.SandboxID) (b *entry, release func()) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if b = w.boxes[id]; b == nil {
-		b = &box{id: id}
-		w.boxes[id] = b
+	if b = w.entries[id]; b == nil {
+		b = &entry{id: id}
+		w.entries[id] = b
 	}
 	b.users++
 	return b, func() { w.release(b) }
 }
 
-// release forgets a box that says no more than the journal does.
-func (w *Worker) release(b *box) {
+// release forgets an entry that says no more than the journal does.
+func (w *Worker) release(b *entry) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	b.users--
 	if b.users == 0 && b.record == nil && b.damaged == nil {
-		delete(w.boxes, b.id)
+		delete(w.entries, b.id)
 	}
 }
 
 // current gives the record as it is now; nil: there is none.
-func (b *box) current() *record {
+func (b *entry) current() *record {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.record
 }
 
-// lookup gives the box of a sandbox that is here; nil: there is none.
-func (w *Worker) lookup(id stacyvm.SandboxID) *box {
+// lookup gives the entry of a sandbox that is here; nil: there is none.
+func (w *Worker) lookup(id stacyvm.SandboxID) *entry {
 	w.mu.RLock()
 	defer w.mu.RUnlock()
-	return w.boxes[id]
+	return w.entries[id]
 }
 
-func (w *Worker) all() []*box {
+func (w *Worker) all() []*entry {
 	w.mu.RLock()
 	defer w.mu.RUnlock()
-	return slices.Collect(maps.Values(w.boxes))
+	return slices.Collect(maps.Values(w.entries))
 }
 
 // admit refuses an old fence and keeps a newer one, on disk when there is a record to keep it in; b.mu is held.
-func (w *Worker) admit(b *box, fence stacyvm.Fence) error {
+func (w *Worker) admit(b *entry, fence stacyvm.Fence) error {
 	switch c := fence.Compare(b.fence); {
 	case c < 0:
 		return stacyvm.Errorf(stacyvm.CodeStaleEpoch, "the sandbox has a newer owner")
@@ -109,7 +109,7 @@ func (w *Worker) admit(b *box, fence stacyvm.Fence) error {
 		}
 		b.record = &raised
 	}
-	b.fence, b.spent = fence, false
+	b.fence, b.destroyed = fence, false
 	return nil
 }
 
@@ -123,28 +123,28 @@ func (w *Worker) Confirmed(ref stacyvm.Ref) bool {
 	defer release()
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return w.recall(b) == nil && ref.Fence.Compare(b.fence) <= 0
+	return w.loadTombstone(b) == nil && ref.Fence.Compare(b.fence) <= 0
 }
 
-// recall reads the grave of a sandbox that has no record; b.mu is held.
-func (w *Worker) recall(b *box) error {
+// loadTombstone reads the tombstone of a sandbox that has no record; b.mu is held.
+func (w *Worker) loadTombstone(b *entry) error {
 	if b.read {
 		return nil
 	}
-	g, err := w.journal.grave(b.id)
+	g, err := w.journal.tombstone(b.id)
 	if err != nil {
 		return err
 	}
 	if g != nil {
-		b.fence, b.spent = g.Fence, g.Spent
+		b.fence, b.destroyed = g.Fence, g.Destroyed
 	}
 	b.read = true
 	return nil
 }
 
-// begin makes a job the one thing that goes on with the box. It ends with ctx, with cancel and with the worker; b.mu is
+// begin makes a job the one thing that goes on with the entry. It ends with ctx, with cancel and with the worker; b.mu is
 // held.
-func (w *Worker) begin(ctx context.Context, b *box, kind string) (*job, error) {
+func (w *Worker) begin(ctx context.Context, b *entry, kind string) (*job, error) {
 	if err := w.enter(); err != nil {
 		return nil, err
 	}
@@ -157,7 +157,7 @@ func (w *Worker) begin(ctx context.Context, b *box, kind string) (*job, error) {
 }
 
 // finish lets the next job begin, after change, which runs with b.mu held.
-func (w *Worker) finish(b *box, j *job, change func()) {
+func (w *Worker) finish(b *entry, j *job, change func()) {
 	b.mu.Lock()
 	change()
 	b.job = nil
@@ -178,9 +178,9 @@ func (j *job) wait(ctx context.Context) error {
 }
 
 // disconnect closes the connection to the guest; b.mu is held.
-func (b *box) disconnect() {
-	if b.live != nil {
-		b.live.transport.Close()
-		b.live = nil
+func (b *entry) disconnect() {
+	if b.connection != nil {
+		b.connection.transport.Close()
+		b.connection = nil
 	}
 }
