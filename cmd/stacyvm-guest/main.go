@@ -20,7 +20,10 @@ import (
 const (
 	hostDescriptor = 3
 	oomDescriptor  = 4 // a pipe, where the engine watches the memory
-	spillDir       = "/var/lib/stacyvm/output"
+	// freezeOption is the prctl(2) by which the engine's kernel stops all processes but this one, and lets them go on. Other
+	// kernels do not know it.
+	freezeOption = 0x53564d01
+	spillDir     = "/var/lib/stacyvm/output"
 	// listenPause is the time between two tries to listen again, when the kernel has no memory for a connection.
 	listenPause = time.Second
 )
@@ -58,7 +61,7 @@ func run() error {
 	if err != nil {
 		return err
 	}
-	a, err := agent.New(agent.Config{Root: "/", SpillDir: spillDir, Version: version(), Init: true, OOMReports: oomReports()}, boot)
+	a, err := agent.New(agent.Config{Root: "/", SpillDir: spillDir, Version: version(), Init: true, OOMReports: oomReports(), Freeze: freeze}, boot)
 	if err != nil {
 		return err
 	}
@@ -87,6 +90,15 @@ func oomReports() int {
 		return 0
 	}
 	return oomDescriptor
+}
+
+// freeze lets all other processes stand still, or go on.
+func freeze(still bool) error {
+	var argument uintptr
+	if still {
+		argument = 1
+	}
+	return unix.Prctl(freezeOption, argument, 0, 0, 0)
 }
 
 func listen(ctx context.Context) (net.Listener, error) {

@@ -67,6 +67,8 @@ type guard struct {
 	kernel *kernel.Kernel
 	report *vfs.FileDescription
 
+	freezer freezer
+
 	relieving atomic.Bool
 	shrinking sync.Mutex
 	shrunk    time.Time // the last time
@@ -86,25 +88,32 @@ func startGuard() {
 	if g.limits.MemoryBytes > 0 {
 		dropPopulate(uint64(g.limits.MemoryBytes / 8))
 	}
+	g.addFreezeCall()
 	seccheck.Global.AppendSink(g, []seccheck.PointReq{{Pt: seccheck.PointClone}})
 }
 
 // dropPopulate takes MAP_POPULATE, which is a hint, from calls that map more than this: the host would fill the memory in one
 // call that nobody can stop, and at the group's limit refuse memory to whoever asks, process 1 and the sentry included.
 func dropPopulate(largest uint64) {
-	for _, table := range kernel.SyscallTables() {
-		number, err := table.LookupNo("mmap")
-		if err != nil {
-			continue
-		}
-		call := table.Table[number]
-		mmap := call.Fn
-		call.Fn = func(t *kernel.Task, number uintptr, args arch.SyscallArguments) (uintptr, *kernel.SyscallControl, error) {
+	replaceCall("mmap", func(mmap kernel.SyscallFn) kernel.SyscallFn {
+		return func(t *kernel.Task, number uintptr, args arch.SyscallArguments) (uintptr, *kernel.SyscallControl, error) {
 			if args[1].Uint64() > largest {
 				args[3].Value &^= linux.MAP_POPULATE
 			}
 			return mmap(t, number, args)
 		}
+	})
+}
+
+// replaceCall puts another function in place of a system call's.
+func replaceCall(name string, replacement func(kernel.SyscallFn) kernel.SyscallFn) {
+	for _, table := range kernel.SyscallTables() {
+		number, err := table.LookupNo(name)
+		if err != nil {
+			continue
+		}
+		call := table.Table[number]
+		call.Fn = replacement(call.Fn)
 		table.Table[number] = call
 		table.Init()
 	}
@@ -120,6 +129,11 @@ func (g *guard) Clone(ctx context.Context, _ seccheck.FieldSet, _ *pb.CloneInfo)
 	g.begin.Do(func() { g.start(task) })
 	if task.ThreadGroup() == g.kernel.GlobalInit() {
 		return nil
+	}
+	for g.freezer.on.Load() {
+		if _, err := task.BlockWithTimeout(nil, true, shortestLook); !linuxerr.Equals(linuxerr.ETIMEDOUT, err) {
+			return linuxerr.ERESTARTNOINTR // it is stopped itself
+		}
 	}
 	if g.limits.Pids > 0 && int64(g.kernel.RootPIDNamespace().NumTasks()) > g.limits.Pids {
 		return linuxerr.EAGAIN

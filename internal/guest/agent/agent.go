@@ -39,6 +39,8 @@ type Config struct {
 	Init bool
 	// OOMReports is a pipe that tells of processes that were ended for lack of memory; 0: there is none.
 	OOMReports int
+	// Freeze lets all other processes of the sandbox stand still, or go on; nil: that is not possible.
+	Freeze func(bool) error
 }
 
 // Agent is one guest program's state. All methods may be called concurrently.
@@ -52,6 +54,7 @@ type Agent struct {
 	bootID     string
 	began      time.Time
 	ownMark    string // see descendants
+	freezer    freezer
 
 	secret  atomic.Pointer[digest]
 	handler http.Handler
@@ -80,7 +83,7 @@ func New(config Config, boot guest.Boot) (*Agent, error) {
 		return nil, err
 	}
 	a := &Agent{
-		config: config, env: maps.Clone(boot.Env), bootID: rand.Text(), began: time.Now(), ownMark: ownMark(),
+		config: config, env: maps.Clone(boot.Env), bootID: rand.Text(), began: time.Now(), ownMark: ownMark(), freezer: newFreezer(config.Freeze),
 		user: imageUser(boot.User), workdir: imageWorkdir(boot.Workdir),
 		ringBytes: defaultRing, spillBytes: defaultSpill, table: newTable(), oom: oomReports{fd: config.OOMReports},
 		stop: make(chan struct{}),
@@ -128,7 +131,7 @@ func (a *Agent) Close() error {
 	a.cancel()
 	processes := a.table.close()
 	var problems []error
-	killAll(processes, a.ownMark)
+	killAll(processes, a.ownMark, a.freezer)
 	problems = append(problems, waitDead(processes))
 	close(a.stop)
 	for _, p := range processes {
@@ -149,8 +152,8 @@ func (a *Agent) Close() error {
 }
 
 // killAll ends processes, their descendants and what they left behind.
-func killAll(processes []*process, own string) {
-	all := newDescendants(own)
+func killAll(processes []*process, own string, freeze freezer) {
+	all := newDescendants(own, freeze)
 	for _, p := range processes {
 		<-p.ready
 		if p.addTo(all, func() {}) {

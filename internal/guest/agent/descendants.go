@@ -19,6 +19,8 @@ const (
 	settleTime = 50 * time.Millisecond
 	// settlePause is the time between two looks at a process that was signalled.
 	settlePause = 200 * time.Microsecond
+	// crowd is how many processes take so much of the processors that a search takes too long beside them.
+	crowd = 32
 )
 
 // marked is the clone flag that gives each command a UTS namespace of its own. All descendants of the command inherit the
@@ -45,7 +47,8 @@ func ownMark() string {
 
 // descendants are commands and the processes that they started, directly or not.
 type descendants struct {
-	own    string            // the agent's mark: it tells nothing
+	own    string // the agent's mark: it tells nothing
+	freeze freezer
 	ever   map[int]bool      // numbers of all that were found
 	marks  map[string]bool   // their marks
 	living map[int]procStat  // as found at the last look
@@ -55,9 +58,9 @@ type descendants struct {
 // startTime tells two processes with the same number apart.
 type startTime = uint64
 
-func newDescendants(own string) *descendants {
+func newDescendants(own string, freeze freezer) *descendants {
 	return &descendants{
-		own: own, ever: map[int]bool{}, marks: map[string]bool{}, living: map[int]procStat{}, frozen: map[int]startTime{},
+		own: own, freeze: freeze, ever: map[int]bool{}, marks: map[string]bool{}, living: map[int]procStat{}, frozen: map[int]startTime{},
 	}
 }
 
@@ -122,11 +125,40 @@ func (d *descendants) related(pid int, stat procStat) bool {
 	return len(d.marks) > 0 && d.marks[mark(strconv.Itoa(pid))]
 }
 
-// kill ends all of them. It stops them first, so that none starts another one, and none loses its parent, while the others
-// are searched for.
+// kill ends all of them.
 func (d *descendants) kill() {
 	began := time.Now()
-	whole := false // all are stopped, and there is no other
+	whole := len(processes()) <= crowd && d.stop(began) || d.killFrozen()
+	for len(d.living) > 0 && time.Since(began) < killTime {
+		for pid := range d.living {
+			_ = unix.Kill(pid, unix.SIGKILL)
+		}
+		ended := d.await(began.Add(killTime), func(procStat) bool { return false })
+		if whole && ended {
+			return
+		}
+		d.look()
+	}
+}
+
+// killFrozen ends all of them while no process of the sandbox runs: a program that forks as fast as it can takes the processors
+// from whoever searches for its processes. It reports whether it found them all.
+func (d *descendants) killFrozen() bool {
+	thaw, ok := d.freeze.freeze()
+	if !ok {
+		return d.stop(time.Now())
+	}
+	defer thaw()
+	d.look()
+	for pid := range d.living {
+		_ = unix.Kill(pid, unix.SIGKILL)
+	}
+	return true
+}
+
+// stop stops all of them, so that none starts another one, and none loses its parent, while the others are searched for. It
+// reports whether there is no other.
+func (d *descendants) stop(began time.Time) (whole bool) {
 	for fresh := d.living; !whole && time.Since(began) < freezeTime; {
 		for pid, stat := range fresh {
 			d.frozen[pid] = stat.start
@@ -141,16 +173,7 @@ func (d *descendants) kill() {
 		})
 		whole = stopped && len(fresh) == 0
 	}
-	for len(d.living) > 0 && time.Since(began) < killTime {
-		for pid := range d.living {
-			_ = unix.Kill(pid, unix.SIGKILL)
-		}
-		ended := d.await(began.Add(killTime), func(procStat) bool { return false })
-		if whole && ended {
-			return
-		}
-		d.look()
-	}
+	return whole
 }
 
 // await waits until each of the living has ended or is in a state; false: not all are in time.

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/stacyvm/stacyvm/internal/guest"
 	"github.com/stacyvm/stacyvm/internal/testneed"
 	guestv1 "github.com/stacyvm/stacyvm/proto/guest/v1"
 )
@@ -104,6 +105,43 @@ func TestKillEndsForkBomb(t *testing.T) {
 	}
 	if left := running(sleep); len(left) > 0 {
 		t.Errorf("there is %q", left)
+	}
+}
+
+// TestKillFreezes: beside many processes all stand still while those of the command are searched for, where that is possible.
+func TestKillFreezes(t *testing.T) {
+	for _, possible := range []bool{true, false} {
+		calls := make(chan bool, 10)
+		h := newHost(t, func(config *Config, _ *guest.Boot) {
+			config.Freeze = func(still bool) error {
+				calls <- still
+				if !possible {
+					return unix.EINVAL
+				}
+				return nil
+			}
+		})
+		sleep := uniqueSleep(t)
+		script := fmt.Sprintf("for i in $(seq %d); do setsid %s & done; wait", crowd+1, sleep)
+		w := h.watch(t, &guestv1.StartRequest{Argv: shell(script)})
+		eventually(t, "there are many", func() bool { return len(running(sleep)) > crowd })
+		if err := h.signal(t, w.id(), int32(unix.SIGKILL)); err != nil {
+			t.Fatal(err)
+		}
+		if exit := w.untilExit(); exit.Signal != 9 {
+			t.Errorf("exit %v", exit)
+		}
+		if left := running(sleep); len(left) > 0 {
+			t.Errorf("there is %q", left)
+		}
+		close(calls)
+		var made []bool
+		for still := range calls {
+			made = append(made, still)
+		}
+		if want := []bool{true, false}; !slices.Equal(made, want[:len(made)]) || len(made) == 0 || possible && len(made) != 2 {
+			t.Errorf("possible: %v, calls: %v", possible, made)
+		}
 	}
 }
 

@@ -38,6 +38,7 @@ type process struct {
 	input    *input
 	terminal *os.File // our side; nil: pipes
 	ownMark  string   // see descendants
+	freezer  freezer
 	exits    *exitLog
 	timer    *time.Timer // ends it; nil: no timeout
 	notifier notifier    // rung when there is something new for readers
@@ -217,7 +218,7 @@ func (p *process) signal(number syscall.Signal) error {
 
 // kill ends the process with all its descendants. The exit is reported after that.
 func (p *process) kill(begin func()) error {
-	all := newDescendants(p.ownMark)
+	all := newDescendants(p.ownMark, p.freezer)
 	if !p.addTo(all, begin) {
 		return errEnded
 	}

@@ -177,7 +177,7 @@ func checkEnv(field string, env map[string]string) error {
 func (a *Agent) newProcess(id string, req *guestv1.StartRequest) *process {
 	dead := make(chan struct{})
 	p := &process{
-		id: id, started: time.Now(), lossless: req.Lossless, input: newInput(dead), ownMark: a.ownMark, exits: &a.exits,
+		id: id, started: time.Now(), lossless: req.Lossless, input: newInput(dead), ownMark: a.ownMark, freezer: a.freezer, exits: &a.exits,
 		about: about{argv: shown(req.Argv), label: cut(req.Label, mostShown), tag: req.Tag, workdir: cut(req.Workdir, mostShown), user: cut(req.User, mostShown)},
 		ready: make(chan struct{}), dead: dead, exited: make(chan struct{}),
 	}

@@ -1,0 +1,61 @@
+package system
+
+import (
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stacyvm/stacyvm/client"
+)
+
+// bombs are programs that fork as fast as they can, run by /bin/sh. The second one's processes share no group and no session.
+var bombs = map[string]string{
+	"in one group": `exec bash -c 'f() { f | f & }; f; sleep 1000' >/dev/null 2>&1`,
+	"in sessions of their own": `exec python3 -c '
+import os
+if os.fork(): os.wait()
+while True:
+    try:
+        if os.fork() == 0: os.setsid()
+    except OSError: pass'`,
+}
+
+// TestKillForkBomb: KILL of a command that is a fork bomb ends it, with all its processes, soon and for good. A neighbour in the
+// same sandbox goes on.
+func TestKillForkBomb(t *testing.T) {
+	for name, bomb := range bombs {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := start(t)
+			sandbox := s.spawn(client.SpawnRequest{MemoryMB: 256})
+			s.shell(sandbox.ID, "sleep 1000 >/dev/null 2>&1 &")
+			count := func() int {
+				result, err := s.Exec(t.Context(), sandbox.ID, client.ExecRequest{Command: "set -- /proc/[0-9]*; echo $#"})
+				if err != nil {
+					t.Fatal(err)
+				}
+				n, _ := strconv.Atoi(strings.TrimSpace(result.Stdout)) // 0: there was no room for it
+				return n
+			}
+			process, err := s.Start(t.Context(), sandbox.ID, client.ExecRequest{Command: bomb})
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.until(30*time.Second, "the bomb grows", func() bool { return count() > 100 })
+			began := time.Now()
+			if err := s.Signal(t.Context(), sandbox.ID, process.ID, "KILL"); err != nil {
+				t.Fatal(err)
+			}
+			took := time.Since(began)
+			if n := count(); n != 3 { // process 1, the neighbour and the shell that counts
+				t.Errorf("there are %d processes", n)
+			}
+			ended, err := s.Process(t.Context(), sandbox.ID, process.ID)
+			if err != nil || ended.Running() || ended.Exit.Code != 137 {
+				t.Errorf("%+v, %v", ended, err)
+			}
+			t.Logf("KILL took %v", took)
+		})
+	}
+}
