@@ -14,7 +14,11 @@ import (
 
 	"gvisor.dev/gvisor/pkg/log"
 
+	"github.com/stacyvm/stacyvm/cmd/stacyvm-sentry/launcher"
+	"github.com/stacyvm/stacyvm/cmd/stacyvm-sentry/limits"
+	"github.com/stacyvm/stacyvm/cmd/stacyvm-sentry/process"
 	"github.com/stacyvm/stacyvm/internal/engine/gvisor/wire"
+	"github.com/stacyvm/stacyvm/internal/flock"
 )
 
 // readyMessage is what a serving launcher writes to descriptor 3 once its socket is open; anything else is its error.
@@ -73,11 +77,11 @@ func serveDir(dir, build string, grace time.Duration) error {
 	}
 	fmt.Fprint(ready, readyMessage)
 	ready.Close()
-	return s.serve(listener)
+	return s.Serve(listener)
 }
 
 // open takes the directory for this launcher alone and clears what a dead one left half done.
-func open(dir, build string, grace time.Duration) (*server, *net.UnixListener, error) {
+func open(dir, build string, grace time.Duration) (*launcher.Server, *net.UnixListener, error) {
 	// The true path: sentries are told apart by the path on their command line.
 	dir, err := filepath.EvalSymlinks(dir)
 	if err != nil {
@@ -90,18 +94,26 @@ func open(dir, build string, grace time.Duration) (*server, *net.UnixListener, e
 	if err := os.Chdir(dir); err != nil {
 		return nil, nil, err
 	}
-	if err := lockDir(); err != nil {
+	if err := lock(); err != nil {
 		return nil, nil, err
 	}
 	if err := quietGVisor(); err != nil {
 		return nil, nil, err
 	}
-	s, err := newServer(dir, build, grace)
+	network, err := offlineNetwork()
+	if err != nil {
+		return nil, nil, fmt.Errorf("make a network namespace: %w", err)
+	}
+	groups, err := limits.Find(dir, launcher.Sandboxes, log.Warningf)
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := s.recover(); err != nil {
-		return nil, nil, fmt.Errorf("look for sandboxes of an earlier launcher: %w", err)
+	s, err := launcher.New(launcher.Config{
+		Dir: dir, Build: build, Grace: grace, Runtime: &gvisor{dir: dir, net: network}, Groups: groups,
+		Processes: process.Table{}, Warn: log.Warningf,
+	})
+	if err != nil {
+		return nil, nil, err
 	}
 	if err := os.Remove(wire.Socket); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, nil, err
@@ -115,18 +127,18 @@ func open(dir, build string, grace time.Duration) (*server, *net.UnixListener, e
 // errServed: another launcher has the directory; one that is dying, or one that comes up.
 var errServed = errors.New("another launcher serves this directory")
 
-// lockDir makes sure that no two launchers serve one directory. The lock ends with the process.
-func lockDir() error {
-	lock, err := syscall.Open("launcher.lock", syscall.O_CREAT|syscall.O_RDWR|syscall.O_CLOEXEC, 0o600)
-	if err != nil {
-		return err
-	}
-	err = syscall.Flock(lock, syscall.LOCK_EX|syscall.LOCK_NB)
-	if errors.Is(err, syscall.EWOULDBLOCK) {
+// lock makes sure that no two launchers serve one directory, the working directory. It is held until the process ends.
+func lock() error {
+	held, err := flock.Try("launcher.lock")
+	if errors.Is(err, flock.ErrLocked) {
 		return errServed
 	}
+	served = held
 	return err
 }
+
+// served keeps the lock's file from being collected.
+var served *flock.Lock
 
 // quietGVisor gives gVisor, which hands its maker's standard streams to the first process of every sandbox, the null
 // device for them, and its warnings the bounded log.

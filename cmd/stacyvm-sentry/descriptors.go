@@ -5,17 +5,16 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/stacyvm/stacyvm/cmd/stacyvm-sentry/limits"
 )
 
-// lowDescriptors is the number below which the launcher itself opens nothing. gVisor was written for one create in a
+// reserveDescriptors occupies the numbers below limits.LowDescriptors, for the launcher's life. gVisor was written for one create in a
 // process: it opens control sockets and event descriptors without close-on-exec, and a create that runs beside it hands
 // them to the processes of another sandbox, under the number that they have here. Those numbers are high, so that a
 // sandbox's process can tell them from its own and closes them. Left open, they would lead from one sandbox's sentry to
 // another's, and they would be in the way of the numbers from 256 on, which gVisor needs: creates failed beyond about
 // 110 sandboxes.
-const lowDescriptors = 512
-
-// reserveDescriptors occupies the low numbers, for the launcher's life.
 func reserveDescriptors() error {
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
@@ -27,7 +26,7 @@ func reserveDescriptors() error {
 		if err != nil {
 			return fmt.Errorf("reserve descriptors: %w", err)
 		}
-		if fd >= lowDescriptors {
+		if fd >= limits.LowDescriptors {
 			return unix.Close(fd)
 		}
 	}
@@ -35,7 +34,7 @@ func reserveDescriptors() error {
 
 // closeStrangers closes what a sandbox's process was not meant to inherit.
 func closeStrangers() error {
-	if err := unix.CloseRange(lowDescriptors, ^uint(0)>>1, 0); err != nil {
+	if err := unix.CloseRange(limits.LowDescriptors, ^uint(0)>>1, 0); err != nil {
 		return fmt.Errorf("close inherited descriptors: %w", err)
 	}
 	return nil

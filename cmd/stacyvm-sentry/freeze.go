@@ -3,6 +3,7 @@ package main
 import (
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"gvisor.dev/gvisor/pkg/errors/linuxerr"
 	"gvisor.dev/gvisor/pkg/sentry/arch"
@@ -12,6 +13,9 @@ import (
 // freezeOption is the prctl(2) by which the guest program stops all processes but itself, with argument 1, and lets them go on,
 // with 0. It searches for a fork bomb's processes meanwhile: beside them it gets no processor. The guest program has the same number.
 const freezeOption = 0x53564d01
+
+// frozenLook is the time between two looks of what would make a process and may not.
+const frozenLook = 10 * time.Millisecond
 
 // freezer stops all of the guest's processes but process 1. Nobody in the guest can tell that from a busy machine.
 type freezer struct {
@@ -52,7 +56,7 @@ func (f *freezer) freeze(k *kernel.Kernel) {
 	init := k.GlobalInit()
 	own := memoryOf(init)
 	for _, group := range k.RootPIDNamespace().ThreadGroups() {
-		if group != init && memoryOf(group) != own {
+		if group != init && memoryOf(group) != own && !dying(group) {
 			stop(group, f.stopped)
 		}
 	}

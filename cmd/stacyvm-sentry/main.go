@@ -16,6 +16,8 @@ import (
 
 	"gvisor.dev/gvisor/runsc/cli/maincli"
 
+	"github.com/stacyvm/stacyvm/cmd/stacyvm-sentry/launcher"
+	"github.com/stacyvm/stacyvm/cmd/stacyvm-sentry/limits"
 	"github.com/stacyvm/stacyvm/internal/engine/gvisor/wire"
 )
 
@@ -25,7 +27,7 @@ func main() {
 			fmt.Fprintln(os.Stderr, "stacyvm-sentry:", err)
 			os.Exit(1)
 		}
-		enterLimits()
+		limits.Enter()
 		startGuard()
 		go shrink()
 		maincli.Main()
@@ -40,7 +42,7 @@ func main() {
 	dir := flags.String("dir", "", "the engine's state directory")
 	build := flags.String("build", "", "content hash of this program, told to clients")
 	serve := flags.Bool("serve", false, "stay in the foreground; descriptor 3 hears when the socket is open")
-	grace := flags.Duration("expire-after", expiryGrace,
+	grace := flags.Duration("expire-after", launcher.ExpiryGrace,
 		"how long an expired sandbox is left alone after its expiry, and after the last server was connected")
 	_ = flags.Parse(os.Args[2:])
 	run := daemonize

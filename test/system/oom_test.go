@@ -142,21 +142,43 @@ while True:
     try:
         while True: a.send(bytes(64 << 10))
     except BlockingIOError: pass'`},
+	{"in connections", `exec python3 -c '
+import resource, socket
+resource.setrlimit(resource.RLIMIT_NOFILE, (8192, 8192))
+kept, listener = [], socket.create_server(("127.0.0.1", 0))
+while True:
+    a = socket.create_connection(listener.getsockname())
+    kept += [a, listener.accept()[0]]
+    a.setblocking(False)
+    try:
+        while True: a.send(bytes(64 << 10))
+    except BlockingIOError: pass'`},
+	{"in datagrams", `exec python3 -c '
+import resource, socket
+resource.setrlimit(resource.RLIMIT_NOFILE, (8192, 8192))
+kept, sender = [], socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+while True:
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    s.bind(("127.0.0.1", 0))
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+    kept.append(s)
+    for i in range(100): sender.sendto(bytes(60000), s.getsockname())'`},
 }
 
-// TestOutOfMemoryBeside uses a sandbox's memory up beside processes that take little of it. Only the guilty one is ended.
+// TestOutOfMemoryBeside uses a sandbox's memory up beside processes that take less of it. Only the guilty one is ended.
 func TestOutOfMemoryBeside(t *testing.T) {
 	s := start(t)
 	sandbox := s.spawn(client.SpawnRequest{MemoryMB: 256})
 	s.shell(sandbox.ID, "echo kept > /workspace/file; truncate -s 600M /workspace/source")
 	sentry := s.Sentries()[sandbox.ID]
-	s.shell(sandbox.ID, `for text in 'sleep 1000; :' 'cat /dev/zero | sleep 1000' 'while :; do sleep 0.2; done'; do
+	s.shell(sandbox.ID, `for text in 'sleep 1000; :' 'cat /dev/zero | sleep 1000' 'while :; do sleep 0.2; done' \
+	'python3 -c "import time; kept = bytearray(40 << 20); time.sleep(1000)"; :'; do
 	sh -c "$text" bystander >/dev/null 2>&1 &
 done`)
 	const bystanders = "ps -A -o pid,args | grep '[b]ystander$' | sort"
 	living := s.shell(sandbox.ID, bystanders)
-	if n := strings.Count(living, "\n"); n != 3 {
-		t.Fatalf("%d of 3 bystanders:\n%s", n, living)
+	if n := strings.Count(living, "\n"); n != 4 {
+		t.Fatalf("%d of 4 bystanders:\n%s", n, living)
 	}
 	for round := range testneed.Often(2*len(crowdHogs), 40*len(crowdHogs)) {
 		hog := crowdHogs[round%len(crowdHogs)]
@@ -204,6 +226,29 @@ func TestFullGroup(t *testing.T) {
 			return number(t, filepath.Join(group, "memory.limit_in_bytes")) == limit
 		})
 	}
+}
+
+// TestRaisedLimit ends a launcher while it has raised the limit of a sandbox's group: the next one lowers it.
+func TestRaisedLimit(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	sandbox := s.spawn(client.SpawnRequest{MemoryMB: 256})
+	group := memoryGroup(t, s.Sentries()[sandbox.ID])
+	limit := number(t, filepath.Join(group, "memory.limit_in_bytes"))
+	s.strike("launcher")
+	for _, name := range []string{"memory.memsw.limit_in_bytes", "memory.limit_in_bytes"} {
+		path := filepath.Join(group, name)
+		if _, err := os.Stat(path); err != nil {
+			continue // no accounting of swap
+		}
+		if err := os.WriteFile(path, []byte(strconv.FormatInt(2*limit, 10)), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.spawn(client.SpawnRequest{}) // brings up another one
+	s.until(30*time.Second, "the limit is as before", func() bool {
+		return number(t, filepath.Join(group, "memory.limit_in_bytes")) == limit
+	})
 }
 
 // memoryGroup gives the directory of a process's memory group of version 1.

@@ -17,8 +17,10 @@ const (
 	killTime   = 5 * time.Second
 	// settleTime is how long signalled processes may take to stop before the others are looked for.
 	settleTime = 50 * time.Millisecond
-	// settlePause is the time between two looks at a process that was signalled.
+	// settlePause is the time between the first two looks at a process that was signalled. Each one after that takes twice as
+	// long, up to mostPause: whoever waits for many must not take the processors that they need to end.
 	settlePause = 200 * time.Microsecond
+	mostPause   = 20 * time.Millisecond
 	// crowd is how many processes take so much of the processors that a search takes too long beside them.
 	crowd = 32
 )
@@ -179,7 +181,7 @@ func (d *descendants) stop(began time.Time) (whole bool) {
 // await waits until each of the living has ended or is in a state; false: not all are in time.
 func (d *descendants) await(deadline time.Time, is func(procStat) bool) bool {
 	for pid, stat := range d.living {
-		for {
+		for pause := settlePause; ; pause = min(2*pause, mostPause) {
 			now, ok := readStat(pid)
 			if !ok || !now.alive() || now.start != stat.start || is(now) {
 				break
@@ -187,7 +189,7 @@ func (d *descendants) await(deadline time.Time, is func(procStat) bool) bool {
 			if time.Now().After(deadline) {
 				return false
 			}
-			time.Sleep(settlePause)
+			time.Sleep(pause)
 		}
 	}
 	return true

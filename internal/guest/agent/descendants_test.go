@@ -111,7 +111,7 @@ func TestKillEndsForkBomb(t *testing.T) {
 // TestKillFreezes: beside many processes all stand still while those of the command are searched for, where that is possible.
 func TestKillFreezes(t *testing.T) {
 	for _, possible := range []bool{true, false} {
-		calls := make(chan bool, 10)
+		calls := make(chan bool, 100) // the end of the test kills, too
 		h := newHost(t, func(config *Config, _ *guest.Boot) {
 			config.Freeze = func(still bool) error {
 				calls <- still
@@ -134,10 +134,9 @@ func TestKillFreezes(t *testing.T) {
 		if left := running(sleep); len(left) > 0 {
 			t.Errorf("there is %q", left)
 		}
-		close(calls)
 		var made []bool
-		for still := range calls {
-			made = append(made, still)
+		for range len(calls) {
+			made = append(made, <-calls)
 		}
 		if want := []bool{true, false}; !slices.Equal(made, want[:len(made)]) || len(made) == 0 || possible && len(made) != 2 {
 			t.Errorf("possible: %v, calls: %v", possible, made)

@@ -1,4 +1,6 @@
-package main
+// Package limits keeps sandboxes within their limits by control groups: it makes and removes the groups, moves a sandbox's
+// processes into them, and lends memory to a group that is full.
+package limits
 
 import (
 	"crypto/sha256"
@@ -18,12 +20,15 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/stacyvm/stacyvm/cmd/stacyvm-sentry/cgroup"
+	"github.com/stacyvm/stacyvm/cmd/stacyvm-sentry/process"
 	"github.com/stacyvm/stacyvm/internal/engine/gvisor/wire"
 )
 
 const (
-	// overhead is what sentry and gofer themselves need, on top of what the guest may use.
-	overhead = 64 << 20
+	// file is in a sandbox's directory: its Limits.
+	file = "limits.json"
+	// Overhead is what sentry and gofer themselves need, on top of what the guest may use.
+	Overhead = 64 << 20
 	// minReserve is the least that lies between the guard's limit and the kernel's. It is more than most calls can fill: in a
 	// full group the kernel refuses memory to calls of the sentry's at once, and process 1 can be ended by that.
 	minReserve = 512 << 20
@@ -34,17 +39,21 @@ const (
 	tasksPerPid = 4
 )
 
-// groups makes control groups for sandboxes, below those that were delegated to this process and nowhere else. With version 2
+// Groups makes control groups for sandboxes, below those that were delegated to this process and nowhere else. With version 2
 // each sandbox has one directory, with version 1 one in every controller's hierarchy.
-type groups struct {
+type Groups struct {
+	// Warn writes to the log.
+	Warn func(format string, values ...any)
+
 	delegated   cgroup.Delegated
 	unified     bool
+	homes       string // holds a directory for each sandbox, in which file says with which groups it was made
 	prefix      string // of directory names, different for every engine directory
 	controllers []string
 }
 
-// limits is what a sandbox's own processes read when they start.
-type limits struct {
+// Limits is what a sandbox's own processes read when they start.
+type Limits struct {
 	Procs       []string `json:"procs,omitempty"` // files to enter the groups by
 	MemoryBytes int64    `json:"memory_bytes,omitempty"`
 	MemoryGroup string   `json:"memory_group,omitempty"` // directory
@@ -53,15 +62,16 @@ type limits struct {
 	Pids        int64    `json:"pids,omitempty"`
 }
 
-// findGroups enters groups that this process may divide and finds out, by trying, which controllers can be used there.
-func findGroups(dir string) (groups, error) {
+// Find enters groups that this process may divide and finds out, by trying, which controllers can be used there. dir is the
+// engine's directory, homes the one with those of the sandboxes.
+func Find(dir, homes string, warn func(string, ...any)) (*Groups, error) {
 	sum := sha256.Sum256([]byte(dir))
 	name := "stacyvm-" + hex.EncodeToString(sum[:4])
 	delegated, err := cgroup.Enter(name+".scope", "stacyvm sandboxes in "+dir)
 	if err != nil {
-		return groups{}, err
+		return nil, err
 	}
-	g := groups{delegated: delegated, unified: delegated.Unified, prefix: name + "-"}
+	g := &Groups{Warn: warn, delegated: delegated, unified: delegated.Unified, homes: homes, prefix: name + "-"}
 	for _, controller := range cgroup.Controllers {
 		if delegated.Dirs[controller] != "" && g.usable(controller) {
 			g.controllers = append(g.controllers, controller)
@@ -71,7 +81,7 @@ func findGroups(dir string) (groups, error) {
 }
 
 // usable makes and removes a group of one controller.
-func (g *groups) usable(controller string) bool {
+func (g *Groups) usable(controller string) bool {
 	trial := g.path(controller, "trial")
 	if err := os.Mkdir(trial, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
 		return false
@@ -86,7 +96,7 @@ func (g *groups) usable(controller string) bool {
 }
 
 // files names the files that hold a controller's limit.
-func (g *groups) files(controller string) []string {
+func (g *Groups) files(controller string) []string {
 	names := map[string][]string{"memory": {"memory.limit_in_bytes"}, "cpu": {"cpu.cfs_period_us", "cpu.cfs_quota_us"}, "pids": {"pids.max"}}
 	if g.unified {
 		names = map[string][]string{"memory": {"memory.max"}, "cpu": {"cpu.max"}, "pids": {"pids.max"}}
@@ -94,14 +104,17 @@ func (g *groups) files(controller string) []string {
 	return names[controller]
 }
 
-func (g *groups) path(controller, id string) string {
+func (g *Groups) home(id string) string { return filepath.Join(g.homes, id) }
+
+func (g *Groups) path(controller, id string) string {
 	return filepath.Join(g.delegated.Dirs[controller], g.prefix+id)
 }
 
-func (g *groups) limits() []string { return slices.Clone(g.controllers) }
+// Enforced names the limits that this machine can hold.
+func (g *Groups) Enforced() []string { return slices.Clone(g.controllers) }
 
-// unenforced names the limits that were asked for and that this machine cannot hold.
-func (g *groups) unenforced(request *wire.Create) []string {
+// Unenforced names the limits that were asked for and that this machine cannot hold.
+func (g *Groups) Unenforced(request *wire.Create) []string {
 	asked := map[string]bool{"memory": request.MemoryBytes > 0, "cpu": request.CPUs > 0, "pids": request.Pids > 0}
 	var missing []string
 	for _, name := range []string{"memory", "cpu", "pids"} {
@@ -112,9 +125,21 @@ func (g *groups) unenforced(request *wire.Create) []string {
 	return missing
 }
 
-// make makes a sandbox's groups and writes its limits into them.
-func (g *groups) make(id string, request *wire.Create) (limits, error) {
-	made := limits{MemoryBytes: request.MemoryBytes, Unified: g.unified, Pids: request.Pids}
+// Make makes a sandbox's groups, writes its limits into them, and into its directory what its own processes read of them.
+func (g *Groups) Make(id string, request *wire.Create) error {
+	made, err := g.make(id, request)
+	if err != nil {
+		return err
+	}
+	text, err := json.Marshal(made)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(g.home(id), file), text, 0o600)
+}
+
+func (g *Groups) make(id string, request *wire.Create) (Limits, error) {
+	made := Limits{MemoryBytes: request.MemoryBytes, Unified: g.unified, Pids: request.Pids}
 	if request.CPUs > 0 {
 		// gVisor's own rule: fewer than two make programs leave out locking.
 		made.CPUs = min(runtime.NumCPU(), max(2, int(math.Ceil(request.CPUs))))
@@ -142,13 +167,13 @@ func (g *groups) make(id string, request *wire.Create) (limits, error) {
 	return made, nil
 }
 
-func (g *groups) values(controller string, request *wire.Create) map[string]string {
+func (g *Groups) values(controller string, request *wire.Create) map[string]string {
 	files := g.files(controller)
 	switch {
 	case controller == "memory" && request.MemoryBytes > 0:
 		values := map[string]string{files[0]: strconv.FormatInt(hardLimit(request.MemoryBytes), 10)}
 		if g.unified {
-			values["memory.high"] = strconv.FormatInt(request.MemoryBytes+overhead, 10)
+			values["memory.high"] = strconv.FormatInt(request.MemoryBytes+Overhead, 10)
 		}
 		return values
 	case controller == "cpu" && request.CPUs > 0 && g.unified:
@@ -161,21 +186,22 @@ func (g *groups) values(controller string, request *wire.Create) map[string]stri
 	return nil
 }
 
-// hardLimit is where the kernel stops a sandbox. The sentry's own guard ends a process long before, at memory and overhead;
+// hardLimit is where the kernel stops a sandbox. The sentry's own guard ends a process long before, at memory and Overhead;
 // what is between them is what a guest can fill until the guard has acted.
-func hardLimit(memory int64) int64 { return memory + overhead + max(memory/2, minReserve) }
+func hardLimit(memory int64) int64 { return memory + Overhead + max(memory/2, minReserve) }
 
-// readLimits gives a sandbox's limits.
-func readLimits(id string) (own limits, err error) {
-	text, err := os.ReadFile(filepath.Join(home(id), limitsFile))
+// read gives a sandbox's limits.
+func (g *Groups) read(id string) (own Limits, err error) {
+	text, err := os.ReadFile(filepath.Join(g.home(id), file))
 	if err != nil {
 		return own, err
 	}
-	return own, json.Unmarshal(text, &own)
+	err = json.Unmarshal(text, &own)
+	return own, err
 }
 
 // forbidSwap keeps a sandbox from going round its memory limit. Machines without swap accounting lack the file.
-func (g *groups) forbidSwap(id string, memory int64) {
+func (g *Groups) forbidSwap(id string, memory int64) {
 	if !slices.Contains(g.controllers, "memory") {
 		return
 	}
@@ -187,10 +213,10 @@ func (g *groups) forbidSwap(id string, memory int64) {
 	_ = os.WriteFile(filepath.Join(dir, "memory.memsw.limit_in_bytes"), []byte(strconv.FormatInt(memory, 10)), 0)
 }
 
-// remove takes a sandbox's groups away. The kernel may need a moment after the last process's end; a process that is still
+// Remove takes a sandbox's groups away. The kernel may need a moment after the last process's end; a process that is still
 // in a group belongs to the sandbox and is killed.
-func (g *groups) remove(id string) error {
-	deadline := time.Now().Add(killTime)
+func (g *Groups) Remove(id string) error {
+	deadline := time.Now().Add(process.KillTime)
 	for _, dir := range g.dirs(id) {
 		for wait := time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
 			err := unix.Rmdir(dir)
@@ -209,10 +235,10 @@ func (g *groups) remove(id string) error {
 
 // dirs gives the directories of a sandbox's groups: those that it was made with, which are others where an earlier launcher was
 // started in another group, and those that a launcher here would make.
-func (g *groups) dirs(id string) []string {
+func (g *Groups) dirs(id string) []string {
 	var dirs []string
-	var made limits
-	if text, err := os.ReadFile(filepath.Join(home(id), limitsFile)); err == nil && json.Unmarshal(text, &made) == nil {
+	var made Limits
+	if text, err := os.ReadFile(filepath.Join(g.home(id), file)); err == nil && json.Unmarshal(text, &made) == nil {
 		for _, procs := range made.Procs {
 			dirs = append(dirs, filepath.Dir(procs))
 		}
@@ -237,8 +263,8 @@ func killMembers(dir string) {
 	}
 }
 
-// list names the sandboxes that have a group.
-func (g *groups) list() []string {
+// List names the sandboxes that have a group.
+func (g *Groups) List() []string {
 	var ids []string
 	for _, controller := range g.controllers {
 		found, err := filepath.Glob(g.path(controller, "*"))
@@ -252,55 +278,4 @@ func (g *groups) list() []string {
 		}
 	}
 	return ids
-}
-
-// enterLimits runs in every process that gVisor starts for a sandbox, before gVisor's own code: it moves the process into
-// the sandbox's groups and tells the sentry what the guest shall see. gVisor re-executes each process once it has given up
-// the host's files; only the first time there is something to do.
-func enterLimits() {
-	command := slices.IndexFunc(os.Args, func(word string) bool { return word == "boot" || word == "gofer" })
-	bundle := bundleArgument(os.Args)
-	if command < 0 || bundle == "" || slices.Contains(os.Args, "--setup-root=false") {
-		return
-	}
-	if err := enter(bundle, command); err != nil {
-		fmt.Fprintln(os.Stderr, "enter limits:", err)
-		os.Exit(1)
-	}
-}
-
-func enter(bundle string, command int) error {
-	text, err := os.ReadFile(filepath.Join(bundle, limitsFile))
-	if err != nil {
-		return err
-	}
-	var own limits
-	if err := json.Unmarshal(text, &own); err != nil {
-		return err
-	}
-	for _, procs := range own.Procs {
-		if err := os.WriteFile(procs, []byte("0"), 0); err != nil {
-			return err
-		}
-	}
-	if os.Args[command] != "boot" {
-		return nil
-	}
-	os.Args = guestLimits(os.Args, command, own)
-	return keepGroupFiles(bundle, own)
-}
-
-// guestLimits puts the size of the machine that the guest shall see on the sentry's command line.
-func guestLimits(args []string, command int, own limits) []string {
-	var extra []string
-	if own.CPUs > 0 {
-		extra = append(extra, "--cpu-num", strconv.Itoa(own.CPUs))
-	}
-	// The second decides how large a memory file system may be that has no size: half of it.
-	for _, name := range []string{"--total-memory", "--total-host-memory"} {
-		if memory := slices.Index(args, name); memory >= 0 && own.MemoryBytes > 0 {
-			args[memory+1] = strconv.FormatInt(own.MemoryBytes, 10)
-		}
-	}
-	return slices.Insert(slices.Clone(args), command+1, extra...)
 }

@@ -1,4 +1,8 @@
-package main
+// Package process finds and ends the processes of sandboxes on this machine.
+//
+// A sandbox has two that matter, sentry and gofer. Each is the first of a process namespace, so that the kernel ends all others
+// with it. They are known by the bundle directory on their command line: a number alone can have passed to a stranger.
+package process
 
 import (
 	"errors"
@@ -12,12 +16,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// killTime is how long a killed process may take to be gone.
-const killTime = 10 * time.Second
-
-// A sandbox has two processes that matter, sentry and gofer. Each is the first of a process namespace, so that the kernel
-// ends all others with it. They are known by the bundle directory on their command line: a number alone can have passed to
-// a stranger.
+// KillTime is how long a killed process may take to be gone.
+const KillTime = 10 * time.Second
 
 // bundleOf gives the bundle directory on the command line of a sentry or gofer, "" for any other process and for one that
 // has ended.
@@ -30,10 +30,11 @@ func bundleOf(pid int) string {
 	if !strings.HasPrefix(words[0], "runsc-") {
 		return ""
 	}
-	return bundleArgument(words)
+	return BundleArgument(words)
 }
 
-func bundleArgument(words []string) string {
+// BundleArgument gives the bundle directory on the command line of a sentry or gofer; "" when there is none.
+func BundleArgument(words []string) string {
 	for i, word := range words {
 		if bundle, ok := strings.CutPrefix(word, "--bundle="); ok {
 			return bundle
@@ -45,12 +46,15 @@ func bundleArgument(words []string) string {
 	return ""
 }
 
-// belongs tells whether pid is a living process of the sandbox with that bundle. A dead one that nobody has reaped has no
-// command line.
-func belongs(pid int, bundle string) bool { return pid > 0 && bundleOf(pid) == bundle }
+// Table is the machine's table of processes.
+type Table struct{}
 
-// findProcesses searches the machine for sentries and gofers of sandboxes below dir.
-func findProcesses(dir string) map[string][]int {
+// Belongs tells whether pid is a living process of the sandbox with that bundle. A dead one that nobody has reaped has no
+// command line.
+func (Table) Belongs(pid int, bundle string) bool { return pid > 0 && bundleOf(pid) == bundle }
+
+// Find searches the machine for sentries and gofers of sandboxes below dir.
+func (Table) Find(dir string) map[string][]int {
 	found := map[string][]int{}
 	names, err := filepath.Glob("/proc/[0-9]*")
 	if err != nil {
@@ -69,13 +73,9 @@ func findProcesses(dir string) map[string][]int {
 	return found
 }
 
-func (s *server) processes(id string) []int {
-	return findProcesses(filepath.Join(s.dir, sandboxes))[id]
-}
-
-// killAll ends processes and returns when they are gone. A number that passes to a stranger between the search and the
+// Kill ends processes and returns when they are gone. A number that passes to a stranger between the search and the
 // signal is safe: the handle is taken first and the command line compared again.
-func killAll(pids []int) error {
+func (Table) Kill(pids []int) error {
 	var handles []handle
 	defer func() {
 		for _, h := range handles {
@@ -103,7 +103,7 @@ func killAll(pids []int) error {
 		}
 	}
 	for _, h := range handles {
-		if err := h.wait(time.Now().Add(killTime)); err != nil {
+		if err := h.wait(time.Now().Add(KillTime)); err != nil {
 			return err
 		}
 	}

@@ -1,4 +1,4 @@
-package main
+package launcher
 
 import (
 	"encoding/json"
@@ -9,29 +9,21 @@ import (
 	"strings"
 	"time"
 
-	"gvisor.dev/gvisor/pkg/log"
-	"gvisor.dev/gvisor/pkg/urpc"
-	"gvisor.dev/gvisor/runsc/boot"
-	"gvisor.dev/gvisor/runsc/container"
-
 	"github.com/stacyvm/stacyvm/internal/engine/gvisor/wire"
 )
 
 const (
-	// sandboxes holds one directory per sandbox with all that there is of it: gVisor's state and control socket, the spec,
-	// the disk. The path is relative to the launcher's working directory.
-	sandboxes = "sandboxes"
-	// boxName is gVisor's name for every container: each has a state directory of its own.
-	boxName    = "box"
-	aboutFile  = "about.json"
-	limitsFile = "limits.json"
+	// Sandboxes is the directory, in the engine's, that holds one for each sandbox with all that there is of it: the runtime's state
+	// and control socket, the spec, the disk.
+	Sandboxes = "sandboxes"
+	aboutFile = "about.json"
 )
 
-// home is a sandbox's directory, short enough for the address of a socket in it.
-func home(id string) string { return filepath.Join(sandboxes, id) }
+// homes is the directory of all sandboxes.
+func (s *Server) homes() string { return filepath.Join(s.Dir, Sandboxes) }
 
-// bundle is the same with its whole path. It is on the command line of the sandbox's processes, which are known by it.
-func (s *server) bundle(id string) string { return filepath.Join(s.dir, sandboxes, id) }
+// home is a sandbox's directory, with its whole path. It is on the command line of the sandbox's processes, which are known by it.
+func (s *Server) home(id string) string { return filepath.Join(s.homes(), id) }
 
 // about is what we keep of a sandbox beside gVisor's own state.
 type about struct {
@@ -45,22 +37,17 @@ func (a about) runtime(id string, running bool, detail string) wire.Runtime {
 	return wire.Runtime{ID: id, Labels: a.Labels, Created: a.Created, Running: running, Detail: detail, Unenforced: a.Unenforced}
 }
 
-func load(id string) (*container.Container, error) {
-	name := container.FullID{SandboxID: boxName, ContainerID: boxName}
-	return container.Load(home(id), name, container.LoadOpts{Exact: true, SkipCheck: true})
-}
-
 // status tells of one sandbox.
-func (s *server) status(id string) ([]wire.Runtime, error) {
-	if _, err := os.Stat(home(id)); err != nil {
-		return nil, fail(wire.FailureNotFound, err)
+func (s *Server) status(id string) ([]wire.Runtime, error) {
+	if _, err := os.Stat(s.home(id)); err != nil {
+		return nil, Fail(wire.FailureNotFound, err)
 	}
 	return []wire.Runtime{s.examine(id)}, nil
 }
 
 // list tells of every sandbox that has a directory; one that cannot be examined is listed with the reason.
-func (s *server) list() ([]wire.Runtime, error) {
-	entries, err := os.ReadDir(sandboxes)
+func (s *Server) list() ([]wire.Runtime, error) {
+	entries, err := os.ReadDir(s.homes())
 	if err != nil {
 		return nil, err
 	}
@@ -71,9 +58,9 @@ func (s *server) list() ([]wire.Runtime, error) {
 	return runtimes, nil
 }
 
-func (s *server) examine(id string) wire.Runtime {
+func (s *Server) examine(id string) wire.Runtime {
 	var kept about
-	if text, err := os.ReadFile(filepath.Join(home(id), aboutFile)); err != nil {
+	if text, err := os.ReadFile(filepath.Join(s.home(id), aboutFile)); err != nil {
 		return kept.runtime(id, false, "no record: "+err.Error())
 	} else if err := json.Unmarshal(text, &kept); err != nil {
 		return kept.runtime(id, false, "damaged record: "+err.Error())
@@ -87,30 +74,31 @@ func (s *server) examine(id string) wire.Runtime {
 }
 
 // running gives the sandbox if it was started and its processes live.
-func (s *server) running(id string) (*container.Container, error) {
-	if _, err := os.Stat(home(id)); err != nil {
-		return nil, fail(wire.FailureNotFound, err)
+func (s *Server) running(id string) (Box, error) {
+	if _, err := os.Stat(s.home(id)); err != nil {
+		return nil, Fail(wire.FailureNotFound, err)
 	}
-	box, err := load(id)
+	box, err := s.Runtime.Load(id)
 	if err != nil {
-		return nil, fail(wire.FailureDead, err)
+		return nil, Fail(wire.FailureDead, err)
 	}
-	if box.Status != container.Running {
-		return nil, fail(wire.FailureDead, fmt.Errorf("never started: %v", box.Status))
+	if err := box.Running(); err != nil {
+		return nil, Fail(wire.FailureDead, fmt.Errorf("never started: %w", err))
 	}
 	if !s.alive(id, box) {
-		return nil, fail(wire.FailureDead, errors.New("its sentry or its gofer is gone"))
+		return nil, Fail(wire.FailureDead, errors.New("its sentry or its gofer is gone"))
 	}
 	return box, nil
 }
 
 // alive tells whether both processes of a sandbox live.
-func (s *server) alive(id string, box *container.Container) bool {
-	return belongs(box.Sandbox.Getpid(), s.bundle(id)) && belongs(box.GoferPid.Load(), s.bundle(id))
+func (s *Server) alive(id string, box Box) bool {
+	sentry, gofer := box.Processes()
+	return s.Processes.Belongs(sentry, s.home(id)) && s.Processes.Belongs(gofer, s.home(id))
 }
 
 // dial connects to a TCP port on the sandbox's loopback and gives the host's end.
-func (s *server) dial(id string, port uint16) (*os.File, error) {
+func (s *Server) dial(id string, port uint16) (*os.File, error) {
 	box, err := s.running(id)
 	if err != nil {
 		return nil, err
@@ -120,11 +108,11 @@ func (s *server) dial(id string, port uint16) (*os.File, error) {
 		return nil, err
 	}
 	defer guest.Close()
-	err = box.PortForward(&boot.PortForwardOpts{FilePayload: urpc.FilePayload{Files: []*os.File{guest}}, Port: port, ContainerID: boxName})
+	err = box.Dial(port, guest)
 	if err != nil {
 		host.Close()
 		if strings.Contains(err.Error(), "refused") { // error types do not cross gVisor's control socket
-			return nil, fail(wire.FailureRefused, err)
+			return nil, Fail(wire.FailureRefused, err)
 		}
 		return nil, err
 	}
@@ -133,9 +121,9 @@ func (s *server) dial(id string, port uint16) (*os.File, error) {
 
 // destroy removes a sandbox. One that is being created just now loses its processes first, so that a create that hangs
 // ends and lets go of the lock.
-func (s *server) destroy(id string) error {
+func (s *Server) destroy(id string) error {
 	if s.locks.busy(id) {
-		if err := killAll(s.processes(id)); err != nil {
+		if err := s.Processes.Kill(s.search(id)); err != nil {
 			return err
 		}
 	}
@@ -145,82 +133,89 @@ func (s *server) destroy(id string) error {
 
 // remove ends every process of the sandbox and then takes away its control groups and its directory, in this order: as
 // long as anything is left it is listed.
-func (s *server) remove(id string) error {
-	if _, err := os.Lstat(home(id)); errors.Is(err, os.ErrNotExist) {
+func (s *Server) remove(id string) error {
+	if _, err := os.Lstat(s.home(id)); errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
 	if err := s.terminate(id); err != nil {
 		return err
 	}
-	return os.RemoveAll(home(id))
+	return os.RemoveAll(s.home(id))
 }
 
 // terminate ends every process of the sandbox and then takes away its control groups.
-func (s *server) terminate(id string) error {
-	if err := killAll(s.known(id)); err != nil {
+func (s *Server) terminate(id string) error {
+	if err := s.Processes.Kill(s.known(id)); err != nil {
 		return err
 	}
-	return s.groups.remove(id)
+	return s.Groups.Remove(id)
 }
 
 // known gives the sandbox's processes from gVisor's state, which names them once a create is through, and otherwise from
 // a search.
-func (s *server) known(id string) []int {
-	box, err := load(id)
-	if err != nil || box.Sandbox == nil {
-		return s.processes(id)
+func (s *Server) known(id string) []int {
+	box, err := s.Runtime.Load(id)
+	if err != nil {
+		return s.search(id)
+	}
+	sentry, gofer := box.Processes()
+	if sentry == 0 {
+		return s.search(id)
 	}
 	var pids []int
-	for _, pid := range []int{box.Sandbox.Getpid(), box.GoferPid.Load()} {
-		if belongs(pid, s.bundle(id)) {
+	for _, pid := range []int{sentry, gofer} {
+		if s.Processes.Belongs(pid, s.home(id)) {
 			pids = append(pids, pid)
 		}
 	}
 	return pids
 }
 
+// search finds a sandbox's processes among all of the machine's.
+func (s *Server) search(id string) []int { return s.Processes.Find(s.homes())[id] }
+
 // recover clears what an earlier launcher left half done: creates that were not through, processes and control groups of
 // sandboxes that have no directory any more. Sandboxes that were started are left alone, dead ones too: they are listed
 // until somebody destroys them.
-func (s *server) recover() error {
-	entries, err := os.ReadDir(sandboxes)
+func (s *Server) recover() error {
+	entries, err := os.ReadDir(s.homes())
 	if err != nil {
 		return err
 	}
 	exists := map[string]bool{}
 	for _, entry := range entries {
 		id := entry.Name()
-		if box, err := load(id); err == nil && box.Status == container.Running {
+		if box, err := s.Runtime.Load(id); err == nil && box.Running() == nil {
 			exists[id] = true
 			if s.alive(id, box) {
-				if err := s.watch(id, box); err != nil {
-					return err
+				if err := s.watch(id, box); err != nil { // it ends just now, perhaps
+					s.Warn("nobody will know how %s ends: %v", id, err)
 				}
 			}
 			continue
 		}
-		if hasEnd(id) { // an earlier launcher ended it when it had expired
+		if s.hasEnd(id) { // an earlier launcher ended it when it had expired
 			exists[id] = true
 			continue
 		}
-		log.Warningf("removing %s: its create was interrupted", id)
+		s.Warn("removing %s: its create was interrupted", id)
 		if err := s.remove(id); err != nil {
 			return err
 		}
 	}
-	for id, pids := range findProcesses(filepath.Join(s.dir, sandboxes)) {
+	for id, pids := range s.Processes.Find(s.homes()) {
 		if exists[id] {
 			continue
 		}
-		if err := killAll(pids); err != nil {
+		if err := s.Processes.Kill(pids); err != nil {
 			return err
 		}
 	}
-	for _, id := range s.groups.list() {
+	for _, id := range s.Groups.List() {
 		if exists[id] {
 			continue
 		}
-		if err := s.groups.remove(id); err != nil {
+		if err := s.Groups.Remove(id); err != nil {
 			return err
 		}
 	}
@@ -228,12 +223,12 @@ func (s *server) recover() error {
 }
 
 // writeJSON makes a file of the sandbox's appear whole, in place of the one before.
-func writeJSON(id, name string, value any) error {
+func (s *Server) writeJSON(id, name string, value any) error {
 	text, err := json.Marshal(value)
 	if err != nil {
 		return err
 	}
-	path := filepath.Join(home(id), name)
+	path := filepath.Join(s.home(id), name)
 	if err := os.WriteFile(path+".tmp", text, 0o600); err != nil {
 		return err
 	}

@@ -1,4 +1,7 @@
-package main
+// Package launcher makes, finds and removes sandboxes for the server, over a Unix socket. What a sandbox is made of, gVisor, control
+// groups and processes, it knows by interfaces. It keeps no state that is not on disk: after its death a new launcher finds every
+// sandbox again.
+package launcher
 
 import (
 	"errors"
@@ -9,8 +12,7 @@ import (
 	"sync"
 	"time"
 
-	"gvisor.dev/gvisor/pkg/log"
-
+	"github.com/stacyvm/stacyvm/cmd/stacyvm-sentry/process"
 	"github.com/stacyvm/stacyvm/internal/engine/gvisor/wire"
 )
 
@@ -20,38 +22,79 @@ const idleTime = 5 * time.Second
 // requestTime bounds reading a request and writing an answer; the peer is our own engine.
 const requestTime = 10 * time.Second
 
-// server answers requests. Requests for different sandboxes run in parallel, those for one sandbox one after the other.
-type server struct {
-	dir    string // absolute; also the working directory
-	build  string
-	grace  time.Duration // see expiryGrace
-	net    *os.File      // network namespace with only lo, held open
-	groups groups
-	locks  keyed
-	score  oomScore
+// Config is what a server works with.
+type Config struct {
+	Dir       string        // the engine's directory, absolute
+	Build     string        // content hash of the program, told to clients
+	Grace     time.Duration // see ExpiryGrace
+	Runtime   Runtime
+	Groups    Groups
+	Processes Processes
+	Warn      func(format string, values ...any) // writes to the log
+}
+
+// Runtime is gVisor.
+type Runtime interface {
+	// Start makes a sandbox's processes and runs its first program, with guest as its descriptor 3. What it keeps is in the
+	// sandbox's directory.
+	Start(id string, request *wire.Create, guest *os.File) (Box, error)
+	// Load finds a sandbox by what Start has kept.
+	Load(id string) (Box, error)
+}
+
+// Box is a sandbox as the runtime has it.
+type Box interface {
+	// Running tells whether it was started; its processes may have ended. An error says what it is else.
+	Running() error
+	// Processes gives the numbers of its sentry and its gofer; 0: there was none yet.
+	Processes() (sentry, gofer int)
+	// Dial connects guest to a TCP port on the sandbox's loopback.
+	Dial(port uint16, guest *os.File) error
+}
+
+// Groups are the control groups of sandboxes.
+type Groups interface {
+	Enforced() []string
+	Unenforced(*wire.Create) []string
+	Make(id string, request *wire.Create) error
+	Remove(id string) error
+	List() []string
+	OOMKills(id string) int64
+	Watch(id string) error
+}
+
+// Processes are those of this machine. A sandbox's have its directory on their command line.
+type Processes interface {
+	Belongs(pid int, bundle string) bool
+	Find(dir string) map[string][]int
+	Kill(pids []int) error
+	Watch(sentry, gofer int) (<-chan process.Exit, error)
+}
+
+// Server answers requests. Requests for different sandboxes run in parallel, those for one sandbox one after the other.
+type Server struct {
+	Config
+	locks keyed
 
 	mu      sync.Mutex
 	clients int
 	since   time.Time // of the last moment with a client
 }
 
-func newServer(dir, build string, grace time.Duration) (*server, error) {
-	if err := os.MkdirAll(sandboxes, 0o700); err != nil {
+// New makes a server and clears what an earlier launcher left half done.
+func New(config Config) (*Server, error) {
+	s := &Server{Config: config, since: time.Now()}
+	if err := os.MkdirAll(s.homes(), 0o700); err != nil {
 		return nil, err
 	}
-	network, err := offlineNetwork()
-	if err != nil {
-		return nil, fmt.Errorf("make a network namespace: %w", err)
+	if err := s.recover(); err != nil {
+		return nil, fmt.Errorf("look for sandboxes of an earlier launcher: %w", err)
 	}
-	groups, err := findGroups(dir)
-	if err != nil {
-		return nil, err
-	}
-	return &server{dir: dir, build: build, grace: grace, net: network, groups: groups, since: time.Now()}, nil
+	return s, nil
 }
 
-// serve runs until the launcher is not needed. The process then ends; every sandbox stays.
-func (s *server) serve(listener *net.UnixListener) error {
+// Serve runs until the launcher is not needed. The process then ends; every sandbox stays.
+func (s *Server) Serve(listener *net.UnixListener) error {
 	go s.expireLoop()
 	for {
 		_ = listener.SetDeadline(time.Now().Add(time.Second))
@@ -65,13 +108,13 @@ func (s *server) serve(listener *net.UnixListener) error {
 				return nil
 			}
 		default:
-			log.Warningf("accept: %v", err)
+			s.Warn("accept: %v", err)
 			time.Sleep(100 * time.Millisecond) // out of descriptors, perhaps; not a reason to die
 		}
 	}
 }
 
-func (s *server) count(change int) {
+func (s *Server) count(change int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.clients += change
@@ -79,17 +122,17 @@ func (s *server) count(change int) {
 }
 
 // idle tells whether there are no sandboxes, no more than the given clients, and that for the given time.
-func (s *server) idle(clients int, since time.Duration) bool {
+func (s *Server) idle(clients int, since time.Duration) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.clients > clients || time.Since(s.since) < since {
 		return false
 	}
-	entries, err := os.ReadDir(sandboxes)
+	entries, err := os.ReadDir(s.homes())
 	return errors.Is(err, os.ErrNotExist) || err == nil && len(entries) == 0
 }
 
-func (s *server) handle(conn *net.UnixConn) {
+func (s *Server) handle(conn *net.UnixConn) {
 	defer s.count(-1)
 	defer conn.Close()
 	_ = conn.SetDeadline(time.Now().Add(requestTime))
@@ -107,7 +150,7 @@ func (s *server) handle(conn *net.UnixConn) {
 	if err != nil && request.Verb == wire.VerbCreate && answer.Failure == "" {
 		// Nobody knows of this sandbox.
 		if err := s.destroy(request.ID); err != nil {
-			log.Warningf("%v", err)
+			s.Warn("%v", err)
 		}
 	}
 	if err == nil && request.Verb == wire.VerbHello {
@@ -116,7 +159,7 @@ func (s *server) handle(conn *net.UnixConn) {
 }
 
 // hold keeps a client counted until it goes away, and hears its wish to stop.
-func (s *server) hold(conn *net.UnixConn) {
+func (s *Server) hold(conn *net.UnixConn) {
 	_ = conn.SetDeadline(time.Time{})
 	for {
 		request, err := wire.ReadRequest(conn)
@@ -135,12 +178,12 @@ func (s *server) hold(conn *net.UnixConn) {
 
 // settles tells whether nobody but the asking client needs the launcher. A request whose answer has just been read may still
 // count for a moment.
-func (s *server) settles() bool {
+func (s *Server) settles() bool {
 	for range 100 {
 		if s.idle(1, 0) {
 			return true
 		}
-		if entries, err := os.ReadDir(sandboxes); err != nil || len(entries) > 0 {
+		if entries, err := os.ReadDir(s.homes()); err != nil || len(entries) > 0 {
 			return false
 		}
 		time.Sleep(time.Millisecond)
@@ -149,15 +192,15 @@ func (s *server) settles() bool {
 }
 
 // answer does what is asked. A panic in gVisor's code becomes an error: the other requests go on.
-func (s *server) answer(request wire.Request, client *net.UnixConn) (answer wire.Answer, file *os.File) {
+func (s *Server) answer(request wire.Request, client *net.UnixConn) (answer wire.Answer, file *os.File) {
 	defer func() {
 		if problem := recover(); problem != nil {
-			log.Warningf("panic: %v\n%s", problem, debug.Stack())
+			s.Warn("panic: %v\n%s", problem, debug.Stack())
 			answer, file = failed(fmt.Errorf("panic: %v", problem)), nil
 		}
 	}()
 	if request.Version != wire.Version {
-		return failed(fail(wire.FailureInvalid, fmt.Errorf("protocol version %d, this launcher speaks %d", request.Version, wire.Version))), nil
+		return failed(Fail(wire.FailureInvalid, fmt.Errorf("protocol version %d, this launcher speaks %d", request.Version, wire.Version))), nil
 	}
 	if request.Verb == wire.VerbHello {
 		return s.hello(), nil
@@ -170,13 +213,13 @@ func (s *server) answer(request wire.Request, client *net.UnixConn) (answer wire
 		return wire.Answer{Runtimes: runtimes}, nil
 	}
 	if !wire.ValidID(request.ID) {
-		return failed(fail(wire.FailureInvalid, errors.New("bad sandbox id"))), nil
+		return failed(Fail(wire.FailureInvalid, errors.New("bad sandbox id"))), nil
 	}
 	return s.answerFor(request, client)
 }
 
 // answerFor does what is asked of one sandbox.
-func (s *server) answerFor(request wire.Request, client *net.UnixConn) (answer wire.Answer, file *os.File) {
+func (s *Server) answerFor(request wire.Request, client *net.UnixConn) (answer wire.Answer, file *os.File) {
 	var err error
 	switch request.Verb {
 	case wire.VerbCreate:
@@ -190,7 +233,7 @@ func (s *server) answerFor(request wire.Request, client *net.UnixConn) (answer w
 	case wire.VerbStatus:
 		answer.Runtimes, err = s.status(request.ID)
 	default:
-		err = fail(wire.FailureInvalid, fmt.Errorf("unknown verb %q", request.Verb))
+		err = Fail(wire.FailureInvalid, fmt.Errorf("unknown verb %q", request.Verb))
 	}
 	if err != nil {
 		return failed(err), nil
@@ -198,12 +241,12 @@ func (s *server) answerFor(request wire.Request, client *net.UnixConn) (answer w
 	return answer, file
 }
 
-func (s *server) hello() wire.Answer {
-	entries, err := os.ReadDir(sandboxes)
+func (s *Server) hello() wire.Answer {
+	entries, err := os.ReadDir(s.homes())
 	if err != nil {
 		return failed(err)
 	}
-	return wire.Answer{Version: wire.Version, Build: s.build, Enforces: append(s.groups.limits(), "disk"), Sandboxes: len(entries)}
+	return wire.Answer{Version: wire.Version, Build: s.Build, Enforces: append(s.Groups.Enforced(), "disk"), Sandboxes: len(entries)}
 }
 
 // failure is an error with its kind on the wire.
@@ -215,7 +258,8 @@ type failure struct {
 func (f *failure) Error() string { return f.err.Error() }
 func (f *failure) Unwrap() error { return f.err }
 
-func fail(kind wire.Failure, err error) error { return &failure{kind, err} }
+// Fail gives an error its kind on the wire.
+func Fail(kind wire.Failure, err error) error { return &failure{kind, err} }
 
 func failed(err error) wire.Answer {
 	answer := wire.Answer{Failure: wire.FailureInternal, Error: err.Error()}
@@ -223,45 +267,4 @@ func failed(err error) wire.Answer {
 		answer.Failure = f.kind
 	}
 	return answer
-}
-
-// keyed is a lock for each name.
-type keyed struct {
-	mu    sync.Mutex
-	locks map[string]*keyedLock
-}
-
-type keyedLock struct {
-	sync.Mutex
-	users int
-}
-
-func (k *keyed) lock(name string) (unlock func()) {
-	k.mu.Lock()
-	if k.locks == nil {
-		k.locks = map[string]*keyedLock{}
-	}
-	lock := k.locks[name]
-	if lock == nil {
-		lock = &keyedLock{}
-		k.locks[name] = lock
-	}
-	lock.users++
-	k.mu.Unlock()
-	lock.Lock()
-	return func() {
-		lock.Unlock()
-		k.mu.Lock()
-		defer k.mu.Unlock()
-		if lock.users--; lock.users == 0 {
-			delete(k.locks, name)
-		}
-	}
-}
-
-// busy tells whether somebody holds or waits for the lock of name.
-func (k *keyed) busy(name string) bool {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return k.locks[name] != nil
 }

@@ -1,7 +1,8 @@
-package main
+package limits
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -11,24 +12,28 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// LowDescriptors is the number below which the launcher itself opens nothing, so that a sandbox's process can tell what it was
+// meant to inherit.
+const LowDescriptors = 512
+
 // Descriptors that a sentry opens while it still sees the host's files and keeps when gVisor re-executes it without them.
-// They are below lowDescriptors, so that they are not taken for strangers, and above all that gVisor opens.
+// They are below LowDescriptors, so that they are not taken for strangers, and above all that gVisor opens.
 const (
-	limitsDescriptor = lowDescriptors - 1 - iota
+	limitsDescriptor = LowDescriptors - 1 - iota
 	usageDescriptor
 	statDescriptor
 	wakeDescriptor
 )
 
-// groupFiles is what a sentry reads of its own memory group. It may write to none of them.
-type groupFiles struct {
+// GroupFiles is what a sentry reads of its own memory group. It may write to none of them.
+type GroupFiles struct {
 	usage, stat, wake int // -1: not there
 }
 
 // keepGroupFiles opens them for the sentry. Version 1 tells by an event descriptor when the use passes a mark, version 2 by
 // a change of memory.events when it passes memory.high.
-func keepGroupFiles(bundle string, own limits) error {
-	if err := keep(filepath.Join(bundle, limitsFile), limitsDescriptor); err != nil {
+func keepGroupFiles(bundle string, own Limits) error {
+	if err := keep(filepath.Join(bundle, file), limitsDescriptor); err != nil {
 		return err
 	}
 	if own.MemoryGroup == "" || own.MemoryBytes <= 0 {
@@ -73,7 +78,7 @@ func keepNotifier(path string) error {
 }
 
 // keepMarks has the group tell when its use passes each eighth of the limit from the first mark on.
-func keepMarks(own limits) error {
+func keepMarks(own Limits) error {
 	fd, err := unix.Eventfd(0, unix.EFD_NONBLOCK|unix.EFD_CLOEXEC)
 	if err != nil {
 		return err
@@ -84,7 +89,7 @@ func keepMarks(own limits) error {
 		return err
 	}
 	defer usage.Close()
-	for mark := firstMark(own.MemoryBytes); mark <= own.MemoryBytes+overhead; mark += max(own.MemoryBytes/8, 1<<20) {
+	for mark := firstMark(own.MemoryBytes); mark <= own.MemoryBytes+Overhead; mark += max(own.MemoryBytes/8, 1<<20) {
 		line := fmt.Sprintf("%d %d %d", fd, usage.Fd(), mark)
 		if err := os.WriteFile(filepath.Join(own.MemoryGroup, "cgroup.event_control"), []byte(line), 0); err != nil {
 			return fmt.Errorf("watch the memory group: %w", err)
@@ -96,19 +101,27 @@ func keepMarks(own limits) error {
 // firstMark is the use below which nobody looks.
 func firstMark(memory int64) int64 { return memory / 2 }
 
-// inheritedFiles finds what keepGroupFiles left.
-func inheritedFiles() groupFiles {
+// Inherited finds what keepGroupFiles left, in the sentry. An error: an earlier build made it, and there is nothing to watch.
+func Inherited() (own Limits, files GroupFiles, err error) {
+	text := make([]byte, 64<<10)
+	n, err := unix.Pread(limitsDescriptor, text, 0)
+	if err == nil {
+		err = json.Unmarshal(text[:n], &own)
+	}
+	if err != nil {
+		return own, files, err
+	}
 	inherited := func(number int) int {
 		if _, err := unix.FcntlInt(uintptr(number), unix.F_GETFD, 0); err != nil {
 			return -1
 		}
 		return number
 	}
-	return groupFiles{usage: inherited(usageDescriptor), stat: inherited(statDescriptor), wake: inherited(wakeDescriptor)}
+	return own, GroupFiles{usage: inherited(usageDescriptor), stat: inherited(statDescriptor), wake: inherited(wakeDescriptor)}, nil
 }
 
-// beyond is how many bytes the group uses beyond limit without files that the kernel can forget, negative when it uses less.
-func (f groupFiles) beyond(limit int64) int64 {
+// Beyond is how many bytes the group uses beyond limit without files that the kernel can forget, negative when it uses less.
+func (f GroupFiles) Beyond(limit int64) int64 {
 	used := f.used()
 	if used <= limit || f.stat < 0 {
 		return used - limit
@@ -129,7 +142,7 @@ func (f groupFiles) beyond(limit int64) int64 {
 }
 
 // used is the group's use; 0 where it cannot be read.
-func (f groupFiles) used() int64 {
+func (f GroupFiles) used() int64 {
 	if f.usage < 0 {
 		return 0
 	}
@@ -141,15 +154,15 @@ func (f groupFiles) used() int64 {
 	return number(text[:n])
 }
 
-// grown tells whether the use is beyond the first mark, where one has to look again, also without a word from the group.
-func (f groupFiles) grown(memory int64) bool {
+// Grown tells whether the use is beyond the first mark, where one has to look again, also without a word from the group.
+func (f GroupFiles) Grown(memory int64) bool {
 	return f.usage < 0 || f.wake < 0 || f.used() >= firstMark(memory)
 }
 
-// wait returns after the time, without end when it is negative, or when the group tells that the use has changed much.
-func (f groupFiles) wait(limit time.Duration) {
+// Wait returns after the time, without end when it is negative, or when the group tells that the use has changed much.
+func (f GroupFiles) Wait(limit time.Duration) {
 	if f.wake < 0 {
-		time.Sleep(max(limit, shortestLook))
+		time.Sleep(max(limit, time.Millisecond))
 		return
 	}
 	timeout := (*unix.Timespec)(nil)
