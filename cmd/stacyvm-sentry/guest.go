@@ -136,7 +136,11 @@ func held(ctx context.Context, file *vfs.FileDescription) uint64 {
 		}
 	case socket.Socket: // of the network
 		if endpoint := endpointOf(impl); endpoint != nil {
-			if queued, err := endpoint.GetSockOptInt(tcpip.ReceiveQueueSizeOption); err == nil {
+			queued, err := endpoint.GetSockOptInt(tcpip.ReceiveQueueSizeOption)
+			if _, kind, _ := impl.Type(); err == nil && queued > 0 && kind != linux.SOCK_STREAM {
+				queued = int(endpoint.SocketOptions().GetReceiveBufferSize()) // it tells of the first datagram only
+			}
+			if err == nil {
 				return uint64(queued)
 			}
 		}

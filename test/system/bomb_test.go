@@ -11,13 +11,17 @@ import (
 
 // bombs are programs that fork as fast as they can, beside /bin/sh, which is too small to be ended for their memory. The second one's processes share no group and no session.
 var bombs = map[string]string{
-	"in one group": `sleep 1000 & bash -c 'f() { f | f & }; f' >/dev/null 2>&1 & wait`,
-	"in sessions of their own": `sleep 1000 & python3 -c '
+	"in one group": `mkfifo /tmp/fifo; python3 -c '
+import os
+while True:
+    try: os.fork()
+    except OSError: pass' & read line <>/tmp/fifo`,
+	"in sessions of their own": `mkfifo /tmp/fifo; python3 -c '
 import os
 while True:
     try:
         if os.fork() == 0: os.setsid()
-    except OSError: pass' & wait`,
+    except OSError: pass' & read line <>/tmp/fifo`,
 }
 
 // TestKillForkBomb: KILL of a command that is a fork bomb ends it, with all its processes, soon and for good.
