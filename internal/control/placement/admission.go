@@ -89,8 +89,9 @@ func refusal(a stacyvm.Admission) *stacyvm.Error {
 		return stacyvm.Errorf(stacyvm.CodeLimit, "the limit of %d sandboxes is reached", a.Max)
 	case stacyvm.AdmissionMaxOwned:
 		return stacyvm.Errorf(stacyvm.CodeLimit, "the owner's limit of %d sandboxes is reached", a.OwnerMax)
+	default:
+		return stacyvm.Errorf(stacyvm.CodeLimit, "no worker can take the sandbox: %s", a.WorkerReason)
 	}
-	return stacyvm.Errorf(stacyvm.CodeLimit, "no worker can take the sandbox: %s", a.WorkerReason)
 }
 
 // OverTTL is the error of a life that is over the maximum.
