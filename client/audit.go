@@ -49,7 +49,8 @@ func (r AdminAuditRequest) query() url.Values {
 	return query
 }
 
-// AdminAudit reads who called administrative routes, newest first. CodeForbidden: the key is not the administrator's.
+// AdminAudit reads who called administrative routes, newest first. CodeForbidden: the key is not
+// the administrator's.
 func (c *Client) AdminAudit(ctx context.Context, r AdminAuditRequest) ([]AdminCall, error) {
 	var calls []AdminCall
 	err := c.call(ctx, request{method: http.MethodGet, path: "/admin/audit", query: r.query(), repeat: true}, &calls)

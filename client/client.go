@@ -1,8 +1,10 @@
-// Package client is the Go client of a stacyvm server's REST API. It needs the standard library only.
+// Package client is the Go client of a stacyvm server's REST API. It needs the standard library
+// only.
 //
-// Every method takes a context and may be called concurrently. A failed call returns an *Error when the server answered,
-// or an error that wraps ErrNoServer when none did. Calls that are safe to repeat are repeated after a broken connection;
-// creating a sandbox and starting a process are safe because the client names them first.
+// Every method takes a context and may be called concurrently. A failed call returns an *Error
+// when the server answered, or an error that wraps ErrNoServer when none did. Calls that are safe
+// to repeat are repeated after a broken connection; creating a sandbox and starting a process are
+// safe because the client names them first.
 package client
 
 import (
@@ -32,14 +34,18 @@ type Options struct {
 	APIKey   string // sent as X-API-Key
 	AdminKey string // sent as X-Admin-API-Key
 	UserID   string // sent as X-User-ID: owner of new sandboxes and name in the audit
-	// WorkerID is who a worker process is; WorkerToken gives its credential for one request, nil: the certificate in TLS.
+	// WorkerID is who a worker process is; WorkerToken gives its credential for one request, nil:
+	// the certificate in TLS.
 	WorkerID    string
 	WorkerToken func(context.Context) (string, error)
-	// HTTPClient sends the requests; nil is a client without an overall time limit, so that streams may last.
+	// HTTPClient sends the requests; nil is a client without an overall time limit, so that
+	// streams may last.
 	HTTPClient *http.Client
-	// TLS is for https without an HTTPClient: whom to believe, and the caller's own certificate. nil: the machine's authorities.
+	// TLS is for https without an HTTPClient: whom to believe, and the caller's own certificate.
+	// nil: the machine's authorities.
 	TLS *tls.Config
-	// Patience bounds how long output, input and waiting survive an absent server; 0 is DefaultPatience.
+	// Patience bounds how long output, input and waiting survive an absent server; 0 is
+	// DefaultPatience.
 	Patience time.Duration
 }
 
@@ -52,7 +58,8 @@ type Client struct {
 	patience time.Duration
 }
 
-// New makes a client for the server at baseURL, such as "http://localhost:7423". It does not connect.
+// New makes a client for the server at baseURL, such as "http://localhost:7423". It does not
+// connect.
 func New(baseURL string, options Options) (*Client, error) {
 	parsed, err := url.Parse(baseURL)
 	if err != nil || (parsed.Scheme != "http" && parsed.Scheme != "https") || parsed.Host == "" {
@@ -94,7 +101,8 @@ type request struct {
 	repeat bool
 	// patient: keep trying while no server answers (a session that was good before).
 	patient bool
-	// long: the answer may take as long as a command, a transfer, much work or a guest without a processor does; others come at once.
+	// long: the answer may take as long as a command, a transfer, much work or a guest without a
+	// processor does; others come at once.
 	long bool
 }
 
@@ -170,7 +178,11 @@ func (c *Client) prepare(ctx context.Context, r request) (*http.Request, error) 
 	if body != nil {
 		httpRequest.Header.Set("Content-Type", contentType)
 	}
-	headers := map[string]string{"X-API-Key": c.options.APIKey, "X-Admin-API-Key": c.options.AdminKey, "X-User-ID": c.options.UserID}
+	headers := map[string]string{
+		"X-API-Key":       c.options.APIKey,
+		"X-Admin-API-Key": c.options.AdminKey,
+		"X-User-ID":       c.options.UserID,
+	}
 	for _, set := range []map[string]string{headers, r.header} {
 		for name, value := range set {
 			if value != "" {

@@ -101,7 +101,8 @@ func (c *Client) transportError(ctx context.Context, err error) error {
 
 const maxErrorBody = 64 << 10
 
-// answerError reads an error answer; one that is not ours (a proxy's) keeps its status and first words.
+// answerError reads an error answer; one that is not ours (a proxy's) keeps its status and first
+// words.
 func answerError(response *http.Response) *Error {
 	e := &Error{Status: response.StatusCode, RequestID: response.Header.Get("X-Request-ID")}
 	body, _ := io.ReadAll(io.LimitReader(response.Body, maxErrorBody)) // whatever came is all there is to tell

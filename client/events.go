@@ -15,7 +15,8 @@ import (
 	"time"
 )
 
-// Event is one thing that happened on the server. (A piece of a process's output is an OutputEvent.)
+// Event is one thing that happened on the server. (A piece of a process's output is an
+// OutputEvent.)
 type Event struct {
 	ID        string         `json:"id"`   // its place: give it to Events for what came after
 	Type      string         `json:"type"` // such as sandbox.running; docs/api.md lists them
@@ -30,10 +31,11 @@ type EventsRequest struct {
 	NoFollow bool   // end after what is there now
 }
 
-// Events gives what happens on the server, in order and without end (with NoFollow: what is there now). A connection that
-// breaks, or a server that restarts within the client's patience, is met by reading on after the last event, so that none
-// is missed; one may come twice. An event of type events.missed says that the server no longer kept what came before it.
-// An error is the last thing that comes.
+// Events gives what happens on the server, in order and without end (with NoFollow: what is there
+// now). A connection that breaks, or a server that restarts within the client's patience, is met
+// by reading on after the last event, so that none is missed; one may come twice. An event of type
+// events.missed says that the server no longer kept what came before it. An error is the last
+// thing that comes.
 func (c *Client) Events(ctx context.Context, from EventsRequest) iter.Seq2[Event, error] {
 	return func(yield func(Event, error) bool) {
 		reader := eventReader{client: c, last: from.After, follow: !from.NoFollow, yield: yield}
@@ -84,7 +86,15 @@ func (e *eventReader) connect(ctx context.Context) error {
 	if e.last != "" {
 		query.Set("last_event_id", e.last)
 	}
-	response, err := e.client.send(ctx, request{method: http.MethodGet, path: "/events", query: query, header: map[string]string{"Accept": "text/event-stream"}})
+	response, err := e.client.send(
+		ctx,
+		request{
+			method: http.MethodGet,
+			path:   "/events",
+			query:  query,
+			header: map[string]string{"Accept": "text/event-stream"},
+		},
+	)
 	if err != nil {
 		return err
 	}

@@ -65,7 +65,8 @@ func TestEventsSurviveBrokenConnections(t *testing.T) {
 	}
 }
 
-// TestEventsFromNowOn keeps its place from before the first event: what happens while the connection is away is not missed.
+// TestEventsFromNowOn keeps its place from before the first event: what happens while the
+// connection is away is not missed.
 func TestEventsFromNowOn(t *testing.T) {
 	s := &eventServer{last: 7, asked: make(chan string, 1000)}
 	s.cut = func(connection int) int {

@@ -20,13 +20,15 @@ type FileInfo struct {
 	LinkTarget string    `json:"link_target,omitempty"` // of a symbolic link
 }
 
-// Permissions gives Mode as a number; ok is false when the server sent something else than octal digits.
+// Permissions gives Mode as a number; ok is false when the server sent something else than octal
+// digits.
 func (f FileInfo) Permissions() (mode uint32, ok bool) {
 	parsed, err := strconv.ParseUint(f.Mode, 8, 32)
 	return uint32(parsed), err == nil
 }
 
-// UploadOptions of a file; the zero value keeps the mode of a file that exists and makes others 0644, owned by the image's user.
+// UploadOptions of a file; the zero value keeps the mode of a file that exists and makes others
+// 0644, owned by the image's user.
 type UploadOptions struct {
 	Mode uint32 // permission bits
 	User string
@@ -39,17 +41,27 @@ func files(sandbox, verb string) string {
 	return pathOf("sandboxes", sandbox, "files", verb)
 }
 
-// Download opens a file. Close it. A connection that breaks gives a read error, never a short file without one.
+// Download opens a file. Close it. A connection that breaks gives a read error, never a short file
+// without one.
 func (c *Client) Download(ctx context.Context, sandbox, path string) (io.ReadCloser, error) {
-	response, err := c.send(ctx, request{method: http.MethodGet, path: files(sandbox, ""), query: url.Values{"path": {path}}, long: true})
+	response, err := c.send(
+		ctx,
+		request{method: http.MethodGet, path: files(sandbox, ""), query: url.Values{"path": {path}}, long: true},
+	)
 	if err != nil {
 		return nil, err
 	}
 	return response.Body, nil
 }
 
-// Upload puts a file in place, whole or not at all, and makes missing parents. It is never repeated by the client.
-func (c *Client) Upload(ctx context.Context, sandbox, path string, body io.Reader, options UploadOptions) (FileInfo, error) {
+// Upload puts a file in place, whole or not at all, and makes missing parents. It is never
+// repeated by the client.
+func (c *Client) Upload(
+	ctx context.Context,
+	sandbox, path string,
+	body io.Reader,
+	options UploadOptions,
+) (FileInfo, error) {
 	query := url.Values{"path": {path}}
 	if options.Mode != 0 {
 		query.Set("mode", octal(options.Mode))
@@ -61,7 +73,11 @@ func (c *Client) Upload(ctx context.Context, sandbox, path string, body io.Reade
 	if body == nil {
 		body = http.NoBody
 	}
-	err := c.call(ctx, request{method: http.MethodPut, path: files(sandbox, ""), query: query, raw: body, long: true}, &info)
+	err := c.call(
+		ctx,
+		request{method: http.MethodPut, path: files(sandbox, ""), query: query, raw: body, long: true},
+		&info,
+	)
 	return info, err
 }
 
@@ -75,53 +91,108 @@ type Unpacked struct {
 	} `json:"failures"` // the first 100
 }
 
-// Records of global headers in a downloaded archive that tell of an entry which is not there or not whole: "name: reason".
+// Records of global headers in a downloaded archive that tell of an entry which is not there or
+// not whole: "name: reason".
 const (
 	OmittedRecord = "STACYVM.omitted" // no archive can hold it
 	FailedRecord  = "STACYVM.failed"  // it could not be read
 )
 
-// DownloadArchive opens a directory as a tar archive. Close it. It is the sandbox's own work: whoever unpacks it must expect
-// anything of it. A connection that breaks gives a read error.
+// DownloadArchive opens a directory as a tar archive. Close it. It is the sandbox's own work:
+// whoever unpacks it must expect anything of it. A connection that breaks gives a read error.
 func (c *Client) DownloadArchive(ctx context.Context, sandbox, path string) (io.ReadCloser, error) {
-	response, err := c.send(ctx, request{method: http.MethodGet, path: files(sandbox, "archive"), query: url.Values{"path": {path}}, long: true})
+	response, err := c.send(
+		ctx,
+		request{
+			method: http.MethodGet,
+			path:   files(sandbox, "archive"),
+			query:  url.Values{"path": {path}},
+			long:   true,
+		},
+	)
 	if err != nil {
 		return nil, err
 	}
 	return response.Body, nil
 }
 
-// UploadArchive unpacks a tar archive into a directory, which is made when it is missing. Each file is whole or not there;
-// what one entry meets is in the answer and stops no other. user owns what is new; empty: the image's. It is never repeated
-// by the client.
-func (c *Client) UploadArchive(ctx context.Context, sandbox, path string, archive io.Reader, user string) (Unpacked, error) {
+// UploadArchive unpacks a tar archive into a directory, which is made when it is missing. Each
+// file is whole or not there; what one entry meets is in the answer and stops no other. user owns
+// what is new; empty: the image's. It is never repeated by the client.
+func (c *Client) UploadArchive(
+	ctx context.Context,
+	sandbox, path string,
+	archive io.Reader,
+	user string,
+) (Unpacked, error) {
 	query := url.Values{"path": {path}}
 	if user != "" {
 		query.Set("user", user)
 	}
 	var unpacked Unpacked
-	err := c.call(ctx, request{method: http.MethodPut, path: files(sandbox, "archive"), query: query, raw: archive, contentType: "application/x-tar", long: true}, &unpacked)
+	err := c.call(
+		ctx,
+		request{
+			method:      http.MethodPut,
+			path:        files(sandbox, "archive"),
+			query:       query,
+			raw:         archive,
+			contentType: "application/x-tar",
+			long:        true,
+		},
+		&unpacked,
+	)
 	return unpacked, err
 }
 
 // ListFiles gives a directory's entries, sorted by name.
 func (c *Client) ListFiles(ctx context.Context, sandbox, path string) ([]FileInfo, error) {
 	var infos []FileInfo
-	err := c.call(ctx, request{method: http.MethodGet, path: files(sandbox, "list"), query: url.Values{"path": {path}}, repeat: true, long: true}, &infos)
+	err := c.call(
+		ctx,
+		request{
+			method: http.MethodGet,
+			path:   files(sandbox, "list"),
+			query:  url.Values{"path": {path}},
+			repeat: true,
+			long:   true,
+		},
+		&infos,
+	)
 	return infos, err
 }
 
 // Stat describes a file; a symbolic link itself, not what it points to.
 func (c *Client) Stat(ctx context.Context, sandbox, path string) (FileInfo, error) {
 	var info FileInfo
-	err := c.call(ctx, request{method: http.MethodGet, path: files(sandbox, "stat"), query: url.Values{"path": {path}}, repeat: true, long: true}, &info)
+	err := c.call(
+		ctx,
+		request{
+			method: http.MethodGet,
+			path:   files(sandbox, "stat"),
+			query:  url.Values{"path": {path}},
+			repeat: true,
+			long:   true,
+		},
+		&info,
+	)
 	return info, err
 }
 
 // Glob gives the paths that match; `**` crosses directories.
 func (c *Client) Glob(ctx context.Context, sandbox, pattern string) ([]string, error) {
 	var paths []string
-	err := c.call(ctx, request{method: http.MethodGet, path: files(sandbox, "glob"), query: url.Values{"pattern": {pattern}}, repeat: true, long: true}, &paths)
+	err := c.call(
+		ctx,
+		request{
+			method: http.MethodGet,
+			path:   files(sandbox, "glob"),
+			query:  url.Values{"pattern": {pattern}},
+			repeat: true,
+			long:   true,
+		},
+		&paths,
+	)
 	return paths, err
 }
 
@@ -131,7 +202,11 @@ func (c *Client) MakeDir(ctx context.Context, sandbox, path string, mode uint32)
 	if mode != 0 {
 		body["mode"] = octal(mode)
 	}
-	return c.call(ctx, request{method: http.MethodPost, path: files(sandbox, "mkdir"), body: body, repeat: true, long: true}, nil)
+	return c.call(
+		ctx,
+		request{method: http.MethodPost, path: files(sandbox, "mkdir"), body: body, repeat: true, long: true},
+		nil,
+	)
 }
 
 // Move renames a file or directory and makes the target's parents.

@@ -5,8 +5,8 @@ import (
 	"net/http"
 )
 
-// Input writes to one process's standard input. It counts the bytes, so that a write which was repeated after a broken
-// connection arrives once. It is not safe for concurrent use.
+// Input writes to one process's standard input. It counts the bytes, so that a write which was
+// repeated after a broken connection arrives once. It is not safe for concurrent use.
 type Input struct {
 	client           *Client
 	sandbox, process string
@@ -16,14 +16,14 @@ type Input struct {
 // maxInput is the most that one request carries.
 const maxInput = 256 << 10
 
-// Input opens the standard input of a process that was started with Stdin or Terminal. offset is the number of bytes that
-// the process was given before; 0 for a new one.
+// Input opens the standard input of a process that was started with Stdin or Terminal. offset is
+// the number of bytes that the process was given before; 0 for a new one.
 func (c *Client) Input(sandbox, process string, offset uint64) *Input {
 	return &Input{client: c, sandbox: sandbox, process: process, offset: offset}
 }
 
-// ResumeInput opens the standard input of a process after what it was given before, by whomever. CodeConflict: the input
-// is closed.
+// ResumeInput opens the standard input of a process after what it was given before, by whomever.
+// CodeConflict: the input is closed.
 func (c *Client) ResumeInput(ctx context.Context, sandbox, process string) (*Input, error) {
 	in := c.Input(sandbox, process, 0)
 	var answer struct {
@@ -40,7 +40,8 @@ type inputBody struct {
 	Close  bool    `json:"close,omitempty"`
 }
 
-// Write hands data over and returns when the process's pipe took it all. CodeConflict: the input is closed.
+// Write hands data over and returns when the process's pipe took it all. CodeConflict: the input
+// is closed.
 func (in *Input) Write(ctx context.Context, data []byte) error {
 	for len(data) > 0 {
 		part := data[:min(len(data), maxInput)]
@@ -61,6 +62,10 @@ func (in *Input) Close(ctx context.Context) error {
 func (in *Input) post(ctx context.Context, body inputBody) error { return in.send(ctx, body, nil) }
 
 func (in *Input) send(ctx context.Context, body inputBody, answer any) error {
-	return in.client.call(ctx, request{method: http.MethodPost, path: pathOf("sandboxes", in.sandbox, "processes", in.process, "input"),
-		body: body, repeat: true, patient: true, long: true}, answer)
+	return in.client.call(
+		ctx,
+		request{method: http.MethodPost, path: pathOf("sandboxes", in.sandbox, "processes", in.process, "input"),
+			body: body, repeat: true, patient: true, long: true},
+		answer,
+	)
 }

@@ -23,8 +23,8 @@ const (
 	Stderr Stream = "stderr"
 )
 
-// OutputEvent is one step of a process's output: Data, or a Gap where the server no longer had the bytes, or at last the
-// Exit.
+// OutputEvent is one step of a process's output: Data, or a Gap where the server no longer had the
+// bytes, or at last the Exit.
 type OutputEvent struct {
 	Stream Stream
 	Offset uint64 // of the first byte of Data or Gap
@@ -54,10 +54,15 @@ type OutputRequest struct {
 	NoFollow     bool // end after what is there now
 }
 
-// Output streams a process's output and ends after its exit (with NoFollow: after what is there now). A connection that
-// breaks, or a server that restarts within the client's patience, is met by reading on from the last byte: the bytes of a
-// stream come in order, none twice, and a missing one is always a Gap. An error is the last thing that comes.
-func (c *Client) Output(ctx context.Context, sandbox, process string, from OutputRequest) iter.Seq2[OutputEvent, error] {
+// Output streams a process's output and ends after its exit (with NoFollow: after what is there
+// now). A connection that breaks, or a server that restarts within the client's patience, is met
+// by reading on from the last byte: the bytes of a stream come in order, none twice, and a missing
+// one is always a Gap. An error is the last thing that comes.
+func (c *Client) Output(
+	ctx context.Context,
+	sandbox, process string,
+	from OutputRequest,
+) iter.Seq2[OutputEvent, error] {
 	return func(yield func(OutputEvent, error) bool) {
 		reader := outputReader{
 			client: c, path: pathOf("sandboxes", sandbox, "processes", process, "output"), follow: !from.NoFollow,
@@ -84,10 +89,12 @@ type outputReader struct {
 	alive  bool // the last thing that came on the present connection was output or a keepalive
 }
 
-// steady is how long a connection without output must have been good to renew the client's patience.
+// steady is how long a connection without output must have been good to renew the client's
+// patience.
 const steady = 10 * time.Second
 
-// run connects again and again; progress on a connection, or a good time on it, renews the client's patience.
+// run connects again and again; progress on a connection, or a good time on it, renews the
+// client's patience.
 func (o *outputReader) run(ctx context.Context) error {
 	reading := request{repeat: true, patient: true}
 	for !o.ended {

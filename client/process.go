@@ -7,20 +7,22 @@ import (
 	"time"
 )
 
-// ExecRequest is one command. In mode "shell" (the default) Command is a shell text and Args are appended, each quoted; in
-// mode "argv" Command is the program and Args go to it untouched.
+// ExecRequest is one command. In mode "shell" (the default) Command is a shell text and Args are
+// appended, each quoted; in mode "argv" Command is the program and Args go to it untouched.
 type ExecRequest struct {
-	Command  string            `json:"command"`
-	Args     []string          `json:"args,omitempty"`
-	Mode     string            `json:"mode,omitempty"`
-	Env      map[string]string `json:"env,omitempty"`
-	Workdir  string            `json:"workdir,omitempty"` // empty: the image's, or /workspace
-	User     string            `json:"user,omitempty"`    // name or uid, alone or with :group or :gid; empty: the image's, or root
-	Timeout  string            `json:"timeout,omitempty"` // duration; empty: the server's default
-	Terminal *Terminal         `json:"pty,omitempty"`
-	Stdin    bool              `json:"stdin,omitempty"`    // keep standard input open for Input
-	Lossless bool              `json:"lossless,omitempty"` // unread output blocks the process instead of being dropped
-	// ID names the process, so that a repeated start finds the first one; Start makes one when it is empty.
+	Command string            `json:"command"`
+	Args    []string          `json:"args,omitempty"`
+	Mode    string            `json:"mode,omitempty"`
+	Env     map[string]string `json:"env,omitempty"`
+	Workdir string            `json:"workdir,omitempty"` // empty: the image's, or /workspace
+	// name or uid, alone or with :group or :gid; empty: the image's, or root
+	User     string    `json:"user,omitempty"`
+	Timeout  string    `json:"timeout,omitempty"` // duration; empty: the server's default
+	Terminal *Terminal `json:"pty,omitempty"`
+	Stdin    bool      `json:"stdin,omitempty"`    // keep standard input open for Input
+	Lossless bool      `json:"lossless,omitempty"` // unread output blocks the process instead of being dropped
+	// ID names the process, so that a repeated start finds the first one; Start makes one when it
+	// is empty.
 	ID string `json:"id,omitempty"`
 }
 
@@ -75,11 +77,16 @@ type Process struct {
 // Running reports whether the process has not ended.
 func (p Process) Running() bool { return p.State == "running" }
 
-// Exec runs a command and returns its whole output when it has ended. It is never repeated by the client: use Start and
-// Output to survive a broken connection. CodeTimeout: the command's own time limit passed.
+// Exec runs a command and returns its whole output when it has ended. It is never repeated by the
+// client: use Start and Output to survive a broken connection. CodeTimeout: the command's own time
+// limit passed.
 func (c *Client) Exec(ctx context.Context, sandbox string, exec ExecRequest) (ExecResult, error) {
 	var result ExecResult
-	err := c.call(ctx, request{method: http.MethodPost, path: pathOf("sandboxes", sandbox, "exec"), body: exec, long: true}, &result)
+	err := c.call(
+		ctx,
+		request{method: http.MethodPost, path: pathOf("sandboxes", sandbox, "exec"), body: exec, long: true},
+		&result,
+	)
 	return result, err
 }
 
@@ -89,14 +96,28 @@ func (c *Client) Start(ctx context.Context, sandbox string, exec ExecRequest) (P
 		exec.ID = newKey()
 	}
 	var process Process
-	err := c.call(ctx, request{method: http.MethodPost, path: pathOf("sandboxes", sandbox, "processes"), body: exec, repeat: true, long: true}, &process)
+	err := c.call(
+		ctx,
+		request{
+			method: http.MethodPost,
+			path:   pathOf("sandboxes", sandbox, "processes"),
+			body:   exec,
+			repeat: true,
+			long:   true,
+		},
+		&process,
+	)
 	return process, err
 }
 
 // Processes lists a sandbox's processes, oldest first, ended ones too while they are kept.
 func (c *Client) Processes(ctx context.Context, sandbox string) ([]Process, error) {
 	var processes []Process
-	err := c.call(ctx, request{method: http.MethodGet, path: pathOf("sandboxes", sandbox, "processes"), repeat: true, long: true}, &processes)
+	err := c.call(
+		ctx,
+		request{method: http.MethodGet, path: pathOf("sandboxes", sandbox, "processes"), repeat: true, long: true},
+		&processes,
+	)
 	return processes, err
 }
 
@@ -110,21 +131,35 @@ func (c *Client) Wait(ctx context.Context, sandbox, process string) (Process, er
 	return c.process(ctx, sandbox, process, url.Values{"wait": {"true"}}, true)
 }
 
-func (c *Client) process(ctx context.Context, sandbox, process string, query url.Values, patient bool) (Process, error) {
+func (c *Client) process(
+	ctx context.Context,
+	sandbox, process string,
+	query url.Values,
+	patient bool,
+) (Process, error) {
 	var answer Process
 	err := c.call(ctx, request{method: http.MethodGet, path: pathOf("sandboxes", sandbox, "processes", process),
 		query: query, repeat: true, patient: patient, long: true}, &answer)
 	return answer, err
 }
 
-// Signal sends a signal such as "TERM" to the process's whole group. "KILL" ends everything that the process started.
+// Signal sends a signal such as "TERM" to the process's whole group. "KILL" ends everything that
+// the process started.
 func (c *Client) Signal(ctx context.Context, sandbox, process, signal string) error {
-	return c.call(ctx, request{method: http.MethodPost, path: pathOf("sandboxes", sandbox, "processes", process, "signal"),
-		body: map[string]string{"signal": signal}, patient: true, long: true}, nil)
+	return c.call(
+		ctx,
+		request{method: http.MethodPost, path: pathOf("sandboxes", sandbox, "processes", process, "signal"),
+			body: map[string]string{"signal": signal}, patient: true, long: true},
+		nil,
+	)
 }
 
 // Resize changes the window of a process that has a terminal.
 func (c *Client) Resize(ctx context.Context, sandbox, process string, size Terminal) error {
-	return c.call(ctx, request{method: http.MethodPost, path: pathOf("sandboxes", sandbox, "processes", process, "resize"),
-		body: size, repeat: true, patient: true, long: true}, nil)
+	return c.call(
+		ctx,
+		request{method: http.MethodPost, path: pathOf("sandboxes", sandbox, "processes", process, "resize"),
+			body: size, repeat: true, patient: true, long: true},
+		nil,
+	)
 }

@@ -8,12 +8,13 @@ import (
 
 // Report is how the whole installation is now, and what went wrong lately.
 type Report struct {
-	Status    string         `json:"status"` // ok or problems
-	CheckedAt time.Time      `json:"checked_at"`
-	Version   string         `json:"version"`
-	Uptime    string         `json:"uptime"`
-	Problems  []Problem      `json:"problems"`  // what is wrong now
-	Known     bool           `json:"known"`     // false: the database does not answer; sandboxes and faults are not known
+	Status    string    `json:"status"` // ok or problems
+	CheckedAt time.Time `json:"checked_at"`
+	Version   string    `json:"version"`
+	Uptime    string    `json:"uptime"`
+	Problems  []Problem `json:"problems"` // what is wrong now
+	// false: the database does not answer; sandboxes and faults are not known
+	Known     bool           `json:"known"`
 	Workers   []WorkerReport `json:"workers"`   // without the database, those that the server remembers
 	Sandboxes map[string]int `json:"sandboxes"` // how many are in each state
 	Reasons   map[string]int `json:"reasons"`   // why sandboxes are unhealthy or in error

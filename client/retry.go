@@ -15,7 +15,8 @@ const (
 	maxPause   = 2 * time.Second
 )
 
-// persist tries once, then again while r allows it, the failure is one that passes, and time is left.
+// persist tries once, then again while r allows it, the failure is one that passes, and time is
+// left.
 func (c *Client) persist(ctx context.Context, r request, try func() error) error {
 	window := repeatFor
 	if r.patient {
@@ -76,7 +77,8 @@ func passes(err error, r request, first bool) bool {
 	}
 }
 
-// again reports whether a stream that was good should be opened once more. One that fell silent may have lost its connection alone.
+// again reports whether a stream that was good should be opened once more. One that fell silent
+// may have lost its connection alone.
 func again(err error, r request) bool { return errors.Is(err, ErrSilent) || passes(err, r, false) }
 
 // sleep waits and reports whether the context still lives.

@@ -10,8 +10,9 @@ import (
 
 // Sandbox is one disposable computer.
 type Sandbox struct {
-	ID            string            `json:"id"`
-	State         string            `json:"state"`            // creating, running, paused, unhealthy, expired, error, destroyed
+	ID string `json:"id"`
+	// creating, running, paused, unhealthy, expired, error, destroyed
+	State         string            `json:"state"`
 	Reason        string            `json:"reason,omitempty"` // why it is not well; the list is in docs/operations.md
 	Detail        string            `json:"detail,omitempty"`
 	Since         time.Time         `json:"since,omitzero"` // when it died or gave its last sign of life
@@ -30,8 +31,8 @@ type Sandbox struct {
 	ExpiresAt     time.Time         `json:"expires_at"`
 	Metadata      map[string]string `json:"metadata,omitempty"`
 	PreviewDomain string            `json:"preview_domain,omitempty"`
-	// QueuePlace is its place in line while it waits for its worker to start it (reason queued), 1 for the next one. The server
-	// that the spawn went to knows it.
+	// QueuePlace is its place in line while it waits for its worker to start it (reason queued), 1
+	// for the next one. The server that the spawn went to knows it.
 	QueuePlace int `json:"queue_place,omitempty"`
 }
 
@@ -89,7 +90,11 @@ func (c *Client) Spawn(ctx context.Context, spawn SpawnRequest) (Sandbox, error)
 // Admit asks whether a spawn would be let in now; nothing is made.
 func (c *Client) Admit(ctx context.Context, spawn SpawnRequest) (Admission, error) {
 	var admission Admission
-	err := c.call(ctx, request{method: http.MethodPost, path: "/sandboxes/admission", body: spawn, repeat: true}, &admission)
+	err := c.call(
+		ctx,
+		request{method: http.MethodPost, path: "/sandboxes/admission", body: spawn, repeat: true},
+		&admission,
+	)
 	return admission, err
 }
 
@@ -112,16 +117,21 @@ func (c *Client) Sandboxes(ctx context.Context) ([]Sandbox, error) {
 // maxPage is the most that a page may hold.
 const maxPage = 1000
 
-// SandboxPage lists a part of what Sandboxes lists: at most limit (1 to 1000), behind cursor. The first page has the cursor "",
-// each further one the next that came with the page before; an empty next says that there is no further one. One that stands
-// from the first page to the last is in exactly one of them, whatever is made and destroyed meanwhile.
+// SandboxPage lists a part of what Sandboxes lists: at most limit (1 to 1000), behind cursor. The
+// first page has the cursor "", each further one the next that came with the page before; an empty
+// next says that there is no further one. One that stands from the first page to the last is in
+// exactly one of them, whatever is made and destroyed meanwhile.
 func (c *Client) SandboxPage(ctx context.Context, cursor string, limit int) (page []Sandbox, next string, err error) {
 	query := url.Values{"limit": {strconv.Itoa(limit)}}
 	if cursor != "" {
 		query.Set("cursor", cursor)
 	}
 	var header http.Header
-	err = c.call(ctx, request{method: http.MethodGet, path: "/sandboxes", query: query, answer: &header, repeat: true}, &page)
+	err = c.call(
+		ctx,
+		request{method: http.MethodGet, path: "/sandboxes", query: query, answer: &header, repeat: true},
+		&page,
+	)
 	return page, header.Get("X-Next-Cursor"), err
 }
 
@@ -150,24 +160,37 @@ func (c *Client) Prune(ctx context.Context) (int, error) {
 func (c *Client) Extend(ctx context.Context, id string, ttl time.Duration) (Sandbox, error) {
 	var sandbox Sandbox
 	body := map[string]string{"ttl": ttl.String()}
-	err := c.call(ctx, request{method: http.MethodPost, path: pathOf("sandboxes", id, "extend"), body: body, repeat: true}, &sandbox)
+	err := c.call(
+		ctx,
+		request{method: http.MethodPost, path: pathOf("sandboxes", id, "extend"), body: body, repeat: true},
+		&sandbox,
+	)
 	return sandbox, err
 }
 
-// Logs gives the last lines that the sandbox's processes printed; 0 lines is the server's default (100).
+// Logs gives the last lines that the sandbox's processes printed; 0 lines is the server's default
+// (100).
 func (c *Client) Logs(ctx context.Context, id string, lines int) ([]string, error) {
 	query := url.Values{}
 	if lines != 0 {
 		query.Set("lines", strconv.Itoa(lines))
 	}
 	var answer []string
-	err := c.call(ctx, request{method: http.MethodGet, path: pathOf("sandboxes", id, "logs"), query: query, repeat: true, long: true}, &answer)
+	err := c.call(
+		ctx,
+		request{method: http.MethodGet, path: pathOf("sandboxes", id, "logs"), query: query, repeat: true, long: true},
+		&answer,
+	)
 	return answer, err
 }
 
 // Stats gives a sandbox's use of resources now.
 func (c *Client) Stats(ctx context.Context, id string) (Stats, error) {
 	var stats Stats
-	err := c.call(ctx, request{method: http.MethodGet, path: pathOf("sandboxes", id, "stats"), repeat: true, long: true}, &stats)
+	err := c.call(
+		ctx,
+		request{method: http.MethodGet, path: pathOf("sandboxes", id, "stats"), repeat: true, long: true},
+		&stats,
+	)
 	return stats, err
 }

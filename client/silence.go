@@ -11,15 +11,17 @@ import (
 	"time"
 )
 
-// ErrSilent means that a server took a request and gives no sign of life. Whether the request had an effect is unknown.
+// ErrSilent means that a server took a request and gives no sign of life. Whether the request had
+// an effect is unknown.
 var ErrSilent = errors.New("the server does not answer")
 
 const (
-	// silence is how long a connection may be without a byte; a server sends a keepalive each 15 s on what is followed, and
-	// answers most calls at once.
+	// silence is how long a connection may be without a byte; a server sends a keepalive each 15 s
+	// on what is followed, and answers most calls at once.
 	silence = 45 * time.Second
-	// A call that may last (see request.long) is silent for as long as it likes while the server answers other questions. It is asked
-	// each probeEvery, and given up when it fails maxProbes times in a row.
+	// A call that may last (see request.long) is silent for as long as it likes while the server
+	// answers other questions. It is asked each probeEvery, and given up when it fails maxProbes
+	// times in a row.
 	probeEvery  = 15 * time.Second
 	probeWithin = 20 * time.Second
 	maxProbes   = 3 // a server that is merely busy has answered one of them
@@ -32,8 +34,13 @@ type silentError struct {
 }
 
 func (e *silentError) Error() string {
-	return fmt.Sprintf("%v: the one at %s took the request and gave no sign of life for %s; it is stopped, overloaded or cut off, "+
-		"and may carry the request out later (`stacyvm status` and its log say more, `stacyvm list` what there is)", ErrSilent, e.server, e.after)
+	return fmt.Sprintf(
+		"%v: the one at %s took the request and gave no sign of life for %s; it is stopped, overloaded or cut off, "+
+			"and may carry the request out later (`stacyvm status` and its log say more, `stacyvm list` what there is)",
+		ErrSilent,
+		e.server,
+		e.after,
+	)
 }
 func (e *silentError) Unwrap() error { return ErrSilent }
 
@@ -74,7 +81,8 @@ func (w *watchdog) stop() {
 	w.cancel(nil)
 }
 
-// pause lets time pass that is not the server's, until resume: whoever reads an answer may take its time.
+// pause lets time pass that is not the server's, until resume: whoever reads an answer may take
+// its time.
 func (w *watchdog) pause() {
 	if !w.long {
 		w.timer.Stop()
@@ -107,8 +115,8 @@ func (w *watchdog) probe() {
 	}
 }
 
-// proberOf gives the client that asks for signs of life beside the calls of another. Where that may have so many connections only,
-// calls that last can hold all of them.
+// proberOf gives the client that asks for signs of life beside the calls of another. Where that
+// may have so many connections only, calls that last can hold all of them.
 func proberOf(calls *http.Client) *http.Client {
 	transport, ok := calls.Transport.(*http.Transport)
 	if !ok || transport.MaxConnsPerHost == 0 {
@@ -134,8 +142,10 @@ func (c *Client) alive(ctx context.Context) bool {
 		return false
 	}
 	defer response.Body.Close()
-	_, _ = io.Copy(io.Discard, io.LimitReader(response.Body, maxErrorBody))                                 // its status says enough
-	return response.StatusCode != http.StatusBadGateway && response.StatusCode != http.StatusGatewayTimeout // a proxy's words
+	// its status says enough
+	_, _ = io.Copy(io.Discard, io.LimitReader(response.Body, maxErrorBody))
+	// a proxy's words
+	return response.StatusCode != http.StatusBadGateway && response.StatusCode != http.StatusGatewayTimeout
 }
 
 // watchedBody is an answer's body whose bytes are signs of life.
@@ -152,7 +162,10 @@ func (b watchedBody) Read(p []byte) (int, error) {
 		b.watchdog.heard.Add(1)
 	}
 	b.watchdog.pause()
-	if silent, ok := errors.AsType[*silentError](context.Cause(b.watchdog.ctx)); ok && err != nil && !errors.Is(err, io.EOF) {
+	if silent, ok := errors.AsType[*silentError](
+		context.Cause(b.watchdog.ctx),
+	); ok && err != nil &&
+		!errors.Is(err, io.EOF) {
 		err = silent
 	}
 	return n, err

@@ -15,7 +15,8 @@ import (
 	"github.com/stacyvm/stacyvm/client"
 )
 
-// inBubble runs f with a client of a server whose connections live in memory, so that time is the bubble's.
+// inBubble runs f with a client of a server whose connections live in memory, so that time is the
+// bubble's.
 func inBubble(t *testing.T, handler http.HandlerFunc, f func(t *testing.T, c *client.Client)) {
 	t.Helper()
 	inBubbleWith(t, 0, handler, f)
@@ -155,7 +156,8 @@ func TestAServerThatStopsHalfWay(t *testing.T) {
 	}
 }
 
-// TestALongQuietCallIsLeftAlone: a command, a download and a wait say nothing for hours, and the server lives.
+// TestALongQuietCallIsLeftAlone: a command, a download and a wait say nothing for hours, and the
+// server lives.
 func TestALongQuietCallIsLeftAlone(t *testing.T) {
 	handler := func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/api/v1/health" {
@@ -196,7 +198,8 @@ func TestALongQuietCallIsLeftAlone(t *testing.T) {
 	})
 }
 
-// TestASessionSurvivesAPause: a wait, and input, go on where a server or the way to it stood still for less than the client's patience.
+// TestASessionSurvivesAPause: a wait, and input, go on where a server or the way to it stood still
+// for less than the client's patience.
 func TestASessionSurvivesAPause(t *testing.T) {
 	calls := map[string]func(context.Context, *client.Client) error{
 		"wait": func(ctx context.Context, c *client.Client) error { _, err := c.Wait(ctx, "sb", "p"); return err },
@@ -221,7 +224,8 @@ func TestASessionSurvivesAPause(t *testing.T) {
 	}
 }
 
-// TestAQuietCallOnTheOnlyConnection: a call that holds the last connection that its client may have is no sign of a silent server.
+// TestAQuietCallOnTheOnlyConnection: a call that holds the last connection that its client may
+// have is no sign of a silent server.
 func TestAQuietCallOnTheOnlyConnection(t *testing.T) {
 	handler := func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path != "/api/v1/health" {
@@ -239,7 +243,8 @@ func TestAQuietCallOnTheOnlyConnection(t *testing.T) {
 	})
 }
 
-// TestARestartAfterHoursOfQuiet: output that was quiet for hours, and whose connection breaks then, is read on.
+// TestARestartAfterHoursOfQuiet: output that was quiet for hours, and whose connection breaks
+// then, is read on.
 func TestARestartAfterHoursOfQuiet(t *testing.T) {
 	var connections atomic.Int32
 	handler := func(w http.ResponseWriter, _ *http.Request) {

@@ -45,7 +45,8 @@ type Readiness struct {
 	Providers      []Provider `json:"providers,omitempty"`
 	ReadyProviders int        `json:"ready_providers,omitempty"`
 	TotalProviders int        `json:"total_providers,omitempty"`
-	AuditLost      int64      `json:"audit_lost,omitempty"` // audit lines that only the server's log has, since its start
+	// audit lines that only the server's log has, since its start
+	AuditLost int64 `json:"audit_lost,omitempty"`
 }
 
 // Providers lists the server's engines.

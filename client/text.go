@@ -7,7 +7,8 @@ import (
 	"unicode/utf8"
 )
 
-// NotTextError is a request that JSON cannot carry: encoding/json would change its bytes and say nothing.
+// NotTextError is a request that JSON cannot carry: encoding/json would change its bytes and say
+// nothing.
 type NotTextError struct {
 	Field string // as the API calls it, such as args[2]
 	Value string
@@ -18,7 +19,8 @@ func (e *NotTextError) Error() string {
 	return fmt.Sprintf("%s: %q is not UTF-8 text, and the API takes nothing else there", e.Field, e.Value)
 }
 
-// checkText finds a string in what is about to become JSON that is no UTF-8. field is what it is called.
+// checkText finds a string in what is about to become JSON that is no UTF-8. field is what it is
+// called.
 func checkText(field string, v reflect.Value) error {
 	switch v.Kind() {
 	case reflect.String:

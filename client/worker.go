@@ -7,8 +7,9 @@ import (
 	"time"
 )
 
-// The calls of this file are a worker process's own. They need Options.WorkerID, and Options.WorkerToken or a client
-// certificate in Options.TLS. They try once: a worker knows best when to try again, and where.
+// The calls of this file are a worker process's own. They need Options.WorkerID, and
+// Options.WorkerToken or a client certificate in Options.TLS. They try once: a worker knows best
+// when to try again, and where.
 
 // WorkerCapacity is what a worker offers; 0 is no limit.
 type WorkerCapacity struct {
@@ -20,7 +21,8 @@ type WorkerCapacity struct {
 	RPCURL          string            `json:"rpc_url,omitempty"` // where control planes call it
 	PreviewDomain   string            `json:"preview_domain,omitempty"`
 	Labels          map[string]string `json:"labels,omitempty"`
-	Drained         bool              `json:"drained,omitempty"` // by an operator; what a worker says here does not count
+	// by an operator; what a worker says here does not count
+	Drained bool `json:"drained,omitempty"`
 }
 
 // WorkerHeartbeat is what a worker tells of itself.
@@ -71,43 +73,62 @@ type WorkerCertificate struct {
 // Heartbeat tells that the worker lives. CodeConflict: another session is registered.
 func (c *Client) Heartbeat(ctx context.Context, beat WorkerHeartbeat) (Worker, error) {
 	var worker Worker
-	err := c.once(ctx, request{method: http.MethodPost, path: pathOf("worker", c.options.WorkerID, "heartbeat"), body: beat}, &worker)
+	err := c.once(
+		ctx,
+		request{method: http.MethodPost, path: pathOf("worker", c.options.WorkerID, "heartbeat"), body: beat},
+		&worker,
+	)
 	return worker, err
 }
 
-// RenewLeases extends all leases of a session and takes those again that had run out; with handover they last until the next
-// process has started. CodeConflict: another session is registered.
+// RenewLeases extends all leases of a session and takes those again that had run out; with
+// handover they last until the next process has started. CodeConflict: another session is
+// registered.
 func (c *Client) RenewLeases(ctx context.Context, session string, handover bool) (Renewal, error) {
 	body := struct {
 		Session  string `json:"session"`
 		Handover bool   `json:"handover,omitempty"`
 	}{session, handover}
 	var renewal Renewal
-	err := c.once(ctx, request{method: http.MethodPost, path: pathOf("worker", c.options.WorkerID, "leases", "renew"), body: body}, &renewal)
+	err := c.once(
+		ctx,
+		request{method: http.MethodPost, path: pathOf("worker", c.options.WorkerID, "leases", "renew"), body: body},
+		&renewal,
+	)
 	return renewal, err
 }
 
 // WorkerLease gives the lease under which the worker holds a sandbox. CodeNotFound: it does not.
 func (c *Client) WorkerLease(ctx context.Context, sandbox string) (Lease, error) {
 	var answer struct{ Lease Lease }
-	err := c.once(ctx, request{method: http.MethodGet, path: pathOf("worker", c.options.WorkerID, "leases", sandbox)}, &answer)
+	err := c.once(
+		ctx,
+		request{method: http.MethodGet, path: pathOf("worker", c.options.WorkerID, "leases", sandbox)},
+		&answer,
+	)
 	return answer.Lease, err
 }
 
-// Join spends a join token; it needs no other credential. CodeUnauthorized: the token is not accepted.
+// Join spends a join token; it needs no other credential. CodeUnauthorized: the token is not
+// accepted.
 func (c *Client) Join(ctx context.Context, join JoinRequest) (WorkerCertificate, error) {
 	var certificate WorkerCertificate
 	err := c.once(ctx, request{method: http.MethodPost, path: "/worker/join", body: join}, &certificate)
 	return certificate, err
 }
 
-// RenewCertificate gives a certificate for another key; csr is a certificate request in PEM. It needs the present certificate.
+// RenewCertificate gives a certificate for another key; csr is a certificate request in PEM. It
+// needs the present certificate.
 func (c *Client) RenewCertificate(ctx context.Context, csr string) (WorkerCertificate, error) {
 	body := struct {
 		CSR string `json:"csr"`
 	}{csr}
 	var certificate WorkerCertificate
-	err := c.once(ctx, request{method: http.MethodPost, path: pathOf("worker", c.options.WorkerID, "certificate"), body: body}, &certificate)
+	err := c.once(
+		ctx,
+		request{method: http.MethodPost, path: pathOf("worker", c.options.WorkerID, "certificate"), body: body},
+		&certificate,
+	)
 	return certificate, err
 }
 

@@ -22,7 +22,8 @@ type Worker struct {
 	UpdatedAt     time.Time      `json:"updated_at"`
 }
 
-// WorkerTokenRequest asks for a signed token of a worker. Empty fields leave the choice to the server.
+// WorkerTokenRequest asks for a signed token of a worker. Empty fields leave the choice to the
+// server.
 type WorkerTokenRequest struct {
 	WorkerID string   `json:"worker_id"`
 	TTL      string   `json:"ttl,omitempty"` // duration such as "5m", at most 15m
@@ -43,7 +44,8 @@ type JoinTokenRequest struct {
 	TTL    string `json:"ttl,omitempty"`    // duration such as "1h"
 }
 
-// JoinToken is a join token as the server knows it; the Token itself is in the answer to IssueJoinToken alone.
+// JoinToken is a join token as the server knows it; the Token itself is in the answer to
+// IssueJoinToken alone.
 type JoinToken struct {
 	Token           string     `json:"token,omitempty"`
 	ID              string     `json:"id"`
@@ -80,12 +82,16 @@ func (c *Client) ResumeWorker(ctx context.Context, id string) (Worker, error) {
 
 func (c *Client) setWorker(ctx context.Context, id, verb string) (Worker, error) {
 	var worker Worker
-	err := c.call(ctx, request{method: http.MethodPost, path: pathOf("admin", "workers", id, verb), repeat: true}, &worker)
+	err := c.call(
+		ctx,
+		request{method: http.MethodPost, path: pathOf("admin", "workers", id, verb), repeat: true},
+		&worker,
+	)
 	return worker, err
 }
 
-// DeleteWorker forgets a worker that is gone for good. With force also one that is online or has sandboxes: these end as lost.
-// CodeConflict: it is or has, and force is not set.
+// DeleteWorker forgets a worker that is gone for good. With force also one that is online or has
+// sandboxes: these end as lost. CodeConflict: it is or has, and force is not set.
 func (c *Client) DeleteWorker(ctx context.Context, id string, force bool) error {
 	r := request{method: http.MethodDelete, path: pathOf("admin", "workers", id), long: true}
 	if force {

@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// withholdCapabilities leaves CAP_SYS_ADMIN, which makes namespaces, to this process alone: programs that it starts cannot have it.
-// CAP_SETPCAP, which that needs, nobody has afterwards.
+// withholdCapabilities leaves CAP_SYS_ADMIN, which makes namespaces, to this process alone:
+// programs that it starts cannot have it. CAP_SETPCAP, which that needs, nobody has afterwards.
 func withholdCapabilities() error {
 	for _, capability := range []uintptr{unix.CAP_SYS_ADMIN, unix.CAP_SETPCAP} {
 		if _, _, errno := syscall.AllThreadsSyscall(unix.SYS_PRCTL, unix.PR_CAPBSET_DROP, capability, 0); errno != 0 {
@@ -23,7 +23,12 @@ func withholdCapabilities() error {
 	}
 	sets[0].Effective &^= 1 << unix.CAP_SETPCAP
 	sets[0].Permitted &^= 1 << unix.CAP_SETPCAP
-	_, _, errno := syscall.AllThreadsSyscall(unix.SYS_CAPSET, uintptr(unsafe.Pointer(&header)), uintptr(unsafe.Pointer(&sets)), 0)
+	_, _, errno := syscall.AllThreadsSyscall(
+		unix.SYS_CAPSET,
+		uintptr(unsafe.Pointer(&header)),
+		uintptr(unsafe.Pointer(&sets)),
+		0,
+	)
 	if errno != 0 {
 		return fmt.Errorf("give up CAP_SETPCAP: %w", errno)
 	}

@@ -8,7 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// connection makes a descriptor that this process was started with a connection, whatever byte stream it is.
+// connection makes a descriptor that this process was started with a connection, whatever byte
+// stream it is.
 func connection(fd int) (net.Conn, error) {
 	if err := unix.SetNonblock(fd, true); err != nil {
 		return nil, fmt.Errorf("no connection on descriptor %d: %w", fd, err)

@@ -1,5 +1,6 @@
-// Command stacyvm-guest is process 1 of every sandbox. It finds its host's connection on descriptor 3, takes the boot
-// message from it and then serves there and, for a host that lost that connection, on a port of the sandbox's loopback.
+// Command stacyvm-guest is process 1 of every sandbox. It finds its host's connection on
+// descriptor 3, takes the boot message from it and then serves there and, for a host that lost
+// that connection, on a port of the sandbox's loopback.
 package main
 
 import (
@@ -20,11 +21,12 @@ import (
 const (
 	hostDescriptor = 3
 	oomDescriptor  = 4 // a pipe, where the engine watches the memory
-	// freezeOption is the prctl(2) by which the engine's kernel stops all processes but this one, and lets them go on. Other
-	// kernels do not know it.
+	// freezeOption is the prctl(2) by which the engine's kernel stops all processes but this one,
+	// and lets them go on. Other kernels do not know it.
 	freezeOption = 0x53564d01
 	spillDir     = "/var/lib/stacyvm/output"
-	// listenPause is the time between two tries to listen again, when the kernel has no memory for a connection.
+	// listenPause is the time between two tries to listen again, when the kernel has no memory for
+	// a connection.
 	listenPause = time.Second
 )
 
@@ -41,8 +43,8 @@ func main() {
 
 // run only returns when it could not begin, with the reason.
 func run() error {
-	// Before there is a secret: nobody reads this process's memory, descriptors or environment, root included, because a
-	// sandbox has no CAP_SYS_PTRACE.
+	// Before there is a secret: nobody reads this process's memory, descriptors or environment,
+	// root included, because a sandbox has no CAP_SYS_PTRACE.
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return fmt.Errorf("forbid looking into this process: %w", err)
 	}
@@ -61,7 +63,17 @@ func run() error {
 	if err != nil {
 		return err
 	}
-	a, err := agent.New(agent.Config{Root: "/", SpillDir: spillDir, Version: version(), Init: true, OOMReports: oomReports(), Freeze: freeze}, boot)
+	a, err := agent.New(
+		agent.Config{
+			Root:       "/",
+			SpillDir:   spillDir,
+			Version:    version(),
+			Init:       true,
+			OOMReports: oomReports(),
+			Freeze:     freeze,
+		},
+		boot,
+	)
 	if err != nil {
 		return err
 	}
@@ -106,7 +118,8 @@ func listen(ctx context.Context) (net.Listener, error) {
 	return config.Listen(ctx, "tcp4", fmt.Sprintf("127.0.0.1:%d", guest.Port))
 }
 
-// saveMemory trades processor time of the garbage collector, of which the agent makes little use, for a small idle size.
+// saveMemory trades processor time of the garbage collector, of which the agent makes little use,
+// for a small idle size.
 func saveMemory() {
 	debug.SetGCPercent(50)
 	debug.SetMemoryLimit(192 << 20) // soft; rings are bounded far below

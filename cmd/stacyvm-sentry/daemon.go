@@ -21,11 +21,12 @@ import (
 	"github.com/stacyvm/stacyvm/internal/flock"
 )
 
-// readyMessage is what a serving launcher writes to descriptor 3 once its socket is open; anything else is its error.
+// readyMessage is what a serving launcher writes to descriptor 3 once its socket is open; anything
+// else is its error.
 const readyMessage = "ready"
 
-// daemonize starts the launcher in a session of its own, as nobody's child, and returns when it listens: it must outlive
-// the server that asked for it.
+// daemonize starts the launcher in a session of its own, as nobody's child, and returns when it
+// listens: it must outlive the server that asked for it.
 func daemonize(dir, build string, grace time.Duration) error {
 	read, write, err := os.Pipe()
 	if err != nil {
@@ -127,7 +128,8 @@ func open(dir, build string, grace time.Duration) (*launcher.Server, *net.UnixLi
 // errServed: another launcher has the directory; one that is dying, or one that comes up.
 var errServed = errors.New("another launcher serves this directory")
 
-// lock makes sure that no two launchers serve one directory, the working directory. It is held until the process ends.
+// lock makes sure that no two launchers serve one directory, the working directory. It is held
+// until the process ends.
 func lock() error {
 	held, err := flock.Try("launcher.lock")
 	if errors.Is(err, flock.ErrLocked) {
@@ -140,8 +142,8 @@ func lock() error {
 // served keeps the lock's file from being collected.
 var served *flock.Lock
 
-// quietGVisor gives gVisor, which hands its maker's standard streams to the first process of every sandbox, the null
-// device for them, and its warnings the bounded log.
+// quietGVisor gives gVisor, which hands its maker's standard streams to the first process of every
+// sandbox, the null device for them, and its warnings the bounded log.
 func quietGVisor() error {
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {

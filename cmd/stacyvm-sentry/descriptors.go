@@ -9,12 +9,13 @@ import (
 	"github.com/stacyvm/stacyvm/cmd/stacyvm-sentry/limits"
 )
 
-// reserveDescriptors occupies the numbers below limits.LowDescriptors, for the launcher's life. gVisor was written for one create in a
-// process: it opens control sockets and event descriptors without close-on-exec, and a create that runs beside it hands
-// them to the processes of another sandbox, under the number that they have here. Those numbers are high, so that a
-// sandbox's process can tell them from its own and closes them. Left open, they would lead from one sandbox's sentry to
-// another's, and they would be in the way of the numbers from 256 on, which gVisor needs: creates failed beyond about
-// 110 sandboxes.
+// reserveDescriptors occupies the numbers below limits.LowDescriptors, for the launcher's life.
+// gVisor was written for one create in a process: it opens control sockets and event descriptors
+// without close-on-exec, and a create that runs beside it hands them to the processes of another
+// sandbox, under the number that they have here. Those numbers are high, so that a sandbox's
+// process can tell them from its own and closes them. Left open, they would lead from one
+// sandbox's sentry to another's, and they would be in the way of the numbers from 256 on, which
+// gVisor needs: creates failed beyond about 110 sandboxes.
 func reserveDescriptors() error {
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {

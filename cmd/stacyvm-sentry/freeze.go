@@ -10,14 +10,16 @@ import (
 	"gvisor.dev/gvisor/pkg/sentry/kernel"
 )
 
-// freezeOption is the prctl(2) by which the guest program stops all processes but itself, with argument 1, and lets them go on,
-// with 0. It searches for a fork bomb's processes meanwhile: beside them it gets no processor. The guest program has the same number.
+// freezeOption is the prctl(2) by which the guest program stops all processes but itself, with
+// argument 1, and lets them go on, with 0. It searches for a fork bomb's processes meanwhile:
+// beside them it gets no processor. The guest program has the same number.
 const freezeOption = 0x53564d01
 
 // frozenLook is the time between two looks of what would make a process and may not.
 const frozenLook = 10 * time.Millisecond
 
-// freezer stops all of the guest's processes but process 1. Nobody in the guest can tell that from a busy machine.
+// freezer stops all of the guest's processes but process 1. Nobody in the guest can tell that from
+// a busy machine.
 type freezer struct {
 	on      atomic.Bool
 	mu      sync.Mutex
@@ -44,8 +46,8 @@ func (g *guard) addFreezeCall() {
 	})
 }
 
-// freeze stops the processes that there are; none is made until thaw: see guard.Clone. What process 1 is just starting has its
-// memory and makes it wait, and goes on.
+// freeze stops the processes that there are; none is made until thaw: see guard.Clone. What
+// process 1 is just starting has its memory and makes it wait, and goes on.
 func (f *freezer) freeze(k *kernel.Kernel) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

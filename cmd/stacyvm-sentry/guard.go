@@ -20,12 +20,13 @@ import (
 	"github.com/stacyvm/stacyvm/cmd/stacyvm-sentry/oom"
 )
 
-// reportDescriptor is where the guest program finds the reading end of a pipe that tells of processes that were ended
-// for lack of memory: one JSON array of process ids per line, the ended one first, then its parents up to process 1.
+// reportDescriptor is where the guest program finds the reading end of a pipe that tells of
+// processes that were ended for lack of memory: one JSON array of process ids per line, the ended
+// one first, then its parents up to process 1.
 const reportDescriptor = 4
 
-// guard keeps a sandbox within its limits of memory and processes. It is a sink of gVisor's events, for that is how it learns of
-// the guest's kernel and how it can refuse a new process.
+// guard keeps a sandbox within its limits of memory and processes. It is a sink of gVisor's
+// events, for that is how it learns of the guest's kernel and how it can refuse a new process.
 type guard struct {
 	seccheck.SinkDefaults
 	limits  limits.Limits
@@ -53,8 +54,9 @@ func startGuard() {
 	seccheck.Global.AppendSink(g, []seccheck.PointReq{{Pt: seccheck.PointClone}})
 }
 
-// dropPopulate takes MAP_POPULATE, which is a hint, from calls that map more than this: the host would fill the memory in one
-// call that nobody can stop, and at the group's limit refuse memory to whoever asks, process 1 and the sentry included.
+// dropPopulate takes MAP_POPULATE, which is a hint, from calls that map more than this: the host
+// would fill the memory in one call that nobody can stop, and at the group's limit refuse memory
+// to whoever asks, process 1 and the sentry included.
 func dropPopulate(largest uint64) {
 	replaceCall("mmap", func(mmap kernel.SyscallFn) kernel.SyscallFn {
 		return func(t *kernel.Task, number uintptr, args arch.SyscallArguments) (uintptr, *kernel.SyscallControl, error) {
@@ -83,8 +85,9 @@ func replaceCall(name string, replacement func(kernel.SyscallFn) kernel.SyscallF
 // Name implements seccheck.Sink.
 func (g *guard) Name() string { return "limits" }
 
-// Clone implements seccheck.Sink: it refuses a process or thread for which there is no room. What the guest program starts
-// is let in, so that somebody can look at a full sandbox and end what fills it.
+// Clone implements seccheck.Sink: it refuses a process or thread for which there is no room. What
+// the guest program starts is let in, so that somebody can look at a full sandbox and end what
+// fills it.
 func (g *guard) Clone(ctx context.Context, _ seccheck.FieldSet, _ *pb.CloneInfo) error {
 	task := kernel.TaskFromContext(ctx)
 	g.begin.Do(func() { g.start(task) })
@@ -115,7 +118,8 @@ func interrupted(t *kernel.Task, pause time.Duration) bool {
 	return !linuxerr.Equals(linuxerr.ETIMEDOUT, err)
 }
 
-// start takes the first thread that process 1 makes, which is before its first statement, as the guard's own beginning.
+// start takes the first thread that process 1 makes, which is before its first statement, as the
+// guard's own beginning.
 func (g *guard) start(init *kernel.Task) {
 	g.guest.kernel = init.Kernel()
 	read, write, err := pipefs.NewConnectedPipeFDs(init, g.guest.kernel.PipeMount(), linux.O_NONBLOCK)

@@ -57,7 +57,8 @@ func (g *guest) Evict() { g.kernel.MemoryFile().StartEvictions() }
 // Shrink implements oom.Guest.
 func (g *guest) Shrink() { debug.FreeOSMemory() }
 
-// Processes implements oom.Guest. What process 1 is just starting has its memory until it has its own program.
+// Processes implements oom.Guest. What process 1 is just starting has its memory until it has its
+// own program.
 func (g *guest) Processes() []oom.Process {
 	var list []oom.Process
 	init := g.kernel.GlobalInit()
@@ -79,7 +80,8 @@ func (g *guest) Processes() []oom.Process {
 	return list
 }
 
-// heldByFiles is what is kept for a process's descriptors: in pipes and sockets, and in files in memory, which may have no name.
+// heldByFiles is what is kept for a process's descriptors: in pipes and sockets, and in files in
+// memory, which may have no name.
 func (g *guest) heldByFiles(group *kernel.ThreadGroup) (bytes uint64) {
 	tables := map[*kernel.FDTable]bool{} // threads can have some of their own
 	for _, task := range tasksOf(group) {
@@ -236,7 +238,8 @@ func (g *guest) Exited(p oom.Process) bool {
 	return all
 }
 
-// endpointOf gives what is behind a socket of the network: a field of a type that gVisor keeps to itself.
+// endpointOf gives what is behind a socket of the network: a field of a type that gVisor keeps to
+// itself.
 func endpointOf(s socket.Socket) tcpip.Endpoint {
 	value := reflect.Indirect(reflect.ValueOf(s))
 	if value.Kind() != reflect.Struct {

@@ -1,7 +1,8 @@
-// Command stacyvm-sentry is the gVisor launcher: it makes, finds and removes sandboxes for the server, over a Unix socket.
-// It links gVisor and nothing of the control plane, so that gVisor can re-execute a small program as sentry and gofer, and
-// a fault here takes neither the server nor a running sandbox down. It keeps no state that is not on disk: after its death
-// a new launcher finds every sandbox again.
+// Command stacyvm-sentry is the gVisor launcher: it makes, finds and removes sandboxes for the
+// server, over a Unix socket. It links gVisor and nothing of the control plane, so that gVisor can
+// re-execute a small program as sentry and gofer, and a fault here takes neither the server nor a
+// running sandbox down. It keeps no state that is not on disk: after its death a new launcher
+// finds every sandbox again.
 package main
 
 import (
@@ -65,14 +66,15 @@ func main() {
 // settleTime is how long after its start a sandbox's process has done what needs most memory.
 const settleTime = 3 * time.Second
 
-// shrink gives back what starting took and serving does not need: some MiB in each of a sandbox's two processes.
+// shrink gives back what starting took and serving does not need: some MiB in each of a sandbox's
+// two processes.
 func shrink() {
 	time.Sleep(settleTime)
 	debug.FreeOSMemory()
 }
 
-// reexecuted tells whether gVisor started this process as one of its own: as sentry and gofer under a runsc name, as
-// helper that unmounts /proc under the default one.
+// reexecuted tells whether gVisor started this process as one of its own: as sentry and gofer
+// under a runsc name, as helper that unmounts /proc under the default one.
 func reexecuted(name string) bool {
 	return name == "/proc/self/exe" || strings.HasPrefix(filepath.Base(name), "runsc")
 }

@@ -22,10 +22,11 @@ const (
 	answer                = unix.BPF_RET | unix.BPF_K
 )
 
-// withoutMembarrier makes membarrier(2) look absent to this process and to all that it starts. gVisor registers for it in
-// each process that it executes, five for a sandbox, and every time the kernel lets a process with threads wait for a
-// grace period: together a quarter of the time that a create takes. Guests then find no membarrier either, as on older
-// kernels, and programs that can use it do without.
+// withoutMembarrier makes membarrier(2) look absent to this process and to all that it starts.
+// gVisor registers for it in each process that it executes, five for a sandbox, and every time the
+// kernel lets a process with threads wait for a grace period: together a quarter of the time that
+// a create takes. Guests then find no membarrier either, as on older kernels, and programs that
+// can use it do without.
 func withoutMembarrier() error {
 	architecture := map[string]uint32{"amd64": architectureX86_64, "arm64": architectureAArch64}[runtime.GOARCH]
 	filter := []unix.SockFilter{
@@ -37,7 +38,12 @@ func withoutMembarrier() error {
 		{Code: answer, K: seccompAllow},
 	}
 	program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
-	_, _, err := unix.Syscall(unix.SYS_SECCOMP, seccompSetModeFilter, seccompFilterSync, uintptr(unsafe.Pointer(&program)))
+	_, _, err := unix.Syscall(
+		unix.SYS_SECCOMP,
+		seccompSetModeFilter,
+		seccompFilterSync,
+		uintptr(unsafe.Pointer(&program)),
+	)
 	if err != 0 {
 		return fmt.Errorf("hide membarrier: %w", err)
 	}

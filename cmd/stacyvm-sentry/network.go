@@ -8,9 +8,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// offlineNetwork makes a network namespace that has a loopback interface and nothing else, shared by all sandboxes:
-// gVisor copies the interfaces into its own network stack, and no packet of a guest ever enters the namespace. It has no
-// name; it ends with the last process that uses it.
+// offlineNetwork makes a network namespace that has a loopback interface and nothing else, shared
+// by all sandboxes: gVisor copies the interfaces into its own network stack, and no packet of a
+// guest ever enters the namespace. It has no name; it ends with the last process that uses it.
 func offlineNetwork() (*os.File, error) {
 	type result struct {
 		file *os.File

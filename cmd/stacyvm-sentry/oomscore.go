@@ -9,22 +9,24 @@ import (
 )
 
 const (
-	// sandboxOOMScore makes the machine, when it is out of memory as a whole, look for a victim among sandboxes first.
+	// sandboxOOMScore makes the machine, when it is out of memory as a whole, look for a victim
+	// among sandboxes first.
 	sandboxOOMScore = 500
 	oomScoreFile    = "/proc/self/oom_score_adj"
 )
 
-// oomScore gives the processes of sandboxes their oom_score_adj by inheritance: the launcher takes the value on while it
-// starts any. A process that changed its own value would race with gVisor, which reads it right after the start, in two
-// pieces ("0\n" and the second half of "500\n"), and fails the create for it.
+// oomScore gives the processes of sandboxes their oom_score_adj by inheritance: the launcher takes
+// the value on while it starts any. A process that changed its own value would race with gVisor,
+// which reads it right after the start, in two pieces ("0\n" and the second half of "500\n"), and
+// fails the create for it.
 type oomScore struct {
 	mu       sync.Mutex
 	starting int
 	own      int // the launcher's value while nothing is being started
 }
 
-// raise makes what the launcher starts inherit sandboxOOMScore, or the launcher's own value where that is higher already,
-// until lower is called.
+// raise makes what the launcher starts inherit sandboxOOMScore, or the launcher's own value where
+// that is higher already, until lower is called.
 func (o *oomScore) raise() (lower func(), err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()

@@ -35,7 +35,8 @@ type gvisor struct {
 // box is one sandbox as gVisor keeps it.
 type box struct{ *container.Container }
 
-// home is a sandbox's directory, short enough for the address of a socket in it, and bundle the same with its whole path.
+// home is a sandbox's directory, short enough for the address of a socket in it, and bundle the
+// same with its whole path.
 func home(id string) string { return filepath.Join(launcher.Sandboxes, id) }
 
 func (g *gvisor) bundle(id string) string { return filepath.Join(g.dir, home(id)) }
@@ -68,7 +69,13 @@ func (b box) Processes() (sentry, gofer int) {
 
 // Dial implements launcher.Box.
 func (b box) Dial(port uint16, guest *os.File) error {
-	return b.PortForward(&boot.PortForwardOpts{FilePayload: urpc.FilePayload{Files: []*os.File{guest}}, Port: port, ContainerID: boxName})
+	return b.PortForward(
+		&boot.PortForwardOpts{
+			FilePayload: urpc.FilePayload{Files: []*os.File{guest}},
+			Port:        port,
+			ContainerID: boxName,
+		},
+	)
 }
 
 // Start implements launcher.Runtime.
@@ -109,7 +116,8 @@ func (g *gvisor) newContainer(conf *config.Config, args container.Args) (*contai
 	return container.New(conf, args)
 }
 
-// writeSpec stores the spec where gVisor's processes read it, with the shared offline network in it.
+// writeSpec stores the spec where gVisor's processes read it, with the shared offline network in
+// it.
 func (g *gvisor) writeSpec(id string, raw json.RawMessage) error {
 	var spec specs.Spec
 	if err := json.Unmarshal(raw, &spec); err != nil {
@@ -119,7 +127,10 @@ func (g *gvisor) writeSpec(id string, raw json.RawMessage) error {
 		spec.Linux = &specs.Linux{}
 	}
 	network := filepath.Join("/proc/self/fd", strconv.Itoa(int(g.net.Fd())))
-	spec.Linux.Namespaces = append(spec.Linux.Namespaces, specs.LinuxNamespace{Type: specs.NetworkNamespace, Path: network})
+	spec.Linux.Namespaces = append(
+		spec.Linux.Namespaces,
+		specs.LinuxNamespace{Type: specs.NetworkNamespace, Path: network},
+	)
 	text, err := json.Marshal(spec)
 	if err != nil {
 		return err
@@ -127,7 +138,8 @@ func (g *gvisor) writeSpec(id string, raw json.RawMessage) error {
 	return os.WriteFile(filepath.Join(home(id), "config.json"), text, 0o600)
 }
 
-// config is gVisor's configuration for one sandbox. Everything that it keeps is below the sandbox's own directory.
+// config is gVisor's configuration for one sandbox. Everything that it keeps is below the
+// sandbox's own directory.
 func (g *gvisor) config(id string, disk int64) (*config.Config, error) {
 	upper := filepath.Join(g.bundle(id), "disk")
 	if err := os.Mkdir(upper, 0o700); err != nil {
@@ -144,15 +156,17 @@ func (g *gvisor) config(id string, disk int64) (*config.Config, error) {
 		"--platform=systrap",
 		"--network=sandbox",
 		"--overlay2=" + overlay,
-		// The lower directories are only read, and nobody changes them under a sandbox: cached lookups are right.
+		// The lower directories are only read, and nobody changes them under a sandbox: cached
+		// lookups are right.
 		"--file-access=exclusive",
 		"--file-access-mounts=exclusive",
 		"--host-uds=none",
 		"--host-settings=ignore",
 		"--net-raw=false",
 		"--allow-suid=false",
-		// gVisor would move this whole process into the sandbox's group and back, which two creates at once cannot share.
-		// The sandbox's own processes enter it instead: see limits.Enter.
+		// gVisor would move this whole process into the sandbox's group and back, which two
+		// creates at once cannot share. The sandbox's own processes enter it instead: see
+		// limits.Enter.
 		"--ignore-cgroups",
 	})
 	if err != nil {

@@ -11,7 +11,8 @@ import (
 	"github.com/stacyvm/stacyvm/internal/testneed"
 )
 
-// run runs the program that go build makes of this package, and gives what it printed and its exit code.
+// run runs the program that go build makes of this package, and gives what it printed and its exit
+// code.
 func run(t *testing.T, program string, args ...string) (stdout, stderr string, code int) {
 	t.Helper()
 	cmd := exec.Command(program, args...)
@@ -26,8 +27,9 @@ func run(t *testing.T, program string, args ...string) (stdout, stderr string, c
 	return out.String(), problems.String(), cmd.ProcessState.ExitCode()
 }
 
-// TestProgram builds the program without what `make build` puts into it: it is told its version by the linker, its answers
-// go to standard output and its refusals to standard error, and its exit code is the command line's.
+// TestProgram builds the program without what `make build` puts into it: it is told its version by
+// the linker, its answers go to standard output and its refusals to standard error, and its exit
+// code is the command line's.
 func TestProgram(t *testing.T) {
 	testneed.Patience(t)
 	program := filepath.Join(t.TempDir(), "stacyvm")

@@ -36,9 +36,9 @@ func accessTo(path string) access {
 	return access{kind: auth.KindClient}
 }
 
-// scopes names what each operation needs, beside its path's scope. The verbs of control ask for it;
-// here it is described, for whoever calls and whoever gives out credentials. An operation that is
-// not listed needs none.
+// scopes names what each operation needs, beside its path's scope. The verbs of control ask for
+// it; here it is described, for whoever calls and whoever gives out credentials. An operation that
+// is not listed needs none.
 var scopes = map[string]string{
 	"spawn":          auth.ScopeAPISandboxes,
 	"destroy":        auth.ScopeAPISandboxes,

@@ -17,7 +17,8 @@ var everyScope = []string{
 	auth.ScopeAdminRoutes, auth.ScopeAdminWorkers, auth.ScopeAdminAudit,
 }
 
-// scoped is an authenticator whose credentials say which scopes they have; the client's key has all.
+// scoped is an authenticator whose credentials say which scopes they have; the client's key has
+// all.
 type scoped struct{}
 
 func (scoped) Kind() auth.Kind { return auth.KindClient }

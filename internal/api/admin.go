@@ -9,8 +9,8 @@ import (
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
 
-// adminsOnly refuses everybody else on the routes of administrators, those that only read too, and has every call audited, refused
-// ones too. Who has no key at all got no further than to here.
+// adminsOnly refuses everybody else on the routes of administrators, those that only read too, and
+// has every call audited, refused ones too. Who has no key at all got no further than to here.
 func (a *api) adminsOnly(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(raw http.ResponseWriter, r *http.Request) {
 		scope := accessTo(r.URL.Path).scope
@@ -34,7 +34,14 @@ func (a *api) auditAdmin(r *http.Request, status int, took time.Duration) {
 		status = http.StatusInternalServerError
 	}
 	a.Service.AuditAdmin(r.Context(), stacyvm.AdminCall{
-		Actor: caller.Subject, Method: r.Method, Path: r.URL.Path, Status: status, Duration: took, RequestID: middleware.RequestID(r.Context()),
-		RemoteAddr: r.RemoteAddr, UserAgent: r.UserAgent(), TenantID: caller.Tenant,
+		Actor:      caller.Subject,
+		Method:     r.Method,
+		Path:       r.URL.Path,
+		Status:     status,
+		Duration:   took,
+		RequestID:  middleware.RequestID(r.Context()),
+		RemoteAddr: r.RemoteAddr,
+		UserAgent:  r.UserAgent(),
+		TenantID:   caller.Tenant,
 	})
 }

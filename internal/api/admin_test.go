@@ -14,7 +14,8 @@ import (
 	"github.com/stacyvm/stacyvm/internal/store"
 )
 
-// TestAdminCallsAreAudited: each with its outcome, refused ones too; not those of other routes, nor of who has no key.
+// TestAdminCallsAreAudited: each with its outcome, refused ones too; not those of other routes,
+// nor of who has no key.
 func TestAdminCallsAreAudited(t *testing.T) {
 	f := start(t, withKeys, func(c *control.Config) { c.AuditSync = true })
 	for _, headers := range [][]string{{"X-Admin-API-Key", adminKey, "X-User-ID", "root", "User-Agent", "test/1", "X-Request-ID", "r1"}, {"X-API-Key", clientKey, "X-User-ID", "ann"}, nil} {
@@ -39,8 +40,8 @@ func TestAdminCallsAreAudited(t *testing.T) {
 	}
 }
 
-// TestAdminAudit: administrators read who called, by each of the filters, in pages, and as a table in which nothing that a caller
-// wrote is a formula. Others do not.
+// TestAdminAudit: administrators read who called, by each of the filters, in pages, and as a table
+// in which nothing that a caller wrote is a formula. Others do not.
 func TestAdminAudit(t *testing.T) {
 	f := start(t, withKeys, func(c *control.Config) { c.AuditSync = true })
 	call := func(method, path string, headers ...string) response {

@@ -32,8 +32,17 @@ type AdminCall struct {
 
 func adminCallOf(c stacyvm.AdminCall) AdminCall {
 	return AdminCall{
-		ID: c.ID, Actor: c.Actor, Method: c.Method, Path: c.Path, Status: c.Status, DurationMS: c.Duration.Milliseconds(), RequestID: c.RequestID,
-		RemoteAddr: c.RemoteAddr, UserAgent: c.UserAgent, TenantID: c.TenantID, CreatedAt: c.CreatedAt.UTC(),
+		ID:         c.ID,
+		Actor:      c.Actor,
+		Method:     c.Method,
+		Path:       c.Path,
+		Status:     c.Status,
+		DurationMS: c.Duration.Milliseconds(),
+		RequestID:  c.RequestID,
+		RemoteAddr: c.RemoteAddr,
+		UserAgent:  c.UserAgent,
+		TenantID:   c.TenantID,
+		CreatedAt:  c.CreatedAt.UTC(),
 	}
 }
 
@@ -62,7 +71,12 @@ func (a *api) auditRoutes() {
 
 func (a *api) adminAudit(ctx context.Context, in *adminAuditInput) (*written, error) {
 	calls, err := a.Service.AdminAudit(ctx, control.AdminAuditRequest{
-		Actor: in.Actor, Method: strings.ToUpper(in.Method), Path: in.Path, Status: in.Status, Before: in.Before, Limit: in.Limit,
+		Actor:  in.Actor,
+		Method: strings.ToUpper(in.Method),
+		Path:   in.Path,
+		Status: in.Status,
+		Before: in.Before,
+		Limit:  in.Limit,
 	})
 	if err != nil {
 		return nil, err
@@ -79,11 +93,35 @@ func writeAuditCSV(c huma.Context, lines []AdminCall) {
 	c.SetStatus(http.StatusOK)
 	w := csv.NewWriter(c.BodyWriter())
 	defer w.Flush()
-	_ = w.Write([]string{"id", "created_at", "actor", "method", "path", "status", "duration_ms", "request_id", "remote_addr", "user_agent"})
+	_ = w.Write(
+		[]string{
+			"id",
+			"created_at",
+			"actor",
+			"method",
+			"path",
+			"status",
+			"duration_ms",
+			"request_id",
+			"remote_addr",
+			"user_agent",
+		},
+	)
 	for _, l := range lines {
 		_ = w.Write([]string{
-			strconv.FormatInt(l.ID, 10), l.CreatedAt.Format(time.RFC3339Nano), cell(l.Actor), cell(l.Method), cell(l.Path), strconv.Itoa(l.Status),
-			strconv.FormatInt(l.DurationMS, 10), cell(l.RequestID), cell(l.RemoteAddr), cell(l.UserAgent),
+			strconv.FormatInt(
+				l.ID,
+				10,
+			),
+			l.CreatedAt.Format(time.RFC3339Nano),
+			cell(l.Actor),
+			cell(l.Method),
+			cell(l.Path),
+			strconv.Itoa(l.Status),
+			strconv.FormatInt(l.DurationMS, 10),
+			cell(l.RequestID),
+			cell(l.RemoteAddr),
+			cell(l.UserAgent),
 		})
 	}
 }

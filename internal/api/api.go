@@ -1,9 +1,10 @@
-// Package api is the REST transport of the service: JSON routes, output as NDJSON and over a WebSocket, files as streams.
-// It decodes, takes the caller from the request, calls control and writes the answer; it decides nothing about sandboxes
-// and knows neither the store nor the workers.
+// Package api is the REST transport of the service: JSON routes, output as NDJSON and over a
+// WebSocket, files as streams. It decodes, takes the caller from the request, calls control and
+// writes the answer; it decides nothing about sandboxes and knows neither the store nor the
+// workers.
 //
-// One Go struct per body is validation, handler input and OpenAPI schema; docs/openapi.json is generated from them, and
-// docs/api.md says what that document cannot.
+// One Go struct per body is validation, handler input and OpenAPI schema; docs/openapi.json is
+// generated from them, and docs/api.md says what that document cannot.
 package api
 
 import (
@@ -29,11 +30,13 @@ const Prefix = "/api/v1"
 // Config is what the API is made from.
 type Config struct {
 	Service *control.Service
-	// Authenticators judge who calls. Where none is of a kind of caller, its routes are not available.
+	// Authenticators judge who calls. Where none is of a kind of caller, its routes are not
+	// available.
 	Authenticators auth.Authenticators
 	Version        string
 	Started        time.Time // for the uptime
-	// AllowedOrigins are the web pages that may use the API from a browser; "*" is all, empty none.
+	// AllowedOrigins are the web pages that may use the API from a browser; "*" is all, empty
+	// none.
 	AllowedOrigins []string
 	// AllowedHosts are names of the server beside loopback's and the address that it listens at.
 	AllowedHosts []string
@@ -123,13 +126,15 @@ func build(config Config) *api {
 // defaultMemory is the memory budget of a server that is given none, in bytes.
 const defaultMemory = 64 << 20
 
-// streamed reports whether a request's route takes the body as it comes, and counts itself what it keeps of it.
+// streamed reports whether a request's route takes the body as it comes, and counts itself what it
+// keeps of it.
 func streamed(r *http.Request) bool {
 	return strings.HasPrefix(r.URL.Path, Prefix+"/sandboxes/") &&
 		(strings.HasSuffix(r.URL.Path, "/files") || strings.HasSuffix(r.URL.Path, "/files/archive"))
 }
 
-// refuseWhileDraining sends clients away before they begin something that the end of the server would cut.
+// refuseWhileDraining sends clients away before they begin something that the end of the server
+// would cut.
 func (a *api) refuseWhileDraining(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if a.Draining() && !public(r) {

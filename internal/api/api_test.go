@@ -35,8 +35,8 @@ var update = flag.Bool("update", false, "write docs/openapi.json anew")
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// fixture is an API on loopback over a real store, a real worker and an engine whose commands are processes of this
-// machine.
+// fixture is an API on loopback over a real store, a real worker and an engine whose commands are
+// processes of this machine.
 type fixture struct {
 	t      *testing.T
 	server *httptest.Server
@@ -124,7 +124,8 @@ func (r response) refusal(t *testing.T) (code, message string) {
 	return e.Code, e.Message
 }
 
-// do sends one request; headers are name, value pairs. A body that is a string goes as it is, others as JSON.
+// do sends one request; headers are name, value pairs. A body that is a string goes as it is,
+// others as JSON.
 func (f *fixture) do(method, path string, body any, headers ...string) response {
 	f.t.Helper()
 	var reader io.Reader

@@ -41,11 +41,30 @@ func (in *archiveInput) Resolve(c huma.Context) []error {
 func (a *api) archiveRoutes() {
 	const archive = "/sandboxes/{id}/files/archive"
 	tar := map[string]*huma.MediaType{"application/x-tar": {Schema: &huma.Schema{Type: "string", Format: "binary"}}}
-	register(a, route{method: http.MethodGet, path: archive, id: "download-archive", tag: tagFiles, stream: true,
-		summary: "Read a directory and all below it as a tar archive", errors: []int{404, 409},
-		responses: map[string]*huma.Response{"200": {Description: "The archive. Global headers tell of what is not in it: record STACYVM.omitted for what no archive can hold, STACYVM.failed for what could not be read or is not whole.", Content: tar}}}, a.downloadArchive)
-	register(a, route{method: http.MethodPut, path: archive, id: "upload-archive", tag: tagFiles, stream: true,
-		summary: "Unpack a tar archive of any size into a directory, which is made when it is missing; the body is the archive", errors: []int{404, 409, 507}}, a.uploadArchive)
+	register(a, route{
+		method:  http.MethodGet,
+		path:    archive,
+		id:      "download-archive",
+		tag:     tagFiles,
+		stream:  true,
+		summary: "Read a directory and all below it as a tar archive",
+		errors:  []int{404, 409},
+		responses: map[string]*huma.Response{
+			"200": {
+				Description: "The archive. Global headers tell of what is not in it: record STACYVM.omitted for what no archive can hold, STACYVM.failed for what could not be read or is not whole.",
+				Content:     tar,
+			},
+		},
+	}, a.downloadArchive)
+	register(a, route{
+		method:  http.MethodPut,
+		path:    archive,
+		id:      "upload-archive",
+		tag:     tagFiles,
+		stream:  true,
+		summary: "Unpack a tar archive of any size into a directory, which is made when it is missing; the body is the archive",
+		errors:  []int{404, 409, 507},
+	}, a.uploadArchive)
 	a.huma.OpenAPI().Paths[archive].Put.RequestBody = &huma.RequestBody{Required: true, Content: tar}
 }
 
@@ -70,7 +89,11 @@ func (a *api) downloadArchive(ctx context.Context, in *FilePath) (*written, erro
 }
 
 func (a *api) uploadArchive(ctx context.Context, in *archiveInput) (*body[Unpacked], error) {
-	unpacked, err := a.Service.WriteArchive(ctx, in.sandbox(), control.ArchiveRequest{Path: in.Path, User: in.User, Body: in.content})
+	unpacked, err := a.Service.WriteArchive(
+		ctx,
+		in.sandbox(),
+		control.ArchiveRequest{Path: in.Path, User: in.User, Body: in.content},
+	)
 	return answered(Unpacked{
 		unpacked.Entries, unpacked.Failed,
 		each(unpacked.Failures, func(f stacyvm.UnpackFailure) UnpackFailure { return UnpackFailure(f) }),

@@ -140,8 +140,8 @@ func (op operation) url(e example, s subject) string {
 	return "/api/v1" + strings.NewReplacer("{id}", s.sandbox, "{pid}", s.process, "{name}", "mock", "{worker}", string(controltest.Self)).Replace(op.path) + e.query
 }
 
-// TestEveryRouteAsksWho: each route × each credential × own, other tenant's and absent object. What is another tenant's
-// answers exactly as what is not there.
+// TestEveryRouteAsksWho: each route × each credential × own, other tenant's and absent object.
+// What is another tenant's answers exactly as what is not there.
 func TestEveryRouteAsksWho(t *testing.T) {
 	f := start(t, withKeys, nil)
 	for _, op := range operations(t) {

@@ -10,7 +10,8 @@ import (
 
 const trusted = "https://console.example.org"
 
-// TestBrowsersAreKeptOut: what a page of another origin, or one that lets its own name resolve to the server, can send.
+// TestBrowsersAreKeptOut: what a page of another origin, or one that lets its own name resolve to
+// the server, can send.
 func TestBrowsersAreKeptOut(t *testing.T) {
 	f := start(t, func(c *api.Config) { c.AllowedHosts = []string{"vm.example.org"}; c.AllowedOrigins = []string{trusted} }, nil)
 	host := strings.TrimPrefix(f.server.URL, "http://")

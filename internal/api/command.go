@@ -9,8 +9,8 @@ import (
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
 
-// Launch is one command. In mode shell (the default) Command is a shell text and Args are appended, each quoted; in mode
-// argv Command is the program and Args go to it untouched.
+// Launch is one command. In mode shell (the default) Command is a shell text and Args are
+// appended, each quoted; in mode argv Command is the program and Args go to it untouched.
 type Launch struct {
 	Command  string            `json:"command,omitempty" maxLength:"1048576" doc:"Shell text, or with mode argv the program." example:"python3 -c 'print(6 * 7)'"`
 	Args     []string          `json:"args,omitempty" maxItems:"4096" doc:"Mode shell: appended, each quoted. Mode argv: passed untouched."`
@@ -98,9 +98,16 @@ func reasonOf(e stacyvm.Exit) string {
 
 func exitOf(e stacyvm.Exit) Exit {
 	return Exit{
-		Code: e.Code, Duration: elapsed(e.Duration), Signal: e.Signal, TimedOut: e.TimedOut, Reason: reasonOf(e), Error: e.Error,
-		StdoutBytes: e.StdoutBytes, StderrBytes: e.StderrBytes,
-		StdoutSHA256: hex.EncodeToString(e.StdoutSHA256), StderrSHA256: hex.EncodeToString(e.StderrSHA256),
-		StreamsHeld: e.StreamsHeld,
+		Code:         e.Code,
+		Duration:     elapsed(e.Duration),
+		Signal:       e.Signal,
+		TimedOut:     e.TimedOut,
+		Reason:       reasonOf(e),
+		Error:        e.Error,
+		StdoutBytes:  e.StdoutBytes,
+		StderrBytes:  e.StderrBytes,
+		StdoutSHA256: hex.EncodeToString(e.StdoutSHA256),
+		StderrSHA256: hex.EncodeToString(e.StderrSHA256),
+		StreamsHeld:  e.StreamsHeld,
 	}
 }

@@ -168,7 +168,8 @@ func TestThePublicClient(t *testing.T) {
 	}
 }
 
-// TestAServerThatStopsBreaksItsStreams: nobody takes the end of the server for the end of the output.
+// TestAServerThatStopsBreaksItsStreams: nobody takes the end of the server for the end of the
+// output.
 func TestAServerThatStopsBreaksItsStreams(t *testing.T) {
 	for name, path := range map[string]string{"exec": "/exec", "output": "/processes/kept/output"} {
 		f := start(t, nil, nil)

@@ -49,9 +49,13 @@ var answers = map[stacyvm.Code]answer{
 var (
 	errNoRoute = stacyvm.Errorf(stacyvm.CodeNotFound, "there is no such route")
 	// errOtherWorker has the code of a wrong credential: it is good, for another path.
-	errOtherWorker = &Error{status: http.StatusForbidden, Code: "UNAUTHORIZED", Message: "the worker credential is another worker's"}
-	errNoAdmin     = stacyvm.Errorf(stacyvm.CodeForbidden, "this needs the administrator's key")
-	errDraining    = stacyvm.Errorf(stacyvm.CodeUnavailable, "the server is stopping")
+	errOtherWorker = &Error{
+		status:  http.StatusForbidden,
+		Code:    "UNAUTHORIZED",
+		Message: "the worker credential is another worker's",
+	}
+	errNoAdmin  = stacyvm.Errorf(stacyvm.CodeForbidden, "this needs the administrator's key")
+	errDraining = stacyvm.Errorf(stacyvm.CodeUnavailable, "the server is stopping")
 )
 
 // Error is the body of every error answer.
@@ -81,7 +85,11 @@ func (e *Error) GetHeaders() http.Header {
 }
 
 func errMethod(method string) *Error {
-	return &Error{status: http.StatusMethodNotAllowed, Code: "METHOD_NOT_ALLOWED", Message: fmt.Sprintf("%.16q is not possible here; see Allow", method)}
+	return &Error{
+		status:  http.StatusMethodNotAllowed,
+		Code:    "METHOD_NOT_ALLOWED",
+		Message: fmt.Sprintf("%.16q is not possible here; see Allow", method),
+	}
 }
 
 // wire makes the answer to an error and logs what the client is not told.
@@ -139,12 +147,18 @@ func init() {
 	huma.DefaultArrayNullable = false // no list of ours is null
 }
 
-// humaError is the answer to what huma itself finds wrong: unreadable bodies and values that do not fit their schema.
+// humaError is the answer to what huma itself finds wrong: unreadable bodies and values that do
+// not fit their schema.
 func humaError(status int, message string, errs ...error) huma.StatusError {
 	code := stacyvm.CodeInvalid
 	switch status {
 	case http.StatusRequestEntityTooLarge:
-		code, message = stacyvm.CodeTooLarge, strings.Replace(message, "request body is too large limit=", "body: larger than ", 1)
+		code, message = stacyvm.CodeTooLarge, strings.Replace(
+			message,
+			"request body is too large limit=",
+			"body: larger than ",
+			1,
+		)
 	case http.StatusRequestTimeout:
 		code, message = stacyvm.CodeTimeout, "body: nothing came for too long"
 	case http.StatusBadRequest, http.StatusUnprocessableEntity, http.StatusUnsupportedMediaType:

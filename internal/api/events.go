@@ -30,12 +30,19 @@ type Event struct {
 
 func eventOf(n stacyvm.Event) Event {
 	return Event{
-		ID: stacyvm.EventID(n.Number), Type: string(n.Kind), SandboxID: string(n.SandboxID), Timestamp: n.CreatedAt.UTC(), Data: n.Data,
+		ID: stacyvm.EventID(
+			n.Number,
+		),
+		Type:      string(n.Kind),
+		SandboxID: string(n.SandboxID),
+		Timestamp: n.CreatedAt.UTC(),
+		Data:      n.Data,
 	}
 }
 
 type eventsInput struct {
-	// The header wins: a browser that comes back sends it along with the address that it was first given.
+	// The header wins: a browser that comes back sends it along with the address that it was first
+	// given.
 	Last   string `header:"Last-Event-ID" maxLength:"64" doc:"Continue after this event. Without one, what happens from now on is sent; 0 is everything that is kept."`
 	After  string `query:"last_event_id" maxLength:"64" doc:"The same, where no header can be set."`
 	Follow bool   `query:"follow" default:"true" doc:"false: end after what is there now."`
@@ -86,7 +93,8 @@ func (a *api) events(ctx context.Context, in *eventsInput) (*written, error) {
 	}}, nil
 }
 
-// eventStream writes events as they come. One that cannot go on ends: readers reconnect by themselves.
+// eventStream writes events as they come. One that cannot go on ends: readers reconnect by
+// themselves.
 type eventStream struct {
 	writer       io.Writer
 	control      *http.ResponseController
@@ -94,7 +102,8 @@ type eventStream struct {
 	follow       bool
 }
 
-// copy returns when ctx ends, the reader left or took nothing for middleware.Stall, or the store fails.
+// copy returns when ctx ends, the reader left or took nothing for middleware.Stall, or the store
+// fails.
 func (s eventStream) copy(ctx context.Context) error {
 	if s.beat() != nil { // the reader left
 		return nil

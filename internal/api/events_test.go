@@ -193,7 +193,8 @@ func TestEventsEndWithTheServer(t *testing.T) {
 	}
 }
 
-// TestEventsWaitForASlowReader has more happen than fits between server and reader while it does not read.
+// TestEventsWaitForASlowReader has more happen than fits between server and reader while it does
+// not read.
 func TestEventsWaitForASlowReader(t *testing.T) {
 	const events = 20_000
 	f := start(t, nil, nil)

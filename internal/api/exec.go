@@ -36,15 +36,30 @@ func (a *api) execRoutes() {
 		summary: "Run a command and answer with its output",
 		errors:  []int{404, 408, 409, 422, 429}, responses: map[string]*huma.Response{"200": {
 			Description: "The result, or with stream the output as it comes: one frame per line, the last one with the exit code.",
-			Headers:     map[string]*huma.Param{processHeader: {Schema: &huma.Schema{Type: "string"}, Description: "The process."}},
+			Headers: map[string]*huma.Param{
+				processHeader: {Schema: &huma.Schema{Type: "string"}, Description: "The process."},
+			},
 			Content: map[string]*huma.MediaType{
 				"application/json":     {Schema: a.schema(reflect.TypeFor[ExecResult]())},
 				"application/x-ndjson": {Schema: a.schema(reflect.TypeFor[Frame]())},
 			},
 		}}}, a.exec)
-	register(a, route{method: http.MethodGet, path: "/sandboxes/{id}/exec/ws", id: "exec-websocket", tag: tagExec, stream: true,
-		summary:   "Run a command over a WebSocket: the first message is the exec body, then frames in both directions",
-		responses: map[string]*huma.Response{"101": {Description: "Switching to a WebSocket."}}, status: 101}, a.execSocket)
+	register(
+		a,
+		route{
+			method:  http.MethodGet,
+			path:    "/sandboxes/{id}/exec/ws",
+			id:      "exec-websocket",
+			tag:     tagExec,
+			stream:  true,
+			summary: "Run a command over a WebSocket: the first message is the exec body, then frames in both directions",
+			responses: map[string]*huma.Response{
+				"101": {Description: "Switching to a WebSocket."},
+			},
+			status: 101,
+		},
+		a.execSocket,
+	)
 }
 
 func (a *api) schema(t reflect.Type) *huma.Schema {
@@ -83,16 +98,30 @@ func setProcess(set func(name, value string), process string, replayed bool) {
 	}
 }
 
-// timedOut is the answer for a command that its time limit ended. What it printed can still be attached to.
+// timedOut is the answer for a command that its time limit ended. What it printed can still be
+// attached to.
 func (a *api) timedOut(ctx context.Context, sandbox string, result control.ExecResult) *Error {
-	e := a.wire(ctx, stacyvm.Errorf(stacyvm.CodeTimeout, "exec timeout: %s; the output is kept as process %s", sandbox, result.Process.ID))
+	e := a.wire(
+		ctx,
+		stacyvm.Errorf(
+			stacyvm.CodeTimeout,
+			"exec timeout: %s; the output is kept as process %s",
+			sandbox,
+			result.Process.ID,
+		),
+	)
 	e.header = http.Header{processHeader: {result.Process.ID}}
 	return e
 }
 
-// execStream starts the command and answers with its output. The first event comes before the answer begins, so that a
-// start that fails is an ordinary error answer.
-func (a *api) execStream(ctx context.Context, id stacyvm.SandboxID, request control.ExecRequest, binary bool) (*written, error) {
+// execStream starts the command and answers with its output. The first event comes before the
+// answer begins, so that a start that fails is an ordinary error answer.
+func (a *api) execStream(
+	ctx context.Context,
+	id stacyvm.SandboxID,
+	request control.ExecRequest,
+	binary bool,
+) (*written, error) {
 	output, err := a.Service.Run(ctx, id, request)
 	if err != nil {
 		return nil, err

@@ -107,8 +107,8 @@ func TestExecRunsOnceUnderOneKey(t *testing.T) {
 	}
 }
 
-// TestExecsRaceForOneKey: of requests with one key that come at once, one body's command runs, once. Its requests get its output, one
-// of them as the first, and the others are refused.
+// TestExecsRaceForOneKey: of requests with one key that come at once, one body's command runs,
+// once. Its requests get its output, one of them as the first, and the others are refused.
 func TestExecsRaceForOneKey(t *testing.T) {
 	f := start(t, nil, nil)
 	id := f.spawn().ID

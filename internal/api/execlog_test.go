@@ -7,7 +7,8 @@ import (
 	"github.com/stacyvm/stacyvm/internal/store"
 )
 
-// TestExecLogOfADetachedCommand: while it runs the log has no line of it, and then one with what is true.
+// TestExecLogOfADetachedCommand: while it runs the log has no line of it, and then one with what
+// is true.
 func TestExecLogOfADetachedCommand(t *testing.T) {
 	f := start(t, nil, nil)
 	l := f.listen(t.Context(), "")

@@ -16,7 +16,8 @@ import (
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
 
-// WriteFile is a small file with its content. Its body is decoded as it comes, so that the content is held once: see readWriteFile.
+// WriteFile is a small file with its content. Its body is decoded as it comes, so that the content
+// is held once: see readWriteFile.
 type WriteFile struct {
 	Path          string  `json:"path" minLength:"1" maxLength:"4096"`
 	Content       *string `json:"content,omitempty" doc:"As text."`
@@ -34,8 +35,9 @@ type fileBody struct {
 	content          budget.Buffer
 }
 
-// readWriteFile reads a WriteFile from a body of at most limit bytes. Its content is counted in account. CodeInvalid names the
-// field; CodeTooLarge; CodeUnavailable: there is no room for the content now.
+// readWriteFile reads a WriteFile from a body of at most limit bytes. Its content is counted in
+// account. CodeInvalid names the field; CodeTooLarge; CodeUnavailable: there is no room for the
+// content now.
 func readWriteFile(body io.Reader, limit int64, account *budget.Account) (fileBody, error) {
 	bounded := &io.LimitedReader{R: body, N: limit + 1}
 	p := &objectReader{r: bufio.NewReaderSize(bounded, 32<<10)}
@@ -231,8 +233,8 @@ func (p *objectReader) rest(field string, limit int64) (string, error) {
 	return string(text), err
 }
 
-// textReader reads the characters of a JSON string up to its closing quote. What is not valid text is refused, because it would
-// not arrive as it was sent.
+// textReader reads the characters of a JSON string up to its closing quote. What is not valid text
+// is refused, because it would not arrive as it was sent.
 type textReader struct {
 	p     *objectReader
 	field string

@@ -87,7 +87,8 @@ func TestReadWriteFile(t *testing.T) {
 	}
 }
 
-// FuzzReadWriteFile compares with encoding/json: what both take means the same, and what that refuses is refused here.
+// FuzzReadWriteFile compares with encoding/json: what both take means the same, and what that
+// refuses is refused here.
 func FuzzReadWriteFile(f *testing.F) {
 	for _, seed := range []string{
 		`{"path":"p","content":"\u00e9\ud83d\ude00","mode":"0644"}`, `{"path":"p","content_base64":"YQ=="}`, `{"path":null}`, `{"content":"`, "{\"path\":\"\xff\"}",

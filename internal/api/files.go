@@ -109,16 +109,40 @@ const tagFiles = "files"
 
 func (a *api) fileRoutes() {
 	const files = "/sandboxes/{id}/files"
-	binary := map[string]*huma.MediaType{"application/octet-stream": {Schema: &huma.Schema{Type: "string", Format: "binary"}}}
-	register(a, route{method: http.MethodGet, path: files, id: "download", tag: tagFiles, stream: true, summary: "Read a file", errors: []int{404, 409},
-		responses: map[string]*huma.Response{"200": {Description: "The file's bytes.", Content: binary}}}, a.download)
+	binary := map[string]*huma.MediaType{
+		"application/octet-stream": {Schema: &huma.Schema{Type: "string", Format: "binary"}},
+	}
+	register(
+		a,
+		route{
+			method:    http.MethodGet,
+			path:      files,
+			id:        "download",
+			tag:       tagFiles,
+			stream:    true,
+			summary:   "Read a file",
+			errors:    []int{404, 409},
+			responses: map[string]*huma.Response{"200": {Description: "The file's bytes.", Content: binary}},
+		},
+		a.download,
+	)
 	register(a, route{method: http.MethodPost, path: files, id: "write-file", tag: tagFiles,
 		summary: "Write a small file; its parents are made", errors: []int{404, 409, 413, 507}}, a.writeFile)
-	a.huma.OpenAPI().Paths[files].Post.RequestBody = &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{
-		"application/json": {Schema: a.schema(reflect.TypeFor[WriteFile]())},
-	}}
-	register(a, route{method: http.MethodPut, path: files, id: "upload", tag: tagFiles, stream: true,
-		summary: "Put a file of any size in place, whole or not at all; the body is the content", errors: []int{404, 409, 507}}, a.upload)
+	a.huma.OpenAPI().Paths[files].Post.RequestBody = &huma.RequestBody{
+		Required: true,
+		Content: map[string]*huma.MediaType{
+			"application/json": {Schema: a.schema(reflect.TypeFor[WriteFile]())},
+		},
+	}
+	register(a, route{
+		method:  http.MethodPut,
+		path:    files,
+		id:      "upload",
+		tag:     tagFiles,
+		stream:  true,
+		summary: "Put a file of any size in place, whole or not at all; the body is the content",
+		errors:  []int{404, 409, 507},
+	}, a.upload)
 	a.huma.OpenAPI().Paths[files].Put.RequestBody = &huma.RequestBody{Required: true, Content: binary}
 	register(a, route{method: http.MethodDelete, path: files, id: "remove-file", tag: tagFiles,
 		summary: "Delete a file or directory", errors: []int{404, 409}}, a.removeFile)
@@ -130,8 +154,14 @@ func (a *api) fileRoutes() {
 	register(a, route{method: http.MethodGet, path: files + "/glob", id: "glob", tag: tagFiles,
 		summary: "List the absolute paths that match", errors: []int{404, 409, 413},
 		responses: a.listOf("The paths.", reflect.TypeFor[[]string]())}, a.glob)
-	register(a, route{method: http.MethodPost, path: files + "/move", id: "move-file", tag: tagFiles,
-		summary: "Rename a file or directory; the target's parents are made", errors: []int{404, 409, 507}}, a.moveFile)
+	register(a, route{
+		method:  http.MethodPost,
+		path:    files + "/move",
+		id:      "move-file",
+		tag:     tagFiles,
+		summary: "Rename a file or directory; the target's parents are made",
+		errors:  []int{404, 409, 507},
+	}, a.moveFile)
 	register(a, route{method: http.MethodPost, path: files + "/chmod", id: "chmod-file", tag: tagFiles,
 		summary: "Set a file's permission bits", errors: []int{404, 409}}, a.chmodFile)
 	register(a, route{method: http.MethodPost, path: files + "/mkdir", id: "make-dir", tag: tagFiles,
@@ -170,7 +200,10 @@ func (a *api) download(ctx context.Context, in *FilePath) (*written, error) {
 }
 
 func (a *api) writeFile(ctx context.Context, in *writeInput) (*body[Status], error) {
-	if kind, _, err := mime.ParseMediaType(in.ContentType); in.ContentType != "" && (err != nil || kind != "application/json") {
+	if kind, _, err := mime.ParseMediaType(
+		in.ContentType,
+	); in.ContentType != "" &&
+		(err != nil || kind != "application/json") {
 		return nil, stacyvm.Invalid("Content-Type", "must be application/json")
 	}
 	b, err := readWriteFile(in.body, maxFileBody, budget.From(ctx))
@@ -181,7 +214,11 @@ func (a *api) writeFile(ctx context.Context, in *writeInput) (*body[Status], err
 	if err != nil {
 		return nil, err
 	}
-	_, err = a.Service.WriteFile(ctx, in.sandbox(), control.WriteRequest{Path: b.path, Mode: bits, User: b.user, Body: b.content.Reader()})
+	_, err = a.Service.WriteFile(
+		ctx,
+		in.sandbox(),
+		control.WriteRequest{Path: b.path, Mode: bits, User: b.user, Body: b.content.Reader()},
+	)
 	return done("written", err)
 }
 
@@ -190,7 +227,11 @@ func (a *api) upload(ctx context.Context, in *uploadInput) (*body[FileInfo], err
 	if err != nil {
 		return nil, err
 	}
-	info, err := a.Service.WriteFile(ctx, in.sandbox(), control.WriteRequest{Path: in.Path, Mode: bits, User: in.User, Body: in.content})
+	info, err := a.Service.WriteFile(
+		ctx,
+		in.sandbox(),
+		control.WriteRequest{Path: in.Path, Mode: bits, User: in.User, Body: in.content},
+	)
 	return answered(fileInfoOf(info), err)
 }
 

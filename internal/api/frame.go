@@ -35,7 +35,11 @@ type framer struct {
 }
 
 func newFramer(binary, offsets bool) *framer {
-	return &framer{binary: binary, offsets: offsets, tails: map[stacyvm.Stream]*tail{stacyvm.Stdout: {}, stacyvm.Stderr: {}}}
+	return &framer{
+		binary:  binary,
+		offsets: offsets,
+		tails:   map[stacyvm.Stream]*tail{stacyvm.Stdout: {}, stacyvm.Stderr: {}},
+	}
 }
 
 // frames translates an event of output; the exit and keepalives are for the caller.
@@ -97,7 +101,8 @@ func (t *tail) flush() string {
 	return text
 }
 
-// incomplete gives the number of bytes at the end of data that begin a character without ending it.
+// incomplete gives the number of bytes at the end of data that begin a character without ending
+// it.
 func incomplete(data []byte) int {
 	for n := 1; n < utf8.UTFMax && n <= len(data); n++ {
 		last := data[len(data)-n:]

@@ -14,7 +14,8 @@ func data(stream stacyvm.Stream, offset int, text []byte) stacyvm.OutputEvent {
 	return stacyvm.OutputEvent{Stream: stream, Offset: uint64(offset), Data: text}
 }
 
-// TestTextFramesCutNoCharacter feeds text in random pieces: every frame is valid, together they are the text.
+// TestTextFramesCutNoCharacter feeds text in random pieces: every frame is valid, together they
+// are the text.
 func TestTextFramesCutNoCharacter(t *testing.T) {
 	const text = "aé€😀\u0000ß漢字🏳️‍🌈z"
 	random := rand.New(rand.NewPCG(7, 7))

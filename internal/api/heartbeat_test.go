@@ -36,7 +36,8 @@ func (p *page) read() string {
 	return p.text.String()
 }
 
-// TestEventStreamsBeat has three quarters of a minute of silence, and then somebody else's event: the place moves on.
+// TestEventStreamsBeat has three quarters of a minute of silence, and then somebody else's event:
+// the place moves on.
 func TestEventStreamsBeat(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := controltest.OpenStore(t)

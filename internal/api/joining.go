@@ -18,12 +18,20 @@ func (a *api) joiningRoutes() {
 		summary: "Make a one-time token for a new worker"}, a.joinToken)
 	register(a, route{method: http.MethodGet, path: "/admin/join-tokens", id: "list-join-tokens", tag: tagWorkers,
 		summary: "List join tokens, without their secrets"}, a.joinTokens)
-	register(a, route{method: http.MethodDelete, path: "/admin/join-tokens/{token}", id: "delete-join-token", tag: tagWorkers,
-		summary: "Make a join token worthless", errors: []int{404}}, a.deleteJoinToken)
+	register(
+		a,
+		route{method: http.MethodDelete, path: "/admin/join-tokens/{token}", id: "delete-join-token", tag: tagWorkers,
+			summary: "Make a join token worthless", errors: []int{404}},
+		a.deleteJoinToken,
+	)
 	register(a, route{method: http.MethodPost, path: "/worker/join", id: "join", tag: tagWorkers,
 		summary: "Get a new worker's certificate for a join token", errors: []int{401, 503}}, a.join)
-	register(a, route{method: http.MethodPost, path: "/worker/{worker}/certificate", id: "certificate", tag: tagWorkers,
-		summary: "Get this worker's next certificate; its present one has to be shown"}, a.certificate)
+	register(
+		a,
+		route{method: http.MethodPost, path: "/worker/{worker}/certificate", id: "certificate", tag: tagWorkers,
+			summary: "Get this worker's next certificate; its present one has to be shown"},
+		a.certificate,
+	)
 }
 
 // WorkerToken is a signed token of a worker.
@@ -48,7 +56,12 @@ func (a *api) workerToken(ctx context.Context, in *workerTokenInput) (*body[Work
 		return nil, err
 	}
 	token, says, err := a.Service.IssueWorkerToken(ctx, auth.WorkerTokenRequest{
-		WorkerID: stacyvm.WorkerID(in.Body.WorkerID), Audience: auth.WorkerAudience(in.Body.Audience), Scopes: in.Body.Scopes, TTL: ttl,
+		WorkerID: stacyvm.WorkerID(
+			in.Body.WorkerID,
+		),
+		Audience: auth.WorkerAudience(in.Body.Audience),
+		Scopes:   in.Body.Scopes,
+		TTL:      ttl,
 	})
 	return answered(WorkerToken{token, in.Body.WorkerID, says.ExpiresAt.UTC()}, err)
 }
@@ -94,13 +107,22 @@ func (a *api) joinToken(ctx context.Context, in *joinTokenInput) (*body[IssuedJo
 		return nil, err
 	}
 	issued, err := a.Service.IssueJoinToken(ctx, in.Body.Worker, ttl)
-	return answered(IssuedJoinToken{issued.Token, issued.ID, issued.Worker, issued.ExpiresAt.UTC(), issued.Fingerprint}, err)
+	return answered(
+		IssuedJoinToken{issued.Token, issued.ID, issued.Worker, issued.ExpiresAt.UTC(), issued.Fingerprint},
+		err,
+	)
 }
 
 func (a *api) joinTokens(ctx context.Context, _ *struct{}) (*body[[]JoinToken], error) {
 	list, err := a.Service.JoinTokens(ctx)
 	return answered(each(list, func(t stacyvm.JoinToken) JoinToken {
-		shown := JoinToken{ID: t.ID, Worker: t.Worker, CreatedAt: t.CreatedAt.UTC(), ExpiresAt: t.ExpiresAt.UTC(), UsedBy: string(t.UsedBy)}
+		shown := JoinToken{
+			ID:        t.ID,
+			Worker:    t.Worker,
+			CreatedAt: t.CreatedAt.UTC(),
+			ExpiresAt: t.ExpiresAt.UTC(),
+			UsedBy:    string(t.UsedBy),
+		}
 		if !t.UsedAt.IsZero() {
 			shown.UsedAt = new(t.UsedAt.UTC())
 		}
@@ -149,7 +171,10 @@ type certificateInput struct {
 
 func (a *api) certificate(ctx context.Context, in *certificateInput) (*body[Certificate], error) {
 	if middleware.WorkerIdentity(ctx).Method != auth.MethodCertificate {
-		return nil, stacyvm.Errorf(stacyvm.CodeForbidden, "the worker's present certificate has to be shown, and no token beside it")
+		return nil, stacyvm.Errorf(
+			stacyvm.CodeForbidden,
+			"the worker's present certificate has to be shown, and no token beside it",
+		)
 	}
 	return certificateOf(a.Service.Certify(ctx, in.id(), in.Body.CSR))
 }

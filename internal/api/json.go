@@ -16,8 +16,8 @@ import (
 // jsonFormat is the only format of bodies.
 var jsonFormat = huma.Format{Marshal: huma.DefaultJSONFormat.Marshal, Unmarshal: decode}
 
-// decode reads JSON that has one meaning; its errors name the field. Huma decodes twice: into an any, to validate, and then
-// into the route's type.
+// decode reads JSON that has one meaning; its errors name the field. Huma decodes twice: into an
+// any, to validate, and then into the route's type.
 func decode(data []byte, into any) error {
 	err := strictjson.Unmarshal(data, into)
 	var syntax *json.SyntaxError
@@ -38,11 +38,12 @@ func decode(data []byte, into any) error {
 	return errors.New("body: does not fit")
 }
 
-// contents are the members of a body that are a file's or a process's bytes, in which a zero byte is one like any other.
+// contents are the members of a body that are a file's or a process's bytes, in which a zero byte
+// is one like any other.
 var contents = map[string]bool{"content": true, "data": true}
 
-// zeroBytes refuses zero bytes in what a body names, at every depth: PostgreSQL, the kernel and C programs end a text there.
-// It looks at the form in which huma validates.
+// zeroBytes refuses zero bytes in what a body names, at every depth: PostgreSQL, the kernel and C
+// programs end a text there. It looks at the form in which huma validates.
 func zeroBytes(into any) error {
 	loose, ok := into.(*any)
 	if !ok {
@@ -92,7 +93,10 @@ func zeroByte(path string, value any) string {
 }
 
 func noZero(field string) error {
-	return &strictjson.Error{Field: cutField(strings.ReplaceAll(field, "\x00", "")), Problem: "must not hold a zero byte"}
+	return &strictjson.Error{
+		Field:   cutField(strings.ReplaceAll(field, "\x00", "")),
+		Problem: "must not hold a zero byte",
+	}
 }
 
 // validated reads a message as huma reads a body.

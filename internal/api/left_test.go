@@ -9,7 +9,8 @@ import (
 	"github.com/stacyvm/stacyvm/internal/store"
 )
 
-// TestAnUploadWhoseClientLeft is told as the client's doing: a failed line in the audit that says so, and no event of a fault.
+// TestAnUploadWhoseClientLeft is told as the client's doing: a failed line in the audit that says
+// so, and no event of a fault.
 func TestAnUploadWhoseClientLeft(t *testing.T) {
 	f := start(t, nil, nil)
 	id := f.spawn().ID

@@ -14,8 +14,8 @@ import (
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
 
-// lines writes a process's output as NDJSON, each line at once. A client that reads slowly slows the process down when it
-// is lossless; one that reads nothing for middleware.Stall is cut off.
+// lines writes a process's output as NDJSON, each line at once. A client that reads slowly slows
+// the process down when it is lossless; one that reads nothing for middleware.Stall is cut off.
 type lines struct {
 	api     *api
 	ctx     context.Context
@@ -32,13 +32,20 @@ func (a *api) newLines(c huma.Context, f *framer) *lines {
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	w.Header().Set("Cache-Control", "no-cache")
 	c.SetStatus(http.StatusOK)
-	s := &lines{api: a, ctx: r.Context(), writer: w, control: http.NewResponseController(w), framer: f, head: r.Method == http.MethodHead}
+	s := &lines{
+		api:     a,
+		ctx:     r.Context(),
+		writer:  w,
+		control: http.NewResponseController(w),
+		framer:  f,
+		head:    r.Method == http.MethodHead,
+	}
 	_ = s.control.Flush() // a client that left shows at the first line
 	return s
 }
 
-// copy writes first and everything after it. An output that stops before its end without an error line breaks the
-// connection, so that nobody takes it for whole.
+// copy writes first and everything after it. An output that stops before its end without an error
+// line breaks the connection, so that nobody takes it for whole.
 func (s *lines) copy(output control.Output, first stacyvm.OutputEvent) {
 	event, err := first, error(nil)
 	for ; err == nil && !s.head; event, err = output.Next(s.ctx) {

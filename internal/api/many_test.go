@@ -16,8 +16,8 @@ import (
 	"github.com/stacyvm/stacyvm/internal/testneed"
 )
 
-// TestManyBackgroundCommands: with 3,000 commands in the background and 200 outputs open in one sandbox every call is answered,
-// no output breaks, and the log learns of every end.
+// TestManyBackgroundCommands: with 3,000 commands in the background and 200 outputs open in one
+// sandbox every call is answered, no output breaks, and the log learns of every end.
 func TestManyBackgroundCommands(t *testing.T) {
 	testneed.Patience(t)
 	const commands, outputs = 3000, 200

@@ -21,7 +21,8 @@ func withMemory(bytes int64) func(*api.Config) {
 	return func(c *api.Config) { c.Memory = budget.New(bytes) }
 }
 
-// TestOutputBeyondTheBudget: answers that the server has no room for come from what the guests keep, byte for byte.
+// TestOutputBeyondTheBudget: answers that the server has no room for come from what the guests
+// keep, byte for byte.
 func TestOutputBeyondTheBudget(t *testing.T) {
 	testneed.Patience(t)
 	f := start(t, withMemory(1<<20), nil)
@@ -51,7 +52,8 @@ func TestOutputBeyondTheBudget(t *testing.T) {
 	}
 }
 
-// stall begins a request with a body of which it sends a part, and gives what to call when it should end.
+// stall begins a request with a body of which it sends a part, and gives what to call when it
+// should end.
 func (f *fixture) stall(method, path, begin string, length int) (end func()) {
 	f.t.Helper()
 	conn, err := net.Dial("tcp", f.server.Listener.Addr().String())
@@ -61,8 +63,8 @@ func (f *fixture) stall(method, path, begin string, length int) (end func()) {
 	return func() { _ = conn.Close() }
 }
 
-// TestStalledBodies: bodies that do not come to their end keep no other request from being answered but those that need as much
-// room, and these are told to come again.
+// TestStalledBodies: bodies that do not come to their end keep no other request from being
+// answered but those that need as much room, and these are told to come again.
 func TestStalledBodies(t *testing.T) {
 	f := start(t, withMemory(4<<20), nil)
 	id := f.spawn().ID
@@ -108,7 +110,8 @@ func TestStalledBodies(t *testing.T) {
 	}
 }
 
-// TestArchiveBeyondTheBudget: an archive is unpacked as it comes, and counts as little as an upload.
+// TestArchiveBeyondTheBudget: an archive is unpacked as it comes, and counts as little as an
+// upload.
 func TestArchiveBeyondTheBudget(t *testing.T) {
 	f := start(t, withMemory(1<<20), nil)
 	id := f.spawn().ID
@@ -129,7 +132,8 @@ func TestArchiveBeyondTheBudget(t *testing.T) {
 	}
 }
 
-// TestListsAreRead page by page: a long list is whole, ends at its limit with a cursor, and goes on behind it.
+// TestListsAreRead page by page: a long list is whole, ends at its limit with a cursor, and goes
+// on behind it.
 func TestListsAreRead(t *testing.T) {
 	f := start(t, nil, nil)
 	f.fill(450)

@@ -15,8 +15,8 @@ import (
 	"github.com/stacyvm/stacyvm/internal/worker"
 )
 
-// wrong is one bad request: the answer's status, code and the field that its message begins with ("" where no field is to
-// blame).
+// wrong is one bad request: the answer's status, code and the field that its message begins with
+// ("" where no field is to blame).
 type wrong struct {
 	what   string
 	path   string // below the sandbox; a leading / is below the prefix
@@ -63,8 +63,10 @@ var misuse = map[string][]wrong{
 		{"a page too large", "/sandboxes?limit=1001", "", 400, "BAD_REQUEST", "limit"},
 		{"no number", "/sandboxes?limit=ten", "", 400, "BAD_REQUEST", "limit"},
 		{"no cursor", "/sandboxes?cursor=sb-000000000000000000000000", "", 400, "BAD_REQUEST", "cursor"},
-		{"a cursor of no sandbox", "/sandboxes?cursor=MSB4", "", 400, "BAD_REQUEST", "cursor"},                                 // "1 x"
-		{"a cursor of no time", "/sandboxes?cursor=eCBzYi0wMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDA", "", 400, "BAD_REQUEST", "cursor"}, // "x sb-0…"
+		// "1 x"
+		{"a cursor of no sandbox", "/sandboxes?cursor=MSB4", "", 400, "BAD_REQUEST", "cursor"},
+		// "x sb-0…"
+		{"a cursor of no time", "/sandboxes?cursor=eCBzYi0wMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDA", "", 400, "BAD_REQUEST", "cursor"},
 	},
 	"admin-audit": {
 		{"none", "/admin/audit?limit=0", "", 400, "BAD_REQUEST", "limit"},

@@ -61,7 +61,8 @@ func (a *api) stats(ctx context.Context, in *SandboxPath) (*body[Stats], error) 
 // maxSamples bounds usage; what does not fit is measured from the create on.
 const maxSamples = 4096
 
-// usage remembers when each sandbox was asked last, so that a share of time needs one sample per question.
+// usage remembers when each sandbox was asked last, so that a share of time needs one sample per
+// question.
 type usage struct {
 	mu   sync.Mutex
 	last map[stacyvm.SandboxID]sample

@@ -11,7 +11,8 @@ import (
 	"github.com/stacyvm/stacyvm/internal/store"
 )
 
-// fill writes n running sandboxes, 25 at a time: those have one time of creation, and only their ids tell them apart.
+// fill writes n running sandboxes, 25 at a time: those have one time of creation, and only their
+// ids tell them apart.
 func (f *fixture) fill(n int) {
 	f.t.Helper()
 	for range n / 25 {
@@ -36,7 +37,8 @@ func idsOf(sandboxes []client.Sandbox) (ids []string) {
 	return ids
 }
 
-// walk lists everything by pages, and calls between before each further one with the id of the last one seen.
+// walk lists everything by pages, and calls between before each further one with the id of the
+// last one seen.
 func walk(t *testing.T, c *client.Client, limit int, between func(last string)) (seen []string) {
 	t.Helper()
 	for cursor := ""; ; {
@@ -54,9 +56,10 @@ func walk(t *testing.T, c *client.Client, limit int, between func(last string)) 
 	}
 }
 
-// TestPages walks 250 sandboxes by pages. Then it does so while before each further page the last one that was seen, which
-// is the place where the walk goes on, and the third after it are destroyed and a new one is made: those that stand from the
-// first page to the last are seen once, in their order.
+// TestPages walks 250 sandboxes by pages. Then it does so while before each further page the last
+// one that was seen, which is the place where the walk goes on, and the third after it are
+// destroyed and a new one is made: those that stand from the first page to the last are seen once,
+// in their order.
 func TestPages(t *testing.T) {
 	f := start(t, nil, nil)
 	f.fill(250)

@@ -8,7 +8,8 @@ import (
 	"github.com/stacyvm/stacyvm/internal/control"
 )
 
-// TestWorkerSelector asks for a label that no worker has: nothing is made, waiting would not help, and the admission says why.
+// TestWorkerSelector asks for a label that no worker has: nothing is made, waiting would not help,
+// and the admission says why.
 func TestWorkerSelector(t *testing.T) {
 	f := start(t, nil, func(c *control.Config) {
 		c.Defaults.SpawnQueue, c.Defaults.SpawnQueueTimeout = true, time.Hour
@@ -32,7 +33,8 @@ func TestWorkerSelector(t *testing.T) {
 	}
 }
 
-// TestQueueableIsTold has as many sandboxes as there may be, on a server whose creates wait, and on one whose creates do not.
+// TestQueueableIsTold has as many sandboxes as there may be, on a server whose creates wait, and
+// on one whose creates do not.
 func TestQueueableIsTold(t *testing.T) {
 	for _, queues := range []bool{true, false} {
 		f := start(t, nil, func(c *control.Config) {

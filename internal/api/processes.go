@@ -41,10 +41,22 @@ type Process struct {
 
 func processOf(p stacyvm.Process) Process {
 	process := Process{
-		ID: p.ID, PID: p.PID, Command: p.Label, Args: each(p.Argv, func(arg string) string { return arg }), User: p.User,
-		Workdir: p.Workdir, Terminal: p.Terminal, StdinOpen: p.StdinOpen, Lossless: p.Lossless, State: "running",
-		StartedAt: p.StartedAt.UTC(), EndedAt: p.EndedAt,
-		StdoutBytes: p.Stdout.Bytes, StderrBytes: p.Stderr.Bytes, StdoutFirst: p.Stdout.First, StderrFirst: p.Stderr.First,
+		ID:          p.ID,
+		PID:         p.PID,
+		Command:     p.Label,
+		Args:        each(p.Argv, func(arg string) string { return arg }),
+		User:        p.User,
+		Workdir:     p.Workdir,
+		Terminal:    p.Terminal,
+		StdinOpen:   p.StdinOpen,
+		Lossless:    p.Lossless,
+		State:       "running",
+		StartedAt:   p.StartedAt.UTC(),
+		EndedAt:     p.EndedAt,
+		StdoutBytes: p.Stdout.Bytes,
+		StderrBytes: p.Stderr.Bytes,
+		StdoutFirst: p.Stdout.First,
+		StderrFirst: p.Stderr.First,
 	}
 	if process.Command == "" {
 		process.Command = strings.Join(p.Argv, " ")
@@ -118,18 +130,41 @@ func (a *api) processRoutes() {
 	register(a, route{method: http.MethodGet, path: all, id: "list-processes", tag: tagProcesses,
 		summary: "List processes, oldest first, ended ones too while they are kept", errors: []int{404, 409},
 		responses: a.listOf("The processes.", reflect.TypeFor[[]Process]())}, a.processes)
-	register(a, route{method: http.MethodGet, path: one, id: "process", tag: tagProcesses, stream: true, streamWith: "wait",
-		summary: "Look a process up, or wait for its end", errors: []int{404, 409}}, a.process)
+	register(
+		a,
+		route{method: http.MethodGet, path: one, id: "process", tag: tagProcesses, stream: true, streamWith: "wait",
+			summary: "Look a process up, or wait for its end", errors: []int{404, 409}},
+		a.process,
+	)
 	register(a, route{method: http.MethodGet, path: one + "/output", id: "output", tag: tagProcesses, stream: true,
 		summary: "Read a process's output from an offset on, and its exit", errors: []int{404, 409},
 		responses: map[string]*huma.Response{"200": {
 			Description: "One frame per line, with offsets; a keepalive when nothing comes for 15 s; the last one with the exit code.",
-			Content:     map[string]*huma.MediaType{"application/x-ndjson": {Schema: a.schema(reflect.TypeFor[Frame]())}},
+			Content: map[string]*huma.MediaType{
+				"application/x-ndjson": {Schema: a.schema(reflect.TypeFor[Frame]())},
+			},
 		}}}, a.output)
-	register(a, route{method: http.MethodPost, path: one + "/input", id: "input", tag: tagProcesses, maxBody: maxInputBody,
-		summary: "Write to standard input and wait until the process's pipe took it", errors: []int{404, 409, 413}}, a.input)
-	register(a, route{method: http.MethodPost, path: one + "/signal", id: "signal", tag: tagProcesses,
-		summary: "Send a signal to the process's whole group, or end with KILL everything that it started", errors: []int{404, 409}}, a.signal)
+	register(
+		a,
+		route{
+			method:  http.MethodPost,
+			path:    one + "/input",
+			id:      "input",
+			tag:     tagProcesses,
+			maxBody: maxInputBody,
+			summary: "Write to standard input and wait until the process's pipe took it",
+			errors:  []int{404, 409, 413},
+		},
+		a.input,
+	)
+	register(a, route{
+		method:  http.MethodPost,
+		path:    one + "/signal",
+		id:      "signal",
+		tag:     tagProcesses,
+		summary: "Send a signal to the process's whole group, or end with KILL everything that it started",
+		errors:  []int{404, 409},
+	}, a.signal)
 	register(a, route{method: http.MethodPost, path: one + "/resize", id: "resize", tag: tagProcesses,
 		summary: "Change the window of a process that has a terminal", errors: []int{404, 409}}, a.resize)
 }
@@ -180,7 +215,12 @@ func (a *api) input(ctx context.Context, in *inputInput) (*body[Received], error
 	if err != nil {
 		return nil, err
 	}
-	received, err := a.Service.Input(ctx, in.sandbox(), in.PID, control.InputRequest{Data: data, Offset: in.Body.Offset, Close: in.Body.Close})
+	received, err := a.Service.Input(
+		ctx,
+		in.sandbox(),
+		in.PID,
+		control.InputRequest{Data: data, Offset: in.Body.Offset, Close: in.Body.Close},
+	)
 	return answered(Received{received}, err)
 }
 

@@ -35,8 +35,13 @@ type ProviderDetail struct {
 
 func providerOf(p health.ProviderStatus) Provider {
 	return Provider{
-		Name: p.Name, Healthy: p.Healthy, Default: p.Default, LatencyMS: float64(p.Latency.Microseconds()) / 1000,
-		LastChecked: p.CheckedAt.UTC(), Error: p.Error, Capabilities: each(p.Capabilities, func(c string) string { return c }),
+		Name:         p.Name,
+		Healthy:      p.Healthy,
+		Default:      p.Default,
+		LatencyMS:    float64(p.Latency.Microseconds()) / 1000,
+		LastChecked:  p.CheckedAt.UTC(),
+		Error:        p.Error,
+		Capabilities: each(p.Capabilities, func(c string) string { return c }),
 		RuntimeCount: p.Runtimes,
 	}
 }
@@ -89,8 +94,16 @@ func (a *api) testProviders(ctx context.Context, _ *struct{}) (*body[map[string]
 func (a *api) provider(ctx context.Context, in *providerPath) (*body[ProviderDetail], error) {
 	p, err := a.Service.Provider(ctx, in.Name)
 	return answered(ProviderDetail{
-		Name: p.Name, Healthy: p.Healthy, Default: p.Default, SandboxCount: p.Sandboxes, Health: providerOf(p),
-		Config: map[string]string{"type": p.Name, "isolates": strconv.FormatBool(p.Isolates), "enforces": strings.Join(p.Enforces, ",")},
+		Name:         p.Name,
+		Healthy:      p.Healthy,
+		Default:      p.Default,
+		SandboxCount: p.Sandboxes,
+		Health:       providerOf(p),
+		Config: map[string]string{
+			"type":     p.Name,
+			"isolates": strconv.FormatBool(p.Isolates),
+			"enforces": strings.Join(p.Enforces, ","),
+		},
 	}, err)
 }
 

@@ -22,7 +22,8 @@ func humaConfig(version string) huma.Config {
 		OpenAPI: &huma.OpenAPI{
 			OpenAPI: "3.1.0",
 			Info: &huma.Info{
-				Title: "stacyvm", Version: version,
+				Title:       "stacyvm",
+				Version:     version,
 				Description: "Disposable computers for programs. See docs/api.md for streams, errors, authentication and idempotency.",
 				License:     &huma.License{Name: "Apache-2.0", Identifier: "Apache-2.0"},
 			},
@@ -30,11 +31,31 @@ func humaConfig(version string) huma.Config {
 			Components: &huma.Components{
 				Schemas: huma.NewMapRegistry("#/components/schemas/", huma.DefaultSchemaNamer),
 				SecuritySchemes: map[string]*huma.SecurityScheme{
-					"key":         {Type: "apiKey", In: "header", Name: "X-API-Key", Description: "The client key, or the admin key."},
-					"worker":      {Type: "apiKey", In: "header", Name: "X-Worker-ID", Description: "Which worker calls."},
-					"workerToken": {Type: "apiKey", In: "header", Name: "X-Worker-Token", Description: "The worker's token; or as a bearer's in Authorization."},
+					"key": {
+						Type:        "apiKey",
+						In:          "header",
+						Name:        "X-API-Key",
+						Description: "The client key, or the admin key.",
+					},
+					"worker": {
+						Type:        "apiKey",
+						In:          "header",
+						Name:        "X-Worker-ID",
+						Description: "Which worker calls.",
+					},
+					"workerToken": {
+						Type:        "apiKey",
+						In:          "header",
+						Name:        "X-Worker-Token",
+						Description: "The worker's token; or as a bearer's in Authorization.",
+					},
 					"certificate": {Type: "mutualTLS", Description: "A worker's certificate of this cluster."},
-					"adminKey":    {Type: "apiKey", In: "header", Name: "X-Admin-API-Key", Description: "The admin key; it opens every route."},
+					"adminKey": {
+						Type:        "apiKey",
+						In:          "header",
+						Name:        "X-Admin-API-Key",
+						Description: "The admin key; it opens every route.",
+					},
 				},
 			},
 		},
@@ -62,7 +83,13 @@ type route struct {
 }
 
 // common are error statuses of every route that asks for a key.
-var common = []int{http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden, http.StatusInternalServerError, http.StatusServiceUnavailable}
+var common = []int{
+	http.StatusBadRequest,
+	http.StatusUnauthorized,
+	http.StatusForbidden,
+	http.StatusInternalServerError,
+	http.StatusServiceUnavailable,
+}
 
 func (r route) operation() huma.Operation {
 	op := huma.Operation{
@@ -121,7 +148,8 @@ type Status struct {
 
 func done(what string, err error) (*body[Status], error) { return answered(Status{what}, err) }
 
-// SandboxPath is the input of routes below one sandbox. (Huma looks into embedded types that are exported only.)
+// SandboxPath is the input of routes below one sandbox. (Huma looks into embedded types that are
+// exported only.)
 type SandboxPath struct {
 	ID string `path:"id" pattern:"^[A-Za-z0-9._-]{1,64}$" patternDescription:"1 to 64 letters, digits, ., - or _" doc:"The sandbox." example:"sb-0123456789abcdef01234567"`
 }

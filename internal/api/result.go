@@ -36,7 +36,8 @@ type ExecEnd struct {
 	Truncated bool   `json:"truncated,omitempty" doc:"A stream was longer than 16 MiB, or than what was still kept of it."`
 }
 
-// resultWriter writes an ExecResult field by field, so that its output, which may be large, is not held once more.
+// resultWriter writes an ExecResult field by field, so that its output, which may be large, is not
+// held once more.
 type resultWriter struct {
 	to     io.Writer
 	binary bool
@@ -45,7 +46,10 @@ type resultWriter struct {
 }
 
 // write gives the whole answer. An output that is elsewhere comes from there.
-func (w *resultWriter) write(result control.ExecResult, elsewhere func(stacyvm.Stream, func([]byte) error) (truncated bool, err error)) error {
+func (w *resultWriter) write(
+	result control.ExecResult,
+	elsewhere func(stacyvm.Stream, func([]byte) error) (truncated bool, err error),
+) error {
 	w.text(fmt.Sprintf(`{"exit_code":%d`, result.Exit.Code))
 	end := ExecEnd{
 		Duration: elapsed(result.Exit.Duration), Signal: result.Exit.Signal, Reason: reasonOf(result.Exit),
@@ -124,9 +128,15 @@ func (w *resultWriter) fail(err error) {
 	}
 }
 
-// execAnswer answers with a finished command. Output that is elsewhere is opened before the answer begins, so that a sandbox that
-// does not answer is an ordinary error. Later the connection breaks, so that nobody takes the answer for whole.
-func (a *api) execAnswer(ctx context.Context, sandbox stacyvm.SandboxID, result control.ExecResult, binary bool) (*written, error) {
+// execAnswer answers with a finished command. Output that is elsewhere is opened before the answer
+// begins, so that a sandbox that does not answer is an ordinary error. Later the connection
+// breaks, so that nobody takes the answer for whole.
+func (a *api) execAnswer(
+	ctx context.Context,
+	sandbox stacyvm.SandboxID,
+	result control.ExecResult,
+	binary bool,
+) (*written, error) {
 	kept := map[stacyvm.Stream]control.Output{}
 	if result.Elsewhere {
 		for stream, from := range map[stacyvm.Stream]control.AttachRequest{
@@ -151,7 +161,15 @@ func (a *api) execAnswer(ctx context.Context, sandbox stacyvm.SandboxID, result 
 			return copyKept(ctx, kept[stream], stream, each)
 		})
 		if err != nil {
-			a.Logger.Debug("an answer was broken off", "id", middleware.RequestID(ctx), "sandbox", sandbox, "error", err)
+			a.Logger.Debug(
+				"an answer was broken off",
+				"id",
+				middleware.RequestID(ctx),
+				"sandbox",
+				sandbox,
+				"error",
+				err,
+			)
 			panic(http.ErrAbortHandler)
 		}
 	}}, nil
@@ -164,7 +182,12 @@ func closeAll(outputs map[stacyvm.Stream]control.Output) {
 }
 
 // copyKept copies at most control.MaxKept bytes of one stream.
-func copyKept(ctx context.Context, from control.Output, stream stacyvm.Stream, each func([]byte) error) (truncated bool, err error) {
+func copyKept(
+	ctx context.Context,
+	from control.Output,
+	stream stacyvm.Stream,
+	each func([]byte) error,
+) (truncated bool, err error) {
 	for left := control.MaxKept; ; {
 		event, err := from.Next(ctx)
 		switch {

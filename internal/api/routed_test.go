@@ -15,8 +15,8 @@ import (
 	"github.com/stacyvm/stacyvm/internal/control/controltest"
 )
 
-// FuzzRoutedID asks for a sandbox, and for a process in it, by any id: nothing but the id itself finds it, and no other one is the
-// server's fault.
+// FuzzRoutedID asks for a sandbox, and for a process in it, by any id: nothing but the id itself
+// finds it, and no other one is the server's fault.
 func FuzzRoutedID(f *testing.F) {
 	s := controltest.OpenStore(f)
 	controltest.Register(f, s)

@@ -79,5 +79,7 @@ func same[T any](value T) T { return value }
 
 // listOf describes the answer of a route that writes a list row by row.
 func (a *api) listOf(what string, t reflect.Type) map[string]*huma.Response {
-	return map[string]*huma.Response{"200": {Description: what, Content: map[string]*huma.MediaType{"application/json": {Schema: a.schema(t)}}}}
+	return map[string]*huma.Response{
+		"200": {Description: what, Content: map[string]*huma.MediaType{"application/json": {Schema: a.schema(t)}}},
+	}
 }

@@ -91,12 +91,27 @@ type Sandbox struct {
 
 func (a *api) sandboxOf(s stacyvm.Sandbox) Sandbox {
 	return Sandbox{
-		ID: string(s.ID), State: string(s.State), Reason: string(s.Reason), Detail: s.Detail, Since: moment(s.Since),
-		QueuePlace: s.QueuePlace, Provider: s.Provider, Image: s.Image,
-		MemoryMB: s.Spec.MemoryMB, VCPUs: s.Spec.VCPUs, DiskMB: s.Spec.DiskMB,
-		OwnerID: s.OwnerID, TenantID: s.TenantID, VMID: s.RuntimeID, WorkerID: string(s.WorkerID),
-		Recovered: s.Recovered, Unenforced: s.Unenforced,
-		CreatedAt: s.CreatedAt.UTC(), ExpiresAt: s.ExpiresAt.UTC(), Metadata: s.Metadata, PreviewDomain: a.PreviewDomain,
+		ID:            string(s.ID),
+		State:         string(s.State),
+		Reason:        string(s.Reason),
+		Detail:        s.Detail,
+		Since:         moment(s.Since),
+		QueuePlace:    s.QueuePlace,
+		Provider:      s.Provider,
+		Image:         s.Image,
+		MemoryMB:      s.Spec.MemoryMB,
+		VCPUs:         s.Spec.VCPUs,
+		DiskMB:        s.Spec.DiskMB,
+		OwnerID:       s.OwnerID,
+		TenantID:      s.TenantID,
+		VMID:          s.RuntimeID,
+		WorkerID:      string(s.WorkerID),
+		Recovered:     s.Recovered,
+		Unenforced:    s.Unenforced,
+		CreatedAt:     s.CreatedAt.UTC(),
+		ExpiresAt:     s.ExpiresAt.UTC(),
+		Metadata:      s.Metadata,
+		PreviewDomain: a.PreviewDomain,
 	}
 }
 
@@ -109,7 +124,8 @@ func moment(t time.Time) *time.Time {
 	return &t
 }
 
-// Admission says whether a spawn would be let in now. The last three fields appear with detail=placement only.
+// Admission says whether a spawn would be let in now. The last three fields appear with
+// detail=placement only.
 type Admission struct {
 	Allowed              bool   `json:"allowed"`
 	Queueable            bool   `json:"queueable"`
@@ -127,8 +143,14 @@ type Admission struct {
 
 func admissionOf(a stacyvm.Admission, placement bool) Admission {
 	answer := Admission{
-		Allowed: a.Allowed, Queueable: a.Queueable, Reason: string(a.Reason), ActiveSandboxes: a.Active, MaxSandboxes: a.Max,
-		ActiveOwnerSandboxes: a.OwnerActive, MaxOwnerSandboxes: a.OwnerMax, MaxTTL: durationText(a.MaxTTL),
+		Allowed:              a.Allowed,
+		Queueable:            a.Queueable,
+		Reason:               string(a.Reason),
+		ActiveSandboxes:      a.Active,
+		MaxSandboxes:         a.Max,
+		ActiveOwnerSandboxes: a.OwnerActive,
+		MaxOwnerSandboxes:    a.OwnerMax,
+		MaxTTL:               durationText(a.MaxTTL),
 	}
 	if placement {
 		answer.SelectedWorkerID = string(a.SelectedWorker)

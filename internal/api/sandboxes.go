@@ -49,14 +49,25 @@ type Pruned struct {
 const tagSandboxes = "sandboxes"
 
 func (a *api) sandboxRoutes() {
-	register(a, route{method: http.MethodPost, path: "/sandboxes", id: "spawn", tag: tagSandboxes, status: http.StatusCreated,
-		summary: "Create a sandbox and wait until it runs", errors: []int{404, 409, 422, 429, 507}}, a.spawn)
+	register(
+		a,
+		route{method: http.MethodPost, path: "/sandboxes", id: "spawn", tag: tagSandboxes, status: http.StatusCreated,
+			summary: "Create a sandbox and wait until it runs", errors: []int{404, 409, 422, 429, 507}},
+		a.spawn,
+	)
 	register(a, route{method: http.MethodGet, path: "/sandboxes", id: "list-sandboxes", tag: tagSandboxes,
 		summary: "List sandboxes, newest first, without destroyed ones",
 		responses: map[string]*huma.Response{"200": {
 			Description: "The sandboxes.",
-			Headers:     map[string]*huma.Param{nextHeader: {Schema: &huma.Schema{Type: "string"}, Description: "Asks for the next page; there is none without it."}},
-			Content:     map[string]*huma.MediaType{"application/json": {Schema: a.schema(reflect.TypeFor[[]Sandbox]())}},
+			Headers: map[string]*huma.Param{
+				nextHeader: {
+					Schema:      &huma.Schema{Type: "string"},
+					Description: "Asks for the next page; there is none without it.",
+				},
+			},
+			Content: map[string]*huma.MediaType{
+				"application/json": {Schema: a.schema(reflect.TypeFor[[]Sandbox]())},
+			},
 		}}}, a.list)
 	register(a, route{method: http.MethodDelete, path: "/sandboxes", id: "prune", tag: tagSandboxes,
 		summary: "Destroy every expired sandbox"}, a.prune)
@@ -97,7 +108,8 @@ const (
 	listPage = 200
 )
 
-// list reads the list page by page while it writes it, so that a long one takes no more memory than a short one.
+// list reads the list page by page while it writes it, so that a long one takes no more memory
+// than a short one.
 func (a *api) list(ctx context.Context, in *listInput) (*written, error) {
 	limit := cmp.Or(in.Limit, maxList)
 	first, next, err := a.Service.Sandboxes(ctx, control.SandboxPage{After: in.Cursor, Limit: min(limit, listPage)})

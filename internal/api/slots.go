@@ -12,8 +12,8 @@ import (
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
 
-// StreamLimits bound how many streams are open at once on this server: requests that last as long as a client, a command or a
-// transfer does. 0: the default.
+// StreamLimits bound how many streams are open at once on this server: requests that last as long
+// as a client, a command or a transfer does. 0: the default.
 type StreamLimits struct {
 	All    int // of all callers together
 	Caller int // of one: an owner of a tenant under one credential or, without a credential, from one address
@@ -25,8 +25,8 @@ const (
 	DefaultCallerStreams = 1024
 )
 
-// maxRequests bounds the requests of every kind that are under way at once. Over HTTP/1 the connections are bounded before; one of
-// HTTP/2 carries many requests.
+// maxRequests bounds the requests of every kind that are under way at once. Over HTTP/1 the
+// connections are bounded before; one of HTTP/2 carries many requests.
 const maxRequests = 4096
 
 // retrySlots is when a request that found no slot should come again, in seconds.
@@ -46,14 +46,19 @@ func newSlots(limits StreamLimits) slots {
 	if limits.Caller == 0 {
 		limits.Caller = DefaultCallerStreams
 	}
-	return slots{limits: limits, requests: budget.NewSlots(maxRequests), streams: budget.NewSlots(limits.All), lasting: map[string]string{}}
+	return slots{
+		limits:   limits,
+		requests: budget.NewSlots(maxRequests),
+		streams:  budget.NewSlots(limits.All),
+		lasting:  map[string]string{},
+	}
 }
 
 // exceptOthers is what one credential, or one address, may hold of n: the rest stays for others.
 func exceptOthers(n int) int { return max(1, n-n/4) }
 
-// hold takes what a request holds while it is under way. A call that is no stream is not refused for streams, so that whoever has
-// too many of them can still see and end what they belong to.
+// hold takes what a request holds while it is under way. A call that is no stream is not refused
+// for streams, so that whoever has too many of them can still see and end what they belong to.
 func (s *slots) hold(r *http.Request, pattern string) (release func(), err error) {
 	if unlimited(r) {
 		return func() {}, nil
@@ -69,7 +74,10 @@ func (s *slots) hold(r *http.Request, pattern string) (release func(), err error
 	principal := auth.From(r.Context())
 	ended, err := s.streams.Acquire(
 		budget.Quota{Name: credential, Most: exceptOthers(s.limits.All)},
-		budget.Quota{Name: strings.Join([]string{credential, principal.Tenant, principal.Subject}, "\x00"), Most: s.limits.Caller},
+		budget.Quota{
+			Name: strings.Join([]string{credential, principal.Tenant, principal.Subject}, "\x00"),
+			Most: s.limits.Caller,
+		},
 	)
 	if err != nil {
 		done()
@@ -91,16 +99,31 @@ const whatStreams = "uploads, downloads, commands that are waited for, outputs a
 
 func (s *slots) errStreams(err error) error {
 	if errors.Is(err, budget.ErrQuota) {
-		return stacyvm.Errorf(stacyvm.CodeLimit, "you have as many streams open on this server as one caller may (%s): end some and try again, "+
-			"or raise server.max_streams_per_caller (%d) and server.max_streams (%d)", whatStreams, s.limits.Caller, s.limits.All)
+		return stacyvm.Errorf(
+			stacyvm.CodeLimit,
+			"you have as many streams open on this server as one caller may (%s): end some and try again, "+
+				"or raise server.max_streams_per_caller (%d) and server.max_streams (%d)",
+			whatStreams,
+			s.limits.Caller,
+			s.limits.All,
+		)
 	}
-	return stacyvm.Errorf(stacyvm.CodeUnavailable, "all callers together have %d streams open on this server (%s): try again, "+
-		"or raise server.max_streams", s.limits.All, whatStreams)
+	return stacyvm.Errorf(
+		stacyvm.CodeUnavailable,
+		"all callers together have %d streams open on this server (%s): try again, "+
+			"or raise server.max_streams",
+		s.limits.All,
+		whatStreams,
+	)
 }
 
 func errRequests(err error) error {
 	if errors.Is(err, budget.ErrQuota) {
-		return stacyvm.Errorf(stacyvm.CodeLimit, "you have %d requests under way on this server: wait for some of them and try again", exceptOthers(maxRequests))
+		return stacyvm.Errorf(
+			stacyvm.CodeLimit,
+			"you have %d requests under way on this server: wait for some of them and try again",
+			exceptOthers(maxRequests),
+		)
 	}
 	return stacyvm.Errorf(stacyvm.CodeUnavailable, "the server has %d requests under way: try again", maxRequests)
 }

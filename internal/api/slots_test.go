@@ -10,7 +10,8 @@ import (
 	"github.com/stacyvm/stacyvm/internal/auth"
 )
 
-// streams opens streams of events as one user until one is refused, and gives that answer and how many were opened.
+// streams opens streams of events as one user until one is refused, and gives that answer and how
+// many were opened.
 func (f *fixture) streams(user string, most int) (refused *http.Response, opened int) {
 	f.t.Helper()
 	for range most {
@@ -37,8 +38,9 @@ func (f *fixture) event(headers ...string) *http.Response {
 	return answer
 }
 
-// TestStreamsOfOneCaller: whoever has as many streams open as a caller may is told so, and can do everything else; others can open
-// streams, until all of them together have as many as the server takes.
+// TestStreamsOfOneCaller: whoever has as many streams open as a caller may is told so, and can do
+// everything else; others can open streams, until all of them together have as many as the server
+// takes.
 func TestStreamsOfOneCaller(t *testing.T) {
 	f := start(t, func(c *api.Config) { c.Streams = api.StreamLimits{All: 16, Caller: 5} }, nil)
 	id := f.spawn().ID

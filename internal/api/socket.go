@@ -54,7 +54,8 @@ type socket struct {
 	sent    uint64 // bytes of input that the process has taken; only receive uses it
 }
 
-// serve ends when the command has ended or the client has left; the process goes on in the latter case.
+// serve ends when the command has ended or the client has left; the process goes on in the latter
+// case.
 func (s *socket) serve(ctx context.Context) {
 	defer s.conn.CloseNow() //nolint:errcheck // closed properly before, unless the client is gone
 	request, binary, err := s.first(ctx)
@@ -117,13 +118,16 @@ func (s *socket) read(ctx context.Context) ([]byte, error) {
 		return nil, err
 	}
 	if kind != websocket.MessageText {
-		return nil, stacyvm.Errorf(stacyvm.CodeInvalid, "a message must be JSON in a text frame; bytes go in data_base64")
+		return nil, stacyvm.Errorf(
+			stacyvm.CodeInvalid,
+			"a message must be JSON in a text frame; bytes go in data_base64",
+		)
 	}
 	return io.ReadAll(budget.NewReader(message, budget.From(ctx), middleware.BodyCopies))
 }
 
-// brokeOff reports whether a read failed because the client left, or because what it sent is no WebSocket's: such a connection is
-// closed with 1002.
+// brokeOff reports whether a read failed because the client left, or because what it sent is no
+// WebSocket's: such a connection is closed with 1002.
 func (s *socket) brokeOff(ctx context.Context, err error) bool {
 	if _, ours := errors.AsType[*stacyvm.Error](err); ours {
 		return false
@@ -131,7 +135,9 @@ func (s *socket) brokeOff(ctx context.Context, err error) bool {
 	s.api.Logger.Debug("a WebSocket broke off", "id", middleware.RequestID(ctx), "error", err)
 	var network net.Error
 	left := websocket.CloseStatus(err) != -1 || ctx.Err() != nil || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, io.EOF) ||
-		errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) || errors.As(err, &network)
+		errors.Is(err, io.ErrUnexpectedEOF) ||
+		errors.Is(err, net.ErrClosed) ||
+		errors.As(err, &network)
 	if !left {
 		s.close(websocket.StatusProtocolError, "") // once more changes nothing, where the library has
 	}
@@ -199,7 +205,8 @@ type Message struct {
 	Signal     string  `json:"signal,omitempty" maxLength:"16" doc:"Such as TERM."`
 }
 
-// receive obeys the client's messages until it leaves. What cannot be done is told and changes nothing else.
+// receive obeys the client's messages until it leaves. What cannot be done is told and changes
+// nothing else.
 func (s *socket) receive(ctx context.Context, left context.CancelFunc) {
 	defer left()
 	for {

@@ -90,7 +90,8 @@ func TestSocketWithABadFirstMessage(t *testing.T) {
 	}
 }
 
-// TestSocketOfBinaryMessages: a message is JSON in a text frame, the first one and every later one.
+// TestSocketOfBinaryMessages: a message is JSON in a text frame, the first one and every later
+// one.
 func TestSocketOfBinaryMessages(t *testing.T) {
 	f := start(t, nil, nil)
 	id := f.spawn().ID
@@ -223,8 +224,8 @@ func TestSocketStreamsMuch(t *testing.T) {
 	}
 }
 
-// TestSocketOfNonsense: what is no WebSocket's closes the connection with 1002, whether a command runs or not, and is nothing that an
-// operator need know of.
+// TestSocketOfNonsense: what is no WebSocket's closes the connection with 1002, whether a command
+// runs or not, and is nothing that an operator need know of.
 func TestSocketOfNonsense(t *testing.T) {
 	f := start(t, nil, nil)
 	id := f.spawn().ID
@@ -256,7 +257,8 @@ func TestSocketOfNonsense(t *testing.T) {
 	}
 }
 
-// TestDurationsThatCannotBe: too long to count, or so short that they would read as 0, which is no limit.
+// TestDurationsThatCannotBe: too long to count, or so short that they would read as 0, which is no
+// limit.
 func TestDurationsThatCannotBe(t *testing.T) {
 	f := start(t, nil, nil)
 	id := f.spawn().ID

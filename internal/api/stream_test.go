@@ -125,8 +125,8 @@ func TestStreamOfACommandThatRunsTooLong(t *testing.T) {
 	}
 }
 
-// TestStreamComesAsItIsPrinted: a line is there while the command still runs, and a character that is printed in two
-// halves comes in one line.
+// TestStreamComesAsItIsPrinted: a line is there while the command still runs, and a character that
+// is printed in two halves comes in one line.
 func TestStreamComesAsItIsPrinted(t *testing.T) {
 	f := start(t, nil, nil)
 	id := f.spawn().ID
@@ -159,7 +159,8 @@ func TestStreamComesAsItIsPrinted(t *testing.T) {
 	}
 }
 
-// TestASlowReaderLosesNothing reads a tenth of the output byte by byte, and with it holds the command up.
+// TestASlowReaderLosesNothing reads a tenth of the output byte by byte, and with it holds the
+// command up.
 func TestASlowReaderLosesNothing(t *testing.T) {
 	testneed.Patience(t)
 	f := start(t, nil, nil)
@@ -261,7 +262,8 @@ func TestOutputSoFar(t *testing.T) {
 	}
 }
 
-// TestDestroyUnderAStream: a stream that cannot go on says so, and does not look like one that ended well.
+// TestDestroyUnderAStream: a stream that cannot go on says so, and does not look like one that
+// ended well.
 func TestDestroyUnderAStream(t *testing.T) {
 	f := start(t, nil, nil)
 	id := f.spawn().ID

@@ -43,12 +43,19 @@ func (a *api) systemRoutes() {
 		summary: "Whether the server is healthy"}, a.health)
 	register(a, route{method: http.MethodGet, path: "/live", id: "live", tag: tagSystem,
 		summary: "Whether the server lives"}, a.live)
-	register(a, route{method: http.MethodGet, path: "/ready", id: "ready", tag: tagSystem,
+	register(a, route{
+		method:  http.MethodGet,
+		path:    "/ready",
+		id:      "ready",
+		tag:     tagSystem,
 		summary: "Whether the server can serve: its store answers, recovery is done, its disk has room, and an engine works where it has any; a control plane alone is ready without a worker",
 		responses: map[string]*huma.Response{"503": {
 			Description: "Not now.",
-			Content:     map[string]*huma.MediaType{"application/json": {Schema: a.schema(reflect.TypeFor[Readiness]())}},
-		}}}, a.ready)
+			Content: map[string]*huma.MediaType{
+				"application/json": {Schema: a.schema(reflect.TypeFor[Readiness]())},
+			},
+		}},
+	}, a.ready)
 	register(a, route{method: http.MethodGet, path: "/openapi.json", id: "openapi", tag: tagSystem,
 		summary: "This document", responses: map[string]*huma.Response{"200": {
 			Description: "OpenAPI 3.1.",

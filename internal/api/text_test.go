@@ -79,8 +79,8 @@ func taken(t *testing.T) (list []texts) {
 // isContent are members that hold the bytes of a file or of input; the body's size bounds them.
 var isContent = map[string]bool{"content": true, "content_base64": true, "data": true, "data_base64": true}
 
-// TestEveryTextIsBounded: the document says of each text that a caller writes how long it may be, or what it looks like; of what
-// stands in a path, both.
+// TestEveryTextIsBounded: the document says of each text that a caller writes how long it may be,
+// or what it looks like; of what stands in a path, both.
 func TestEveryTextIsBounded(t *testing.T) {
 	for _, op := range taken(t) {
 		for _, p := range op.Parameters {
@@ -104,8 +104,9 @@ func members(s schema, path string, visit func(name string, s schema)) {
 	}
 }
 
-// TestTextThatADatabaseRefuses writes zero bytes and bytes that are no text everywhere where an operation takes a text. Each is the
-// caller's mistake, the message names it, and the audit goes on.
+// TestTextThatADatabaseRefuses writes zero bytes and bytes that are no text everywhere where an
+// operation takes a text. Each is the caller's mistake, the message names it, and the audit goes
+// on.
 func TestTextThatADatabaseRefuses(t *testing.T) {
 	f := startOn(t, controltest.OpenAny(t), withWorkers(t), withAuthority(t))
 	id := f.spawn().ID

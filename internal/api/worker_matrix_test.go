@@ -24,7 +24,8 @@ import (
 	"github.com/stacyvm/stacyvm/internal/store"
 )
 
-// scopeOf names the scope that each of the routes of workers asks for; one that is missing here fails the matrix.
+// scopeOf names the scope that each of the routes of workers asks for; one that is missing here
+// fails the matrix.
 var scopeOf = map[string]string{
 	"heartbeat": auth.ScopeHeartbeat, "certificate": auth.ScopeHeartbeat,
 	"renew-leases": auth.ScopeLease, "renew-lease": auth.ScopeLease, "lease": auth.ScopeLease,
@@ -53,8 +54,8 @@ func ed25519PEM(seed byte) string {
 	return string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
 }
 
-// shown is one row of the matrix: what a worker shows, and whether it is a good credential for worker `here` on a route that
-// asks for scope.
+// shown is one row of the matrix: what a worker shows, and whether it is a good credential for
+// worker `here` on a route that asks for scope.
 type shown struct {
 	name          string
 	id            stacyvm.WorkerID // X-Worker-ID
@@ -229,8 +230,9 @@ func withAuthority(t *testing.T) func(*control.Config) {
 	}
 }
 
-// TestWorkerIdentityMatrix: each route of workers × each credential × the own and others' paths. Nobody gets further than the table
-// says, whatever API keys are configured; and who does is not refused.
+// TestWorkerIdentityMatrix: each route of workers × each credential × the own and others' paths.
+// Nobody gets further than the table says, whatever API keys are configured; and who does is not
+// refused.
 func TestWorkerIdentityMatrix(t *testing.T) {
 	named := func(c *control.Config) { withAuthority(t)(c); c.Self = unwritten }
 	open := start(t, withWorkers(t), named)
@@ -275,7 +277,8 @@ func TestWorkerIdentityMatrix(t *testing.T) {
 	}
 }
 
-// asks sends a request of an operation to a handler without a network: the connection's certificate is what put says.
+// asks sends a request of an operation to a handler without a network: the connection's
+// certificate is what put says.
 func (f *fixture) asks(op operation, worker stacyvm.WorkerID, put func(*http.Request)) response {
 	f.t.Helper()
 	e := examples[op.id]
@@ -292,7 +295,8 @@ func (f *fixture) asks(op operation, worker stacyvm.WorkerID, put func(*http.Req
 	return response{recorder.Result(), recorder.Body.String()}
 }
 
-// TestWorkerRoutesWithoutCredentials: a server that knows no credential of workers says so, to everybody.
+// TestWorkerRoutesWithoutCredentials: a server that knows no credential of workers says so, to
+// everybody.
 func TestWorkerRoutesWithoutCredentials(t *testing.T) {
 	empty, err := auth.NewWorkerVerifier(auth.WorkerVerifierConfig{Audience: auth.AudienceControlPlane})
 	if err != nil {
@@ -316,8 +320,8 @@ func TestWorkerRoutesWithoutCredentials(t *testing.T) {
 	}
 }
 
-// TestWorkerCredentialsOpenNothingElse: a worker's credential is none on any other route, and the routes of administrators ask for the
-// administrator's key.
+// TestWorkerCredentialsOpenNothingElse: a worker's credential is none on any other route, and the
+// routes of administrators ask for the administrator's key.
 func TestWorkerCredentialsOpenNothingElse(t *testing.T) {
 	f := start(t, func(c *api.Config) { withKeys(c); withWorkers(t)(c) }, withAuthority(t))
 	worker := shown{id: controltest.Self, token: sharedKey}
@@ -347,7 +351,8 @@ func TestWorkerCredentialsOpenNothingElse(t *testing.T) {
 	}
 }
 
-// TestWorkersAreNotLimited: who fails to prove to be a worker has what a peer's address has; who proves it is not held up.
+// TestWorkersAreNotLimited: who fails to prove to be a worker has what a peer's address has; who
+// proves it is not held up.
 func TestWorkersAreNotLimited(t *testing.T) {
 	f := start(t, func(c *api.Config) {
 		withWorkers(t)(c)

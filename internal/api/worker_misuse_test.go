@@ -2,8 +2,8 @@ package api_test
 
 import "strings"
 
-// workerMisuse has wrong requests of the routes of workers and of their administrators. They come from the worker `here`, which is
-// registered.
+// workerMisuse has wrong requests of the routes of workers and of their administrators. They come
+// from the worker `here`, which is registered.
 var workerMisuse = map[string][]wrong{
 	"worker":       {{"absent", "/workers/nobody", "", 404, "NOT_FOUND", ""}, {"unknown query", "/workers/here?x=1", "", 400, "BAD_REQUEST", "x"}},
 	"admin-worker": {{"absent", "/admin/workers/nobody", "", 404, "NOT_FOUND", ""}},

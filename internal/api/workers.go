@@ -43,12 +43,28 @@ type Worker struct {
 func workerOf(w cluster.Worker) Worker {
 	c := w.Capacity
 	return Worker{
-		ID: string(w.ID), Hostname: w.Hostname, Status: string(w.Status), Stale: w.Stale, Providers: each(w.Providers, same[string]), Capabilities: each(w.Capabilities, same[string]),
+		ID: string(
+			w.ID,
+		),
+		Hostname:     w.Hostname,
+		Status:       string(w.Status),
+		Stale:        w.Stale,
+		Providers:    each(w.Providers, same[string]),
+		Capabilities: each(w.Capabilities, same[string]),
 		Capacity: Capacity{
-			MaxSandboxes: c.MaxSandboxes, MemoryMB: c.MemoryMB, VCPUs: c.VCPUs, ParallelCreates: c.ParallelCreates, RPCURL: c.RPCURL,
-			PreviewDomain: c.PreviewDomain, Labels: c.Labels, Drained: c.Drained,
+			MaxSandboxes:    c.MaxSandboxes,
+			MemoryMB:        c.MemoryMB,
+			VCPUs:           c.VCPUs,
+			ParallelCreates: c.ParallelCreates,
+			RPCURL:          c.RPCURL,
+			PreviewDomain:   c.PreviewDomain,
+			Labels:          c.Labels,
+			Drained:         c.Drained,
 		},
-		Problems: w.Problems, LastHeartbeat: w.LastHeartbeat.UTC(), CreatedAt: w.CreatedAt.UTC(), UpdatedAt: w.UpdatedAt.UTC(),
+		Problems:      w.Problems,
+		LastHeartbeat: w.LastHeartbeat.UTC(),
+		CreatedAt:     w.CreatedAt.UTC(),
+		UpdatedAt:     w.UpdatedAt.UTC(),
 	}
 }
 
@@ -63,7 +79,17 @@ const tagWorkers = "workers"
 
 func (a *api) workerRoutes() {
 	for _, at := range []struct{ path, id string }{{"/workers", ""}, {"/admin/workers", "admin-"}} {
-		register(a, route{method: http.MethodGet, path: at.path, id: at.id + "list-workers", tag: tagWorkers, summary: "List the workers"}, a.workers)
+		register(
+			a,
+			route{
+				method:  http.MethodGet,
+				path:    at.path,
+				id:      at.id + "list-workers",
+				tag:     tagWorkers,
+				summary: "List the workers",
+			},
+			a.workers,
+		)
 		register(a, route{method: http.MethodGet, path: at.path + "/{worker}", id: at.id + "worker", tag: tagWorkers,
 			summary: "Look one worker up", errors: []int{404}}, a.worker)
 	}
@@ -76,15 +102,29 @@ func (a *api) workerRoutes() {
 		summary: "Place sandboxes on a worker again", errors: []int{404}}, a.resumeWorker)
 	register(a, route{method: http.MethodPost, path: one + "/heartbeat", id: "admin-heartbeat", tag: tagWorkers,
 		summary: "Tell in a worker's place that it lives", errors: []int{404, 409}}, a.heartbeat)
-	register(a, route{method: http.MethodPost, path: one + "/leases/{resource}/renew", id: "admin-renew-lease", tag: tagWorkers,
-		summary: "Extend a lease in a worker's place", errors: []int{409}}, a.renewLease)
+	register(
+		a,
+		route{
+			method:  http.MethodPost,
+			path:    one + "/leases/{resource}/renew",
+			id:      "admin-renew-lease",
+			tag:     tagWorkers,
+			summary: "Extend a lease in a worker's place",
+			errors:  []int{409},
+		},
+		a.renewLease,
+	)
 	const own = "/worker/{worker}"
 	register(a, route{method: http.MethodPost, path: own + "/heartbeat", id: "heartbeat", tag: tagWorkers,
 		summary: "Tell that this worker lives, or register its process", errors: []int{404, 409}}, a.heartbeat)
 	register(a, route{method: http.MethodPost, path: own + "/leases/renew", id: "renew-leases", tag: tagWorkers,
 		summary: "Extend every lease of this worker's process", errors: []int{404, 409}}, a.renewLeases)
-	register(a, route{method: http.MethodPost, path: own + "/leases/{resource}/renew", id: "renew-lease", tag: tagWorkers,
-		summary: "Extend one lease of this worker", errors: []int{409}}, a.renewLease)
+	register(
+		a,
+		route{method: http.MethodPost, path: own + "/leases/{resource}/renew", id: "renew-lease", tag: tagWorkers,
+			summary: "Extend one lease of this worker", errors: []int{409}},
+		a.renewLease,
+	)
 	register(a, route{method: http.MethodGet, path: own + "/leases/{resource}", id: "lease", tag: tagWorkers,
 		summary: "Tell under which fence this worker holds a sandbox", errors: []int{404}}, a.lease)
 }
@@ -139,8 +179,13 @@ func (a *api) heartbeat(ctx context.Context, in *heartbeatInput) (*body[Worker],
 		ID: in.id(), Hostname: b.Hostname, Status: stacyvm.WorkerStatus(b.Status), Session: b.Session,
 		Providers: slices.Concat([]string{}, b.Providers), Capabilities: slices.Concat([]string{}, b.Capabilities),
 		Capacity: stacyvm.Capacity{
-			MaxSandboxes: c.MaxSandboxes, MemoryMB: c.MemoryMB, VCPUs: c.VCPUs, ParallelCreates: c.ParallelCreates, RPCURL: c.RPCURL,
-			PreviewDomain: c.PreviewDomain, Labels: c.Labels,
+			MaxSandboxes:    c.MaxSandboxes,
+			MemoryMB:        c.MemoryMB,
+			VCPUs:           c.VCPUs,
+			ParallelCreates: c.ParallelCreates,
+			RPCURL:          c.RPCURL,
+			PreviewDomain:   c.PreviewDomain,
+			Labels:          c.Labels,
 		},
 		Problems: b.Problems,
 	}})
@@ -171,7 +216,13 @@ type Renewal struct {
 }
 
 func leaseOf(l stacyvm.Lease) Lease {
-	return Lease{ResourceID: l.Resource, HolderID: string(l.Holder), Epoch: strconv.FormatInt(l.Epoch, 10), Generation: l.Generation, ExpiresAt: l.ExpiresAt.UTC()}
+	return Lease{
+		ResourceID: l.Resource,
+		HolderID:   string(l.Holder),
+		Epoch:      strconv.FormatInt(l.Epoch, 10),
+		Generation: l.Generation,
+		ExpiresAt:  l.ExpiresAt.UTC(),
+	}
 }
 
 type renewalInput struct {
@@ -184,7 +235,15 @@ type renewalInput struct {
 
 func (a *api) renewLeases(ctx context.Context, in *renewalInput) (*body[Renewal], error) {
 	renewal, err := a.Service.RenewLeases(ctx, in.id(), in.Body.Session, in.Body.Handover)
-	return answered(Renewal{renewal.Cluster.ID, strconv.FormatInt(renewal.Cluster.Incarnation, 10), each(renewal.Leases, leaseOf), renewal.Lapsed}, err)
+	return answered(
+		Renewal{
+			renewal.Cluster.ID,
+			strconv.FormatInt(renewal.Cluster.Incarnation, 10),
+			each(renewal.Leases, leaseOf),
+			renewal.Lapsed,
+		},
+		err,
+	)
 }
 
 // LeasePath is the input of routes of one lease.

@@ -12,9 +12,10 @@ import (
 
 const module = "github.com/stacyvm/stacyvm/"
 
-// rules says which packages of this module a package may import. A trailing /... covers the package and everything below it.
-// The first rule whose key matches the importing package decides, so that more special keys stand first. `make generate`
-// writes the linter's rules and the document's table from it.
+// rules says which packages of this module a package may import. A trailing /... covers the
+// package and everything below it. The first rule whose key matches the importing package decides,
+// so that more special keys stand first. `make generate` writes the linter's rules and the
+// document's table from it.
 var rules = []struct {
 	pkg     string
 	imports []string
@@ -196,7 +197,8 @@ var confined = []struct{ module, home, why string }{
 	{"github.com/google/go-containerregistry", "internal/image", "one place reads images"},
 }
 
-// TestConfinedModules keeps SQL in one place, gVisor out of everything but the launcher, and each big library in one package.
+// TestConfinedModules keeps SQL in one place, gVisor out of everything but the launcher, and each
+// big library in one package.
 func TestConfinedModules(t *testing.T) {
 	for _, pkg := range listPackages(t) {
 		from := strings.TrimPrefix(pkg.ImportPath, module)

@@ -40,7 +40,8 @@ func TestTables(t *testing.T) {
 	}
 }
 
-// linterRules is what depguard checks. It has no order of rules: the files of a more special one are left out of a wider one.
+// linterRules is what depguard checks. It has no order of rules: the files of a more special one
+// are left out of a wider one.
 func linterRules() string {
 	var out strings.Builder
 	rule := func(name string, files []string, allow []string, denied, why string) {
@@ -103,7 +104,8 @@ func documentTables() string {
 	return out.String()
 }
 
-// fileGlob is the linter's pattern for the files of a package, and of those below it where the pattern has them.
+// fileGlob is the linter's pattern for the files of a package, and of those below it where the
+// pattern has them.
 func fileGlob(pattern string) string {
 	if below, ok := strings.CutSuffix(pattern, "/..."); ok {
 		return "**/" + below + "/**"

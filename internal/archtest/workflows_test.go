@@ -38,7 +38,8 @@ func readWorkflow(t *testing.T, path string) (parsed workflow) {
 // pinned is an action of a commit that nobody can move.
 var pinned = regexp.MustCompile(`^[\w.-]+/[\w./-]+@[0-9a-f]{40}$`)
 
-// TestWorkflowsArePinned: actions are named by commits, and what runs them may read the repository and nothing else.
+// TestWorkflowsArePinned: actions are named by commits, and what runs them may read the repository
+// and nothing else.
 func TestWorkflowsArePinned(t *testing.T) {
 	paths, err := filepath.Glob(filepath.Join(workflows, "*.y*ml"))
 	if err != nil || len(paths) == 0 {
@@ -72,7 +73,8 @@ func TestWorkflowsArePinned(t *testing.T) {
 	}
 }
 
-// TestConformanceRunsInCI: both jobs of the contract are there and run the scripts, and so does our own CI.
+// TestConformanceRunsInCI: both jobs of the contract are there and run the scripts, and so does
+// our own CI.
 func TestConformanceRunsInCI(t *testing.T) {
 	w := readWorkflow(t, filepath.Join(workflows, "cluster-conformance.yml"))
 	for job, script := range map[string]string{

@@ -9,8 +9,8 @@ import (
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
 
-// Kind is a kind of caller. Each has credentials of its own, and none counts where another is asked
-// for.
+// Kind is a kind of caller. Each has credentials of its own, and none counts where another is
+// asked for.
 type Kind string
 
 const (
@@ -39,7 +39,8 @@ func (s Shown) bearers() (tokens []string) {
 	return tokens
 }
 
-// Authenticator judges one form of credential of one kind of caller. It is safe for concurrent use.
+// Authenticator judges one form of credential of one kind of caller. It is safe for concurrent
+// use.
 type Authenticator interface {
 	Kind() Kind
 	// Authenticate says who calls. It returns CodeUnauthenticated when the request does not show
@@ -75,7 +76,8 @@ type Identity struct {
 	// Principal is the caller as the credential says. An empty subject or tenant is one that the
 	// credential does not name.
 	Principal stacyvm.Principal
-	// Credential names the credential for rate limits: "client", "admin", or "" when none was needed.
+	// Credential names the credential for rate limits: "client", "admin", or "" when none was
+	// needed.
 	Credential string
 	// Worker is what a worker's credential tells beside; zero for others.
 	Worker WorkerIdentity
@@ -95,7 +97,10 @@ func (i Identity) As(subject, tenant string) (stacyvm.Principal, error) {
 		case *part.named == "":
 			*part.named = part.says
 		default:
-			return stacyvm.Principal{}, stacyvm.Errorf(stacyvm.CodeForbidden, "the credential is of another user or tenant")
+			return stacyvm.Principal{}, stacyvm.Errorf(
+				stacyvm.CodeForbidden,
+				"the credential is of another user or tenant",
+			)
 		}
 	}
 	return p, nil
@@ -111,5 +116,9 @@ func CheckName(field, name string) error {
 	if utf8.ValidString(name) && utf8.RuneCountInString(name) <= maxName && !strings.ContainsFunc(name, bad) {
 		return nil
 	}
-	return stacyvm.Invalid(field, "must have at most %d characters and no white space, control character, / or \\", maxName)
+	return stacyvm.Invalid(
+		field,
+		"must have at most %d characters and no white space, control character, / or \\",
+		maxName,
+	)
 }

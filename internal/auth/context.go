@@ -1,4 +1,5 @@
-// Package auth knows who is calling and what they may do: principals, scopes and API keys. It knows no transport.
+// Package auth knows who is calling and what they may do: principals, scopes and API keys. It
+// knows no transport.
 package auth
 
 import (

@@ -19,8 +19,8 @@ type Keys struct {
 // client an administrator.
 func SameKeys(client, admin string) bool { return client != "" && client == admin }
 
-// NewKeys makes Keys; an empty key is none. With adminFallback and without an admin key, the client
-// key has the admin's scopes.
+// NewKeys makes Keys; an empty key is none. With adminFallback and without an admin key, the
+// client key has the admin's scopes.
 func NewKeys(client, admin string, adminFallback bool) Keys {
 	return Keys{client: hashed(client), admin: hashed(admin), fallback: adminFallback && admin == ""}
 }
@@ -40,10 +40,10 @@ func (k Keys) Open() bool { return k.client == nil && k.admin == nil }
 func (k Keys) Kind() Kind { return KindClient }
 
 // Authenticate implements Authenticator. The admin key counts in both key headers; a bearer counts
-// for nothing, and has to be one of the keys. A request is refused when a header stands twice, when
-// one of them is wrong although another is right, and when a key is needed and there is none: which
-// of several the sender, or a proxy before this server, meant is not for this server to guess. No
-// key names a subject or a tenant: whoever holds one chooses both.
+// for nothing, and has to be one of the keys. A request is refused when a header stands twice,
+// when one of them is wrong although another is right, and when a key is needed and there is none:
+// which of several the sender, or a proxy before this server, meant is not for this server to
+// guess. No key names a subject or a tenant: whoever holds one chooses both.
 func (k Keys) Authenticate(shown Shown) (Identity, error) {
 	bearers := shown.bearers()
 	if len(shown.API) > 1 || len(shown.Admin) > 1 || len(bearers) > 1 {
@@ -71,7 +71,10 @@ func (k Keys) Authenticate(shown Shown) (Identity, error) {
 	return Identity{}, errNoKey
 }
 
-var errNoKey = stacyvm.Errorf(stacyvm.CodeUnauthenticated, "one valid X-API-Key is needed, and no wrong credential beside it")
+var errNoKey = stacyvm.Errorf(
+	stacyvm.CodeUnauthenticated,
+	"one valid X-API-Key is needed, and no wrong credential beside it",
+)
 
 func keyIdentity(credential string, scopes []string) Identity {
 	return Identity{Principal: stacyvm.Principal{Scopes: slices.Clone(scopes)}, Credential: credential}

@@ -53,8 +53,8 @@ func TestIdentify(t *testing.T) {
 	}
 }
 
-// TestIdentifyRefusesWhatIsShownTwice: two values of one header are no credential, whatever they are, and a wrong bearer beside a
-// good key is wrong.
+// TestIdentifyRefusesWhatIsShownTwice: two values of one header are no credential, whatever they
+// are, and a wrong bearer beside a good key is wrong.
 func TestIdentifyRefusesWhatIsShownTwice(t *testing.T) {
 	const client, admin = "the client's key", "the admin's key"
 	keys := auth.NewKeys(client, admin, false)

@@ -12,7 +12,8 @@ const (
 	ScopeAdminAudit    = "admin:audit"
 )
 
-// The scopes of a worker credential: each names what its holder may do, or have done, as that worker.
+// The scopes of a worker credential: each names what its holder may do, or have done, as that
+// worker.
 const (
 	ScopeHeartbeat = "worker:heartbeat"
 	ScopeSpawn     = "worker:spawn"
@@ -35,7 +36,16 @@ var (
 
 // WorkerScopes lists the eight scopes of workers.
 func WorkerScopes() []string {
-	return []string{ScopeHeartbeat, ScopeSpawn, ScopeDestroy, ScopeStatus, ScopeExec, ScopeFiles, ScopeLogs, ScopeLease}
+	return []string{
+		ScopeHeartbeat,
+		ScopeSpawn,
+		ScopeDestroy,
+		ScopeStatus,
+		ScopeExec,
+		ScopeFiles,
+		ScopeLogs,
+		ScopeLease,
+	}
 }
 
 // RPCScopes lists those that a control plane needs for what it does with a worker.

@@ -21,18 +21,19 @@ const SecretLook = reload.Look
 type SecretFileOptions struct {
 	// Check refuses a text: the one before it stays. nil takes any.
 	Check func(text string) error
-	// Failed hears of it when the file can no longer be read or its text is refused, once per reason. It must not call the
-	// SecretFile back.
+	// Failed hears of it when the file can no longer be read or its text is refused, once per
+	// reason. It must not call the SecretFile back.
 	Failed func(error)
 	Now    func() time.Time // nil: time.Now
 }
 
-// SecretFile is a secret in a file that may be replaced while the program runs. A file that is missing, empty, readable by
-// others or refused leaves the last good text in place: half a rotation must not lock everybody out. It is safe for
-// concurrent use.
+// SecretFile is a secret in a file that may be replaced while the program runs. A file that is
+// missing, empty, readable by others or refused leaves the last good text in place: half a
+// rotation must not lock everybody out. It is safe for concurrent use.
 type SecretFile struct{ value *reload.Value[string] }
 
-// OpenSecretFile reads the file for the first time. Its errors name the path, for who started the program.
+// OpenSecretFile reads the file for the first time. Its errors name the path, for who started the
+// program.
 func OpenSecretFile(path string, options SecretFileOptions) (*SecretFile, error) {
 	load := func() (string, error) {
 		text, err := ReadSecretFile(path)
@@ -55,8 +56,8 @@ func OpenSecretFile(path string, options SecretFileOptions) (*SecretFile, error)
 // Text gives the present text. It is a Secret.
 func (f *SecretFile) Text() string { return f.value.Get() }
 
-// ReadSecretFile reads a secret once, also from a pipe. A regular file must be its owner's alone. White space around the
-// secret is left out.
+// ReadSecretFile reads a secret once, also from a pipe. A regular file must be its owner's alone.
+// White space around the secret is left out.
 func ReadSecretFile(path string) (string, error) {
 	info, err := os.Stat(path)
 	if err != nil {

@@ -30,7 +30,8 @@ const (
 	MethodStatic WorkerMethod = "static"
 	// MethodSigned is a stacyvm-worker-v1 token, signed with a secret that both sides know.
 	MethodSigned WorkerMethod = "signed"
-	// MethodJWT is a token signed with an Ed25519 key, of which the verifying side needs the public half only.
+	// MethodJWT is a token signed with an Ed25519 key, of which the verifying side needs the
+	// public half only.
 	MethodJWT WorkerMethod = "jwt"
 	// MethodCertificate is the certificate of a TLS connection.
 	MethodCertificate WorkerMethod = "mtls"
@@ -38,13 +39,14 @@ const (
 
 // WorkerIdentity is what a worker credential stands for.
 type WorkerIdentity struct {
-	// WorkerID is the worker that the credential serves: with AudienceControlPlane the caller itself, with AudienceRPC the
-	// one that is called.
+	// WorkerID is the worker that the credential serves: with AudienceControlPlane the caller
+	// itself, with AudienceRPC the one that is called.
 	WorkerID stacyvm.WorkerID
 	Audience WorkerAudience
 	Scopes   []string // of the eight; none: may do nothing
 	Method   WorkerMethod
-	// TokenID is the id that revokes it: a signed token's jti, a certificate's serial number in hex; "" of a static token.
+	// TokenID is the id that revokes it: a signed token's jti, a certificate's serial number in
+	// hex; "" of a static token.
 	TokenID string
 }
 
@@ -61,8 +63,8 @@ func (i WorkerIdentity) Principal() stacyvm.Principal {
 	return stacyvm.Principal{Subject: "worker:" + string(i.WorkerID), Scopes: i.Scopes}
 }
 
-// grant gives the scopes that a list in a credential stands for. No list is all eight; what is none of the eight is dropped,
-// so that a list without any of them grants nothing.
+// grant gives the scopes that a list in a credential stands for. No list is all eight; what is
+// none of the eight is dropped, so that a list without any of them grants nothing.
 func grant(listed []string) []string {
 	if len(listed) == 0 {
 		return WorkerScopes()
@@ -82,7 +84,8 @@ func grant(listed []string) []string {
 // tokenID is the form of tokens' ids.
 var tokenID = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
 
-// refused is the error of a credential that is not accepted. The reason holds nothing of the credential.
+// refused is the error of a credential that is not accepted. The reason holds nothing of the
+// credential.
 func refused(reason string) error {
 	return stacyvm.Errorf(stacyvm.CodeUnauthenticated, "worker credential: %s", reason)
 }

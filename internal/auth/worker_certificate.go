@@ -9,8 +9,8 @@ import (
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
 
-// PeerCertificate gives the certificate with which the other side of a connection proved itself, or nil: one that was sent and
-// not verified proves nothing.
+// PeerCertificate gives the certificate with which the other side of a connection proved itself,
+// or nil: one that was sent and not verified proves nothing.
 func PeerCertificate(state *tls.ConnectionState) *x509.Certificate {
 	if state == nil || len(state.VerifiedChains) == 0 || len(state.VerifiedChains[0]) == 0 {
 		return nil
@@ -18,8 +18,8 @@ func PeerCertificate(state *tls.ConnectionState) *x509.Certificate {
 	return state.VerifiedChains[0][0]
 }
 
-// verifyPeer judges the connection's certificate: what it names must be the right party. One that names no party of stacyvm
-// says nothing: it gives nil.
+// verifyPeer judges the connection's certificate: what it names must be the right party. One that
+// names no party of stacyvm says nothing: it gives nil.
 func (v *WorkerVerifier) verifyPeer(given WorkerCredential) (*WorkerIdentity, error) {
 	if given.Peer == nil {
 		return nil, nil
@@ -34,7 +34,8 @@ func (v *WorkerVerifier) verifyPeer(given WorkerCredential) (*WorkerIdentity, er
 	serial := pki.Serial(given.Peer)
 	now := v.config.Now()
 	switch {
-	case v.config.Audience == AudienceControlPlane && party.Role != pki.RoleWorker, v.config.Audience == AudienceRPC && party.Role != pki.RoleServer:
+	case v.config.Audience == AudienceControlPlane && party.Role != pki.RoleWorker,
+		v.config.Audience == AudienceRPC && party.Role != pki.RoleServer:
 		return nil, refused("the certificate is for another audience")
 	case party.Role == pki.RoleWorker && stacyvm.WorkerID(party.Name) != given.WorkerID:
 		return nil, refused("the certificate is another worker's")
@@ -44,6 +45,10 @@ func (v *WorkerVerifier) verifyPeer(given WorkerCredential) (*WorkerIdentity, er
 		return nil, refused("the certificate is revoked")
 	}
 	return &WorkerIdentity{
-		WorkerID: given.WorkerID, Audience: v.config.Audience, Scopes: WorkerScopes(), Method: MethodCertificate, TokenID: serial,
+		WorkerID: given.WorkerID,
+		Audience: v.config.Audience,
+		Scopes:   WorkerScopes(),
+		Method:   MethodCertificate,
+		TokenID:  serial,
 	}, nil
 }

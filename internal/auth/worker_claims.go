@@ -39,8 +39,8 @@ type claims struct {
 	ExpiresAt int64    `json:"exp"`
 }
 
-// judge says why the claims do not hold at a time, or ""; whom and what they are for is for the verifier to compare. It is the
-// same for both kinds of signed tokens.
+// judge says why the claims do not hold at a time, or ""; whom and what they are for is for the
+// verifier to compare. It is the same for both kinds of signed tokens.
 func (c claims) judge(now time.Time) string {
 	const skew, life = int64(WorkerClockSkew / time.Second), int64(WorkerTokenMax / time.Second)
 	at := now.Unix()
@@ -59,8 +59,14 @@ func (c claims) judge(now time.Time) string {
 
 func (c claims) public() WorkerClaims {
 	shown := WorkerClaims{
-		WorkerID: stacyvm.WorkerID(c.WorkerID), TokenID: c.TokenID, Audience: WorkerAudience(c.Audience), Scopes: c.Scopes,
-		IssuedAt: time.Unix(c.IssuedAt, 0).UTC(), ExpiresAt: time.Unix(c.ExpiresAt, 0).UTC(),
+		WorkerID: stacyvm.WorkerID(
+			c.WorkerID,
+		),
+		TokenID:   c.TokenID,
+		Audience:  WorkerAudience(c.Audience),
+		Scopes:    c.Scopes,
+		IssuedAt:  time.Unix(c.IssuedAt, 0).UTC(),
+		ExpiresAt: time.Unix(c.ExpiresAt, 0).UTC(),
 	}
 	if c.NotBefore != 0 {
 		shown.NotBefore = time.Unix(c.NotBefore, 0).UTC()

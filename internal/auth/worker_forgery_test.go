@@ -181,7 +181,8 @@ func TestCutTokens(t *testing.T) {
 	}
 }
 
-// FuzzWorkerToken: only the tokens that were signed are accepted, each in one spelling, and nothing else does more than fail.
+// FuzzWorkerToken: only the tokens that were signed are accepted, each in one spelling, and
+// nothing else does more than fail.
 func FuzzWorkerToken(f *testing.F) {
 	v := accepting(f)
 	good := map[string]bool{"the shared staging token": true}

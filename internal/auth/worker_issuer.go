@@ -21,14 +21,15 @@ type WorkerTokenRequest struct {
 	TokenID   string // "": a random one
 }
 
-// WorkerIssuer signs worker tokens: EdDSA JWTs with an Ed25519 key, stacyvm-worker-v1 tokens with any other. It is safe for
-// concurrent use.
+// WorkerIssuer signs worker tokens: EdDSA JWTs with an Ed25519 key, stacyvm-worker-v1 tokens with
+// any other. It is safe for concurrent use.
 type WorkerIssuer struct {
 	key Secret
 	now func() time.Time
 }
 
-// NewWorkerIssuer makes an issuer; now may be nil. It returns CodeInvalid errors when the key cannot sign.
+// NewWorkerIssuer makes an issuer; now may be nil. It returns CodeInvalid errors when the key
+// cannot sign.
 func NewWorkerIssuer(key Secret, now func() time.Time) (*WorkerIssuer, error) {
 	if now == nil {
 		now = time.Now

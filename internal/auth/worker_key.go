@@ -13,10 +13,12 @@ import (
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
 
-// minSigningKey is the least length of an HMAC key, in bytes: who has one token may guess at its key without asking anybody.
+// minSigningKey is the least length of an HMAC key, in bytes: who has one token may guess at its
+// key without asking anybody.
 const minSigningKey = 32
 
-// signingKey is either an HMAC secret or an Ed25519 key, never both: the kind of the key decides which tokens it can verify.
+// signingKey is either an HMAC secret or an Ed25519 key, never both: the kind of the key decides
+// which tokens it can verify.
 type signingKey struct {
 	secret  []byte
 	public  ed25519.PublicKey
@@ -24,8 +26,8 @@ type signingKey struct {
 	id      string             // of an Ed25519 key: its thumbprint, the token's kid
 }
 
-// CheckSigningKey says why a text is no signing key: an HMAC secret of at least 32 bytes, or an Ed25519 key in PEM, private or
-// public. The error holds nothing of it.
+// CheckSigningKey says why a text is no signing key: an HMAC secret of at least 32 bytes, or an
+// Ed25519 key in PEM, private or public. The error holds nothing of it.
 func CheckSigningKey(text string) error {
 	_, err := parseSigningKey(text)
 	return err
@@ -62,12 +64,16 @@ func parsePEM(text string) (signingKey, error) {
 			}
 		}
 	}
-	return signingKey{}, errors.New("is a PEM block, but not an Ed25519 key: make one with `openssl genpkey -algorithm ed25519`")
+	return signingKey{}, errors.New(
+		"is a PEM block, but not an Ed25519 key: make one with `openssl genpkey -algorithm ed25519`",
+	)
 }
 
 // thumbprint names a public key as RFC 7638 does.
 func thumbprint(key ed25519.PublicKey) string {
-	sum := sha256.Sum256([]byte(`{"crv":"Ed25519","kty":"OKP","x":"` + base64.RawURLEncoding.EncodeToString(key) + `"}`))
+	sum := sha256.Sum256(
+		[]byte(`{"crv":"Ed25519","kty":"OKP","x":"` + base64.RawURLEncoding.EncodeToString(key) + `"}`),
+	)
 	return base64.RawURLEncoding.EncodeToString(sum[:])
 }
 

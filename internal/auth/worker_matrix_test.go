@@ -13,7 +13,8 @@ import (
 	"github.com/stacyvm/stacyvm/internal/testneed"
 )
 
-// trait is one property of a credential or of who verifies it. good says whether it speaks for acceptance.
+// trait is one property of a credential or of who verifies it. good says whether it speaks for
+// acceptance.
 type trait struct {
 	name string
 	good bool
@@ -29,7 +30,8 @@ var (
 	served    = []trait{{"any", true}, {"worker-a alone", true}, {"worker-b alone", false}}
 )
 
-// kinds are the kinds of credentials; "+mtls" is a token with a good certificate beside it, which helps no bad token.
+// kinds are the kinds of credentials; "+mtls" is a token with a good certificate beside it, which
+// helps no bad token.
 var kinds = []struct {
 	name                   string
 	method                 auth.WorkerMethod
@@ -54,7 +56,8 @@ type combination struct {
 	method                                       auth.WorkerMethod
 }
 
-// matrix makes every combination of traits for both sides. What is to be accepted follows from the traits alone.
+// matrix makes every combination of traits for both sides. What is to be accepted follows from the
+// traits alone.
 func matrix() (all []combination) {
 	first := func(has bool, traits []trait) []trait {
 		if has {
@@ -88,8 +91,8 @@ func matrix() (all []combination) {
 	return all
 }
 
-// fits says whether the worker that is named is right. A control plane's certificate names none: it is good for whom the
-// listener serves.
+// fits says whether the worker that is named is right. A control plane's certificate names none:
+// it is good for whom the listener serves.
 func (c combination) fits(worker, served trait) bool {
 	if c.kind == "mtls" && c.side == auth.AudienceRPC && worker.name == "other" {
 		return served.name != "worker-a alone"

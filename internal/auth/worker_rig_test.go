@@ -21,7 +21,8 @@ import (
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
 
-// The wire formats are written down here a second time, so that a change of the product's is noticed.
+// The wire formats are written down here a second time, so that a change of the product's is
+// noticed.
 
 // noon is the clock of these tests.
 var noon = time.Date(2026, 11, 25, 12, 0, 0, 0, time.UTC)

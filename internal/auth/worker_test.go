@@ -19,7 +19,8 @@ import (
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
 
-// TestScopes: each list of scopes × each scope that a method may ask for, for both kinds of signed tokens.
+// TestScopes: each list of scopes × each scope that a method may ask for, for both kinds of signed
+// tokens.
 func TestScopes(t *testing.T) {
 	v := accepting(t)
 	type list struct {
@@ -59,7 +60,8 @@ func TestScopes(t *testing.T) {
 	}
 }
 
-// TestIssue: what is issued is as the wire format says and is accepted; what is malformed is not issued.
+// TestIssue: what is issued is as the wire format says and is accepted; what is malformed is not
+// issued.
 func TestIssue(t *testing.T) {
 	for name, key := range map[string]string{"signed": secretA, "jwt": keyA.privatePEM()} {
 		issuer, err := auth.NewWorkerIssuer(auth.FixedSecret(key), atNoon)
@@ -133,7 +135,8 @@ func badSigningKeys() map[string]string {
 	}
 }
 
-// TestVerifierRefusesToBeMade: a verifier whose secrets could be mistaken for something else is not made.
+// TestVerifierRefusesToBeMade: a verifier whose secrets could be mistaken for something else is
+// not made.
 func TestVerifierRefusesToBeMade(t *testing.T) {
 	fixed := auth.FixedSecret
 	configs := map[string]auth.WorkerVerifierConfig{
@@ -178,7 +181,8 @@ func TestConfigured(t *testing.T) {
 	}
 }
 
-// TestOwnTokenOverridesShared: for a worker with a token of its own the shared one is refused, and every token is its worker's.
+// TestOwnTokenOverridesShared: for a worker with a token of its own the shared one is refused, and
+// every token is its worker's.
 func TestOwnTokenOverridesShared(t *testing.T) {
 	v := newVerifier(t, auth.WorkerVerifierConfig{Shared: auth.FixedSecret("shared"), Tokens: map[stacyvm.WorkerID]auth.Secret{"a": auth.FixedSecret("a's"), "b": auth.FixedSecret("b's")}})
 	for token, accepts := range map[string]string{"shared": "c d", "a's": "a", "b's": "b", "none": ""} {
@@ -248,7 +252,8 @@ func TestPeerCertificateIsVerified(t *testing.T) {
 	}
 }
 
-// TestKeyFileRotates: a key that is replaced in its file is used without a restart, while others verify.
+// TestKeyFileRotates: a key that is replaced in its file is used without a restart, while others
+// verify.
 func TestKeyFileRotates(t *testing.T) {
 	clock := &clock{now: noon}
 	path := filepath.Join(t.TempDir(), "key")

@@ -13,7 +13,8 @@ import (
 // maxWorkerToken bounds what is looked at, in bytes.
 const maxWorkerToken = 4 << 10
 
-// A signed token is stacyvm-worker-v1.<claims>.<HMAC-SHA256 of what stands before>, both in base64url without padding.
+// A signed token is stacyvm-worker-v1.<claims>.<HMAC-SHA256 of what stands before>, both in
+// base64url without padding.
 const (
 	tokenFamily = "stacyvm-worker-"
 	tokenPrefix = tokenFamily + "v1"

@@ -36,24 +36,27 @@ func FixedSecrets(texts []string) []Secret {
 	return secrets
 }
 
-// WorkerVerifierConfig says which worker credentials one side accepts. A control plane and a worker each have their own: each
-// is one audience.
+// WorkerVerifierConfig says which worker credentials one side accepts. A control plane and a
+// worker each have their own: each is one audience.
 type WorkerVerifierConfig struct {
 	Audience WorkerAudience
 	// Worker is the only one that is served, as a worker's own listener wants it; "" is any.
 	Worker stacyvm.WorkerID
-	// Shared is one static token for all workers, for staging: whoever has it can pass for each of them. nil: none.
+	// Shared is one static token for all workers, for staging: whoever has it can pass for each of
+	// them. nil: none.
 	Shared Secret
 	// Tokens are static tokens of one worker each. Shared is refused for those that have one.
 	Tokens map[stacyvm.WorkerID]Secret
-	// SigningKey verifies signed tokens: an HMAC secret, or an Ed25519 key in PEM (a public one is enough). nil: none.
+	// SigningKey verifies signed tokens: an HMAC secret, or an Ed25519 key in PEM (a public one is
+	// enough). nil: none.
 	SigningKey Secret
 	// RotationKeys verify too, while keys are changed. At most 16.
 	RotationKeys []Secret // see FixedSecrets
-	// Revoked are ids of signed tokens and serial numbers (32 hex digits) of certificates that are refused.
+	// Revoked are ids of signed tokens and serial numbers (32 hex digits) of certificates that are
+	// refused.
 	Revoked []string
-	// Certificates makes the certificate of a connection a credential by itself, with all eight scopes. Without it a
-	// certificate only has to fit to the token.
+	// Certificates makes the certificate of a connection a credential by itself, with all eight
+	// scopes. Without it a certificate only has to fit to the token.
 	Certificates bool
 	Now          func() time.Time // nil: time.Now
 }
@@ -115,7 +118,8 @@ func checkStatic(field string, secret Secret) error {
 	return nil
 }
 
-// Configured reports whether any credential can be accepted; without, a server answers that it is not available.
+// Configured reports whether any credential can be accepted; without, a server answers that it is
+// not available.
 func (v *WorkerVerifier) Configured() bool {
 	c := v.config
 	return c.Shared != nil || len(c.Tokens) > 0 || c.SigningKey != nil || len(c.RotationKeys) > 0 || c.Certificates
@@ -124,7 +128,8 @@ func (v *WorkerVerifier) Configured() bool {
 // Kind implements Authenticator.
 func (v *WorkerVerifier) Kind() Kind { return KindWorker }
 
-// Authenticate implements Authenticator. The token may stand in a header of its own or in Authorization.
+// Authenticate implements Authenticator. The token may stand in a header of its own or in
+// Authorization.
 func (v *WorkerVerifier) Authenticate(shown Shown) (Identity, error) {
 	if !v.Configured() {
 		return Identity{}, errNotConfigured(KindWorker)
@@ -150,8 +155,9 @@ func (v *WorkerVerifier) Authenticate(shown Shown) (Identity, error) {
 	return Identity{Principal: worker.Principal(), Worker: worker}, nil
 }
 
-// Verify says whose credential it is, or gives a CodeUnauthenticated error, which holds nothing of it. A token that is shown
-// has to be right: a good certificate beside it does not help. What the identity may do is for WorkerIdentity.Allow.
+// Verify says whose credential it is, or gives a CodeUnauthenticated error, which holds nothing of
+// it. A token that is shown has to be right: a good certificate beside it does not help. What the
+// identity may do is for WorkerIdentity.Allow.
 func (v *WorkerVerifier) Verify(given WorkerCredential) (WorkerIdentity, error) {
 	if !given.WorkerID.Valid() {
 		return WorkerIdentity{}, refused("no worker is named")
@@ -180,7 +186,12 @@ func (v *WorkerVerifier) verifyStatic(given WorkerCredential) (WorkerIdentity, e
 	own, has := v.config.Tokens[given.WorkerID]
 	shared := same(v.config.Shared, given.Token)
 	mine := same(own, given.Token)
-	identity := WorkerIdentity{WorkerID: given.WorkerID, Audience: v.config.Audience, Scopes: WorkerScopes(), Method: MethodStatic}
+	identity := WorkerIdentity{
+		WorkerID: given.WorkerID,
+		Audience: v.config.Audience,
+		Scopes:   WorkerScopes(),
+		Method:   MethodStatic,
+	}
 	switch {
 	case has && mine:
 		return identity, nil
@@ -228,7 +239,11 @@ func (v *WorkerVerifier) verifySigned(given WorkerCredential) (WorkerIdentity, e
 		return WorkerIdentity{}, refused(reason)
 	}
 	return WorkerIdentity{
-		WorkerID: given.WorkerID, Audience: v.config.Audience, Scopes: grant(c.Scopes), Method: method, TokenID: c.TokenID,
+		WorkerID: given.WorkerID,
+		Audience: v.config.Audience,
+		Scopes:   grant(c.Scopes),
+		Method:   method,
+		TokenID:  c.TokenID,
 	}, nil
 }
 

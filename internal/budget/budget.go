@@ -1,6 +1,6 @@
-// Package budget bounds what requests hold in sum: in memory, with bodies that are read whole, output that is collected and lists, and open at
-// once, as streams and connections.
-// It knows nothing of what the bytes are.
+// Package budget bounds what requests hold in sum: in memory, with bodies that are read whole,
+// output that is collected and lists, and open at once, as streams and connections. It knows
+// nothing of what the bytes are.
 package budget
 
 import (
@@ -10,11 +10,13 @@ import (
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
 
-// Small is what each request may hold without being counted, in bytes. The number of connections bounds the sum of these.
+// Small is what each request may hold without being counted, in bytes. The number of connections
+// bounds the sum of these.
 const Small = 64 << 10
 
-// Budget is a number of bytes that all requests share. A caller may take at most as much as it leaves to others, so that
-// the first one to ask for everything gets half of it, the next one half of the rest.
+// Budget is a number of bytes that all requests share. A caller may take at most as much as it
+// leaves to others, so that the first one to ask for everything gets half of it, the next one half
+// of the rest.
 type Budget struct {
 	mu   sync.Mutex
 	free int64
@@ -31,7 +33,8 @@ func (b *Budget) Open(caller string) *Account {
 	return &Account{budget: b, caller: caller, small: Small}
 }
 
-// Account is what one request holds. A nil Account is never refused anything. It is safe for concurrent use.
+// Account is what one request holds. A nil Account is never refused anything. It is safe for
+// concurrent use.
 type Account struct {
 	budget *Budget
 	caller string
@@ -88,7 +91,10 @@ func (a *Account) move(bytes int64) {
 
 // Refused is the error for a request whose account was refused something: CodeUnavailable.
 func Refused() error {
-	return stacyvm.Errorf(stacyvm.CodeUnavailable, "the server holds too much in memory for requests under way; try again")
+	return stacyvm.Errorf(
+		stacyvm.CodeUnavailable,
+		"the server holds too much in memory for requests under way; try again",
+	)
 }
 
 type key struct{}

@@ -6,7 +6,8 @@ import (
 	"io"
 )
 
-// Sizes of a buffer's pieces, in bytes: a short text takes little, and no piece is ever copied to grow.
+// Sizes of a buffer's pieces, in bytes: a short text takes little, and no piece is ever copied to
+// grow.
 const (
 	firstPiece = 1 << 10
 	mostPiece  = 64 << 10
@@ -15,7 +16,8 @@ const (
 // ErrFull says that a buffer may not take the bytes: its account was refused them.
 var ErrFull = errors.New("no room in the budget")
 
-// Buffer collects bytes and counts them in an account. Each byte is held once. The zero value is ready, and uncounted.
+// Buffer collects bytes and counts them in an account. Each byte is held once. The zero value is
+// ready, and uncounted.
 type Buffer struct {
 	account *Account
 	pieces  [][]byte

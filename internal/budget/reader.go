@@ -7,8 +7,8 @@ import (
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
 
-// A text that is read whole must come at leastPace on average, in bytes per second, after paceGrace: what it holds is withheld from
-// others.
+// A text that is read whole must come at leastPace on average, in bytes per second, after
+// paceGrace: what it holds is withheld from others.
 const (
 	leastPace = 64 << 10
 	paceGrace = 60 * time.Second
@@ -23,8 +23,9 @@ type reader struct {
 	read    int64
 }
 
-// NewReader counts everything that is read through it in a, copies times: once for each form in which it is in memory. Its errors
-// besides those of r: CodeUnavailable when the account is refused the bytes; CodeTimeout when they come too slowly.
+// NewReader counts everything that is read through it in a, copies times: once for each form in
+// which it is in memory. Its errors besides those of r: CodeUnavailable when the account is
+// refused the bytes; CodeTimeout when they come too slowly.
 func NewReader(r io.Reader, a *Account, copies int) io.Reader {
 	return &reader{r: r, account: a, copies: copies, began: time.Now()}
 }

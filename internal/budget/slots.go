@@ -13,7 +13,8 @@ var (
 	ErrAllTaken = errors.New("all slots are taken")
 )
 
-// Slots bounds how many requests or connections are open at once, of all callers together and of each.
+// Slots bounds how many requests or connections are open at once, of all callers together and of
+// each.
 type Slots struct {
 	mu   sync.Mutex
 	free int
@@ -29,8 +30,8 @@ type Quota struct {
 // NewSlots makes so many slots.
 func NewSlots(n int) *Slots { return &Slots{free: n, held: map[string]int{}} }
 
-// Acquire takes one slot, which counts against every quota. release gives it back; a second call changes nothing.
-// ErrQuota: one of the quotas is used up; ErrAllTaken: no slot is free.
+// Acquire takes one slot, which counts against every quota. release gives it back; a second call
+// changes nothing. ErrQuota: one of the quotas is used up; ErrAllTaken: no slot is free.
 func (s *Slots) Acquire(quotas ...Quota) (release func(), err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -1,5 +1,6 @@
-// Package bundle holds the two programs that the product runs beside itself, compressed inside its own binary: the gVisor
-// launcher and the guest program. It only unpacks them; it does not know what they do.
+// Package bundle holds the two programs that the product runs beside itself, compressed inside its
+// own binary: the gVisor launcher and the guest program. It only unpacks them; it does not know
+// what they do.
 package bundle
 
 import (
@@ -32,13 +33,17 @@ var files embed.FS
 // unpacking serialises this process's own unpacking; between processes the rename decides.
 var unpacking sync.Mutex
 
-// Unpack writes the named program below dir, once per content, and returns its path: dir/NAME-HASH/NAME, alone in its
-// directory, mode 0755. A file that is there is used when its size is right; a broken one is replaced. CodeUnsupported:
-// this build holds no such program.
+// Unpack writes the named program below dir, once per content, and returns its path:
+// dir/NAME-HASH/NAME, alone in its directory, mode 0755. A file that is there is used when its
+// size is right; a broken one is replaced. CodeUnsupported: this build holds no such program.
 func Unpack(dir, name string) (string, error) {
 	packed, err := files.ReadFile("files/" + name + ".zst")
 	if errors.Is(err, fs.ErrNotExist) {
-		return "", stacyvm.Errorf(stacyvm.CodeUnsupported, "this build does not contain %s: build with `make build`", name)
+		return "", stacyvm.Errorf(
+			stacyvm.CodeUnsupported,
+			"this build does not contain %s: build with `make build`",
+			name,
+		)
 	}
 	if err != nil {
 		return "", err
@@ -91,7 +96,8 @@ func unpack(dir, name string, packed []byte) (string, error) {
 	return path, os.WriteFile(mark(path), fmt.Appendf(nil, "%d\n", size), 0o644)
 }
 
-// mark is beside the program's directory and not in it, because that directory is shown to sandboxes.
+// mark is beside the program's directory and not in it, because that directory is shown to
+// sandboxes.
 func mark(path string) string { return filepath.Dir(path) + ".size" }
 
 // complete tells whether path was unpacked fully: its mark is there and gives its size.
@@ -101,10 +107,12 @@ func complete(path string) bool {
 		return false
 	}
 	info, err := os.Lstat(path)
-	return err == nil && info.Mode().IsRegular() && info.Mode().Perm() == 0o755 && fmt.Sprintf("%d\n", info.Size()) == string(want)
+	return err == nil && info.Mode().IsRegular() && info.Mode().Perm() == 0o755 &&
+		fmt.Sprintf("%d\n", info.Size()) == string(want)
 }
 
-// decompress writes the content of packed, whose checksum zstd verifies, and leaves holes where it has long runs of zeros.
+// decompress writes the content of packed, whose checksum zstd verifies, and leaves holes where it
+// has long runs of zeros.
 func decompress(file *os.File, packed []byte) (int64, error) {
 	decoder, err := zstd.NewReader(bytes.NewReader(packed))
 	if err != nil {

@@ -69,7 +69,16 @@ func (a *app) printAudit(calls []client.AdminCall) error {
 	rows := make([][]string, 0, len(calls))
 	for _, c := range calls {
 		rows = append(rows, []string{
-			strconv.FormatInt(c.ID, 10), stamp(c.CreatedAt), cmp.Or(c.Actor, "-"), c.RemoteAddr, strconv.Itoa(c.Status), c.Method, c.Path,
+			strconv.FormatInt(
+				c.ID,
+				10,
+			),
+			stamp(c.CreatedAt),
+			cmp.Or(c.Actor, "-"),
+			c.RemoteAddr,
+			strconv.Itoa(c.Status),
+			c.Method,
+			c.Path,
 		})
 	}
 	return printTable(a.stdout, []string{"ID", "TIME", "ACTOR", "FROM", "STATUS", "METHOD", "PATH"}, rows)

@@ -9,7 +9,8 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// arguments checks their number and says what is missing in the words of the usage line. None may be empty.
+// arguments checks their number and says what is missing in the words of the usage line. None may
+// be empty.
 func arguments(least, most int) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		switch empty := slices.Index(args, ""); {
@@ -38,6 +39,9 @@ func checkAll(args []string, check func(string) error) (once []string, err error
 
 // argumentError names the argument at position i as the usage line does.
 func argumentError(cmd *cobra.Command, problem string, i int) error {
-	names := slices.DeleteFunc(strings.Fields(cmd.Use)[1:], func(word string) bool { return word == "[flags]" || word == "--" })
+	names := slices.DeleteFunc(
+		strings.Fields(cmd.Use)[1:],
+		func(word string) bool { return word == "[flags]" || word == "--" },
+	)
 	return fmt.Errorf("%s argument %s\nUsage: %s", problem, strings.TrimSuffix(names[i], "..."), cmd.UseLine())
 }

@@ -48,7 +48,11 @@ Ctrl-C goes to the process. With --interactive on a process that has a terminal,
 				return err
 			}
 		}
-		s.from = client.OutputRequest{StdoutOffset: process.StdoutFirst, StderrOffset: process.StderrFirst, NoFollow: noFollow}
+		s.from = client.OutputRequest{
+			StdoutOffset: process.StdoutFirst,
+			StderrOffset: process.StderrFirst,
+			NoFollow:     noFollow,
+		}
 		if newOnly {
 			s.from.StdoutOffset, s.from.StderrOffset = process.StdoutBytes, process.StderrBytes
 		}

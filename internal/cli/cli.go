@@ -1,5 +1,6 @@
-// Package cli is the command line: one file per command. Commands that act on sandboxes use the public client and nothing
-// else; serve and run start a server through daemon; image and doctor look at this machine's own directories.
+// Package cli is the command line: one file per command. Commands that act on sandboxes use the
+// public client and nothing else; serve and run start a server through daemon; image and doctor
+// look at this machine's own directories.
 package cli
 
 import (
@@ -46,7 +47,8 @@ var errReported = errors.New("already reported")
 
 // Main runs one command line and returns its exit code.
 func Main(args []string) int {
-	// A reader that went away is an error of the write, so that clean-up still happens; children keep the default.
+	// A reader that went away is an error of the write, so that clean-up still happens; children
+	// keep the default.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	a := &app{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr}
 	root := a.root()
@@ -79,9 +81,24 @@ move files, destroy it.`,
 		SilenceUsage:  true,
 	}
 	flags := root.PersistentFlags()
-	flags.StringVar(&a.server, "server", orDefault(os.Getenv("STACYVM_SERVER"), client.DefaultURL), "`address` of the server (STACYVM_SERVER)")
-	flags.StringVar(&a.apiKey, "api-key", "", "client `key`; better given as STACYVM_API_KEY, which other users of this machine cannot see")
-	flags.StringVar(&a.caFile, "ca-file", "", "`file` with the authorities of an https server, such as ca-bundle.pem (STACYVM_CA_FILE); else this machine's")
+	flags.StringVar(
+		&a.server,
+		"server",
+		orDefault(os.Getenv("STACYVM_SERVER"), client.DefaultURL),
+		"`address` of the server (STACYVM_SERVER)",
+	)
+	flags.StringVar(
+		&a.apiKey,
+		"api-key",
+		"",
+		"client `key`; better given as STACYVM_API_KEY, which other users of this machine cannot see",
+	)
+	flags.StringVar(
+		&a.caFile,
+		"ca-file",
+		"",
+		"`file` with the authorities of an https server, such as ca-bundle.pem (STACYVM_CA_FILE); else this machine's",
+	)
 	flags.StringVar(&a.configFile, "config", "", "configuration `file` (STACYVM_CONFIG)")
 	root.SetFlagErrorFunc(flagError)
 	help := helpCommand()
@@ -89,8 +106,26 @@ move files, destroy it.`,
 	remote := []string{"server", "api-key", "ca-file"} // flags of commands that ask a server
 	addGroup(root, "Sandboxes:", []string{"config"}, a.spawnCommand(), a.listCommand(), a.killCommand())
 	addGroup(root, "Sandboxes:", []string{"config"}, a.eventsCommand())
-	addGroup(root, "In a sandbox:", []string{"config"}, a.execCommand(), a.attachCommand(), a.psCommand(), a.logsCommand(), a.copyCommand())
-	addGroup(root, "On this machine:", remote, a.runCommand(), a.serveCommand(), a.imageCommand(), a.configCommand(), a.doctorCommand())
+	addGroup(
+		root,
+		"In a sandbox:",
+		[]string{"config"},
+		a.execCommand(),
+		a.attachCommand(),
+		a.psCommand(),
+		a.logsCommand(),
+		a.copyCommand(),
+	)
+	addGroup(
+		root,
+		"On this machine:",
+		remote,
+		a.runCommand(),
+		a.serveCommand(),
+		a.imageCommand(),
+		a.configCommand(),
+		a.doctorCommand(),
+	)
 	addGroup(root, "Upkeep:", remote, a.dbCommand(), a.upgradeCommand())
 	addGroup(root, "Upkeep:", []string{"config"}, a.adminAuditCommand())
 	addGroup(root, "Upkeep:", nil, a.statusCommand(), a.supportCommand())
@@ -100,7 +135,8 @@ move files, destroy it.`,
 	return root
 }
 
-// report prints an error in plain words, with what to do about it, and sets the exit code if nothing else did.
+// report prints an error in plain words, with what to do about it, and sets the exit code if
+// nothing else did.
 func (a *app) report(err error) {
 	if a.exit == 0 {
 		a.exit = exitFailure
@@ -117,7 +153,10 @@ func (a *app) report(err error) {
 func (a *app) explain(err error) string {
 	switch {
 	case errors.Is(err, client.ErrNoServer):
-		return fmt.Sprintf("no server answers at %s: start one with `stacyvm serve`, or name another with --server", a.server)
+		return fmt.Sprintf(
+			"no server answers at %s: start one with `stacyvm serve`, or name another with --server",
+			a.server,
+		)
 	case client.CodeOf(err) == client.CodeUnauthorized:
 		return err.Error() + ": set STACYVM_API_KEY to the server's key"
 	case errors.Is(err, context.Canceled):
@@ -147,7 +186,8 @@ func (a *app) client() (*client.Client, error) {
 	return c, nil
 }
 
-// trusted gives the TLS of a server that this machine's own authorities do not vouch for; nil: theirs do.
+// trusted gives the TLS of a server that this machine's own authorities do not vouch for; nil:
+// theirs do.
 func (a *app) trusted() (*tls.Config, error) {
 	path := orDefault(a.caFile, os.Getenv("STACYVM_CA_FILE"))
 	if path == "" {
@@ -171,8 +211,8 @@ func interruptible(parent context.Context) (context.Context, context.CancelFunc)
 	return ctx, stop
 }
 
-// passedOn catches the signals that a command in a sandbox gets; stop it. A hang-up that was ignored when this program
-// started (nohup) stays ignored.
+// passedOn catches the signals that a command in a sandbox gets; stop it. A hang-up that was
+// ignored when this program started (nohup) stays ignored.
 func passedOn(more ...os.Signal) (signals chan os.Signal, stop func()) {
 	signals = make(chan os.Signal, 4)
 	for _, s := range append(more, os.Interrupt, syscall.SIGTERM, syscall.SIGQUIT) {

@@ -26,9 +26,26 @@ type commandFlags struct {
 
 func (f *commandFlags) add(flags *pflag.FlagSet) {
 	flags.StringArrayVarP(&f.env, "env", "e", nil, "set `NAME=VALUE`; NAME alone takes the value from here (repeat)")
-	flags.StringVarP(&f.workdir, "workdir", "w", "", "`directory` inside the sandbox (default: the image's, or /workspace)")
-	flags.StringVarP(&f.user, "user", "u", "", "`user` inside the sandbox: name or uid, alone or with :group (default: the image's, or root)")
-	flags.DurationVar(&f.timeout, "timeout", 0, "end the command after a `duration` such as 90s (default: the server's)")
+	flags.StringVarP(
+		&f.workdir,
+		"workdir",
+		"w",
+		"",
+		"`directory` inside the sandbox (default: the image's, or /workspace)",
+	)
+	flags.StringVarP(
+		&f.user,
+		"user",
+		"u",
+		"",
+		"`user` inside the sandbox: name or uid, alone or with :group (default: the image's, or root)",
+	)
+	flags.DurationVar(
+		&f.timeout,
+		"timeout",
+		0,
+		"end the command after a `duration` such as 90s (default: the server's)",
+	)
 	flags.BoolVarP(&f.tty, "tty", "t", false, "give the command a terminal")
 	flags.BoolVar(&f.shell, "shell", false, "run the words as one shell command")
 }
@@ -74,7 +91,8 @@ func parseEnv(words []string) (map[string]string, error) {
 	return env, nil
 }
 
-// terminal gives the size of the terminal that stdin and stdout are on; an error when they are not on one.
+// terminal gives the size of the terminal that stdin and stdout are on; an error when they are not
+// on one.
 func (a *app) terminal() (*client.Terminal, error) {
 	if !term.IsTerminal(int(a.stdin.Fd())) {
 		return nil, errors.New("--tty: standard input is not a terminal")
@@ -86,8 +104,8 @@ func (a *app) terminal() (*client.Terminal, error) {
 	return &client.Terminal{Rows: uint16(min(rows, 1<<16-1)), Cols: uint16(min(cols, 1<<16-1))}, nil
 }
 
-// splitCommand parses the flags that stand between the sandbox's name and the command, so that both
-// `exec -i ID CMD` and `exec ID -i -- CMD` work and no flag of CMD is taken for ours.
+// splitCommand parses the flags that stand between the sandbox's name and the command, so that
+// both `exec -i ID CMD` and `exec ID -i -- CMD` work and no flag of CMD is taken for ours.
 func splitCommand(cmd *cobra.Command, args []string) (sandbox string, words []string, err error) {
 	if len(args) == 0 {
 		return "", nil, argumentError(cmd, "missing", 0)

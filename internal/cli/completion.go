@@ -12,8 +12,12 @@ import (
 // completeWithin bounds how long a shell waits for a server while a word is completed.
 const completeWithin = 2 * time.Second
 
-// sandboxThen completes a sandbox's id as the first argument, and with more every further one; next completes the second.
-func (a *app) sandboxThen(more bool, next func(context.Context, *client.Client, string) []cobra.Completion) cobra.CompletionFunc {
+// sandboxThen completes a sandbox's id as the first argument, and with more every further one;
+// next completes the second.
+func (a *app) sandboxThen(
+	more bool,
+	next func(context.Context, *client.Client, string) []cobra.Completion,
+) cobra.CompletionFunc {
 	return func(cmd *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
 		ctx, cancel := context.WithTimeout(cmd.Context(), completeWithin)
 		defer cancel()

@@ -10,7 +10,8 @@ import (
 	"github.com/stacyvm/stacyvm/internal/config"
 )
 
-// secretFile is a configuration with the word CANARY in every secret, and in an address that has a password.
+// secretFile is a configuration with the word CANARY in every secret, and in an address that has a
+// password.
 const secretFile = `
 auth:
   api_key: CANARY-client

@@ -53,7 +53,8 @@ with one file does not stop the others; the exit code is 1 then.`,
 			return a.copyAll(ctx, &copier{app: a, server: server, user: user}, sources, target)
 		},
 	}
-	cmd.Flags().StringVarP(&user, "user", "u", "", "`user` in the sandbox who owns what is new (default: the image's, or root)")
+	cmd.Flags().
+		StringVarP(&user, "user", "u", "", "`user` in the sandbox who owns what is new (default: the image's, or root)")
 	return cmd
 }
 
@@ -134,7 +135,10 @@ func (c *copier) checkTarget(ctx context.Context, sources []place, target place)
 		isDir = err == nil && info.IsDir
 	}
 	if !isDir {
-		return fmt.Errorf("%s: several sources need a directory that is there, or a name that ends in a slash", printable(target.path))
+		return fmt.Errorf(
+			"%s: several sources need a directory that is there, or a name that ends in a slash",
+			printable(target.path),
+		)
 	}
 	return nil
 }
@@ -228,7 +232,8 @@ func (p *problems) join() error {
 // maxLinks bounds a chain of symbolic links: the sandbox decides how long it is.
 const maxLinks = 40
 
-// follow describes what a path that the user named stands for in the sandbox, at the end of its symbolic links.
+// follow describes what a path that the user named stands for in the sandbox, at the end of its
+// symbolic links.
 func (c *copier) follow(ctx context.Context, name string) (client.FileInfo, error) {
 	for range maxLinks {
 		info, err := c.server.Stat(ctx, c.sandbox, name)
@@ -242,7 +247,8 @@ func (c *copier) follow(ctx context.Context, name string) (client.FileInfo, erro
 	return client.FileInfo{}, errors.New("too many symbolic links")
 }
 
-// remoteTarget decides the name that an upload of a source called base gets; an empty base is a source without a name.
+// remoteTarget decides the name that an upload of a source called base gets; an empty base is a
+// source without a name.
 func (c *copier) remoteTarget(ctx context.Context, target, base string) (string, error) {
 	into := strings.HasSuffix(target, "/")
 	if !into {

@@ -22,8 +22,8 @@ const (
 	maxName  = 4096
 )
 
-// download copies source in the sandbox to target here. Every name below source comes from the sandbox and is hostile: all
-// writing goes through an os.Root on the target's directory.
+// download copies source in the sandbox to target here. Every name below source comes from the
+// sandbox and is hostile: all writing goes through an os.Root on the target's directory.
 func (c *copier) download(ctx context.Context, source, target string) error {
 	info, err := c.follow(ctx, source)
 	if err != nil {
@@ -54,7 +54,8 @@ func isLocalDir(name string) bool {
 	return err == nil && info.IsDir()
 }
 
-// localTarget decides the name that a download of source gets, and tells what has that name now: nil for nothing.
+// localTarget decides the name that a download of source gets, and tells what has that name now:
+// nil for nothing.
 func localTarget(source, target string) (string, fs.FileInfo, error) {
 	there, err := os.Stat(target)
 	into := strings.HasSuffix(target, "/")
@@ -126,7 +127,8 @@ func (c *copier) downloadFile(ctx context.Context, root *os.Root, to, from strin
 	return nil
 }
 
-// writeLocal writes beside the target and renames, so that a broken connection leaves no half file.
+// writeLocal writes beside the target and renames, so that a broken connection leaves no half
+// file.
 func writeLocal(root *os.Root, to string, mode fs.FileMode, content io.Reader) error {
 	return replaceLocal(root, to, func(partial string) error {
 		file, err := root.OpenFile(partial, os.O_CREATE|os.O_EXCL|os.O_WRONLY, mode)
@@ -253,13 +255,18 @@ func (u *unpacker) entry(header *tar.Header) error {
 	case header.Typeflag == tar.TypeReg && !sparse(header):
 		return writeLocal(u.root, name, fs.FileMode(header.Mode)&fs.ModePerm, u)
 	case header.Typeflag == tar.TypeSymlink:
-		return replaceLocal(u.root, name, func(partial string) error { return u.root.Symlink(header.Linkname, partial) })
+		return replaceLocal(
+			u.root,
+			name,
+			func(partial string) error { return u.root.Symlink(header.Linkname, partial) },
+		)
 	}
 	u.leaveOut(from, "not a regular file")
 	return nil
 }
 
-// sparse tells of a file with holes: a few bytes of an archive could become any number of them here.
+// sparse tells of a file with holes: a few bytes of an archive could become any number of them
+// here.
 func sparse(header *tar.Header) bool {
 	for key := range header.PAXRecords {
 		if strings.HasPrefix(key, "GNU.sparse.") {

@@ -67,7 +67,8 @@ func serveArchive(t *testing.T, archive []byte) {
 	t.Setenv("STACYVM_SERVER", server.URL)
 }
 
-// TestHostileArchive: nothing is written outside the target, and what is odd costs the rest nothing.
+// TestHostileArchive: nothing is written outside the target, and what is odd costs the rest
+// nothing.
 func TestHostileArchive(t *testing.T) {
 	parent, outside := t.TempDir(), t.TempDir()
 	if err := os.WriteFile(filepath.Join(outside, "victim"), []byte("mine"), 0o600); err != nil {

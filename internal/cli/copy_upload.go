@@ -18,8 +18,8 @@ import (
 	"github.com/stacyvm/stacyvm/client"
 )
 
-// upload copies source, a file or directory here, to target in the sandbox. A symbolic link that the user names stands for
-// what it points to, and a pipe or device is read to its end.
+// upload copies source, a file or directory here, to target in the sandbox. A symbolic link that
+// the user names stands for what it points to, and a pipe or device is read to its end.
 func (c *copier) upload(ctx context.Context, source, target string) error {
 	if source == standard {
 		return c.uploadInput(ctx, target)
@@ -44,7 +44,11 @@ func (c *copier) upload(ctx context.Context, source, target string) error {
 		return c.uploadArchive(ctx, target, func(p *packer) error { return p.tree(absolute) })
 	case info.Mode().IsRegular() && !utf8.ValidString(path.Base(target)):
 		c.noteOddName(target)
-		return c.uploadArchive(ctx, path.Dir(target), func(p *packer) error { return p.file(absolute, path.Base(target)) })
+		return c.uploadArchive(
+			ctx,
+			path.Dir(target),
+			func(p *packer) error { return p.file(absolute, path.Base(target)) },
+		)
 	}
 	return c.uploadFile(ctx, source, target, info)
 }
@@ -112,7 +116,8 @@ func (r *readFailure) Read(buffer []byte) (int, error) {
 	return n, err
 }
 
-// uploadArchive unpacks what fill packs in a directory of the sandbox: one stream, however many files there are.
+// uploadArchive unpacks what fill packs in a directory of the sandbox: one stream, however many
+// files there are.
 func (c *copier) uploadArchive(ctx context.Context, target string, fill func(*packer) error) error {
 	reader, writer := io.Pipe()
 	p := &packer{copier: c, tar: tar.NewWriter(writer), buffer: make([]byte, 64<<10)}
@@ -140,7 +145,8 @@ func (c *copier) uploadArchive(ctx context.Context, target string, fill func(*pa
 	return p.join()
 }
 
-// packer packs files of this machine. Its methods return errors of the archive; what is wrong with a file it collects.
+// packer packs files of this machine. Its methods return errors of the archive; what is wrong with
+// a file it collects.
 type packer struct {
 	*copier
 	problems
@@ -169,7 +175,9 @@ func (p *packer) tree(source string) error {
 		switch {
 		case info.IsDir():
 			// Its owner must be able to fill it.
-			return p.header(&tar.Header{Typeflag: tar.TypeDir, Name: relative + "/", Mode: int64(info.Mode().Perm() | 0o700)})
+			return p.header(
+				&tar.Header{Typeflag: tar.TypeDir, Name: relative + "/", Mode: int64(info.Mode().Perm() | 0o700)},
+			)
 		case info.Mode().IsRegular():
 			return p.file(name, relative)
 		case info.Mode()&fs.ModeSymlink != 0:
@@ -191,7 +199,8 @@ func (p *packer) header(header *tar.Header) error {
 	return p.tar.WriteHeader(header)
 }
 
-// file packs a regular file. Of one that becomes shorter meanwhile the rest is zeros, and that is a problem.
+// file packs a regular file. Of one that becomes shorter meanwhile the rest is zeros, and that is
+// a problem.
 func (p *packer) file(name, relative string) error {
 	file, err := os.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
@@ -208,7 +217,9 @@ func (p *packer) file(name, relative string) error {
 		return nil
 	}
 	left := info.Size()
-	if err := p.header(&tar.Header{Typeflag: tar.TypeReg, Name: relative, Size: left, Mode: int64(info.Mode().Perm())}); err != nil {
+	if err := p.header(
+		&tar.Header{Typeflag: tar.TypeReg, Name: relative, Size: left, Mode: int64(info.Mode().Perm())},
+	); err != nil {
 		return err
 	}
 	for content := p.meter(file); left > 0; {

@@ -21,7 +21,14 @@ is a file in the data directory. docs/operations.md tells when to do what.`,
 		Args: onlySubcommands,
 		RunE: showHelp,
 	}
-	cmd.AddCommand(a.dbBackupCommand(), destroys(a.dbRestoreCommand()), a.dbMigrateCommand(), destroys(a.dbRaiseCommand()), a.dbDumpCommand(), a.dbRehearseCommand())
+	cmd.AddCommand(
+		a.dbBackupCommand(),
+		destroys(a.dbRestoreCommand()),
+		a.dbMigrateCommand(),
+		destroys(a.dbRaiseCommand()),
+		a.dbDumpCommand(),
+		a.dbRehearseCommand(),
+	)
 	return cmd
 }
 
@@ -54,7 +61,14 @@ It holds the records, not what is in the sandboxes. It may hold secrets that wer
 			if err != nil {
 				return tool(ctx.Err(), "back up", err)
 			}
-			return a.say("%s: %s, %d sandboxes, schema version %d, sha256 %s", args[0], byteSize(made.Bytes), made.Sandboxes, made.Schema, made.SHA256)
+			return a.say(
+				"%s: %s, %d sandboxes, schema version %d, sha256 %s",
+				args[0],
+				byteSize(made.Bytes),
+				made.Sandboxes,
+				made.Schema,
+				made.SHA256,
+			)
 		},
 	}
 	cmd.Flags().StringVar(&database, "database", "", "SQLite `file` (default: the configuration's)")
@@ -101,7 +115,10 @@ as recovered after some 20 seconds, and those that are gone as unhealthy (lost).
 
 func (a *app) tellRestored(backup string, r dbtool.Restored) error {
 	if r.Unsummed {
-		a.warn("there is no %s.sha256: that the backup is unchanged could not be checked, only that it is whole", backup)
+		a.warn(
+			"there is no %s.sha256: that the backup is unchanged could not be checked, only that it is whole",
+			backup,
+		)
 	}
 	schema := fmt.Sprintf("schema version %d", r.Schema)
 	if r.Known != r.Schema {
@@ -114,7 +131,8 @@ func (a *app) tellRestored(backup string, r dbtool.Restored) error {
 	return err
 }
 
-// readConfig reads the configuration for a tool, which works also where a server would refuse to start.
+// readConfig reads the configuration for a tool, which works also where a server would refuse to
+// start.
 func (a *app) readConfig() (config.Config, error) {
 	loaded, err := config.Read(a.configFile)
 	return loaded.Config, err
@@ -126,8 +144,8 @@ func (a *app) say(format string, values ...any) error {
 	return err
 }
 
-// tool is the error of a tool that was doing something, for who sits at the machine and may see its paths. interrupted is the
-// error of its context.
+// tool is the error of a tool that was doing something, for who sits at the machine and may see
+// its paths. interrupted is the error of its context.
 func tool(interrupted error, doing string, err error) error {
 	if interrupted != nil {
 		return interrupted

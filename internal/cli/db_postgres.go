@@ -47,7 +47,10 @@ psql (format plain) or pg_restore puts it back; then run "stacyvm db raise-incar
 			ctx, stop := interruptible(cmd.Context())
 			defer stop()
 			done := progress(a.stderr, "copying the database")
-			made, err := dbtool.DumpPostgres(ctx, dbtool.DumpRequest{DSN: c.Database.DSN, Out: args[0], Format: format})
+			made, err := dbtool.DumpPostgres(
+				ctx,
+				dbtool.DumpRequest{DSN: c.Database.DSN, Out: args[0], Format: format},
+			)
 			done()
 			if err != nil {
 				return tool(ctx.Err(), "back up", err)
@@ -57,7 +60,12 @@ psql (format plain) or pg_restore puts it back; then run "stacyvm db raise-incar
 	}
 	cmd.Flags().StringVar(&dsn, "dsn", "", aboutDSN)
 	cmd.Flags().StringVar(&format, "format", "plain", "`format`: "+strings.Join(dbtool.DumpFormats, ", "))
-	must(cmd.RegisterFlagCompletionFunc("format", cobra.FixedCompletions(dbtool.DumpFormats, cobra.ShellCompDirectiveNoFileComp)))
+	must(
+		cmd.RegisterFlagCompletionFunc(
+			"format",
+			cobra.FixedCompletions(dbtool.DumpFormats, cobra.ShellCompDirectiveNoFileComp),
+		),
+	)
 	return cmd
 }
 

@@ -15,7 +15,8 @@ var destructiveCommands = []string{
 	"stacyvm worker join-token rm", "stacyvm pki rotate",
 }
 
-// TestSuggestionsAreHarmless mistypes each command in several ways: no hint names one that destroys something.
+// TestSuggestionsAreHarmless mistypes each command in several ways: no hint names one that
+// destroys something.
 func TestSuggestionsAreHarmless(t *testing.T) {
 	root := new(app).root()
 	marked := 0
@@ -41,7 +42,8 @@ func TestSuggestionsAreHarmless(t *testing.T) {
 	}
 }
 
-// TestKillChecksAllFirst gives kill something wrong among good ids: no request that changes something is sent.
+// TestKillChecksAllFirst gives kill something wrong among good ids: no request that changes
+// something is sent.
 func TestKillChecksAllFirst(t *testing.T) {
 	const one, two, gone = "sb-000000000000000000000001", "sb-000000000000000000000002", "sb-0000000000000000000000ff"
 	var deleted []string

@@ -24,7 +24,9 @@ too; "stacyvm config lint --production" judges the whole configuration.`,
 			var checks []config.Check
 			loaded, err := config.Load(a.configFile)
 			if err != nil {
-				checks = []config.Check{{Name: "config", Level: config.Fail, Message: err.Error(), Fix: "see docs/configuration.md"}}
+				checks = []config.Check{
+					{Name: "config", Level: config.Fail, Message: err.Error(), Fix: "see docs/configuration.md"},
+				}
 			} else {
 				checks = append(checks, loaded.Origin())
 				checks = append(checks, loaded.Inert()...)

@@ -62,7 +62,15 @@ func (a *app) printEvent(n client.Event) error {
 		if sandbox == "" {
 			sandbox = "-"
 		}
-		text = fmt.Appendf(nil, "%s  %-9s  %-18s  %-27s  %s", stamp(n.Timestamp), n.ID, printable(n.Type), printable(sandbox), printable(details(n.Data)))
+		text = fmt.Appendf(
+			nil,
+			"%s  %-9s  %-18s  %-27s  %s",
+			stamp(n.Timestamp),
+			n.ID,
+			printable(n.Type),
+			printable(sandbox),
+			printable(details(n.Data)),
+		)
 	}
 	if _, err := a.stdout.Write(append(text, '\n')); err != nil {
 		return fmt.Errorf("print: %w", err)

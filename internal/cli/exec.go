@@ -57,7 +57,12 @@ The command belongs to the sandbox: it goes on when this program or its connecti
 	return cmd
 }
 
-func (a *app) execDetached(ctx context.Context, server *client.Client, sandbox string, request client.ExecRequest) error {
+func (a *app) execDetached(
+	ctx context.Context,
+	server *client.Client,
+	sandbox string,
+	request client.ExecRequest,
+) error {
 	process, err := server.Start(ctx, sandbox, request)
 	if err != nil {
 		return err
@@ -71,7 +76,13 @@ func (a *app) execDetached(ctx context.Context, server *client.Client, sandbox s
 }
 
 // execAttached starts the process and stays with it.
-func (a *app) execAttached(ctx context.Context, server *client.Client, sandbox string, request client.ExecRequest, tty bool) error {
+func (a *app) execAttached(
+	ctx context.Context,
+	server *client.Client,
+	sandbox string,
+	request client.ExecRequest,
+	tty bool,
+) error {
 	request.Lossless = true // a slow reader here slows the command down, as in a local pipe
 	if tty {
 		size, err := a.terminal()

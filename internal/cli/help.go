@@ -12,8 +12,8 @@ import (
 
 const otherGroup = "Other:"
 
-// addGroup adds commands under a title of the help. Global flags that mean nothing to them are left out of their help and
-// refused: who gives one believes that it does something.
+// addGroup adds commands under a title of the help. Global flags that mean nothing to them are
+// left out of their help and refused: who gives one believes that it does something.
 func addGroup(root *cobra.Command, title string, unused []string, commands ...*cobra.Command) {
 	if !root.ContainsGroup(title) {
 		root.AddGroup(&cobra.Group{ID: title, Title: title})
@@ -76,7 +76,8 @@ func destroys(cmd *cobra.Command) *cobra.Command {
 	return cmd
 }
 
-// harmless leaves out names of destructive commands: who mistyped another one and takes a suggestion must lose nothing.
+// harmless leaves out names of destructive commands: who mistyped another one and takes a
+// suggestion must lose nothing.
 func harmless(parent *cobra.Command, names []string) []string {
 	return slices.DeleteFunc(names, func(name string) bool {
 		return slices.ContainsFunc(parent.Commands(), func(cmd *cobra.Command) bool {

@@ -8,7 +8,8 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// TestHelp: every command explains itself to a newcomer: short, with an example, and with a word on every flag.
+// TestHelp: every command explains itself to a newcomer: short, with an example, and with a word
+// on every flag.
 func TestHelp(t *testing.T) {
 	root := new(app).root()
 	for _, cmd := range append(descendants(root), root) {

@@ -69,7 +69,13 @@ run its programs directly.`,
 			if err != nil {
 				return importError(args[1], err)
 			}
-			_, err = fmt.Fprintf(a.stdout, "Image %s imported (%s)%s\n", made.Name, byteSize(made.Bytes), leftOut(made.LeftOut))
+			_, err = fmt.Fprintf(
+				a.stdout,
+				"Image %s imported (%s)%s\n",
+				made.Name,
+				byteSize(made.Bytes),
+				leftOut(made.LeftOut),
+			)
 			return err
 		},
 	}
@@ -153,7 +159,10 @@ func (a *app) printImages(images []image.Image) error {
 		if i.BuiltIn {
 			size = "built in"
 		}
-		rows = append(rows, []string{i.Name, size, stamp(i.CreatedAt), fmt.Sprint(i.InUse), orDefault(shorten(i.Digest, 20), "-")})
+		rows = append(
+			rows,
+			[]string{i.Name, size, stamp(i.CreatedAt), fmt.Sprint(i.InUse), orDefault(shorten(i.Digest, 20), "-")},
+		)
 	}
 	if a.output == "json" {
 		return printJSONList(a, lines)
@@ -192,7 +201,8 @@ func (a *app) imageRemoveCommand() *cobra.Command {
 	})
 }
 
-// plainError leaves out the code, and the cause where the message is enough: this is the user's own machine.
+// plainError leaves out the code, and the cause where the message is enough: this is the user's
+// own machine.
 func plainError(err error) error {
 	var known *stacyvm.Error
 	switch {

@@ -19,7 +19,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// command runs one command line with stdin as its input, and gives what it printed, its complaint, and its exit code.
+// command runs one command line with stdin as its input, and gives what it printed, its complaint,
+// and its exit code.
 func command(ctx context.Context, t *testing.T, stdin *os.File, args ...string) (stdout, problem string, exit int) {
 	t.Helper()
 	dir := t.TempDir()

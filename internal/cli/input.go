@@ -31,7 +31,10 @@ func newInputReader(file *os.File) (*inputReader, error) {
 
 // Read waits for bytes, the end of the file, or stop.
 func (r *inputReader) Read(buffer []byte) (int, error) {
-	waiting := []unix.PollFd{{Fd: int32(r.file.Fd()), Events: unix.POLLIN}, {Fd: int32(r.wake.Fd()), Events: unix.POLLIN}}
+	waiting := []unix.PollFd{
+		{Fd: int32(r.file.Fd()), Events: unix.POLLIN},
+		{Fd: int32(r.wake.Fd()), Events: unix.POLLIN},
+	}
 	for {
 		_, err := unix.Poll(waiting, -1)
 		switch {

@@ -41,7 +41,11 @@ destroyed. One process of a sandbox is ended by ` + "`" + `stacyvm exec SANDBOX 
 				} else {
 					err = about(id, err)
 				}
-				if failures = append(failures, err); ctx.Err() != nil || errors.Is(err, client.ErrNoServer) || errors.Is(err, client.ErrSilent) {
+				if failures = append(
+					failures,
+					err,
+				); ctx.Err() != nil || errors.Is(err, client.ErrNoServer) ||
+					errors.Is(err, client.ErrSilent) {
 					break
 				}
 			}

@@ -48,7 +48,10 @@ func (a *app) listCommand() *cobra.Command {
 				if s.Recovered {
 					state += " (recovered)"
 				}
-				rows = append(rows, []string{s.ID, state, shownProvider(s), s.Image, stamp(s.CreatedAt), stamp(s.ExpiresAt)})
+				rows = append(
+					rows,
+					[]string{s.ID, state, shownProvider(s), s.Image, stamp(s.CreatedAt), stamp(s.ExpiresAt)},
+				)
 			}
 			return printTable(a.stdout, []string{"ID", "STATE", "PROVIDER", "IMAGE", "CREATED", "EXPIRES"}, rows)
 		},

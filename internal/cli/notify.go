@@ -5,8 +5,9 @@ import (
 	"os"
 )
 
-// notifyReady tells the service manager that started this process, if one did and wants to know, that it serves: see
-// sd_notify(3). The variable goes, as what this process starts has nothing to tell.
+// notifyReady tells the service manager that started this process, if one did and wants to know,
+// that it serves: see sd_notify(3). The variable goes, as what this process starts has nothing to
+// tell.
 func notifyReady() error {
 	address := os.Getenv("NOTIFY_SOCKET")
 	if address == "" {

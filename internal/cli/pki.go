@@ -64,7 +64,14 @@ which is known by the host names and addresses that workers call.`,
 			if err != nil {
 				return pkiError(err)
 			}
-			return a.say("%s: %s, until %s, serial %s\ntrusts: %s", made.Path, made.Party.URI(), made.NotAfter.Format(time.RFC3339), made.Serial, made.Bundle)
+			return a.say(
+				"%s: %s, until %s, serial %s\ntrusts: %s",
+				made.Path,
+				made.Party.URI(),
+				made.NotAfter.Format(time.RFC3339),
+				made.Serial,
+				made.Bundle,
+			)
 		},
 	}
 	cmd.Flags().StringVar(&r.Worker, "worker", "", "`id` of the worker")
@@ -100,7 +107,10 @@ the old authority: copy ca-bundle.pem once more. It refuses while a certificate 
 			if err != nil {
 				return plainError(err)
 			}
-			return a.say("new authority made; ca-bundle.pem holds %d: copy it to every machine, then issue certificates anew, then --finish", trusted)
+			return a.say(
+				"new authority made; ca-bundle.pem holds %d: copy it to every machine, then issue certificates anew, then --finish",
+				trusted,
+			)
 		},
 	}
 	cmd.Flags().BoolVar(&finish, "finish", false, "delete the former authorities, which nothing trusts any more then")

@@ -13,11 +13,13 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// withOutput adds --output to a command that prints a table, and perhaps more formats than table and json.
+// withOutput adds --output to a command that prints a table, and perhaps more formats than table
+// and json.
 func (a *app) withOutput(cmd *cobra.Command, more ...string) *cobra.Command {
 	formats := append([]string{"table", "json"}, more...)
 	last := len(formats) - 1
-	cmd.Flags().StringVarP(&a.output, "output", "o", "table", "`format`: "+strings.Join(formats[:last], ", ")+" or "+formats[last])
+	cmd.Flags().
+		StringVarP(&a.output, "output", "o", "table", "`format`: "+strings.Join(formats[:last], ", ")+" or "+formats[last])
 	must(cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(formats, cobra.ShellCompDirectiveNoFileComp)))
 	run := cmd.RunE
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {

@@ -9,8 +9,8 @@ import (
 	"golang.org/x/term"
 )
 
-// progress shows what is being waited for, once it takes more than a second, when w is a terminal. Call the returned
-// function when it is done; it wipes the line.
+// progress shows what is being waited for, once it takes more than a second, when w is a terminal.
+// Call the returned function when it is done; it wipes the line.
 func progress(w *os.File, what string) (done func()) {
 	return progressOf(w, func() string { return what })
 }
@@ -43,7 +43,13 @@ func spin(w *os.File, what func() string, stop <-chan struct{}) {
 	defer ticks.Stop()
 	defer func() { _, _ = fmt.Fprint(w, "\r\x1b[K") }() // decoration: a failed write harms nothing
 	for frame := 0; ; frame++ {
-		_, _ = fmt.Fprintf(w, "\r\x1b[K%c %s (%ds)", []rune("⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏")[frame%10], what(), int(time.Since(start).Seconds()))
+		_, _ = fmt.Fprintf(
+			w,
+			"\r\x1b[K%c %s (%ds)",
+			[]rune("⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏")[frame%10],
+			what(),
+			int(time.Since(start).Seconds()),
+		)
 		select {
 		case <-stop:
 			return

@@ -33,7 +33,17 @@ func (a *app) psCommand() *cobra.Command {
 				if !p.Running() {
 					exit = strconv.Itoa(p.ExitCode)
 				}
-				rows = append(rows, []string{p.ID, strconv.FormatInt(p.PID, 10), p.State, exit, stamp(p.StartedAt), shorten(p.Command, commandWidth)})
+				rows = append(
+					rows,
+					[]string{
+						p.ID,
+						strconv.FormatInt(p.PID, 10),
+						p.State,
+						exit,
+						stamp(p.StartedAt),
+						shorten(p.Command, commandWidth),
+					},
+				)
 			}
 			return printTable(a.stdout, []string{"PROCESS", "PID", "STATE", "EXIT", "STARTED", "COMMAND"}, rows)
 		},

@@ -59,7 +59,8 @@ command's exit code passed on; then the sandbox is destroyed. Ctrl-C goes to the
 	return cmd
 }
 
-// runPrivate starts the server, runs the command and removes everything. Signals before the command runs end it all.
+// runPrivate starts the server, runs the command and removes everything. Signals before the
+// command runs end it all.
 func (a *app) runPrivate(ctx context.Context, spawn client.SpawnRequest, exec client.ExecRequest) (err error) {
 	signals, stop := passedOn(syscall.SIGHUP)
 	defer stop()

@@ -33,11 +33,20 @@ otherwise; an address that other machines reach needs a key (auth.api_key). See 
 				return err
 			}
 			for _, key := range loaded.Unbuilt() {
-				log.Warn("this build does not act on a key of the configuration", "key", key.Key, "from", loaded.Sources[key.Key])
+				log.Warn(
+					"this build does not act on a key of the configuration",
+					"key",
+					key.Key,
+					"from",
+					loaded.Sources[key.Key],
+				)
 			}
 			ctx, stop := interruptible(cmd.Context())
 			defer stop()
-			return daemon.Serve(ctx, daemon.Options{Config: c, Version: version(), Logger: log, Ready: a.serving(log, c.DataDir)})
+			return daemon.Serve(
+				ctx,
+				daemon.Options{Config: c, Version: version(), Logger: log, Ready: a.serving(log, c.DataDir)},
+			)
 		},
 	}
 }
@@ -50,7 +59,8 @@ func (a *app) serving(log *slog.Logger, dataDir string) func(string) {
 			log.Warn("the service manager was not told that the server is ready", "error", err)
 		}
 		if onTerminal(a.stdout) {
-			_, _ = fmt.Fprintf(a.stdout, "stacyvm serves %s (data in %s); Ctrl-C ends it\n", address, dataDir) // also in the log
+			// also in the log
+			_, _ = fmt.Fprintf(a.stdout, "stacyvm serves %s (data in %s); Ctrl-C ends it\n", address, dataDir)
 		}
 	}
 }

@@ -12,8 +12,8 @@ import (
 	"github.com/stacyvm/stacyvm/client"
 )
 
-// session joins this program's streams to one process in a sandbox until the process ends. The process is the server's:
-// when this program dies it goes on and can be attached again.
+// session joins this program's streams to one process in a sandbox until the process ends. The
+// process is the server's: when this program dies it goes on and can be attached again.
 type session struct {
 	app     *app
 	client  *client.Client
@@ -22,9 +22,11 @@ type session struct {
 	input   *client.Input // where standard input is passed on to; nil: it is not
 	tty     bool          // the process has a terminal: put ours in raw mode
 	from    client.OutputRequest
-	// owned: the process was started for this program's output, and ends when nobody reads that any more.
+	// owned: the process was started for this program's output, and ends when nobody reads that
+	// any more.
 	owned bool
-	// patience is how many signals are passed on before the next one gives up waiting; what is said then.
+	// patience is how many signals are passed on before the next one gives up waiting; what is
+	// said then.
 	patience int
 	farewell string
 }
@@ -100,11 +102,13 @@ func (s *session) pumpOutput(ctx context.Context) (*client.Exit, error) {
 	return nil, nil // without follow: what was there is printed
 }
 
-// unreadWithin is how long a process may take to end after it was told that nobody reads its output.
+// unreadWithin is how long a process may take to end after it was told that nobody reads its
+// output.
 const unreadWithin = time.Second
 
-// endUnread does to the process what a local pipeline would do: who writes to a reader that left is told so. One that
-// ignores it would write for ever, so it is told to end. Meanwhile its output is thrown away: it must not wait for room.
+// endUnread does to the process what a local pipeline would do: who writes to a reader that left
+// is told so. One that ignores it would write for ever, so it is told to end. Meanwhile its output
+// is thrown away: it must not wait for room.
 func (s *session) endUnread(ctx context.Context) (*client.Exit, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	var telling sync.WaitGroup
@@ -154,7 +158,8 @@ func (s *session) verdict(exit *client.Exit) int {
 	return exit.Code
 }
 
-// forward passes signals to the process's group until ctx ends. The one after patience gives up waiting.
+// forward passes signals to the process's group until ctx ends. The one after patience gives up
+// waiting.
 func (s *session) forward(ctx context.Context, signals <-chan os.Signal, giveUp context.CancelFunc) {
 	for received := 0; ; received++ {
 		select {
@@ -170,7 +175,13 @@ func (s *session) forward(ctx context.Context, signals <-chan os.Signal, giveUp 
 			if name == "" {
 				name = "TERM"
 			}
-			if err := s.client.Signal(ctx, s.sandbox, s.process, name); err != nil && client.CodeOf(err) != client.CodeConflict && ctx.Err() == nil {
+			if err := s.client.Signal(
+				ctx,
+				s.sandbox,
+				s.process,
+				name,
+			); err != nil && client.CodeOf(err) != client.CodeConflict &&
+				ctx.Err() == nil {
 				s.app.warn("pass the signal on: %v", err)
 			}
 		}

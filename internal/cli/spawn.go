@@ -34,7 +34,13 @@ func (f *spawnFlags) request(flags *pflag.FlagSet) (client.SpawnRequest, error) 
 			return client.SpawnRequest{}, fmt.Errorf("--%s: %d is not more than zero", name, value)
 		}
 	}
-	return client.SpawnRequest{Image: f.image, Provider: f.provider, MemoryMB: f.memory, VCPUs: f.vcpus, DiskMB: f.disk}, nil
+	return client.SpawnRequest{
+		Image:    f.image,
+		Provider: f.provider,
+		MemoryMB: f.memory,
+		VCPUs:    f.vcpus,
+		DiskMB:   f.disk,
+	}, nil
 }
 
 func (a *app) spawnCommand() *cobra.Command {
@@ -60,7 +66,8 @@ live, also across restarts of the server.`,
 	cmd.Flags().DurationVar(&ttl, "ttl", 0, "time to live, a `duration` such as 30m (default: the server's)")
 	cmd.Flags().StringArrayVarP(&env, "env", "e", nil, "set `NAME=VALUE` for every command of the sandbox (repeat)")
 	cmd.Flags().StringArrayVar(&metadata, "metadata", nil, "note `KEY=VALUE` (repeat)")
-	cmd.Flags().StringArrayVar(&selector, "worker-selector", nil, "only on a worker with the label `KEY=VALUE` (repeat)")
+	cmd.Flags().
+		StringArrayVar(&selector, "worker-selector", nil, "only on a worker with the label `KEY=VALUE` (repeat)")
 	cmd.Flags().StringVar(&owner, "owner", "", "owner's `id`")
 	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "print the id only")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -110,7 +117,8 @@ live, also across restarts of the server.`,
 // unspawnWithin bounds the removal of a sandbox whose creation was interrupted.
 const unspawnWithin = 20 * time.Second
 
-// unspawn destroys what an interrupted request made: nobody was told its id, which the same key tells.
+// unspawn destroys what an interrupted request made: nobody was told its id, which the same key
+// tells.
 func (a *app) unspawn(server *client.Client, request client.SpawnRequest) {
 	defer progress(a.stderr, "removing the sandbox again")()
 	ctx, cancel := context.WithTimeout(context.Background(), unspawnWithin)
@@ -124,7 +132,8 @@ func (a *app) unspawn(server *client.Client, request client.SpawnRequest) {
 	}
 }
 
-// shownProvider is the engine's name for people; the one that isolates nothing says so wherever it is named.
+// shownProvider is the engine's name for people; the one that isolates nothing says so wherever it
+// is named.
 func shownProvider(sandbox client.Sandbox) string {
 	if sandbox.Provider == "mock" {
 		return "mock: isolates nothing"
@@ -137,7 +146,12 @@ func (a *app) printSpawned(sandbox client.Sandbox, quiet bool) error {
 		return a.printJSON(sandbox)
 	}
 	a.warnUnenforced(sandbox)
-	line := fmt.Sprintf("Sandbox %s spawned (provider: %s, image: %s)", sandbox.ID, shownProvider(sandbox), sandbox.Image)
+	line := fmt.Sprintf(
+		"Sandbox %s spawned (provider: %s, image: %s)",
+		sandbox.ID,
+		shownProvider(sandbox),
+		sandbox.Image,
+	)
 	if quiet {
 		line = sandbox.ID
 	}
@@ -148,7 +162,10 @@ func (a *app) printSpawned(sandbox client.Sandbox, quiet bool) error {
 // warnUnenforced says which limits this machine cannot hold.
 func (a *app) warnUnenforced(sandbox client.Sandbox) {
 	if len(sandbox.Unenforced) > 0 {
-		a.warn("this machine cannot enforce these limits: %s (`stacyvm doctor` says why)", strings.Join(sandbox.Unenforced, ", "))
+		a.warn(
+			"this machine cannot enforce these limits: %s (`stacyvm doctor` says why)",
+			strings.Join(sandbox.Unenforced, ", "),
+		)
 	}
 }
 

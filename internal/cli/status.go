@@ -19,7 +19,8 @@ import (
 	"github.com/stacyvm/stacyvm/internal/doctor"
 )
 
-// What the report may take: the server's part, and the look at this machine when the server gives none.
+// What the report may take: the server's part, and the look at this machine when the server gives
+// none.
 const (
 	reportWithin = 8 * time.Second
 	glanceWithin = 9 * time.Second // from the beginning
@@ -57,7 +58,8 @@ the last 24 hours. It takes less than ten seconds, also when the database or the
 	return cmd
 }
 
-// reported asks the server, and this machine in its place when it does not answer and should be here.
+// reported asks the server, and this machine in its place when it does not answer and should be
+// here.
 func (a *app) reported(ctx context.Context) client.Report {
 	looking, cancel := context.WithTimeout(ctx, glanceWithin)
 	defer cancel()
@@ -85,7 +87,10 @@ func (a *app) reported(ctx context.Context) client.Report {
 	report.Problems[0].Fix = "look at its log, and start it anew when it hangs; sandboxes go on without it"
 	if loaded, err := config.Load(a.configFile); err == nil {
 		for _, check := range doctor.Glance(looking, loaded.Config) {
-			report.Problems = append(report.Problems, client.Problem{About: check.Name, Detail: check.Message, Fix: check.Fix})
+			report.Problems = append(
+				report.Problems,
+				client.Problem{About: check.Name, Detail: check.Message, Fix: check.Fix},
+			)
 		}
 	}
 	return report
@@ -130,7 +135,15 @@ func (a *app) printReport(r client.Report) error {
 		line("sandboxes: %s", counted(r.Sandboxes))
 	}
 	for _, s := range r.NotWell[:min(statusShown, len(r.NotWell))] {
-		line("  %s  %s  %s (%s)  on %s  %s", stamp(s.Since), s.ID, s.State, s.Reason, cmp.Or(s.WorkerID, "-"), s.Detail)
+		line(
+			"  %s  %s  %s (%s)  on %s  %s",
+			stamp(s.Since),
+			s.ID,
+			s.State,
+			s.Reason,
+			cmp.Or(s.WorkerID, "-"),
+			s.Detail,
+		)
 	}
 	if broken := r.Sandboxes["unhealthy"] + r.Sandboxes["error"]; broken > statusShown {
 		line("  and %d more: `stacyvm list`", broken-statusShown)

@@ -78,8 +78,8 @@ func TestStatus(t *testing.T) {
 	}
 }
 
-// TestStatusWithoutServer says that no server answers, and what this machine shows of it, within ten seconds also when a server
-// takes the question and is silent.
+// TestStatusWithoutServer says that no server answers, and what this machine shows of it, within
+// ten seconds also when a server takes the question and is silent.
 func TestStatusWithoutServer(t *testing.T) {
 	testneed.Patience(t)
 	dir := t.TempDir()

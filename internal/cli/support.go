@@ -89,7 +89,13 @@ read. Secrets are taken out. Names of sandboxes, owners and commands are not col
 
 // collect gathers; what cannot be had is noted and the rest goes on.
 func (a *app) collect(ctx context.Context, parts bundleParts) bundle {
-	b := bundle{GeneratedAt: time.Now().UTC(), Version: version(), Runtime: machine(), CollectionErrors: []string{}, Redactions: redactions}
+	b := bundle{
+		GeneratedAt:      time.Now().UTC(),
+		Version:          version(),
+		Runtime:          machine(),
+		CollectionErrors: []string{},
+		Redactions:       redactions,
+	}
 	failed := func(what string, err error) {
 		if err != nil {
 			b.CollectionErrors = append(b.CollectionErrors, what+": "+err.Error())
@@ -148,7 +154,11 @@ func (a *app) questions(ctx context.Context) map[string]func() (any, error) {
 // machine tells what this program runs on.
 func machine() map[string]any {
 	found := map[string]any{
-		"go": runtime.Version(), "os": runtime.GOOS, "arch": runtime.GOARCH, "cpus": runtime.NumCPU(), "uid": os.Geteuid(),
+		"go":   runtime.Version(),
+		"os":   runtime.GOOS,
+		"arch": runtime.GOARCH,
+		"cpus": runtime.NumCPU(),
+		"uid":  os.Geteuid(),
 	}
 	var kernel syscall.Utsname
 	if syscall.Uname(&kernel) == nil {
@@ -157,7 +167,11 @@ func machine() map[string]any {
 	var info syscall.Sysinfo_t
 	if syscall.Sysinfo(&info) == nil {
 		unit := int64(info.Unit)
-		found["memory_bytes"], found["memory_free_bytes"], found["uptime_seconds"] = int64(info.Totalram)*unit, int64(info.Freeram)*unit, info.Uptime
+		found["memory_bytes"], found["memory_free_bytes"], found["uptime_seconds"] = int64(
+			info.Totalram,
+		)*unit, int64(
+			info.Freeram,
+		)*unit, info.Uptime
 	}
 	return found
 }
@@ -174,7 +188,8 @@ func text[T int8 | uint8](chars []T) string {
 	return b.String()
 }
 
-// settingsTree is the configuration as its file has it, without secrets, and where its values came from.
+// settingsTree is the configuration as its file has it, without secrets, and where its values came
+// from.
 func settingsTree(loaded config.Loaded) map[string]any {
 	tree := map[string]any{}
 	for _, setting := range loaded.Settings() {

@@ -46,7 +46,8 @@ pending steps on a copy, and looks whether there is room for a backup. Then it s
 		},
 	})
 	cmd.Flags().StringVar(&u.Database, "database", "", "SQLite `file` (default: the configuration's database)")
-	cmd.Flags().StringVar(&u.Output, "backup-output", "", "`file` for the backup before the upgrade (default: beside the database)")
+	cmd.Flags().
+		StringVar(&u.Output, "backup-output", "", "`file` for the backup before the upgrade (default: beside the database)")
 	cmd.Flags().BoolVar(&u.Doctor, "include-doctor", false, "look at the machine, too, as `stacyvm doctor` does")
 	return cmd
 }

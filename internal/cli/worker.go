@@ -21,8 +21,8 @@ import (
 	"github.com/stacyvm/stacyvm/internal/workerd"
 )
 
-// Variables that hold secrets and are no keys of the configuration. They are taken out of the environment, which the
-// processes of sandboxes' engines inherit.
+// Variables that hold secrets and are no keys of the configuration. They are taken out of the
+// environment, which the processes of sandboxes' engines inherit.
 const (
 	joinTokenEnv    = "STACYVM_JOIN_TOKEN"
 	bootstrapKeyEnv = "STACYVM_WORKER_BOOTSTRAP_ADMIN_KEY"
@@ -39,19 +39,84 @@ type workerFlags struct {
 }
 
 func (f *workerFlags) add(flags *pflag.FlagSet) {
-	flags.StringVar(&f.id, "id", "", "`id` of this worker, the same at each start (default: worker.id, else the host name)")
-	flags.StringVar(&f.controlPlane, "control-plane", "", "`address` of the control plane; several separated by commas (default: worker.control_plane_url)")
-	flags.StringVar(&f.listen, "listen", "", "`address` host:port where control planes call this worker (default: worker.listen_addr)")
-	flags.StringVar(&f.previewDomain, "preview-domain", "", "`domain` of its sandboxes' ports (default: worker.preview_domain)")
-	flags.DurationVar(&f.heartbeat, "heartbeat-interval", 0, "`duration` between heartbeats (default: worker.heartbeat_interval)")
-	flags.StringVar(&f.joinTokenFile, "join-token-file", "", "`file` with a join token, which is spent for a certificate at the first start (or STACYVM_JOIN_TOKEN)")
-	flags.StringVar(&f.authority, "authority-sha256", "", "`fingerprint` of the control plane's authority, as \"worker join-token\" prints it (default: the system's authorities)")
-	flags.StringVar(&f.token, "worker-token", "", "`token` of this worker; other users of this machine can see it here: better --worker-token-file")
-	flags.StringVar(&f.tokenFile, "worker-token-file", "", "`file` with the token, which may be replaced while the worker runs")
-	flags.StringVar(&f.signingKeyFile, "worker-signing-key-file", "", "`file` with the key with which the worker signs its own tokens")
-	flags.StringVar(&f.adminKey, "bootstrap-admin-key", "", "administrator's `key`, with which tokens are asked for; better --bootstrap-admin-key-file")
-	flags.StringVar(&f.adminKeyFile, "bootstrap-admin-key-file", "", "`file` with that key (or STACYVM_WORKER_BOOTSTRAP_ADMIN_KEY)")
-	flags.DurationVar(&f.adminTTL, "bootstrap-token-ttl", auth.WorkerTokenDefault, "`duration` of such a token's life, at most 15m")
+	flags.StringVar(
+		&f.id,
+		"id",
+		"",
+		"`id` of this worker, the same at each start (default: worker.id, else the host name)",
+	)
+	flags.StringVar(
+		&f.controlPlane,
+		"control-plane",
+		"",
+		"`address` of the control plane; several separated by commas (default: worker.control_plane_url)",
+	)
+	flags.StringVar(
+		&f.listen,
+		"listen",
+		"",
+		"`address` host:port where control planes call this worker (default: worker.listen_addr)",
+	)
+	flags.StringVar(
+		&f.previewDomain,
+		"preview-domain",
+		"",
+		"`domain` of its sandboxes' ports (default: worker.preview_domain)",
+	)
+	flags.DurationVar(
+		&f.heartbeat,
+		"heartbeat-interval",
+		0,
+		"`duration` between heartbeats (default: worker.heartbeat_interval)",
+	)
+	flags.StringVar(
+		&f.joinTokenFile,
+		"join-token-file",
+		"",
+		"`file` with a join token, which is spent for a certificate at the first start (or STACYVM_JOIN_TOKEN)",
+	)
+	flags.StringVar(
+		&f.authority,
+		"authority-sha256",
+		"",
+		"`fingerprint` of the control plane's authority, as \"worker join-token\" prints it (default: the system's authorities)",
+	)
+	flags.StringVar(
+		&f.token,
+		"worker-token",
+		"",
+		"`token` of this worker; other users of this machine can see it here: better --worker-token-file",
+	)
+	flags.StringVar(
+		&f.tokenFile,
+		"worker-token-file",
+		"",
+		"`file` with the token, which may be replaced while the worker runs",
+	)
+	flags.StringVar(
+		&f.signingKeyFile,
+		"worker-signing-key-file",
+		"",
+		"`file` with the key with which the worker signs its own tokens",
+	)
+	flags.StringVar(
+		&f.adminKey,
+		"bootstrap-admin-key",
+		"",
+		"administrator's `key`, with which tokens are asked for; better --bootstrap-admin-key-file",
+	)
+	flags.StringVar(
+		&f.adminKeyFile,
+		"bootstrap-admin-key-file",
+		"",
+		"`file` with that key (or STACYVM_WORKER_BOOTSTRAP_ADMIN_KEY)",
+	)
+	flags.DurationVar(
+		&f.adminTTL,
+		"bootstrap-token-ttl",
+		auth.WorkerTokenDefault,
+		"`duration` of such a token's life, at most 15m",
+	)
 	flags.BoolVar(&f.once, "once", false, "send one heartbeat, print the worker, and end")
 }
 
@@ -74,7 +139,14 @@ a certificate is a join token: see docs/cluster.md. The commands below are for w
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.runWorker(cmd, &f) },
 	}
 	f.add(cmd.Flags())
-	cmd.AddCommand(a.workerTokenCommand(), a.joinTokenCommand(), a.workerListCommand(), a.workerDrainCommand(), a.workerResumeCommand(), destroys(a.workerForgetCommand()))
+	cmd.AddCommand(
+		a.workerTokenCommand(),
+		a.joinTokenCommand(),
+		a.workerListCommand(),
+		a.workerDrainCommand(),
+		a.workerResumeCommand(),
+		destroys(a.workerForgetCommand()),
+	)
 	return cmd
 }
 
@@ -93,7 +165,13 @@ func (a *app) runWorker(cmd *cobra.Command, f *workerFlags) error {
 		return err
 	}
 	for _, key := range loaded.Unbuilt() {
-		options.Logger.Warn("this build does not act on a key of the configuration", "key", key.Key, "from", loaded.Sources[key.Key])
+		options.Logger.Warn(
+			"this build does not act on a key of the configuration",
+			"key",
+			key.Key,
+			"from",
+			loaded.Sources[key.Key],
+		)
 	}
 	ctx, stop := interruptible(cmd.Context())
 	defer stop()
@@ -107,10 +185,30 @@ func (a *app) runWorker(cmd *cobra.Command, f *workerFlags) error {
 // working tells people that the worker acts; its log tells programs.
 func (a *app) working(log *slog.Logger, c config.Config) func(workerd.Working) {
 	return func(w workerd.Working) {
-		log.Info("working", "worker_id", w.ID, "rpc_url", w.RPCURL, "providers", w.Providers, "control_planes", c.Worker.ControlPlaneURL, "data_dir", c.DataDir, "version", version())
+		log.Info(
+			"working",
+			"worker_id",
+			w.ID,
+			"rpc_url",
+			w.RPCURL,
+			"providers",
+			w.Providers,
+			"control_planes",
+			c.Worker.ControlPlaneURL,
+			"data_dir",
+			c.DataDir,
+			"version",
+			version(),
+		)
 		if onTerminal(a.stdout) {
-			_, _ = fmt.Fprintf(a.stdout, "worker %s is a member of %s (called at %s; data in %s); Ctrl-C ends it, its sandboxes go on\n",
-				w.ID, c.Worker.ControlPlaneURL, orDefault(w.RPCURL, "no address"), c.DataDir) // also in the log
+			_, _ = fmt.Fprintf(
+				a.stdout,
+				"worker %s is a member of %s (called at %s; data in %s); Ctrl-C ends it, its sandboxes go on\n",
+				w.ID,
+				c.Worker.ControlPlaneURL,
+				orDefault(w.RPCURL, "no address"),
+				c.DataDir,
+			) // also in the log
 		}
 	}
 }
@@ -141,12 +239,21 @@ func workError(err error, options workerd.Options) error {
 	code := stacyvm.CodeOf(err)
 	switch {
 	case code == stacyvm.CodeUnauthenticated && options.AdminKey != nil:
-		return fmt.Errorf("%w: is the bootstrap key the control plane's auth.admin_api_key? A client's key, or a worker's token beside it, will not do", err)
+		return fmt.Errorf(
+			"%w: is the bootstrap key the control plane's auth.admin_api_key? A client's key, or a worker's token beside it, will not do",
+			err,
+		)
 	case code == stacyvm.CodeUnauthenticated:
-		return fmt.Errorf("%w: does the control plane have this worker's token in auth.worker_tokens (or auth.worker_token), the same auth.worker_signing_key, or the authority that signed its certificate? "+
-			"A new certificate comes with a join token (`stacyvm worker join-token` on a control plane)", err)
+		return fmt.Errorf(
+			"%w: does the control plane have this worker's token in auth.worker_tokens (or auth.worker_token), the same auth.worker_signing_key, or the authority that signed its certificate? "+
+				"A new certificate comes with a join token (`stacyvm worker join-token` on a control plane)",
+			err,
+		)
 	case code == stacyvm.CodeForbidden:
-		return fmt.Errorf("%w: the credential must be this worker's own (--id) and have the scopes worker:heartbeat and worker:lease", err)
+		return fmt.Errorf(
+			"%w: the credential must be this worker's own (--id) and have the scopes worker:heartbeat and worker:lease",
+			err,
+		)
 	}
 	return err
 }
@@ -154,7 +261,9 @@ func workError(err error, options workerd.Options) error {
 // apply puts the flags and the secrets of the environment over the configuration.
 func (f *workerFlags) apply(flags *pflag.FlagSet, options *workerd.Options) error {
 	if f.authority != "" && !fingerprint.MatchString(f.authority) {
-		return errors.New("--authority-sha256: must be the 64 digits, 0-9 and a-f, that `stacyvm worker join-token` prints")
+		return errors.New(
+			"--authority-sha256: must be the 64 digits, 0-9 and a-f, that `stacyvm worker join-token` prints",
+		)
 	}
 	c := &options.Config
 	for flag, set := range map[string]struct{ to, from *string }{

@@ -16,7 +16,8 @@ import (
 	"github.com/stacyvm/stacyvm/client"
 )
 
-// asksServer makes a command below `worker` use the flags that name a server, which the worker process itself has no use for.
+// asksServer makes a command below `worker` use the flags that name a server, which the worker
+// process itself has no use for.
 func asksServer(cmd *cobra.Command) *cobra.Command {
 	explain := (&cobra.Command{}).HelpFunc()
 	cmd.SetHelpFunc(func(cmd *cobra.Command, args []string) {
@@ -63,7 +64,11 @@ func (a *app) workerListCommand() *cobra.Command {
 			for _, w := range workers {
 				rows = append(rows, workerRow(w))
 			}
-			return printTable(a.stdout, []string{"ID", "STATUS", "ENGINES", "MEMORY", "VCPUS", "ADDRESS", "LABELS", "HEARTBEAT"}, rows)
+			return printTable(
+				a.stdout,
+				[]string{"ID", "STATUS", "ENGINES", "MEMORY", "VCPUS", "ADDRESS", "LABELS", "HEARTBEAT"},
+				rows,
+			)
 		},
 	}))
 }
@@ -85,21 +90,39 @@ func workerRow(w client.Worker) []string {
 	}
 	slices.Sort(labels)
 	return []string{
-		w.ID, status, cmp.Or(strings.Join(w.Providers, ","), "-"), limit(w.Capacity.MemoryMB, " MiB"), limit(w.Capacity.VCPUs, ""),
-		cmp.Or(w.Capacity.RPCURL, "-"), cmp.Or(strings.Join(labels, ","), "-"), stamp(w.LastHeartbeat),
+		w.ID,
+		status,
+		cmp.Or(strings.Join(w.Providers, ","), "-"),
+		limit(w.Capacity.MemoryMB, " MiB"),
+		limit(w.Capacity.VCPUs, ""),
+		cmp.Or(w.Capacity.RPCURL, "-"),
+		cmp.Or(strings.Join(labels, ","), "-"),
+		stamp(w.LastHeartbeat),
 	}
 }
 
 func (a *app) workerDrainCommand() *cobra.Command {
-	return a.workerVerb("drain WORKER", "Place nothing new on a worker",
-		"Place nothing new on a worker, also after it starts anew. The sandboxes that are there go on until they end.", (*client.Client).DrainWorker)
+	return a.workerVerb(
+		"drain WORKER",
+		"Place nothing new on a worker",
+		"Place nothing new on a worker, also after it starts anew. The sandboxes that are there go on until they end.",
+		(*client.Client).DrainWorker,
+	)
 }
 
 func (a *app) workerResumeCommand() *cobra.Command {
-	return a.workerVerb("resume WORKER", "Place sandboxes on a worker again", "Take `stacyvm worker drain` back.", (*client.Client).ResumeWorker)
+	return a.workerVerb(
+		"resume WORKER",
+		"Place sandboxes on a worker again",
+		"Take `stacyvm worker drain` back.",
+		(*client.Client).ResumeWorker,
+	)
 }
 
-func (a *app) workerVerb(use, short, long string, do func(*client.Client, context.Context, string) (client.Worker, error)) *cobra.Command {
+func (a *app) workerVerb(
+	use, short, long string,
+	do func(*client.Client, context.Context, string) (client.Worker, error),
+) *cobra.Command {
 	return asksServer(&cobra.Command{
 		Use: use, Short: short, Long: long,
 		Example: "  stacyvm worker " + strings.Fields(use)[0] + " worker-a",
@@ -162,17 +185,28 @@ read, and the fingerprint, by which the worker knows this server.`,
 			if err != nil {
 				return err
 			}
-			made, err := server.IssueJoinToken(cmd.Context(), client.JoinTokenRequest{Worker: worker, TTL: ttl.String()})
+			made, err := server.IssueJoinToken(
+				cmd.Context(),
+				client.JoinTokenRequest{Worker: worker, TTL: ttl.String()},
+			)
 			if err != nil {
 				return adminError(err)
 			}
 			if a.output == "json" {
 				return a.printJSON(made)
 			}
-			text := fmt.Sprintf("token:       %s\ngood until %s, once, for %s", made.Token, stamp(made.ExpiresAt), printable(made.Worker))
+			text := fmt.Sprintf(
+				"token:       %s\ngood until %s, once, for %s",
+				made.Token,
+				stamp(made.ExpiresAt),
+				printable(made.Worker),
+			)
 			if made.AuthoritySHA256 == "" {
-				return a.say("%s\n\nThis server cannot sign certificates: it has no authority's key (ca.pem in its pki.dir). If another control plane\n"+
-					"of the cluster has it, a worker joins there; ask that one for the fingerprint.", text)
+				return a.say(
+					"%s\n\nThis server cannot sign certificates: it has no authority's key (ca.pem in its pki.dir). If another control plane\n"+
+						"of the cluster has it, a worker joins there; ask that one for the fingerprint.",
+					text,
+				)
 			}
 			return a.say("%s\nfingerprint: %s\n\non the worker, with the token in a file:\n"+
 				"  stacyvm worker --control-plane %s --authority-sha256 %s --join-token-file FILE --listen ADDRESS:7424",

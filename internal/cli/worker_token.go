@@ -17,7 +17,12 @@ import (
 // workerTokenCommand issues by itself, too: `worker token ID` is `worker token issue ID`.
 func (a *app) workerTokenCommand() *cobra.Command {
 	cmd := a.issueCommand("token WORKER", "Sign, read and check tokens of workers")
-	cmd.AddCommand(a.issueCommand("issue WORKER", "Sign a token for a worker"), a.tokenInspectCommand(), a.tokenVerifyCommand(), a.rotationPlanCommand())
+	cmd.AddCommand(
+		a.issueCommand("issue WORKER", "Sign a token for a worker"),
+		a.tokenInspectCommand(),
+		a.tokenVerifyCommand(),
+		a.rotationPlanCommand(),
+	)
 	return cmd
 }
 
@@ -25,8 +30,18 @@ func (a *app) workerTokenCommand() *cobra.Command {
 type signingKey struct{ text, file string }
 
 func (k *signingKey) add(flags *pflag.FlagSet) {
-	flags.StringVar(&k.text, "signing-key", "", "signing `key`; other users of this machine can see it here: better --signing-key-file")
-	flags.StringVar(&k.file, "signing-key-file", "", "`file` with the signing key, which its owner alone may read (default: the configuration's key)")
+	flags.StringVar(
+		&k.text,
+		"signing-key",
+		"",
+		"signing `key`; other users of this machine can see it here: better --signing-key-file",
+	)
+	flags.StringVar(
+		&k.file,
+		"signing-key-file",
+		"",
+		"`file` with the signing key, which its owner alone may read (default: the configuration's key)",
+	)
 }
 
 // read gives the key, or "" when neither flag is used.
@@ -78,13 +93,17 @@ stacyvm-worker-v1 token, which whoever can verify it could also have signed.`,
 	}
 	key.add(cmd.Flags())
 	cmd.Flags().DurationVar(&r.TTL, "ttl", auth.WorkerTokenDefault, "`duration` of the token's life, at most 15m")
-	cmd.Flags().StringVar(&audience, "audience", string(auth.AudienceControlPlane), "`who` is shown it: worker:control-plane (by the worker) or worker:rpc (the worker)")
+	cmd.Flags().
+		StringVar(&audience, "audience", string(auth.AudienceControlPlane), "`who` is shown it: worker:control-plane (by the worker) or worker:rpc (the worker)")
 	cmd.Flags().StringVar(&r.TokenID, "token-id", "", "`id` by which it can be revoked (default: a random one)")
 	cmd.Flags().DurationVar(&r.NotBefore, "not-before", 0, "`duration` after which it becomes valid, within its life")
-	cmd.Flags().StringArrayVar(&r.Scopes, "scope", nil, "grant this `scope`, such as worker:lease (repeat; default: all eight)")
+	cmd.Flags().
+		StringArrayVar(&r.Scopes, "scope", nil, "grant this `scope`, such as worker:lease (repeat; default: all eight)")
 	cmd.Flags().StringVar(&format, "format", "token", "`format`: token or json")
 	must(cmd.RegisterFlagCompletionFunc("format", words("token", "json")))
-	must(cmd.RegisterFlagCompletionFunc("audience", words(string(auth.AudienceControlPlane), string(auth.AudienceRPC))))
+	must(
+		cmd.RegisterFlagCompletionFunc("audience", words(string(auth.AudienceControlPlane), string(auth.AudienceRPC))),
+	)
 	must(cmd.RegisterFlagCompletionFunc("scope", words(auth.WorkerScopes()...)))
 	return cmd
 }
@@ -126,7 +145,14 @@ func (a *app) issueToken(secret string, r auth.WorkerTokenRequest, format string
 		return a.say("%s", token)
 	}
 	return a.printJSON(issuedToken{
-		token, says.TokenID, string(says.WorkerID), string(says.Audience), says.Scopes, says.IssuedAt, timeOrNil(says.NotBefore), says.ExpiresAt,
+		token,
+		says.TokenID,
+		string(says.WorkerID),
+		string(says.Audience),
+		says.Scopes,
+		says.IssuedAt,
+		timeOrNil(says.NotBefore),
+		says.ExpiresAt,
 	})
 }
 
@@ -140,8 +166,15 @@ func timeOrNil(t time.Time) *time.Time {
 // tokenError names the flag or argument instead of the field.
 func tokenError(err error) error {
 	names := map[string]string{
-		"worker_id": "WORKER", "ttl": "--ttl", "audience": "--audience", "scopes": "--scope", "token_id": "--token-id",
-		"not_before": "--not-before", "worker_signing_key": "--signing-key-file", "worker_signing_keys": "--verification-key-file", "token": "TOKEN",
+		"worker_id":           "WORKER",
+		"ttl":                 "--ttl",
+		"audience":            "--audience",
+		"scopes":              "--scope",
+		"token_id":            "--token-id",
+		"not_before":          "--not-before",
+		"worker_signing_key":  "--signing-key-file",
+		"worker_signing_keys": "--verification-key-file",
+		"token":               "TOKEN",
 	}
 	known, ok := errors.AsType[*stacyvm.Error](err)
 	if !ok || names[known.Field] == "" {

@@ -30,7 +30,14 @@ func (a *app) showToken(says auth.WorkerClaims, verified bool) error {
 		says.Scopes = []string{}
 	}
 	return a.printJSON(shownToken{
-		verified, string(says.WorkerID), says.TokenID, string(says.Audience), says.Scopes, says.IssuedAt, timeOrNil(says.NotBefore), says.ExpiresAt,
+		verified,
+		string(says.WorkerID),
+		says.TokenID,
+		string(says.Audience),
+		says.Scopes,
+		says.IssuedAt,
+		timeOrNil(says.NotBefore),
+		says.ExpiresAt,
 	})
 }
 
@@ -98,12 +105,16 @@ configuration's keys and revocations, as the server would. The public half of an
 		},
 	}
 	check.key.add(cmd.Flags())
-	cmd.Flags().StringArrayVar(&check.keys, "verification-key", nil, "further `key` that is accepted; better --verification-key-file (repeat)")
+	cmd.Flags().
+		StringArrayVar(&check.keys, "verification-key", nil, "further `key` that is accepted; better --verification-key-file (repeat)")
 	cmd.Flags().StringArrayVar(&check.keyFiles, "verification-key-file", nil, "`file` with a further key (repeat)")
-	cmd.Flags().StringVar(&check.audience, "audience", "", "demand this `audience`: worker:control-plane or worker:rpc (default: either)")
+	cmd.Flags().
+		StringVar(&check.audience, "audience", "", "demand this `audience`: worker:control-plane or worker:rpc (default: either)")
 	cmd.Flags().StringVar(&check.workerID, "worker-id", "", "demand this worker's `id` (default: any)")
 	cmd.Flags().StringArrayVar(&check.revoked, "revoked-token-id", nil, "refuse the token with this `id` (repeat)")
-	must(cmd.RegisterFlagCompletionFunc("audience", words(string(auth.AudienceControlPlane), string(auth.AudienceRPC))))
+	must(
+		cmd.RegisterFlagCompletionFunc("audience", words(string(auth.AudienceControlPlane), string(auth.AudienceRPC))),
+	)
 	return cmd
 }
 
@@ -148,10 +159,18 @@ func (a *app) verification(check tokenCheck) (auth.WorkerVerifierConfig, error) 
 		if err != nil {
 			return auth.WorkerVerifierConfig{}, err
 		}
-		key, keys, revoked = c.Auth.WorkerSigningKey, c.Auth.WorkerSigningKeys, append(revoked, c.Auth.WorkerRevokedTokenIDs...)
+		key, keys, revoked = c.Auth.WorkerSigningKey, c.Auth.WorkerSigningKeys, append(
+			revoked,
+			c.Auth.WorkerRevokedTokenIDs...)
 	}
 	if key == "" && len(keys) == 0 {
-		return auth.WorkerVerifierConfig{}, errors.New("--signing-key-file: no key is given, and the configuration has none")
+		return auth.WorkerVerifierConfig{}, errors.New(
+			"--signing-key-file: no key is given, and the configuration has none",
+		)
 	}
-	return auth.WorkerVerifierConfig{SigningKey: auth.FixedSecret(key), RotationKeys: auth.FixedSecrets(keys), Revoked: revoked}, nil
+	return auth.WorkerVerifierConfig{
+		SigningKey:   auth.FixedSecret(key),
+		RotationKeys: auth.FixedSecrets(keys),
+		Revoked:      revoked,
+	}, nil
 }

@@ -48,8 +48,10 @@ file or an entry of a vault; the plan reads none and holds none.`,
 		},
 	}
 	cmd.Flags().StringVar(&newRef, "new-key-ref", "worker-signing-key-new", "`name` of the new key, not the key")
-	cmd.Flags().StringVar(&previousRef, "previous-key-ref", "worker-signing-key-previous", "`name` of the key in use, not the key")
-	cmd.Flags().DurationVar(&ttl, "ttl", auth.WorkerTokenDefault, "`duration` of the longest token's life, at most 15m")
+	cmd.Flags().
+		StringVar(&previousRef, "previous-key-ref", "worker-signing-key-previous", "`name` of the key in use, not the key")
+	cmd.Flags().
+		DurationVar(&ttl, "ttl", auth.WorkerTokenDefault, "`duration` of the longest token's life, at most 15m")
 	cmd.Flags().StringVar(&format, "format", "text", "`format`: text or json")
 	must(cmd.RegisterFlagCompletionFunc("format", words("text", "json")))
 	return cmd
@@ -60,7 +62,8 @@ func newRotationPlan(newRef, previousRef string, ttl time.Duration) (rotationPla
 		return rotationPlan{}, fmt.Errorf("--ttl: must be between 1s and %s", auth.WorkerTokenMax)
 	}
 	for flag, ref := range map[string]string{"new-key-ref": newRef, "previous-key-ref": previousRef} {
-		if ref == "" || len(ref) > 256 || strings.Contains(ref, "-----BEGIN") || strings.ContainsFunc(ref, unicode.IsControl) {
+		if ref == "" || len(ref) > 256 || strings.Contains(ref, "-----BEGIN") ||
+			strings.ContainsFunc(ref, unicode.IsControl) {
 			return rotationPlan{}, fmt.Errorf("--%s: is to be the name of a key in one line", flag)
 		}
 	}
@@ -69,14 +72,31 @@ func newRotationPlan(newRef, previousRef string, ttl time.Duration) (rotationPla
 	}
 	wait := ttl + auth.WorkerClockSkew
 	plan := rotationPlan{
-		NewKeyRef: newRef, PreviousKeyRef: previousRef, MaxTokenTTL: ttl.String(),
+		NewKeyRef:      newRef,
+		PreviousKeyRef: previousRef,
+		MaxTokenTTL:    ttl.String(),
 		Steps: []string{
-			fmt.Sprintf("Add the key %s to auth.worker_signing_keys of every control plane and worker, and restart them one after the other. Of an Ed25519 key the public half will do. From now on all accept both keys.", newRef),
-			fmt.Sprintf("Make %s auth.worker_signing_key of every process that signs, put the key %s into auth.worker_signing_keys everywhere, and restart them. From now on new tokens are signed with the new key.", newRef, previousRef),
+			fmt.Sprintf(
+				"Add the key %s to auth.worker_signing_keys of every control plane and worker, and restart them one after the other. Of an Ed25519 key the public half will do. From now on all accept both keys.",
+				newRef,
+			),
+			fmt.Sprintf(
+				"Make %s auth.worker_signing_key of every process that signs, put the key %s into auth.worker_signing_keys everywhere, and restart them. From now on new tokens are signed with the new key.",
+				newRef,
+				previousRef,
+			),
 			fmt.Sprintf("Wait %s: the longest token's life and the clocks' skew.", wait),
-			fmt.Sprintf("Remove the key %s from auth.worker_signing_keys everywhere, restart, and destroy it.", previousRef),
+			fmt.Sprintf(
+				"Remove the key %s from auth.worker_signing_keys everywhere, restart, and destroy it.",
+				previousRef,
+			),
 		},
-		ConfigSnippet: fmt.Sprintf("# during step 3\nauth:\n  worker_signing_key_file: %q # holds %s\n  worker_signing_keys:\n    - \"...\" # the text of %s, or its public half\n", "/etc/stacyvm/worker-signing.key", newRef, previousRef),
+		ConfigSnippet: fmt.Sprintf(
+			"# during step 3\nauth:\n  worker_signing_key_file: %q # holds %s\n  worker_signing_keys:\n    - \"...\" # the text of %s, or its public half\n",
+			"/etc/stacyvm/worker-signing.key",
+			newRef,
+			previousRef,
+		),
 		Validation: []string{
 			"stacyvm config lint --production",
 			"stacyvm worker token TEST --ttl 1m | stacyvm worker token verify -",
@@ -88,7 +108,13 @@ func newRotationPlan(newRef, previousRef string, ttl time.Duration) (rotationPla
 
 func (p rotationPlan) text() string {
 	var text strings.Builder
-	fmt.Fprintf(&text, "Change the workers' signing key from %s to %s (tokens live at most %s)\n\n", p.PreviousKeyRef, p.NewKeyRef, p.MaxTokenTTL)
+	fmt.Fprintf(
+		&text,
+		"Change the workers' signing key from %s to %s (tokens live at most %s)\n\n",
+		p.PreviousKeyRef,
+		p.NewKeyRef,
+		p.MaxTokenTTL,
+	)
 	for i, step := range p.Steps {
 		fmt.Fprintf(&text, "%d. %s\n", i+1, step)
 	}

@@ -13,8 +13,9 @@ import (
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
 
-// check refuses values that have no meaning in any version of the product, and fills in what an empty value stands for.
-// The error names the key. What is meaningful and unsafe is for refuse and Lint.
+// check refuses values that have no meaning in any version of the product, and fills in what an
+// empty value stands for. The error names the key. What is meaningful and unsafe is for refuse and
+// Lint.
 func (c *Config) check() error {
 	return cmp.Or(
 		c.checkPlaces(),
@@ -57,7 +58,8 @@ func (c *Config) checkServer() error {
 			return err
 		}
 	}
-	if slices.Contains(c.Server.AllowedHosts, "") || slices.ContainsFunc(c.Server.AllowedHosts, func(h string) bool { return strings.ContainsAny(h, "/ ") }) {
+	if slices.Contains(c.Server.AllowedHosts, "") ||
+		slices.ContainsFunc(c.Server.AllowedHosts, func(h string) bool { return strings.ContainsAny(h, "/ ") }) {
 		return fmt.Errorf("server.allowed_hosts: must be host names such as sandboxes.example.org")
 	}
 	return nil
@@ -69,7 +71,10 @@ func checkURL(key, text string) error {
 		return nil
 	}
 	u, err := url.Parse(text)
-	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil {
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || strings.Trim(u.Path, "/") != "" ||
+		u.RawQuery != "" ||
+		u.Fragment != "" ||
+		u.User != nil {
 		return fmt.Errorf("%s: %q is not of the form https://host[:port]", key, text)
 	}
 	return nil
@@ -80,7 +85,9 @@ func checkOrigin(origin string) error {
 		return nil
 	}
 	u, err := url.Parse(origin)
-	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.Path != "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil {
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.Path != "" || u.RawQuery != "" ||
+		u.Fragment != "" ||
+		u.User != nil {
 		return fmt.Errorf("server.cors_allowed_origins: %q is not of the form https://host[:port]", origin)
 	}
 	return nil
@@ -136,9 +143,29 @@ func (c *Config) checkDurations() error {
 func (c *Config) checkWords() error {
 	c.Database.Driver = cmp.Or(c.Database.Driver, "sqlite")
 	return cmp.Or(
-		oneOf("providers.default", c.Providers.Default, "gvisor", "mock", "docker", "firecracker", "e2b", "proot", "auto", cmp.Or(c.Providers.Custom.Name, "custom")),
+		oneOf(
+			"providers.default",
+			c.Providers.Default,
+			"gvisor",
+			"mock",
+			"docker",
+			"firecracker",
+			"e2b",
+			"proot",
+			"auto",
+			cmp.Or(c.Providers.Custom.Name, "custom"),
+		),
 		oneOf("database.driver", c.Database.Driver, "sqlite", "sqlite3", "postgres", "postgresql"),
-		oneOf("database.exec_mode", c.Database.ExecMode, "", "cache_statement", "cache_describe", "describe_exec", "exec", "simple_protocol"),
+		oneOf(
+			"database.exec_mode",
+			c.Database.ExecMode,
+			"",
+			"cache_statement",
+			"cache_describe",
+			"describe_exec",
+			"exec",
+			"simple_protocol",
+		),
 		oneOf("defaults.spawn_overflow", c.Defaults.SpawnOverflow, overflowReject, OverflowQueue),
 		oneOf("pool.overflow", c.Pool.Overflow, overflowReject, OverflowQueue),
 		oneOf("rate_limit.key_by", c.RateLimit.KeyBy, "owner", "api_key", "ip"),

@@ -32,8 +32,8 @@ const (
 		"  oidc_jwks_url: https://id.example.org/keys\n  oidc_admin_groups: [ops]\n"
 )
 
-// TestClusterFiles lints whole files as operators write them: what production needs passes, and each of the doubtful ways
-// to identify workers has its warning.
+// TestClusterFiles lints whole files as operators write them: what production needs passes, and
+// each of the doubtful ways to identify workers has its warning.
 func TestClusterFiles(t *testing.T) {
 	clusterText = readText(t, "testdata/cluster.yaml")
 	clean(t)

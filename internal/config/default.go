@@ -11,8 +11,13 @@ func Default() Config {
 	return Config{
 		DataDir: defaultDataDir(),
 		Server: Server{
-			Host: "127.0.0.1", Port: 7423, ShutdownTimeout: 30 * time.Second, RequestMemoryMB: 64, MaxStreams: 2048, MaxStreamsPerCaller: 1024,
-			Worker: true,
+			Host:                "127.0.0.1",
+			Port:                7423,
+			ShutdownTimeout:     30 * time.Second,
+			RequestMemoryMB:     64,
+			MaxStreams:          2048,
+			MaxStreamsPerCaller: 1024,
+			Worker:              true,
 		},
 		Worker: Worker{
 			ControlPlaneURL:   "http://localhost:7423",
@@ -26,12 +31,23 @@ func Default() Config {
 		},
 		Auth: Auth{AdminFallbackEnabled: true, OIDCGroupsClaim: "groups", OIDCTenantClaim: "tenant_id"},
 		RateLimit: RateLimit{
-			RequestsPerMinute: 120, Burst: 60, KeyBy: "owner", BucketTTL: 15 * time.Minute, CleanupInterval: time.Minute,
+			RequestsPerMinute: 120,
+			Burst:             60,
+			KeyBy:             "owner",
+			BucketTTL:         15 * time.Minute,
+			CleanupInterval:   time.Minute,
 		},
 		Database: Database{Driver: "sqlite"},
 		Disk:     Disk{MinFreeMB: 256, ReserveMB: 64},
 		Logging:  Logging{Level: "info", Format: "json"},
-		Pool:     Pool{MaxVMs: 10, MaxUsersPerVM: 5, Image: "alpine:latest", MemoryMB: 2048, VCPUs: 2, Overflow: overflowReject},
+		Pool: Pool{
+			MaxVMs:        10,
+			MaxUsersPerVM: 5,
+			Image:         "alpine:latest",
+			MemoryMB:      2048,
+			VCPUs:         2,
+			Overflow:      overflowReject,
+		},
 	}
 }
 

@@ -19,7 +19,8 @@ func readText(t *testing.T, path string) string {
 	return string(text)
 }
 
-// TestEveryKeyIsDocumented keeps docs/configuration.md complete, and honest about what nothing acts on.
+// TestEveryKeyIsDocumented keeps docs/configuration.md complete, and honest about what nothing
+// acts on.
 func TestEveryKeyIsDocumented(t *testing.T) {
 	rows := map[string]string{}
 	for line := range strings.Lines(readText(t, "../../docs/configuration.md")) {

@@ -62,8 +62,8 @@ func checkTimes(present map[string]any) error {
 // quoted is a piece of the file in a message of the YAML decoder.
 var quoted = regexp.MustCompile(`"(?:[^"\\]|\\.)*"`)
 
-// plainYAML is a decoder's error with its line and column. It quotes the names of keys and no value: a secret that begins
-// with * or |, and is not in quotes, is a syntax error.
+// plainYAML is a decoder's error with its line and column. It quotes the names of keys and no
+// value: a secret that begins with * or |, and is not in quotes, is a syntax error.
 func plainYAML(err error) string {
 	text := yaml.FormatError(err, false, false)
 	for _, ofKey := range []string{"unknown field", "mapping key", "duplicate key"} {

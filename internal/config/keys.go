@@ -44,7 +44,8 @@ func collect(prefix string, section reflect.Value) []key {
 	return found
 }
 
-// same reports whether the key has the value of the same key in another Config. No list and an empty one are the same.
+// same reports whether the key has the value of the same key in another Config. No list and an
+// empty one are the same.
 func (k key) same(other key) bool {
 	if kind := k.field.Kind(); (kind == reflect.Slice || kind == reflect.Map) && k.field.Len() == 0 {
 		return other.field.Len() == 0
@@ -86,7 +87,8 @@ func (k key) set(text string) error {
 	case map[string]string:
 		return fmt.Errorf("a map stands in the configuration file only")
 	default:
-		panic("config: the type of " + k.name + " cannot be set from a text") // a mistake in the struct; a test sets every key
+		// a mistake in the struct; a test sets every key
+		panic("config: the type of " + k.name + " cannot be set from a text")
 	}
 	return nil
 }

@@ -2,9 +2,9 @@ package config
 
 import "fmt"
 
-// Lint judges a configuration that was read: is it safe, and with production, is it fit for that? It reads nothing else,
-// so that it can judge the configuration of another machine. A key that this build does not act on is told under the name
-// "config".
+// Lint judges a configuration that was read: is it safe, and with production, is it fit for that?
+// It reads nothing else, so that it can judge the configuration of another machine. A key that
+// this build does not act on is told under the name "config".
 func Lint(l Loaded, production bool) []Check {
 	lint := &linter{c: l.Config, production: production}
 	lint.loaded(l)

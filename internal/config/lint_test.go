@@ -14,7 +14,8 @@ const (
 	strong3 = "00112233445566778899aabbccddeeff"
 )
 
-// fit is a configuration in which every check passes that can: with PostgreSQL, signed tokens, OIDC, TLS and Docker.
+// fit is a configuration in which every check passes that can: with PostgreSQL, signed tokens,
+// OIDC, TLS and Docker.
 func fit() Loaded {
 	c := Default()
 	c.DataDir = "/var/lib/stacyvm"
@@ -54,8 +55,8 @@ func TestLintPassesWhatIsFit(t *testing.T) {
 	}
 }
 
-// TestLintFindings spoils one thing at a time. H: a warning that production does not allow; W: a warning; F: always a
-// failure; -: the check is not made.
+// TestLintFindings spoils one thing at a time. H: a warning that production does not allow; W: a
+// warning; F: always a failure; -: the check is not made.
 func TestLintFindings(t *testing.T) {
 	tests := []struct {
 		check, level, name string
@@ -163,7 +164,8 @@ func TestLintFindings(t *testing.T) {
 	}
 }
 
-// TestLintTellsStagingFromProduction: the words that operators search for, and the configurations of a cluster.
+// TestLintTellsStagingFromProduction: the words that operators search for, and the configurations
+// of a cluster.
 func TestLintTellsStagingFromProduction(t *testing.T) {
 	sqlite := func(change func(*Config)) Loaded {
 		l := fit()
@@ -225,7 +227,8 @@ func TestNoSecretIsShown(t *testing.T) {
 	}
 }
 
-// TestLintOfCertificates: a pki directory encrypts what is said to workers, and its certificates identify them.
+// TestLintOfCertificates: a pki directory encrypts what is said to workers, and its certificates
+// identify them.
 func TestLintOfCertificates(t *testing.T) {
 	l := fit()
 	l.Auth.WorkerSigningKey, l.Auth.WorkerSigningKeys, l.Auth.WorkerRevokedTokenIDs = "", nil, nil

@@ -30,12 +30,14 @@ const (
 type Loaded struct {
 	Config
 	File string // the file that was read; "" without one
-	// Sources says of each key whether its value is the "default", from the "file", the "environment" or a "secret file".
+	// Sources says of each key whether its value is the "default", from the "file", the
+	// "environment" or a "secret file".
 	Sources map[string]string
 }
 
-// Load reads the configuration that a server is to run with: Read, and then a refusal of what would be unsafe or cannot
-// work in this build. Errors name the key, and in a file the line; they hold no secret.
+// Load reads the configuration that a server is to run with: Read, and then a refusal of what
+// would be unsafe or cannot work in this build. Errors name the key, and in a file the line; they
+// hold no secret.
 func Load(path string) (Loaded, error) {
 	loaded, err := Read(path)
 	if err != nil {
@@ -44,8 +46,9 @@ func Load(path string) (Loaded, error) {
 	return loaded, hideIn(loaded.refuse())
 }
 
-// Read reads the file at path, or the one that is found when path is empty, and applies the environment and the secret
-// files. It refuses what has no meaning, as Load does, and leaves judgement to Lint.
+// Read reads the file at path, or the one that is found when path is empty, and applies the
+// environment and the secret files. It refuses what has no meaning, as Load does, and leaves
+// judgement to Lint.
 func Read(path string) (Loaded, error) {
 	loaded, err := read(path)
 	return loaded, hideIn(err)
@@ -74,11 +77,12 @@ func read(path string) (Loaded, error) {
 	return loaded, loaded.check()
 }
 
-// systemFile is the configuration of the services, and of root's command line. Others cannot read the files that it names.
+// systemFile is the configuration of the services, and of root's command line. Others cannot read
+// the files that it names.
 const systemFile = "/etc/stacyvm/stacyvm.yaml"
 
-// find gives the configuration file's path: the one that was named, stacyvm.yaml in the working directory,
-// ~/.stacyvm/config.yaml, for root the system's, or none.
+// find gives the configuration file's path: the one that was named, stacyvm.yaml in the working
+// directory, ~/.stacyvm/config.yaml, for root the system's, or none.
 func find(named string) (string, error) {
 	if named == "" {
 		named = os.Getenv("STACYVM_CONFIG")

@@ -16,10 +16,12 @@ var secretWords = []string{
 	"authorization", "auth_header", "dsn",
 }
 
-// value matches what follows a secret's name. Without quotes it goes on to the next space: rather too much than too little.
+// value matches what follows a secret's name. Without quotes it goes on to the next space: rather
+// too much than too little.
 const value = `(?:"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|\S+)`
 
-// telling are secrets that can be told by themselves, wherever they stand, with what is shown instead.
+// telling are secrets that can be told by themselves, wherever they stand, with what is shown
+// instead.
 var telling = []struct {
 	pattern *regexp.Regexp
 	shown   string
@@ -28,7 +30,8 @@ var telling = []struct {
 	{regexp.MustCompile(`(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{6,}`), "${1} " + redacted},
 	{regexp.MustCompile(`\bsk-[A-Za-z0-9_-]{8,}`), redacted},
 	{regexp.MustCompile(`(?s)-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|$)`), redacted},
-	{regexp.MustCompile(`([A-Za-z][A-Za-z0-9+.-]*://[^\s/:@"]*:)[^\s"]*@`), "${1}" + redacted + "@"}, // to the last @ of the word
+	// to the last @ of the word
+	{regexp.MustCompile(`([A-Za-z][A-Za-z0-9+.-]*://[^\s/:@"]*:)[^\s"]*@`), "${1}" + redacted + "@"},
 }
 
 // assignments match name=value, and named the other ways of writing it.
@@ -44,8 +47,8 @@ func SecretKey(name string) bool {
 	return slices.ContainsFunc(secretWords, func(word string) bool { return strings.Contains(name, word) })
 }
 
-// Redact gives the value of a key as it may be shown: "[redacted]" for a secret that is not empty, and any other text
-// without the secrets that RedactText finds in it.
+// Redact gives the value of a key as it may be shown: "[redacted]" for a secret that is not empty,
+// and any other text without the secrets that RedactText finds in it.
 func Redact(name, text string) string {
 	if text != "" && SecretKey(name) {
 		return redacted
@@ -53,8 +56,9 @@ func Redact(name, text string) string {
 	return RedactText(text)
 }
 
-// RedactText takes out of a free text, such as a line of a log, what looks like a secret: worker tokens, bearer values,
-// name=value and name: value of secret names, passwords in addresses, private keys and sk-... keys.
+// RedactText takes out of a free text, such as a line of a log, what looks like a secret: worker
+// tokens, bearer values, name=value and name: value of secret names, passwords in addresses,
+// private keys and sk-... keys.
 func RedactText(text string) string {
 	return named.ReplaceAllString(redactErrors(text), "${1}"+redacted)
 }
@@ -67,8 +71,8 @@ func redactErrors(text string) string {
 	return assignments.ReplaceAllString(text, "${1}"+redacted)
 }
 
-// RedactValue is Redact for what was decoded from JSON or YAML: texts, lists and maps in each other. name is the key that
-// the value belongs to, or "".
+// RedactValue is Redact for what was decoded from JSON or YAML: texts, lists and maps in each
+// other. name is the key that the value belongs to, or "".
 func RedactValue(name string, v any) any {
 	switch v := v.(type) {
 	case string:

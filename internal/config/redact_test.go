@@ -60,7 +60,8 @@ func TestRedactValue(t *testing.T) {
 	}
 }
 
-// TestErrorsHoldNoSecret puts a secret where it does not belong, or where the file is broken around it.
+// TestErrorsHoldNoSecret puts a secret where it does not belong, or where the file is broken
+// around it.
 func TestErrorsHoldNoSecret(t *testing.T) {
 	clean(t)
 	address := "postgres://user:" + planted + "@db/x"
@@ -141,7 +142,8 @@ func TestEverySecretMayComeFromAFile(t *testing.T) {
 	}
 }
 
-// TestValuesOfOtherTypes: numbers stand for texts where a key is a text, and durations need their unit.
+// TestValuesOfOtherTypes: numbers stand for texts where a key is a text, and durations need their
+// unit.
 func TestValuesOfOtherTypes(t *testing.T) {
 	clean(t)
 	read := func(text string) (Loaded, error) {

@@ -12,8 +12,8 @@ import (
 // engines are those of this build.
 var engines = []string{"gvisor", "mock"}
 
-// refuse says why no server may run with the configuration: it would be unsafe, or could not work in this build. Lint has
-// its own words for the same, which is why it does not come here.
+// refuse says why no server may run with the configuration: it would be unsafe, or could not work
+// in this build. Lint has its own words for the same, which is why it does not come here.
 func (l *Loaded) refuse() error {
 	return cmp.Or(
 		l.refuseUnbuilt(),
@@ -30,7 +30,10 @@ func (c *Config) checkAccess() error {
 		return fmt.Errorf("auth.enabled: is true, but neither auth.api_key nor auth.admin_api_key is set")
 	}
 	if !c.Loopback() && c.Keyless() {
-		return fmt.Errorf("server.host: %s is reachable from other machines and there is no key: set auth.api_key (or STACYVM_AUTH_API_KEY), or use 127.0.0.1", c.Server.Host)
+		return fmt.Errorf(
+			"server.host: %s is reachable from other machines and there is no key: set auth.api_key (or STACYVM_AUTH_API_KEY), or use 127.0.0.1",
+			c.Server.Host,
+		)
 	}
 	return nil
 }
@@ -47,7 +50,9 @@ func (c *Config) Loopback() bool {
 // checkCluster refuses what would let anybody pass for a worker.
 func (c *Config) checkCluster() error {
 	if c.Worker.RPCTLS.InsecureSkipVerify {
-		return fmt.Errorf("worker.rpc_tls.insecure_skip_verify: is true: whoever is in between could pass for any worker; name the authority in worker.rpc_tls.ca_file, or set pki.dir")
+		return fmt.Errorf(
+			"worker.rpc_tls.insecure_skip_verify: is true: whoever is in between could pass for any worker; name the authority in worker.rpc_tls.ca_file, or set pki.dir",
+		)
 	}
 	return nil
 }
@@ -59,7 +64,11 @@ func (c *Config) checkDefaultEngine() error {
 	}
 	name := c.Providers.Default
 	if !slices.Contains(engines, name) {
-		return fmt.Errorf("providers.default: this build does not have the engine %s; it has %s", name, strings.Join(engines, ", "))
+		return fmt.Errorf(
+			"providers.default: this build does not have the engine %s; it has %s",
+			name,
+			strings.Join(engines, ", "),
+		)
 	}
 	if name == "gvisor" && !c.Providers.GVisor.Enabled || name == "mock" && !c.Providers.Mock.Enabled {
 		return fmt.Errorf("providers.default: %s is not enabled (providers.%s.enabled)", name, name)
@@ -87,7 +96,8 @@ func (c *Config) checkDatabase() error {
 	return checkDSN("database.listen_dsn", c.Database.ListenDSN)
 }
 
-// checkDSN looks at the form of a connection string. Nothing of it is in the error: it may hold a password anywhere.
+// checkDSN looks at the form of a connection string. Nothing of it is in the error: it may hold a
+// password anywhere.
 func checkDSN(key, dsn string) error {
 	if scheme, _, isURL := strings.Cut(dsn, "://"); isURL && !strings.ContainsAny(scheme, "= ") {
 		if u, err := url.Parse(dsn); err == nil && (u.Scheme == "postgres" || u.Scheme == "postgresql") {

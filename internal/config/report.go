@@ -3,7 +3,8 @@ package config
 // Level says how bad a finding is.
 type Level string
 
-// Levels. Only a FAIL keeps the product from working, or a configuration from being fit for production.
+// Levels. Only a FAIL keeps the product from working, or a configuration from being fit for
+// production.
 const (
 	Pass Level = "PASS"
 	Warn Level = "WARN"

@@ -5,7 +5,8 @@ import "time"
 // Setting is one key as it may be shown.
 type Setting struct {
 	Key string `json:"key"`
-	// Value is a text, number, truth value, list or map; secrets are "[redacted]", durations are texts such as 30s.
+	// Value is a text, number, truth value, list or map; secrets are "[redacted]", durations are
+	// texts such as 30s.
 	Value any `json:"value"`
 	// Source says where the value came from: default, file, environment or secret file.
 	Source string `json:"source"`

@@ -6,8 +6,9 @@ import (
 	"strings"
 )
 
-// unbuilt lists every key that this build reads and does not act on. Who builds a feature deletes its lines here, and the
-// marks in docs/configuration.md and stacyvm.example.yaml that the tests compare with this table.
+// unbuilt lists every key that this build reads and does not act on. Who builds a feature deletes
+// its lines here, and the marks in docs/configuration.md and stacyvm.example.yaml that the tests
+// compare with this table.
 var unbuilt = []unbuiltKeys{
 	{prefix: "providers.docker.enabled", unsafe: true},
 	{prefix: "providers.docker."},
@@ -34,10 +35,12 @@ var unbuilt = []unbuiltKeys{
 	{prefix: "pool."},
 }
 
-// unbuiltKeys is one row of the table: the keys that begin with prefix and with that of no earlier row.
+// unbuiltKeys is one row of the table: the keys that begin with prefix and with that of no earlier
+// row.
 type unbuiltKeys struct {
 	prefix string
-	// unsafe: an operator who sets it counts on a protection or a behaviour that is not there, so that no server starts.
+	// unsafe: an operator who sets it counts on a protection or a behaviour that is not there, so
+	// that no server starts.
 	unsafe bool
 	// acts are values beside the default for which this build does what the key says.
 	acts []string
@@ -46,18 +49,21 @@ type unbuiltKeys struct {
 // Unbuilt is a key that was set and that this build does not act on.
 type Unbuilt struct {
 	Key string
-	// Unsafe: Load refuses it, because ignoring it would leave out a protection or a behaviour that the operator counts on.
+	// Unsafe: Load refuses it, because ignoring it would leave out a protection or a behaviour
+	// that the operator counts on.
 	Unsafe bool
 }
 
-// Unbuilt lists the keys that were set to something else than their default and on which this build does not act.
+// Unbuilt lists the keys that were set to something else than their default and on which this
+// build does not act.
 func (l *Loaded) Unbuilt() []Unbuilt {
 	plain := Default()
 	standard := keys(&plain)
 	var found []Unbuilt
 	for i, k := range keys(&l.Config) {
 		row, ok := unbuiltRow(k.name)
-		if ok && l.Sources[k.name] != fromDefault && !k.same(standard[i]) && !slices.Contains(row.acts, k.field.String()) {
+		if ok && l.Sources[k.name] != fromDefault && !k.same(standard[i]) &&
+			!slices.Contains(row.acts, k.field.String()) {
 			found = append(found, Unbuilt{k.name, row.unsafe})
 		}
 	}
@@ -83,5 +89,8 @@ func (l *Loaded) refuseUnbuilt() error {
 	if len(names) == 0 {
 		return nil
 	}
-	return fmt.Errorf("%s: this build does not act on it, and ignoring it would be unsafe: remove it", strings.Join(names, ", "))
+	return fmt.Errorf(
+		"%s: this build does not act on it, and ignoring it would be unsafe: remove it",
+		strings.Join(names, ", "),
+	)
 }

@@ -47,8 +47,8 @@ func (s *Service) AdminAudit(ctx context.Context, r AdminAuditRequest) (calls []
 	return calls, err
 }
 
-// Events subscribes to what happens after a place: see audit.Feed.Subscribe. A caller with a tenant is
-// told of its own things only.
+// Events subscribes to what happens after a place: see audit.Feed.Subscribe. A caller with a
+// tenant is told of its own things only.
 func (s *Service) Events(ctx context.Context, after int64) (*audit.Subscription, error) {
 	caller := auth.From(ctx)
 	if err := caller.Require(auth.ScopeReadEvents); err != nil {

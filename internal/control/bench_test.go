@@ -84,8 +84,9 @@ func spread(n, goroutines int, call func(i int)) {
 	wait.Wait()
 }
 
-// BenchmarkPlacement creates 10,000 sandboxes on 1,000 workers through two control planes. The workers answer at once, so that
-// what is timed is the control planes' own work: choosing, reserving, confirming.
+// BenchmarkPlacement creates 10,000 sandboxes on 1,000 workers through two control planes. The
+// workers answer at once, so that what is timed is the control planes' own work: choosing,
+// reserving, confirming.
 func BenchmarkPlacement(b *testing.B) {
 	benchStores(b, func(b *testing.B, stores []store.Store) {
 		const creates = 10_000
@@ -127,9 +128,10 @@ func BenchmarkPlacement(b *testing.B) {
 	})
 }
 
-// BenchmarkMembership does what 1,000 workers with 50 sandboxes each ask of a control plane's store in one round: a heartbeat,
-// and a renewal of all leases. It reports which part of one core the control plane's process spends when rounds come as often
-// as they do: heartbeats and renewals every 10 s.
+// BenchmarkMembership does what 1,000 workers with 50 sandboxes each ask of a control plane's
+// store in one round: a heartbeat, and a renewal of all leases. It reports which part of one core
+// the control plane's process spends when rounds come as often as they do: heartbeats and renewals
+// every 10 s.
 func BenchmarkMembership(b *testing.B) {
 	benchStores(b, func(b *testing.B, stores []store.Store) {
 		const each = 50

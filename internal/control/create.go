@@ -80,8 +80,8 @@ type failure struct {
 	cause   error
 	asked   bool // the worker has heard of it
 	gone    bool // nothing is left of it
-	// moved: the sandbox has a newer owner, which is left the wish to destroy it, as its caller never
-	// learns that it is there.
+	// moved: the sandbox has a newer owner, which is left the wish to destroy it, as its caller
+	// never learns that it is there.
 	moved bool
 }
 

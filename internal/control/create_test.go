@@ -44,7 +44,8 @@ func TestFailedCreateLeavesATombstone(t *testing.T) {
 	}
 }
 
-// TestCreateFollowsItsWorker: a worker that starts anew in the middle takes what is being made for it over, with a new epoch.
+// TestCreateFollowsItsWorker: a worker that starts anew in the middle takes what is being made for
+// it over, with a new epoch.
 func TestCreateFollowsItsWorker(t *testing.T) {
 	r := &rig{controltest.NewRig(t, nil)}
 	session := "session-1"
@@ -76,8 +77,8 @@ func TestCreateFollowsItsWorker(t *testing.T) {
 	}
 }
 
-// TestFenceRisesBeforeTheConfirmation: a worker that starts anew after it has answered does not take the sandbox from its caller,
-// whether reconciliation has found it by then or not.
+// TestFenceRisesBeforeTheConfirmation: a worker that starts anew after it has answered does not
+// take the sandbox from its caller, whether reconciliation has found it by then or not.
 func TestFenceRisesBeforeTheConfirmation(t *testing.T) {
 	for name, adopted := range map[string]bool{"still creating": false, "adopted": true} {
 		t.Run(name, func(t *testing.T) {
@@ -111,8 +112,8 @@ func TestFenceRisesBeforeTheConfirmation(t *testing.T) {
 	}
 }
 
-// TestCreateThatLosesItsOwner: the fence rises again and again; the caller gets an error, and no sandbox that it does not know of
-// comes to life.
+// TestCreateThatLosesItsOwner: the fence rises again and again; the caller gets an error, and no
+// sandbox that it does not know of comes to life.
 func TestCreateThatLosesItsOwner(t *testing.T) {
 	r := &rig{controltest.NewRig(t, nil)}
 	session := "session-1"
@@ -130,7 +131,8 @@ func TestCreateThatLosesItsOwner(t *testing.T) {
 	}
 }
 
-// TestAnothersClaimIsLeftAlone: a create that ends late neither answers nor frees a key that another sandbox has taken meanwhile.
+// TestAnothersClaimIsLeftAlone: a create that ends late neither answers nor frees a key that
+// another sandbox has taken meanwhile.
 func TestAnothersClaimIsLeftAlone(t *testing.T) {
 	for name, failure := range map[string]error{"finish": nil, "abandon": errors.New("broke")} {
 		t.Run(name, func(t *testing.T) {

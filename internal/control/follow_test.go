@@ -15,7 +15,8 @@ import (
 	"github.com/stacyvm/stacyvm/internal/worker"
 )
 
-// flaky is a process whose connections break: each stream gives a few events from the asked offsets and then fails.
+// flaky is a process whose connections break: each stream gives a few events from the asked
+// offsets and then fails.
 type flaky struct {
 	stdout, stderr []byte
 	exit           stacyvm.Exit
@@ -146,8 +147,8 @@ func TestFollowerGivesUp(t *testing.T) {
 	}
 }
 
-// TestFollowerOfASilentWorker: each try takes seconds. Who waits for a command that runs goes on trying; one that has not begun is
-// given up at once.
+// TestFollowerOfASilentWorker: each try takes seconds. Who waits for a command that runs goes on
+// trying; one that has not begun is given up at once.
 func TestFollowerOfASilentWorker(t *testing.T) {
 	silence := stacyvm.Wrap(stacyvm.CodeUnavailable, worker.ErrSilent, "it does not answer")
 	synctest.Test(t, func(t *testing.T) {

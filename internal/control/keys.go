@@ -61,7 +61,8 @@ func claim(ctx context.Context, tx store.Tx, c creation, id stacyvm.SandboxID) (
 	return &first, finish(ctx, tx, c, first)
 }
 
-// answered gives the sandbox of a key that was answered, as it is now. The stored answer is for one whose row is forgotten.
+// answered gives the sandbox of a key that was answered, as it is now. The stored answer is for
+// one whose row is forgotten.
 func answered(ctx context.Context, tx store.Tx, known store.IdempotencyRecord) (*stacyvm.Sandbox, error) {
 	now, err := tx.Sandboxes().Get(ctx, known.Sandbox)
 	switch stacyvm.CodeOf(err) {

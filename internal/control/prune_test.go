@@ -12,7 +12,8 @@ import (
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
 
-// TestPruneGoesOn: one sandbox whose worker refuses, and more that stick than are removed at a time, keep none of the others.
+// TestPruneGoesOn: one sandbox whose worker refuses, and more that stick than are removed at a
+// time, keep none of the others.
 func TestPruneGoesOn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := &rig{controltest.NewRigOn(t, controltest.OpenSQLite(t), nil)}

@@ -12,7 +12,8 @@ import (
 	"github.com/stacyvm/stacyvm/internal/worker"
 )
 
-// errSilent is a call to a worker that gives no sign of life, after all the time that this takes to find out.
+// errSilent is a call to a worker that gives no sign of life, after all the time that this takes
+// to find out.
 var errSilent = stacyvm.Wrap(stacyvm.CodeUnavailable, worker.ErrSilent, "worker here does not answer")
 
 // mute is a worker that does not answer when somebody asks for a guest.
@@ -26,7 +27,8 @@ func (m *mute) Guest(context.Context, stacyvm.Ref, guest.Scope) (guest.Conn, err
 	return guest.Conn{}, errSilent
 }
 
-// TestASilentWorkerIsAskedOnce: each try takes seconds, so that what has not begun is refused after the first.
+// TestASilentWorkerIsAskedOnce: each try takes seconds, so that what has not begun is refused
+// after the first.
 func TestASilentWorkerIsAskedOnce(t *testing.T) {
 	w := &mute{Worker: controltest.NewWorker()}
 	r := &rig{controltest.NewRig(t, func(c *control.Config) { c.Workers = func(stacyvm.WorkerID) (worker.Worker, error) { return w, nil } })}
@@ -62,7 +64,8 @@ func TestASilentWorkerIsAskedOnce(t *testing.T) {
 	}
 }
 
-// TestCreateOnASilentWorker leaves the removal of what may have arrived to reconciliation: another call would only take longer.
+// TestCreateOnASilentWorker leaves the removal of what may have arrived to reconciliation: another
+// call would only take longer.
 func TestCreateOnASilentWorker(t *testing.T) {
 	r := &rig{controltest.NewRig(t, nil)}
 	var id stacyvm.SandboxID

@@ -83,8 +83,8 @@ func (r *rig) calls(id stacyvm.SandboxID) map[string]func() error {
 	}
 }
 
-// TestUnreachableIsRefusedAtOnce: each call for a sandbox that cannot be reached is refused within 5 s, and without any wait where that
-// is known at once. What needs the records alone goes on.
+// TestUnreachableIsRefusedAtOnce: each call for a sandbox that cannot be reached is refused within
+// 5 s, and without any wait where that is known at once. What needs the records alone goes on.
 func TestUnreachableIsRefusedAtOnce(t *testing.T) {
 	const soon = 5 * time.Second
 	broken := stacyvm.Errorf(stacyvm.CodeUnavailable, "the connection to the sandbox broke")

@@ -31,9 +31,16 @@ type parts struct {
 	reconciler *reconcile.Reconciler
 }
 
-// assemble opens everything in p; t is what workers of other machines are called with, and guard watches the disk. After an error
-// everything is closed again.
-func assemble(ctx context.Context, c config.Config, p node.Place, t *trust, guard *space.Guard, log *slog.Logger) (made *parts, err error) {
+// assemble opens everything in p; t is what workers of other machines are called with, and guard
+// watches the disk. After an error everything is closed again.
+func assemble(
+	ctx context.Context,
+	c config.Config,
+	p node.Place,
+	t *trust,
+	guard *space.Guard,
+	log *slog.Logger,
+) (made *parts, err error) {
 	made = &parts{guard: guard}
 	defer func() {
 		if err != nil {
@@ -87,9 +94,10 @@ func assemble(ctx context.Context, c config.Config, p node.Place, t *trust, guar
 	return made, nil
 }
 
-// workerName gives this process's name in the store. SQLite has one server; PostgreSQL may have many, and two of one name
-// would take each other's sandboxes over, so that each data directory gets a name of its own. A control plane alone has no
-// worker: worker.id in its configuration names the worker process beside it, which may share the file.
+// workerName gives this process's name in the store. SQLite has one server; PostgreSQL may have
+// many, and two of one name would take each other's sandboxes over, so that each data directory
+// gets a name of its own. A control plane alone has no worker: worker.id in its configuration
+// names the worker process beside it, which may share the file.
 func workerName(c config.Config) (string, error) {
 	switch {
 	case c.Server.Worker && c.Worker.ID != "":
@@ -109,11 +117,16 @@ func workerName(c config.Config) (string, error) {
 	return name, os.WriteFile(path, []byte(name+"\n"), 0o600)
 }
 
-// capacityOf is what the worker in a server offers: what the configuration says, and else as much as is asked for.
+// capacityOf is what the worker in a server offers: what the configuration says, and else as much
+// as is asked for.
 func capacityOf(c config.Config) stacyvm.Capacity {
 	return stacyvm.Capacity{
-		MaxSandboxes: c.Worker.MaxSandboxes, MemoryMB: c.Worker.MemoryMB, VCPUs: c.Worker.VCPUs, ParallelCreates: node.ParallelCreates(c),
-		PreviewDomain: cmp.Or(c.Worker.PreviewDomain, c.Server.PreviewDomain), Labels: c.Worker.Labels,
+		MaxSandboxes:    c.Worker.MaxSandboxes,
+		MemoryMB:        c.Worker.MemoryMB,
+		VCPUs:           c.Worker.VCPUs,
+		ParallelCreates: node.ParallelCreates(c),
+		PreviewDomain:   cmp.Or(c.Worker.PreviewDomain, c.Server.PreviewDomain),
+		Labels:          c.Worker.Labels,
 	}
 }
 
@@ -155,7 +168,12 @@ func checkDefault(ctx context.Context, w worker.Worker) error {
 		if fix != "" {
 			why += "; " + fix
 		}
-		return stacyvm.Errorf(stacyvm.CodeUnsupported, "the default engine %s does not work here: %s (see `stacyvm doctor`)", p.Name, why)
+		return stacyvm.Errorf(
+			stacyvm.CodeUnsupported,
+			"the default engine %s does not work here: %s (see `stacyvm doctor`)",
+			p.Name,
+			why,
+		)
 	}
 	return nil
 }

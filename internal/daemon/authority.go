@@ -37,7 +37,12 @@ func (a authority) Sign(worker stacyvm.WorkerID, request string) (cluster.Certif
 	if err != nil && stacyvm.CodeOf(err) != stacyvm.CodeInvalid {
 		err = stacyvm.Wrap(stacyvm.CodeUnavailable, err, "the authority cannot sign now")
 	}
-	return cluster.Certificate{Worker: worker, PEM: string(certificate), Authorities: string(authorities), ExpiresAt: until}, err
+	return cluster.Certificate{
+		Worker:      worker,
+		PEM:         string(certificate),
+		Authorities: string(authorities),
+		ExpiresAt:   until,
+	}, err
 }
 
 // Fingerprint implements cluster.Authority.

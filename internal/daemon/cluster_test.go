@@ -39,7 +39,8 @@ type machine struct {
 	url    string
 }
 
-// startMachine opens the worker a and lets control planes with a certificate of the directory call it.
+// startMachine opens the worker a and lets control planes with a certificate of the directory call
+// it.
 func startMachine(t *testing.T, dir string) *machine {
 	t.Helper()
 	e := must[*mock.Engine](t)(mock.Open(mock.Config{Dir: filepath.Join(t.TempDir(), "mock")}))
@@ -67,8 +68,8 @@ func startMachine(t *testing.T, dir string) *machine {
 	return &machine{w, "https://" + listener.Addr().String()}
 }
 
-// TestTwoControlPlanesOneWorker: neither has a worker of its own, both use the same one over mutual TLS; what one makes the other
-// finds, uses and ends, also after the first is gone.
+// TestTwoControlPlanesOneWorker: neither has a worker of its own, both use the same one over
+// mutual TLS; what one makes the other finds, uses and ends, also after the first is gone.
 func TestTwoControlPlanesOneWorker(t *testing.T) {
 	dir := daemontest.PKIDir(t)
 	dsn := postgrestest.Schema(t)
@@ -107,7 +108,8 @@ func TestTwoControlPlanesOneWorker(t *testing.T) {
 	}
 	second := must[client.Sandbox](t)(planes[1].Spawn(t.Context(), client.SpawnRequest{TTL: "2s"}))
 	stops[0]()
-	// Its duties are free at once: the other ends what expires, and takes back what was lost and is there again.
+	// Its duties are free at once: the other ends what expires, and takes back what was lost and
+	// is there again.
 	for deadline := time.Now().Add(40 * time.Second); ; time.Sleep(100 * time.Millisecond) {
 		beat()
 		if _, err := planes[1].Sandbox(t.Context(), second.ID); client.CodeOf(err) == client.CodeNotFound {

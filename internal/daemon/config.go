@@ -16,7 +16,8 @@ func storeConfig(c config.Config, path string) store.Config {
 	}
 }
 
-// What holds for a server on PostgreSQL that runs sandboxes in its own process, and what to do then.
+// What holds for a server on PostgreSQL that runs sandboxes in its own process, and what to do
+// then.
 const (
 	OwnWorkerAlone = "other servers on this database do not reach the sandboxes of this server's own worker (server.worker): they answer 503 for them"
 	OwnWorkerFix   = "with more than one server set server.worker to false and run `stacyvm worker` on each machine (docs/cluster.md)"

@@ -14,20 +14,24 @@ import (
 	"github.com/stacyvm/stacyvm/internal/worker/local"
 )
 
-// SQLiteFile is the file that a tool for SQLite works on: path, or the configuration's when path is empty. CodeInvalid: the
-// configuration names a PostgreSQL database.
+// SQLiteFile is the file that a tool for SQLite works on: path, or the configuration's when path
+// is empty. CodeInvalid: the configuration names a PostgreSQL database.
 func SQLiteFile(c config.Config, path string) (string, error) {
 	if path != "" {
 		return path, nil
 	}
 	if c.Postgres() {
-		return "", stacyvm.Errorf(stacyvm.CodeInvalid, "database.driver is postgres: use `stacyvm db pg-backup` and PostgreSQL's own programs, or name a SQLite file with --database")
+		return "", stacyvm.Errorf(
+			stacyvm.CodeInvalid,
+			"database.driver is postgres: use `stacyvm db pg-backup` and PostgreSQL's own programs, or name a SQLite file with --database",
+		)
 	}
 	return c.DatabasePath(), nil
 }
 
-// RestoreDatabase puts a SQLite database back, the configuration's when path is empty, with an incarnation above every one
-// that this machine knows of. CodeConflict: a server uses the data directory. See dbtool.RestoreSQLite.
+// RestoreDatabase puts a SQLite database back, the configuration's when path is empty, with an
+// incarnation above every one that this machine knows of. CodeConflict: a server uses the data
+// directory. See dbtool.RestoreSQLite.
 func RestoreDatabase(ctx context.Context, c config.Config, backup, path string) (dbtool.Restored, error) {
 	path, err := SQLiteFile(c, path)
 	if err != nil {
@@ -52,7 +56,11 @@ func standStill(c config.Config) (*flock.Lock, error) {
 	}
 	held, err := flock.Try(filepath.Join(c.DataDir, node.ServeLock))
 	if errors.Is(err, flock.ErrLocked) {
-		return nil, stacyvm.Errorf(stacyvm.CodeConflict, "a server uses %s: stop it first; its sandboxes go on meanwhile", c.DataDir)
+		return nil, stacyvm.Errorf(
+			stacyvm.CodeConflict,
+			"a server uses %s: stop it first; its sandboxes go on meanwhile",
+			c.DataDir,
+		)
 	}
 	if err != nil {
 		return nil, stacyvm.Wrap(stacyvm.CodeInvalid, err, "data_dir: cannot be written")
@@ -60,8 +68,8 @@ func standStill(c config.Config) (*flock.Lock, error) {
 	return held, nil
 }
 
-// RaiseIncarnation marks the configuration's database as put back from a backup by other programs: see store.Raise.
-// CodeConflict: a server uses the data directory, or there is no database.
+// RaiseIncarnation marks the configuration's database as put back from a backup by other programs:
+// see store.Raise. CodeConflict: a server uses the data directory, or there is no database.
 func RaiseIncarnation(ctx context.Context, c config.Config) (incarnation int64, err error) {
 	held, err := standStill(c)
 	if err != nil {

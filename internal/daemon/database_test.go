@@ -51,7 +51,8 @@ func TestRestoreNeedsAStillDataDirectory(t *testing.T) {
 	must[*flock.Lock](t)(flock.Try(filepath.Join(c.DataDir, node.ServeLock))).Release() // it was let go
 }
 
-// TestRestoreRisesAboveTheJournal has lost the database of the latest incarnation: the worker still knows of it.
+// TestRestoreRisesAboveTheJournal has lost the database of the latest incarnation: the worker
+// still knows of it.
 func TestRestoreRisesAboveTheJournal(t *testing.T) {
 	c := daemontest.Config(t)
 	if _, _, err := dbtool.Migrate(t.Context(), StoreConfig(c)); err != nil {

@@ -32,8 +32,8 @@ type caller interface {
 	Close() error
 }
 
-// fleet finds workers: the one in this process, and those of other machines under the address that they registered. While the
-// store is away the last known addresses are good.
+// fleet finds workers: the one in this process, and those of other machines under the address that
+// they registered. While the store is away the last known addresses are good.
 type fleet struct {
 	self  stacyvm.WorkerID
 	own   worker.Worker // nil: none in this process
@@ -59,7 +59,8 @@ type clientEntry struct {
 	away   error      // of the last look, when the store did not answer and there is no client
 }
 
-// worker finds one by its id. CodeUnavailable: it is not registered, has no address, or must not be called under it.
+// worker finds one by its id. CodeUnavailable: it is not registered, has no address, or must not
+// be called under it.
 func (f *fleet) worker(id stacyvm.WorkerID) (worker.Worker, error) {
 	if id == f.self && f.own != nil {
 		return f.own, nil
@@ -114,7 +115,11 @@ func (f *fleet) look(e *clientEntry) error {
 		return e.away
 	case row.Capacity.RPCURL == "":
 		e.drop()
-		return stacyvm.Errorf(stacyvm.CodeUnavailable, "worker %s is inside another server, which alone reaches its sandboxes: it has no RPC address", e.id)
+		return stacyvm.Errorf(
+			stacyvm.CodeUnavailable,
+			"worker %s is inside another server, which alone reaches its sandboxes: it has no RPC address",
+			e.id,
+		)
 	}
 	e.rests, e.good = time.Now().Add(askAgain), time.Now().Add(addressLife)
 	e.suspect.Store(false)
@@ -163,7 +168,8 @@ func (f *fleet) run(ctx context.Context) error {
 	}
 }
 
-// prune drops the clients of workers that are not registered any more; none when the store does not answer.
+// prune drops the clients of workers that are not registered any more; none when the store does
+// not answer.
 func (f *fleet) prune(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, lookWithin)
 	defer cancel()
@@ -204,11 +210,16 @@ func (f *fleet) close() {
 // failed is the OnError of the worker's client: after a failure the next call looks at the store.
 func (e *clientEntry) failed(err error) error {
 	code := stacyvm.CodeOf(err)
-	if code == stacyvm.CodeUnavailable || code == stacyvm.CodeUnauthenticated || errors.Is(err, context.DeadlineExceeded) {
+	if code == stacyvm.CodeUnavailable || code == stacyvm.CodeUnauthenticated ||
+		errors.Is(err, context.DeadlineExceeded) {
 		e.suspect.Store(true)
 	}
 	if code == stacyvm.CodeUnauthenticated { // of this server: whoever asked it has shown what it must
-		return stacyvm.Wrap(stacyvm.CodeUnavailable, err, fmt.Sprintf("worker %s does not accept this control plane's credential", e.id))
+		return stacyvm.Wrap(
+			stacyvm.CodeUnavailable,
+			err,
+			fmt.Sprintf("worker %s does not accept this control plane's credential", e.id),
+		)
 	}
 	return err
 }

@@ -151,7 +151,8 @@ func TestFleetFindsWorkers(t *testing.T) {
 	})
 }
 
-// TestFleetIsNotBelieved: a worker that refuses this server's credential is not there for its callers; theirs is good.
+// TestFleetIsNotBelieved: a worker that refuses this server's credential is not there for its
+// callers; theirs is good.
 func TestFleetIsNotBelieved(t *testing.T) {
 	withFleet(t, func(r *fleetRig) {
 		r.register("far", "http://a")
@@ -166,7 +167,8 @@ func TestFleetIsNotBelieved(t *testing.T) {
 	})
 }
 
-// TestFleetFollowsAnAddress: a new address counts when the old one is a while old, and at once when a call has failed.
+// TestFleetFollowsAnAddress: a new address counts when the old one is a while old, and at once
+// when a call has failed.
 func TestFleetFollowsAnAddress(t *testing.T) {
 	withFleet(t, func(r *fleetRig) {
 		r.register("far", "http://a")
@@ -194,7 +196,8 @@ func TestFleetFollowsAnAddress(t *testing.T) {
 		if third.url != "http://c" {
 			r.Errorf("is called at %s after a failure", third.url)
 		}
-		// A worker that is down is not looked up at each call, and its client stays: it may come back.
+		// A worker that is down is not looked up at each call, and its client stays: it may come
+		// back.
 		before := r.reads.Load()
 		for range 100 {
 			w, err := r.worker("far")

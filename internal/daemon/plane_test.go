@@ -32,8 +32,8 @@ func TestControlPlaneAlone(t *testing.T) {
 	}
 }
 
-// TestTLS: with a pki directory the API speaks TLS, over HTTP/2 and, for WebSockets, HTTP/1.1; certificates of clients are not
-// asked for.
+// TestTLS: with a pki directory the API speaks TLS, over HTTP/2 and, for WebSockets, HTTP/1.1;
+// certificates of clients are not asked for.
 func TestTLS(t *testing.T) {
 	c := daemontest.PlaneConfig(t)
 	c.PKI.Dir = daemontest.PKIDir(t)
@@ -61,7 +61,8 @@ func TestTLS(t *testing.T) {
 	}
 }
 
-// TestLeaving: a server that others stand beside is not ready for a while before it refuses anything, and then ends.
+// TestLeaving: a server that others stand beside is not ready for a while before it refuses
+// anything, and then ends.
 func TestLeaving(t *testing.T) {
 	c := daemontest.PlaneConfig(t)
 	if err := node.MakeDataDir(c.DataDir); err != nil {
@@ -106,7 +107,8 @@ func TestLeaving(t *testing.T) {
 	}
 }
 
-// TestOfferOfTheServersWorker is what its registration tells, and no more than the configuration says.
+// TestOfferOfTheServersWorker is what its registration tells, and no more than the configuration
+// says.
 func TestOfferOfTheServersWorker(t *testing.T) {
 	c := daemontest.Config(t)
 	if offer := capacityOf(c); offer.MaxSandboxes != 0 || offer.MemoryMB != 0 || offer.VCPUs != 0 || offer.RPCURL != "" {

@@ -20,8 +20,9 @@ import (
 // socketName is the API of a private server, in its directory.
 const socketName = "api.sock"
 
-// Private is a server for one program alone: its API is a socket that nobody else may enter, and nothing of it is left
-// after Close. One whose process was killed is removed by the next server of the same data directory.
+// Private is a server for one program alone: its API is a socket that nobody else may enter, and
+// nothing of it is left after Close. One whose process was killed is removed by the next server of
+// the same data directory.
 type Private struct {
 	// Client talks to the server.
 	Client *client.Client
@@ -34,8 +35,8 @@ type Private struct {
 	http   *http.Client
 }
 
-// StartPrivate starts one; call Close. Its sandboxes use the data directory's images; its store is a file of its own,
-// whatever database servers use.
+// StartPrivate starts one; call Close. Its sandboxes use the data directory's images; its store is
+// a file of its own, whatever database servers use.
 func StartPrivate(ctx context.Context, options Options) (p *Private, err error) {
 	c := options.Config
 	c.Database.Driver = "sqlite"
@@ -57,7 +58,14 @@ func StartPrivate(ctx context.Context, options Options) (p *Private, err error) 
 		p.held.Release()
 		return nil, errors.Join(err, os.RemoveAll(p.dir))
 	}
-	if p.parts, err = assemble(ctx, c, node.PrivatePlace(c.DataDir, p.dir), &trust{}, guard, options.Logger); err != nil {
+	if p.parts, err = assemble(
+		ctx,
+		c,
+		node.PrivatePlace(c.DataDir, p.dir),
+		&trust{},
+		guard,
+		options.Logger,
+	); err != nil {
 		p.held.Release()
 		return nil, errors.Join(err, os.RemoveAll(p.dir))
 	}
@@ -74,9 +82,14 @@ func (p *Private) serve(options Options) error {
 		return err
 	}
 	defer directory.Close()
-	// Through the open directory, because a socket's address is short and a data directory's path may be long.
+	// Through the open directory, because a socket's address is short and a data directory's path
+	// may be long.
 	var config net.ListenConfig
-	listener, err := config.Listen(context.Background(), "unix", filepath.Join("/proc/self/fd", strconv.Itoa(int(directory.Fd())), socketName))
+	listener, err := config.Listen(
+		context.Background(),
+		"unix",
+		filepath.Join("/proc/self/fd", strconv.Itoa(int(directory.Fd())), socketName),
+	)
 	if err != nil {
 		return fmt.Errorf("open a private socket: %w", err)
 	}
@@ -106,7 +119,11 @@ func (p *Private) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 		return nil, err
 	}
 	defer directory.Close()
-	return (&net.Dialer{}).DialContext(ctx, "unix", filepath.Join("/proc/self/fd", strconv.Itoa(int(directory.Fd())), socketName))
+	return (&net.Dialer{}).DialContext(
+		ctx,
+		"unix",
+		filepath.Join("/proc/self/fd", strconv.Itoa(int(directory.Fd())), socketName),
+	)
 }
 
 // Close stops the server, destroys its sandboxes and removes everything that it kept.
@@ -121,7 +138,8 @@ func (p *Private) Close() error {
 	return errors.Join(append(failures, p.remove(errors.Join(failures...)))...)
 }
 
-// remove deletes the directory, unless something in it is still needed to find what could not be removed.
+// remove deletes the directory, unless something in it is still needed to find what could not be
+// removed.
 func (p *Private) remove(failed error) error {
 	defer p.held.Release()
 	if failed != nil {

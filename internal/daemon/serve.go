@@ -1,5 +1,6 @@
-// Package daemon is the composition root: it joins store, worker, service, loops and API to a server, and runs it. It is
-// the only package that knows all the others. It makes no decisions about sandboxes.
+// Package daemon is the composition root: it joins store, worker, service, loops and API to a
+// server, and runs it. It is the only package that knows all the others. It makes no decisions
+// about sandboxes.
 package daemon
 
 import (
@@ -27,7 +28,8 @@ import (
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
 
-// Bounds of the HTTP server. There is no limit on a request's whole time: a command may run for hours.
+// Bounds of the HTTP server. There is no limit on a request's whole time: a command may run for
+// hours.
 const (
 	headerBytes    = 32 << 10
 	headerTime     = 5 * time.Second
@@ -35,10 +37,11 @@ const (
 	maxConnections = 4096
 	// startWithin is how long clients wait for the first pass over the rows.
 	startWithin = 10 * time.Second
-	// streamsEnd is how long after the order to stop streams go on, so that short requests end by themselves.
+	// streamsEnd is how long after the order to stop streams go on, so that short requests end by
+	// themselves.
 	streamsEnd = time.Second
-	// noticeTime is how long a server that has others beside it says that it is not ready before it refuses requests: whoever
-	// balances between them sends new ones elsewhere meanwhile.
+	// noticeTime is how long a server that has others beside it says that it is not ready before
+	// it refuses requests: whoever balances between them sends new ones elsewhere meanwhile.
 	noticeTime = 5 * time.Second
 )
 
@@ -47,23 +50,32 @@ type Options struct {
 	Config  config.Config
 	Version string
 	Logger  *slog.Logger
-	// Ready is called once, when requests are answered, with the server's address such as http://127.0.0.1:7423.
+	// Ready is called once, when requests are answered, with the server's address such as
+	// http://127.0.0.1:7423.
 	Ready func(address string)
 }
 
-// Serve runs a server until ctx ends and then lets requests finish. Sandboxes go on without it. CodeConflict: another
-// server uses the data directory; CodeUnsupported: the default engine does not work on this machine.
+// Serve runs a server until ctx ends and then lets requests finish. Sandboxes go on without it.
+// CodeConflict: another server uses the data directory; CodeUnsupported: the default engine does
+// not work on this machine.
 func Serve(ctx context.Context, options Options) error {
 	c := options.Config
 	if auth.SameKeys(c.Auth.APIKey, c.Auth.AdminAPIKey) {
-		return stacyvm.Invalid("auth.admin_api_key", "is the client key, which makes every client an administrator: set another one")
+		return stacyvm.Invalid(
+			"auth.admin_api_key",
+			"is the client key, which makes every client an administrator: set another one",
+		)
 	}
 	if err := node.MakeDataDir(c.DataDir); err != nil {
 		return err
 	}
 	held, err := flock.Try(filepath.Join(c.DataDir, node.ServeLock))
 	if errors.Is(err, flock.ErrLocked) {
-		return stacyvm.Errorf(stacyvm.CodeConflict, "another server uses %s: stop it, or set STACYVM_DATA_DIR to another directory", c.DataDir)
+		return stacyvm.Errorf(
+			stacyvm.CodeConflict,
+			"another server uses %s: stop it, or set STACYVM_DATA_DIR to another directory",
+			c.DataDir,
+		)
 	}
 	if err != nil {
 		return stacyvm.Wrap(stacyvm.CodeInvalid, err, "data_dir: cannot be written")
@@ -73,9 +85,17 @@ func Serve(ctx context.Context, options Options) error {
 	if err != nil {
 		return err
 	}
-	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", net.JoinHostPort(c.Server.Host, strconv.Itoa(c.Server.Port)))
+	listener, err := (&net.ListenConfig{}).Listen(
+		ctx,
+		"tcp",
+		net.JoinHostPort(c.Server.Host, strconv.Itoa(c.Server.Port)),
+	)
 	if err != nil {
-		return stacyvm.Wrap(stacyvm.CodeConflict, err, fmt.Sprintf("cannot listen at %s port %d", c.Server.Host, c.Server.Port))
+		return stacyvm.Wrap(
+			stacyvm.CodeConflict,
+			err,
+			fmt.Sprintf("cannot listen at %s port %d", c.Server.Host, c.Server.Port),
+		)
 	}
 	defer listener.Close()
 	t, err := newTrust(c, options.Logger)
@@ -93,7 +113,11 @@ func Serve(ctx context.Context, options Options) error {
 			options.Logger.Warn(OwnWorkerAlone + "; " + OwnWorkerFix)
 		}
 	}
-	loops := []func(context.Context) error{made.fleet.run, guard.Run, func(ctx context.Context) error { return sweepLoop(ctx, c, options.Logger) }}
+	loops := []func(context.Context) error{
+		made.fleet.run,
+		guard.Run,
+		func(ctx context.Context) error { return sweepLoop(ctx, c, options.Logger) },
+	}
 	return errors.Join(s.run(ctx, s.bounded(listener), loops...), made.close())
 }
 
@@ -127,10 +151,14 @@ func newServer(options Options, made *parts, keys auth.Keys, t *trust) *server {
 		PreviewDomain:  c.Server.PreviewDomain,
 		Leaving:        s.leaving.Load,
 		Draining:       s.draining.Load,
-		RateLimit:      api.RateLimit{Enabled: c.RateLimit.Enabled, PerMinute: c.RateLimit.RequestsPerMinute, Burst: c.RateLimit.Burst},
-		Memory:         budget.New(int64(c.Server.RequestMemoryMB) << 20),
-		Streams:        api.StreamLimits{All: c.Server.MaxStreams, Caller: c.Server.MaxStreamsPerCaller},
-		Logger:         options.Logger,
+		RateLimit: api.RateLimit{
+			Enabled:   c.RateLimit.Enabled,
+			PerMinute: c.RateLimit.RequestsPerMinute,
+			Burst:     c.RateLimit.Burst,
+		},
+		Memory:  budget.New(int64(c.Server.RequestMemoryMB) << 20),
+		Streams: api.StreamLimits{All: c.Server.MaxStreams, Caller: c.Server.MaxStreamsPerCaller},
+		Logger:  options.Logger,
 	})
 	base, cancel := context.WithCancelCause(context.Background())
 	s.streams = func() { cancel(stacyvm.Errorf(stacyvm.CodeUnavailable, "the server is stopping")) }
@@ -147,27 +175,35 @@ func newServer(options Options, made *parts, keys auth.Keys, t *trust) *server {
 	return s
 }
 
-// http2Bounds are those of one connection that carries many requests, as clients make it over TLS. It has room for every request's
-// window, so that an upload that nobody takes does not hold up the others.
+// http2Bounds are those of one connection that carries many requests, as clients make it over TLS.
+// It has room for every request's window, so that an upload that nobody takes does not hold up the
+// others.
 func http2Bounds() *http.HTTP2Config {
 	const streams, window = 128, 256 << 10
 	return &http.HTTP2Config{
-		MaxConcurrentStreams: streams, MaxReceiveBufferPerStream: window, MaxReceiveBufferPerConnection: streams * window,
-		SendPingTimeout: idleTime, PingTimeout: idleTime / 2, // a client that is gone without a word
+		MaxConcurrentStreams:          streams,
+		MaxReceiveBufferPerStream:     window,
+		MaxReceiveBufferPerConnection: streams * window,
+		SendPingTimeout:               idleTime,
+		PingTimeout:                   idleTime / 2, // a client that is gone without a word
 	}
 }
 
-// bounded bounds the connections that are open at once. Who has one too many is told so where that can be read.
+// bounded bounds the connections that are open at once. Who has one too many is told so where that
+// can be read.
 func (s *server) bounded(listener net.Listener) net.Listener {
 	var refusal []byte
 	if s.http.TLSConfig == nil {
-		refusal = middleware.Refusal("1", `{"code":"UNAVAILABLE","message":"too many connections to the server are open: close some and try again"}`)
+		refusal = middleware.Refusal(
+			"1",
+			`{"code":"UNAVAILABLE","message":"too many connections to the server are open: close some and try again"}`,
+		)
 	}
 	return middleware.Connections(listener, maxConnections, refusal)
 }
 
-// run serves until ctx ends or a part fails. Leases and duties are kept up until the last request has ended; the audit writer
-// ends after that.
+// run serves until ctx ends or a part fails. Leases and duties are kept up until the last request
+// has ended; the audit writer ends after that.
 func (s *server) run(ctx context.Context, listener net.Listener, loops ...func(context.Context) error) error {
 	defer s.streams()
 	writing, stopWriting := context.WithCancel(context.Background())
@@ -196,8 +232,9 @@ func (s *server) run(ctx context.Context, listener net.Listener, loops ...func(c
 	return errors.Join(err, <-writer)
 }
 
-// serve answers requests, from the end of the first pass over the rows on: before it this process owns no sandbox. Clients
-// that come earlier wait in the listener's queue. A store that does not answer in time is told by the API.
+// serve answers requests, from the end of the first pass over the rows on: before it this process
+// owns no sandbox. Clients that come earlier wait in the listener's queue. A store that does not
+// answer in time is told by the API.
 func (s *server) serve(ctx context.Context, listener net.Listener) error {
 	select {
 	case <-s.parts.reconciler.Started():
@@ -220,8 +257,8 @@ func (s *server) serve(ctx context.Context, listener net.Listener) error {
 	return nil
 }
 
-// drain says for a while that the server is not ready, refuses new requests then, lets short ones finish and ends streams, whose
-// readers come back with their offset.
+// drain says for a while that the server is not ready, refuses new requests then, lets short ones
+// finish and ends streams, whose readers come back with their offset.
 func (s *server) drain() error {
 	s.log.Info("stopping")
 	s.leaving.Store(true)

@@ -10,7 +10,8 @@ import (
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
 
-// TestServeRefusesOneKeyForClientsAndAdministrators: it would make every client an administrator. Nothing is made before.
+// TestServeRefusesOneKeyForClientsAndAdministrators: it would make every client an administrator.
+// Nothing is made before.
 func TestServeRefusesOneKeyForClientsAndAdministrators(t *testing.T) {
 	c := config.Default()
 	c.DataDir = filepath.Join(t.TempDir(), "data")

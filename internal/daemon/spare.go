@@ -7,7 +7,8 @@ import (
 	"github.com/stacyvm/stacyvm/internal/store"
 )
 
-// sparedStore is a store whose writes use the reserve when the disk is full. Those that take much room do not come to it then.
+// sparedStore is a store whose writes use the reserve when the disk is full. Those that take much
+// room do not come to it then.
 type sparedStore struct {
 	store.Store
 	guard *space.Guard

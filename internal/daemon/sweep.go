@@ -76,8 +76,8 @@ func sweepOne(c config.Config, dir string, log *slog.Logger) error {
 	return os.RemoveAll(dir)
 }
 
-// clearAway destroys every sandbox of a worker that is given up, and what its engines have beside them, such as a trial that
-// was interrupted.
+// clearAway destroys every sandbox of a worker that is given up, and what its engines have beside
+// them, such as a trial that was interrupted.
 func clearAway(w *local.Worker, engines []engine.Engine) error {
 	ctx, cancel := context.WithTimeout(context.Background(), removeWithin)
 	defer cancel()

@@ -17,7 +17,8 @@ import (
 	"github.com/stacyvm/stacyvm/internal/worker/remote"
 )
 
-// trust is what a control plane proves itself with to workers and clients, and what it believes of workers.
+// trust is what a control plane proves itself with to workers and clients, and what it believes of
+// workers.
 type trust struct {
 	// listener is the API's TLS; nil: plain text.
 	listener *tls.Config
@@ -27,7 +28,8 @@ type trust struct {
 	expires time.Time
 	// calls makes the TLS of calls to a worker; nil: plain text.
 	calls func(stacyvm.WorkerID) *tls.Config
-	// certified: the certificate shown in such calls is one of `stacyvm pki`, which workers take for all that is needed.
+	// certified: the certificate shown in such calls is one of `stacyvm pki`, which workers take
+	// for all that is needed.
 	certified bool
 	// issuer signs the tokens of such calls; nil: static ones are shown, where there are any.
 	issuer *auth.WorkerIssuer
@@ -37,18 +39,30 @@ type trust struct {
 	workers *auth.WorkerVerifier
 }
 
-// newTrust reads the certificates and secrets that the configuration names. What it reads from files is read again when they
-// change.
+// newTrust reads the certificates and secrets that the configuration names. What it reads from
+// files is read again when they change.
 func newTrust(c config.Config, log *slog.Logger) (*trust, error) {
 	t := &trust{own: map[stacyvm.WorkerID]auth.Secret{}}
 	for id, token := range c.Auth.WorkerTokens {
 		t.own[stacyvm.WorkerID(id)] = auth.FixedSecret(token)
 	}
 	var err error
-	if t.shared, err = secret("auth.worker_token_file", c.Auth.WorkerToken, c.Auth.WorkerTokenFile, nil, log); err != nil {
+	if t.shared, err = secret(
+		"auth.worker_token_file",
+		c.Auth.WorkerToken,
+		c.Auth.WorkerTokenFile,
+		nil,
+		log,
+	); err != nil {
 		return nil, err
 	}
-	key, err := secret("auth.worker_signing_key_file", c.Auth.WorkerSigningKey, c.Auth.WorkerSigningKeyFile, auth.CheckSigningKey, log)
+	key, err := secret(
+		"auth.worker_signing_key_file",
+		c.Auth.WorkerSigningKey,
+		c.Auth.WorkerSigningKeyFile,
+		auth.CheckSigningKey,
+		log,
+	)
 	if err != nil {
 		return nil, err
 	}
@@ -56,21 +70,29 @@ func newTrust(c config.Config, log *slog.Logger) (*trust, error) {
 		return nil, err
 	}
 	t.workers, err = auth.NewWorkerVerifier(auth.WorkerVerifierConfig{
-		Audience: auth.AudienceControlPlane, Shared: t.shared, Tokens: t.own, SigningKey: key,
-		RotationKeys: auth.FixedSecrets(c.Auth.WorkerSigningKeys), Revoked: c.Auth.WorkerRevokedTokenIDs, Certificates: t.listener != nil,
+		Audience:   auth.AudienceControlPlane,
+		Shared:     t.shared,
+		Tokens:     t.own,
+		SigningKey: key,
+		RotationKeys: auth.FixedSecrets(
+			c.Auth.WorkerSigningKeys,
+		),
+		Revoked:      c.Auth.WorkerRevokedTokenIDs,
+		Certificates: t.listener != nil,
 	})
 	if err != nil || key == nil {
 		return t, err
 	}
-	// A public key is enough to verify what workers show; where certificates prove who calls, nothing has to be signed.
+	// A public key is enough to verify what workers show; where certificates prove who calls,
+	// nothing has to be signed.
 	if t.issuer, err = auth.NewWorkerIssuer(key, nil); err != nil && t.calls != nil {
 		t.issuer, err = nil, nil
 	}
 	return t, err
 }
 
-// CheckTrust reads the certificates and secrets that the configuration names as a server does. expires is when the server's
-// certificate ends; zero: it has none.
+// CheckTrust reads the certificates and secrets that the configuration names as a server does.
+// expires is when the server's certificate ends; zero: it has none.
 func CheckTrust(c config.Config) (expires time.Time, err error) {
 	t, err := newTrust(c, slog.New(slog.DiscardHandler))
 	if err != nil {
@@ -93,7 +115,8 @@ func secret(name, text, path string, check func(string) error, log *slog.Logger)
 	return file.Text, nil
 }
 
-// certificates loads those of pki.dir, and those of worker.rpc_tls, which replace them in calls to workers.
+// certificates loads those of pki.dir, and those of worker.rpc_tls, which replace them in calls to
+// workers.
 func (t *trust) certificates(c config.Config, log *slog.Logger) error {
 	options := pki.Options{Failed: func(err error) {
 		log.Warn("certificates cannot be used; the ones before stay", "error", err)
@@ -116,9 +139,15 @@ func (t *trust) certificates(c config.Config, log *slog.Logger) error {
 	case !rpc.Enabled, rpc.CAFile == "" && t.calls != nil:
 		return nil
 	case rpc.CAFile == "":
-		return stacyvm.Invalid("worker.rpc_tls.ca_file", "is missing: workers' certificates cannot be verified without it")
+		return stacyvm.Invalid(
+			"worker.rpc_tls.ca_file",
+			"is missing: workers' certificates cannot be verified without it",
+		)
 	}
-	loaded, err := pki.Load(pki.Files{Certificate: rpc.ClientCertFile, Key: rpc.ClientKeyFile, Authorities: rpc.CAFile}, options)
+	loaded, err := pki.Load(
+		pki.Files{Certificate: rpc.ClientCertFile, Key: rpc.ClientKeyFile, Authorities: rpc.CAFile},
+		options,
+	)
 	if err != nil {
 		return stacyvm.Wrap(stacyvm.CodeInvalid, err, "worker.rpc_tls: the certificates cannot be used")
 	}
@@ -147,17 +176,29 @@ func machineName() string {
 	return name
 }
 
-// dial makes the client of a worker. It refuses plain text where certificates are configured: whoever changed the address would
-// get everything.
+// dial makes the client of a worker. It refuses plain text where certificates are configured:
+// whoever changed the address would get everything.
 func (t *trust) dial(w stacyvm.Worker, onError func(error) error) (caller, error) {
-	config := remote.ClientConfig{ID: w.ID, URL: w.Capacity.RPCURL, Token: t.token(w.ID), RequestID: middleware.RequestID, OnError: onError}
+	config := remote.ClientConfig{
+		ID:        w.ID,
+		URL:       w.Capacity.RPCURL,
+		Token:     t.token(w.ID),
+		RequestID: middleware.RequestID,
+		OnError:   onError,
+	}
 	if t.calls != nil {
 		if at, err := url.Parse(w.Capacity.RPCURL); err != nil || at.Scheme != "https" {
-			return nil, stacyvm.Errorf(stacyvm.CodeUnavailable, "worker %s has an address without TLS, and this server calls workers with TLS alone", w.ID)
+			return nil, stacyvm.Errorf(
+				stacyvm.CodeUnavailable,
+				"worker %s has an address without TLS, and this server calls workers with TLS alone",
+				w.ID,
+			)
 		}
 		config.TLS = t.calls(w.ID)
 	}
-	if t.certified { // a worker that joined knows no key, and a token that it cannot judge would count against the certificate
+	// a worker that joined knows no key, and a token that it cannot judge would count against the
+	// certificate
+	if t.certified {
 		config.Token = nil
 	}
 	return remote.NewClient(config)
@@ -195,7 +236,14 @@ func (r *rpcTokens) token(context.Context) (string, error) {
 	if age := now.Sub(r.issued); age >= 0 && age < auth.WorkerTokenDefault/2 {
 		return r.present, nil
 	}
-	token, _, err := r.issuer.Issue(auth.WorkerTokenRequest{WorkerID: r.worker, Audience: auth.AudienceRPC, Scopes: auth.RPCScopes(), TTL: auth.WorkerTokenDefault})
+	token, _, err := r.issuer.Issue(
+		auth.WorkerTokenRequest{
+			WorkerID: r.worker,
+			Audience: auth.AudienceRPC,
+			Scopes:   auth.RPCScopes(),
+			TTL:      auth.WorkerTokenDefault,
+		},
+	)
 	if err != nil {
 		return "", stacyvm.Wrap(stacyvm.CodeUnavailable, err, "no credential for the worker can be made")
 	}

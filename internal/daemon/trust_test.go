@@ -107,7 +107,8 @@ func TestSecretFilesTowardWorkers(t *testing.T) {
 	}
 }
 
-// TestAddressesOfWorkers: with certificates nothing goes out in plain text, and without none are pretended.
+// TestAddressesOfWorkers: with certificates nothing goes out in plain text, and without none are
+// pretended.
 func TestAddressesOfWorkers(t *testing.T) {
 	dir := daemontest.PKIDir(t)
 	bundle := filepath.Join(dir, "ca-bundle.pem")

@@ -21,9 +21,13 @@ func checkOwnWorker(c config.Config) []config.Check {
 	return []config.Check{config.Warned("server.worker", daemon.OwnWorkerAlone, daemon.OwnWorkerFix)}
 }
 
-// doctorTrust looks at what this machine proves itself with in a cluster. A worker's own certificate is left to the worker.
+// doctorTrust looks at what this machine proves itself with in a cluster. A worker's own
+// certificate is left to the worker.
 func doctorTrust(c config.Config, now time.Time) []config.Check {
-	if workers, err := filepath.Glob(filepath.Join(c.PKI.Dir, "worker-*.pem")); c.PKI.Dir != "" && err == nil && len(workers) > 0 {
+	if workers, err := filepath.Glob(
+		filepath.Join(c.PKI.Dir, "worker-*.pem"),
+	); c.PKI.Dir != "" && err == nil &&
+		len(workers) > 0 {
 		if _, err := pki.ServerFiles(c.PKI.Dir); err != nil {
 			return nil
 		}

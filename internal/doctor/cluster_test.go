@@ -10,7 +10,8 @@ import (
 	"github.com/stacyvm/stacyvm/internal/daemon/daemontest"
 )
 
-// TestDoctorOfACluster tells of certificates that end soon, and of credentials that cannot be used.
+// TestDoctorOfACluster tells of certificates that end soon, and of credentials that cannot be
+// used.
 func TestDoctorOfACluster(t *testing.T) {
 	dir := daemontest.PKIDir(t)
 	c := config.Config{PKI: config.PKI{Dir: dir}}

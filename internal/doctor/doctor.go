@@ -1,5 +1,5 @@
-// Package doctor looks at a machine for its operator: what works, what does not and what to do, before a server starts, while none
-// answers, and before an upgrade. It changes nothing.
+// Package doctor looks at a machine for its operator: what works, what does not and what to do,
+// before a server starts, while none answers, and before an upgrade. It changes nothing.
 package doctor
 
 import (
@@ -27,8 +27,9 @@ import (
 // littleSpace is the free space, in bytes, below which Run warns.
 const littleSpace = 2 << 30
 
-// Run looks at this machine: what works, what does not and what to do. It runs a trial sandbox on each engine and leaves
-// nothing behind. With production, what only trying out may do without fails.
+// Run looks at this machine: what works, what does not and what to do. It runs a trial sandbox on
+// each engine and leaves nothing behind. With production, what only trying out may do without
+// fails.
 func Run(ctx context.Context, c config.Config, production bool) []config.Check {
 	checks := config.DoctorKeys(c, production)
 	place := checkDataDir(c)
@@ -40,14 +41,24 @@ func Run(ctx context.Context, c config.Config, production bool) []config.Check {
 	checks = append(checks, doctorTrust(c, time.Now())...)
 	checks = append(checks, checkOwnWorker(c)...)
 	if !c.Server.Worker {
-		return append(checks, config.Passed("engines", "none is needed: a server here is a control plane alone (server.worker)"))
+		return append(
+			checks,
+			config.Passed("engines", "none is needed: a server here is a control plane alone (server.worker)"),
+		)
 	}
 	checks = append(checks, checkHostImage(ctx, c))
 	if c.Providers.GVisor.Enabled {
 		checks = append(checks, checkGVisor(ctx, c)...)
 	}
 	if c.Providers.Mock.Enabled {
-		checks = append(checks, config.Warned("engine.mock", "the engine mock is enabled; it isolates nothing", "set providers.mock.enabled to false"))
+		checks = append(
+			checks,
+			config.Warned(
+				"engine.mock",
+				"the engine mock is enabled; it isolates nothing",
+				"set providers.mock.enabled to false",
+			),
+		)
 	}
 	return checks
 }
@@ -79,7 +90,11 @@ func checkDataDir(c config.Config) config.Check {
 	message := fmt.Sprintf("%s, %.1f GiB free", dir, float64(free)/(1<<30))
 	switch problems := watch.Problems(); {
 	case len(problems) > 0:
-		return config.Warned(name, message+": "+strings.Join(problems, "; "), "make room: creates and writes of files are refused until then"+largest(dir))
+		return config.Warned(
+			name,
+			message+": "+strings.Join(problems, "; "),
+			"make room: creates and writes of files are refused until then"+largest(dir),
+		)
 	case free < littleSpace:
 		return config.Warned(name, message, "sandboxes keep their files there: make room"+largest(dir))
 	}
@@ -128,11 +143,13 @@ func taken(dir string) (bytes int64) {
 	return bytes
 }
 
-// ofSandbox is what /proc shows of an open file of a sandbox that was removed; the way to the data directory depends on the process.
+// ofSandbox is what /proc shows of an open file of a sandbox that was removed; the way to the data
+// directory depends on the process.
 var ofSandbox = regexp.MustCompile(`/engines/[^/]+/sandboxes/([^/]+)/.* \(deleted\)$`)
 
-// removedFiles is what files that were removed and are still open take on the disk of a data directory, in bytes by sandbox: gVisor
-// removes the file of a sandbox's disk as soon as it has opened it. What cannot be looked at counts nothing.
+// removedFiles is what files that were removed and are still open take on the disk of a data
+// directory, in bytes by sandbox: gVisor removes the file of a sandbox's disk as soon as it has
+// opened it. What cannot be looked at counts nothing.
 func removedFiles(dataDir string) map[string]int64 {
 	taken := map[string]int64{}
 	var disk syscall.Stat_t
@@ -181,7 +198,11 @@ func checkRuns(dataDir string) config.Check {
 		}
 	}
 	if left > 0 {
-		return config.Warned(name, fmt.Sprintf("no server runs; %d killed `stacyvm run` left something", left), "the next `stacyvm run` or `stacyvm serve` removes it")
+		return config.Warned(
+			name,
+			fmt.Sprintf("no server runs; %d killed `stacyvm run` left something", left),
+			"the next `stacyvm run` or `stacyvm serve` removes it",
+		)
 	}
 	return config.Passed(name, "no server runs on this data directory")
 }
@@ -195,7 +216,11 @@ func checkHostImage(ctx context.Context, c config.Config) config.Check {
 		}
 	}
 	if err != nil {
-		return config.Failed(name, "the built-in image cannot be made: "+plain(err), "import another image: `stacyvm image import`")
+		return config.Failed(
+			name,
+			"the built-in image cannot be made: "+plain(err),
+			"import another image: `stacyvm image import`",
+		)
 	}
 	return config.Passed(name, "the built-in image host can be used")
 }
@@ -235,10 +260,16 @@ func engineChecks(name string, found engine.Capabilities) []config.Check {
 		if i > 0 {
 			suffix += fmt.Sprintf(".%d", i+1)
 		}
-		checks = append(checks, config.Check{Name: name + suffix, Level: level, Message: problem.What, Fix: problem.Fix})
+		checks = append(
+			checks,
+			config.Check{Name: name + suffix, Level: level, Message: problem.What, Fix: problem.Fix},
+		)
 	}
 	if found.Usable && len(found.Problems) == 0 {
-		checks = append(checks, config.Passed(name+".limits", "limits that are enforced: "+strings.Join(found.Enforces, ", ")))
+		checks = append(
+			checks,
+			config.Passed(name+".limits", "limits that are enforced: "+strings.Join(found.Enforces, ", ")),
+		)
 	}
 	return checks
 }

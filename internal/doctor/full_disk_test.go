@@ -31,8 +31,8 @@ func fillDisk(t *testing.T, path string) {
 	}
 }
 
-// TestServeOnAFullDisk: creates and writes are refused, and /ready says why; kills go on, and so does a start; with room again all is
-// well.
+// TestServeOnAFullDisk: creates and writes are refused, and /ready says why; kills go on, and so
+// does a start; with room again all is well.
 func TestServeOnAFullDisk(t *testing.T) {
 	c := daemontest.Config(t)
 	c.DataDir, c.Server.Port, c.Database.Path = testneed.Tmpfs(t, 128<<20), 0, ""
@@ -100,8 +100,8 @@ func readiness(t *testing.T, address string, status int) (problems []string) {
 	return body.Problems
 }
 
-// TestDoctorNamesTheLargest sandboxes of a data directory that is nearly full, also where their disk is a file that was removed, as
-// gVisor's is.
+// TestDoctorNamesTheLargest sandboxes of a data directory that is nearly full, also where their
+// disk is a file that was removed, as gVisor's is.
 func TestDoctorNamesTheLargest(t *testing.T) {
 	dir := t.TempDir()
 	sizes := map[string]int{"sb-small": 1 << 20, "sb-large": 5 << 20, "sb-middle": 3 << 20}

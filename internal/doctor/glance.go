@@ -13,8 +13,9 @@ import (
 	"github.com/stacyvm/stacyvm/internal/space"
 )
 
-// Glance looks at what a server on this machine needs, without starting or making anything: whether its process lives, room on its
-// disk, its database. It gives nothing where the data directory is not there, or is another user's.
+// Glance looks at what a server on this machine needs, without starting or making anything:
+// whether its process lives, room on its disk, its database. It gives nothing where the data
+// directory is not there, or is another user's.
 func Glance(ctx context.Context, c config.Config) (checks []config.Check) {
 	held, err := os.Open(filepath.Join(c.DataDir, node.ServeLock))
 	if err != nil {

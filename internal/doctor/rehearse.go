@@ -14,22 +14,38 @@ import (
 	"github.com/stacyvm/stacyvm/internal/store/dbtool"
 )
 
-// RehearsePostgres looks whether a server could use the configuration's PostgreSQL database, and changes nothing: that it
-// answers, which steps of the schema are applied and which are pending, and whether the tables are there. An empty database
-// passes.
+// RehearsePostgres looks whether a server could use the configuration's PostgreSQL database, and
+// changes nothing: that it answers, which steps of the schema are applied and which are pending,
+// and whether the tables are there. An empty database passes.
 func RehearsePostgres(ctx context.Context, c config.Config) []config.Check {
 	const connection, migrations, tables = "database.connection", "database.migrations", "database.tables"
 	found, err := dbtool.Inspect(ctx, daemon.StoreConfig(c))
 	if err != nil {
-		return []config.Check{config.Failed(connection, plain(err), "check the DSN, that the server runs, and that the user may log in")}
+		return []config.Check{
+			config.Failed(connection, plain(err), "check the DSN, that the server runs, and that the user may log in"),
+		}
 	}
 	checks := []config.Check{config.Passed(connection, "connected to "+found.Server)}
 	applied := fmt.Sprintf("%d applied (version %d)", len(found.Applied), found.Present)
 	switch {
 	case found.Newer():
-		checks = append(checks, config.Failed(migrations, fmt.Sprintf("%s; this program knows up to %d", applied, found.Known), "use the newer program"))
+		checks = append(
+			checks,
+			config.Failed(
+				migrations,
+				fmt.Sprintf("%s; this program knows up to %d", applied, found.Known),
+				"use the newer program",
+			),
+		)
 	case len(found.Pending) > 0 && !found.Changeable:
-		checks = append(checks, config.Failed(migrations, applied+"; "+pending(found)+"; the user may not create tables", "GRANT CREATE ON SCHEMA to the user"))
+		checks = append(
+			checks,
+			config.Failed(
+				migrations,
+				applied+"; "+pending(found)+"; the user may not create tables",
+				"GRANT CREATE ON SCHEMA to the user",
+			),
+		)
 	case len(found.Pending) > 0:
 		checks = append(checks, config.Passed(migrations, applied+"; "+pending(found)))
 	default:
@@ -37,11 +53,21 @@ func RehearsePostgres(ctx context.Context, c config.Config) []config.Check {
 	}
 	switch present := len(found.Tables) - len(found.Missing); {
 	case len(found.Missing) > 0:
-		checks = append(checks, config.Failed(tables, fmt.Sprintf("%d of %d; missing: %v", present, len(found.Tables), found.Missing), "restore a backup"))
+		checks = append(
+			checks,
+			config.Failed(
+				tables,
+				fmt.Sprintf("%d of %d; missing: %v", present, len(found.Tables), found.Missing),
+				"restore a backup",
+			),
+		)
 	case found.Present == 0:
 		checks = append(checks, config.Passed(tables, "none yet: the first start makes them"))
 	default:
-		checks = append(checks, config.Passed(tables, fmt.Sprintf("%d of %d expected ones", present, len(found.Tables))))
+		checks = append(
+			checks,
+			config.Passed(tables, fmt.Sprintf("%d of %d expected ones", present, len(found.Tables))),
+		)
 	}
 	return checks
 }
@@ -54,9 +80,10 @@ type Upgrade struct {
 	Doctor   bool   // look at the machine, too
 }
 
-// RehearseUpgrade looks whether this program could take over from the one that runs now: whether the configuration is fit
-// for production, the database whole, its schema one that this program can bring up to date (tried on a copy), and whether
-// there is room for a backup. It changes nothing. steps are what to do then.
+// RehearseUpgrade looks whether this program could take over from the one that runs now: whether
+// the configuration is fit for production, the database whole, its schema one that this program
+// can bring up to date (tried on a copy), and whether there is room for a backup. It changes
+// nothing. steps are what to do then.
 func RehearseUpgrade(ctx context.Context, u Upgrade) (checks []config.Check, steps []string) {
 	checks = config.Lint(u.Config, true)
 	c := u.Config.Config
@@ -97,7 +124,12 @@ func rehearseSQLite(ctx context.Context, c config.Config) []config.Check {
 	case found.Newer():
 		return append([]config.Check{config.Passed(source, path)}, schemaChecks(found)...)
 	}
-	checks := []config.Check{config.Passed(source, fmt.Sprintf("%s: schema version %d, this program's %d", path, found.Present, found.Known))}
+	checks := []config.Check{
+		config.Passed(
+			source,
+			fmt.Sprintf("%s: schema version %d, this program's %d", path, found.Present, found.Known),
+		),
+	}
 	if err := dbtool.CheckSQLite(ctx, path); err != nil {
 		return append(checks, config.Failed(integrity, plain(err), "put a backup back: `stacyvm db restore`"))
 	}
@@ -123,7 +155,11 @@ func tryUpgrade(ctx context.Context, c config.Config, found dbtool.Schema) confi
 		}
 	}
 	if err != nil {
-		return config.Failed(name, pending(found)+": on a copy this failed: "+plain(err), "keep the present program and report this")
+		return config.Failed(
+			name,
+			pending(found)+": on a copy this failed: "+plain(err),
+			"keep the present program and report this",
+		)
 	}
 	return config.Passed(name, pending(found)+"; tried on a copy")
 }
@@ -145,7 +181,11 @@ func checkBackupDirectory(c config.Config, dir string) config.Check {
 		size = info.Size()
 	}
 	if free < 2*size {
-		return config.Failed(name, fmt.Sprintf("%s: %d MiB free, the database has %d", dir, free>>20, size>>20), "make room, or name another directory with --backup-output")
+		return config.Failed(
+			name,
+			fmt.Sprintf("%s: %d MiB free, the database has %d", dir, free>>20, size>>20),
+			"make room, or name another directory with --backup-output",
+		)
 	}
 	return config.Passed(name, fmt.Sprintf("%s can be written, %.1f GiB free", dir, float64(free)/(1<<30)))
 }

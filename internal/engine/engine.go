@@ -1,5 +1,6 @@
-// Package engine is the port to one isolation technology on one machine: it makes, finds and removes runtimes. It knows
-// nothing of commands, files or terminals: those are the guest program's work and the same on every engine.
+// Package engine is the port to one isolation technology on one machine: it makes, finds and
+// removes runtimes. It knows nothing of commands, files or terminals: those are the guest
+// program's work and the same on every engine.
 //
 // An implementation keeps these promises; enginetest checks them:
 //   - Create returns when the guest answers, or leaves nothing behind and returns an error.
@@ -23,12 +24,14 @@ import (
 type Engine interface {
 	// Name is the provider name: "gvisor", "mock".
 	Name() string
-	// Probe tells what works here and what is missing and why. An error means that the probing itself failed.
+	// Probe tells what works here and what is missing and why. An error means that the probing
+	// itself failed.
 	Probe(ctx context.Context) (Capabilities, error)
 	// Create makes a runtime and returns when its guest program answers.
 	Create(ctx context.Context, spec Spec) (Instance, error)
-	// Attach finds a runtime that was made earlier, also by a process that is gone. secret is the guest's. CodeNotFound:
-	// no such runtime; CodeUnavailable: it is there but its guest does not answer.
+	// Attach finds a runtime that was made earlier, also by a process that is gone. secret is the
+	// guest's. CodeNotFound: no such runtime; CodeUnavailable: it is there but its guest does not
+	// answer.
 	Attach(ctx context.Context, id stacyvm.SandboxID, secret guest.Secret) (Instance, error)
 	// List gives every runtime with our labels in this engine's state, whatever its state.
 	List(ctx context.Context) ([]Runtime, error)
@@ -46,7 +49,8 @@ type Instance interface {
 	Destroy(ctx context.Context) error
 }
 
-// Remover is implemented by every engine whose leftovers can be removed by id alone, without a live instance.
+// Remover is implemented by every engine whose leftovers can be removed by id alone, without a
+// live instance.
 type Remover interface {
 	// Remove destroys whatever is left of id: idempotent.
 	Remove(ctx context.Context, id stacyvm.SandboxID) error
@@ -60,7 +64,8 @@ type Expirer interface {
 	Expire(ctx context.Context, id stacyvm.SandboxID, at time.Time) error
 }
 
-// Target says what Dial reaches: the guest program (zero value) or a TCP port on the sandbox's loopback.
+// Target says what Dial reaches: the guest program (zero value) or a TCP port on the sandbox's
+// loopback.
 type Target struct{ Port uint16 }
 
 // Spec is what a runtime is made from.
@@ -68,8 +73,8 @@ type Spec struct {
 	ID     stacyvm.SandboxID
 	Labels map[string]string // see the Label constants; opaque to the engine
 	Root   Root
-	// MemoryBytes, DiskBytes, CPUs and Pids are limits; 0 is none. An engine that cannot enforce one says so in
-	// Status.Unenforced.
+	// MemoryBytes, DiskBytes, CPUs and Pids are limits; 0 is none. An engine that cannot enforce
+	// one says so in Status.Unenforced.
 	MemoryBytes int64
 	DiskBytes   int64
 	CPUs        float64

@@ -1,5 +1,6 @@
-// Package flock locks files and directories between processes (flock(2)). The kernel lets go of a lock when its file is closed,
-// which the end of a process does, too. A lock is of an open file: the same process that opens it again waits like any other.
+// Package flock locks files and directories between processes (flock(2)). The kernel lets go of a
+// lock when its file is closed, which the end of a process does, too. A lock is of an open file:
+// the same process that opens it again waits like any other.
 package flock
 
 import (
@@ -37,7 +38,8 @@ func lock(file *os.File, how int) error {
 // Lock is held until Release, or as long as its process lives.
 type Lock struct{ file *os.File }
 
-// Try takes the exclusive lock that path stands for, or gives ErrLocked at once. The file is made when there is none, and stays.
+// Try takes the exclusive lock that path stands for, or gives ErrLocked at once. The file is made
+// when there is none, and stays.
 func Try(path string) (*Lock, error) { return open(path, TryExclusive) }
 
 // Wait takes it when it is free. It is for locks whose holders keep them for moments only.

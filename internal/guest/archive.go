@@ -11,7 +11,8 @@ import (
 	guestv1 "github.com/stacyvm/stacyvm/proto/guest/v1"
 )
 
-// Records of global headers that tell, in an archive, of an entry that is not there or not whole: "name: reason".
+// Records of global headers that tell, in an archive, of an entry that is not there or not whole:
+// "name: reason".
 const (
 	OmittedRecord = "STACYVM.omitted" // no archive can hold it
 	FailedRecord  = "STACYVM.failed"  // it could not be read
@@ -20,8 +21,9 @@ const (
 // maxFailures bounds what is taken of an unpacked archive's failures, in entries.
 const maxFailures = 100
 
-// PackFiles opens a directory as a tar archive; close the reader. ctx is the life of the reader. The archive is the guest's
-// work: whoever unpacks it must expect anything of it. CodeNotFound; CodeInvalid: not a directory.
+// PackFiles opens a directory as a tar archive; close the reader. ctx is the life of the reader.
+// The archive is the guest's work: whoever unpacks it must expect anything of it. CodeNotFound;
+// CodeInvalid: not a directory.
 func (c *Client) PackFiles(ctx context.Context, path string) (io.ReadCloser, error) {
 	ctx, cancel, stall := watch(ctx)
 	stream, err := c.files.Pack(ctx, connect.NewRequest(&guestv1.PackRequest{Path: path}))
@@ -29,7 +31,13 @@ func (c *Client) PackFiles(ctx context.Context, path string) (io.ReadCloser, err
 		defer cancel()
 		return nil, failure(ctx, err)
 	}
-	r := &reader{ctx: ctx, cancel: cancel, stall: stall, stream: stream, data: func() []byte { return stream.Msg().GetData() }}
+	r := &reader{
+		ctx:    ctx,
+		cancel: cancel,
+		stall:  stall,
+		stream: stream,
+		data:   func() []byte { return stream.Msg().GetData() },
+	}
 	if !r.receive() {
 		err = failure(ctx, stream.Err())
 		if err == nil {
@@ -45,9 +53,10 @@ func (c *Client) PackFiles(ctx context.Context, path string) (io.ReadCloser, err
 	return r, nil
 }
 
-// UnpackFiles unpacks a tar archive into a directory, which is made when it is missing. user owns what is new, empty is the
-// image's. What one entry meets is told in the answer and stops no other. CodeInvalid: not an archive, or body failed;
-// CodeStorageFull. An error of body that is a *stacyvm.Error is returned as it is.
+// UnpackFiles unpacks a tar archive into a directory, which is made when it is missing. user owns
+// what is new, empty is the image's. What one entry meets is told in the answer and stops no
+// other. CodeInvalid: not an archive, or body failed; CodeStorageFull. An error of body that is a
+// *stacyvm.Error is returned as it is.
 func (c *Client) UnpackFiles(ctx context.Context, path, user string, body io.Reader) (stacyvm.Unpacked, error) {
 	ctx, cancel, stall := watch(ctx)
 	defer cancel()
@@ -75,7 +84,10 @@ func (c *Client) UnpackFiles(ctx context.Context, path, user string, body io.Rea
 		if len(unpacked.Failures) == maxFailures {
 			break
 		}
-		unpacked.Failures = append(unpacked.Failures, stacyvm.UnpackFailure{Name: text(f.GetName(), maxText), Reason: phrase(f.GetReason())})
+		unpacked.Failures = append(
+			unpacked.Failures,
+			stacyvm.UnpackFailure{Name: text(f.GetName(), maxText), Reason: phrase(f.GetReason())},
+		)
 	}
 	return unpacked, nil
 }

@@ -15,8 +15,9 @@ type Boot struct {
 	SpillBytes uint64 // file per output stream (64 MiB)
 	// Env is given to every process, below what a start request says.
 	Env map[string]string
-	// User and Workdir are what the image asks for. They count where a request names none; empty: root and /workspace. User
-	// is "name", "uid" or either with ":group" or ":gid", and is looked up inside the sandbox.
+	// User and Workdir are what the image asks for. They count where a request names none; empty:
+	// root and /workspace. User is "name", "uid" or either with ":group" or ":gid", and is looked
+	// up inside the sandbox.
 	User    string
 	Workdir string
 }
@@ -36,10 +37,12 @@ const maxBoot = 1 << 20
 // bootAck answers a boot message: the guest listens now.
 const bootAck = "stacyvm-guest/1\n"
 
-// SendBoot hands boot over on the guest's first connection and waits for its answer. Afterwards the same connection
-// carries HTTP/2. Bound it with the connection's deadline.
+// SendBoot hands boot over on the guest's first connection and waits for its answer. Afterwards
+// the same connection carries HTTP/2. Bound it with the connection's deadline.
 func SendBoot(rw io.ReadWriter, boot Boot) error {
-	body, err := json.Marshal(bootWire{string(boot.Secret), boot.RingBytes, boot.SpillBytes, boot.Env, boot.User, boot.Workdir})
+	body, err := json.Marshal(
+		bootWire{string(boot.Secret), boot.RingBytes, boot.SpillBytes, boot.Env, boot.User, boot.Workdir},
+	)
 	if err != nil {
 		return fmt.Errorf("encode boot message: %w", err)
 	}

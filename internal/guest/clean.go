@@ -67,7 +67,8 @@ func arguments(argv []string) []string {
 	return shown
 }
 
-// process reads what a guest says of a process. id, when it is known, is taken from the caller and not from the guest.
+// process reads what a guest says of a process. id, when it is known, is taken from the caller and
+// not from the guest.
 func process(p *guestv1.Process, id string) stacyvm.Process {
 	if id == "" {
 		id = text(p.GetId(), maxName)

@@ -14,12 +14,14 @@ import (
 // maxMessage is the largest message that is read from a guest, in bytes.
 const maxMessage = 4 << 20
 
-// Client asks one guest program. It is cheap to make, holds nothing that must be closed and is safe for concurrent use.
+// Client asks one guest program. It is cheap to make, holds nothing that must be closed and is
+// safe for concurrent use.
 //
-// Every method returns *stacyvm.Error: CodeUnavailable when the guest cannot be reached, its connection broke or it broke
-// the protocol; CodeTimeout when the context's deadline passed; the context's own cause when that is a *stacyvm.Error.
-// Further codes stand at the methods. Nothing in an answer is trusted: strings are clipped and cleaned, numbers bounded,
-// and an id that the caller knows is the caller's.
+// Every method returns *stacyvm.Error: CodeUnavailable when the guest cannot be reached, its
+// connection broke or it broke the protocol; CodeTimeout when the context's deadline passed; the
+// context's own cause when that is a *stacyvm.Error. Further codes stand at the methods. Nothing
+// in an answer is trusted: strings are clipped and cleaned, numbers bounded, and an id that the
+// caller knows is the caller's.
 type Client struct {
 	processes guestv1connect.ProcessServiceClient
 	files     guestv1connect.FileServiceClient
@@ -28,8 +30,8 @@ type Client struct {
 	logs      guestv1connect.LogServiceClient
 }
 
-// NewClient makes a client of the guest that conn reaches. The connection's scope decides which methods work; the others
-// give CodeForbidden.
+// NewClient makes a client of the guest that conn reaches. The connection's scope decides which
+// methods work; the others give CodeForbidden.
 func NewClient(conn Conn) *Client {
 	options := connect.WithClientOptions(
 		connect.WithCodec(codec{}),
@@ -46,7 +48,11 @@ func NewClient(conn Conn) *Client {
 }
 
 // ask makes one unary call.
-func ask[Q, A any](ctx context.Context, call func(context.Context, *connect.Request[Q]) (*connect.Response[A], error), question *Q) (*A, error) {
+func ask[Q, A any](
+	ctx context.Context,
+	call func(context.Context, *connect.Request[Q]) (*connect.Response[A], error),
+	question *Q,
+) (*A, error) {
 	answer, err := call(ctx, connect.NewRequest(question))
 	if err != nil {
 		return nil, failure(ctx, err)
@@ -54,8 +60,9 @@ func ask[Q, A any](ctx context.Context, call func(context.Context, *connect.Requ
 	return answer.Msg, nil
 }
 
-// Run starts a command and gives its output; the started event comes first. ctx is the life of the stream, not of the
-// process. The same command with the same process id again finds the first process. CodeInvalid: the command is not one.
+// Run starts a command and gives its output; the started event comes first. ctx is the life of the
+// stream, not of the process. The same command with the same process id again finds the first
+// process. CodeInvalid: the command is not one.
 func (c *Client) Run(ctx context.Context, command stacyvm.Command) (*Output, error) {
 	at := place{process: command.ProcessID}
 	o, err := openOutput(ctx, at, true, func(ctx context.Context) (*receiver, error) {
@@ -68,9 +75,14 @@ func (c *Client) Run(ctx context.Context, command stacyvm.Command) (*Output, err
 	return o, err
 }
 
-// Attach gives a process's output from the offsets on. With follow it goes on to the exit, otherwise it ends after what is
-// there now. CodeNotFound: no such process.
-func (c *Client) Attach(ctx context.Context, process string, stdoutOffset, stderrOffset uint64, follow bool) (*Output, error) {
+// Attach gives a process's output from the offsets on. With follow it goes on to the exit,
+// otherwise it ends after what is there now. CodeNotFound: no such process.
+func (c *Client) Attach(
+	ctx context.Context,
+	process string,
+	stdoutOffset, stderrOffset uint64,
+	follow bool,
+) (*Output, error) {
 	at := place{process: process, stdout: stdoutOffset, stderr: stderrOffset}
 	return openOutput(ctx, at, follow, func(ctx context.Context) (*receiver, error) {
 		return c.processes.Attach(ctx, connect.NewRequest(&guestv1.AttachRequest{
@@ -79,7 +91,8 @@ func (c *Client) Attach(ctx context.Context, process string, stdoutOffset, stder
 	})
 }
 
-// Start starts a command and leaves it. A program that cannot be started is a process that has ended with 126 or 127.
+// Start starts a command and leaves it. A program that cannot be started is a process that has
+// ended with 126 or 127.
 func (c *Client) Start(ctx context.Context, command stacyvm.Command) (stacyvm.Process, error) {
 	answer, err := ask(ctx, c.processes.Start, startRequest(command))
 	if err != nil {
@@ -88,7 +101,8 @@ func (c *Client) Start(ctx context.Context, command stacyvm.Command) (stacyvm.Pr
 	return process(answer.GetProcess(), command.ProcessID), nil
 }
 
-// Wait returns when a process has ended and its streams are drained. CodeNotFound: no such process.
+// Wait returns when a process has ended and its streams are drained. CodeNotFound: no such
+// process.
 func (c *Client) Wait(ctx context.Context, id string) (stacyvm.Process, error) {
 	answer, err := ask(ctx, c.processes.Wait, &guestv1.WaitRequest{Id: id})
 	if err != nil {
@@ -101,10 +115,15 @@ func (c *Client) Wait(ctx context.Context, id string) (stacyvm.Process, error) {
 	return ended, nil
 }
 
-// WatchExits tells of the end of every process that follows the given number, in order, until ctx ends or the connection
-// breaks; the error says which. It tells nothing that the guest does not know any more: then a number does not follow
-// the one before. The exits lack the counts and the sums of their streams.
-func (c *Client) WatchExits(ctx context.Context, after uint64, told func(number uint64, id string, exit *stacyvm.Exit)) error {
+// WatchExits tells of the end of every process that follows the given number, in order, until ctx
+// ends or the connection breaks; the error says which. It tells nothing that the guest does not
+// know any more: then a number does not follow the one before. The exits lack the counts and the
+// sums of their streams.
+func (c *Client) WatchExits(
+	ctx context.Context,
+	after uint64,
+	told func(number uint64, id string, exit *stacyvm.Exit),
+) error {
 	stream, err := c.processes.WatchExits(ctx, connect.NewRequest(&guestv1.WatchExitsRequest{After: after}))
 	if err != nil {
 		return failure(ctx, err)
@@ -138,21 +157,33 @@ func (c *Client) Processes(ctx context.Context) ([]stacyvm.Process, error) {
 	return list, nil
 }
 
-// Input writes to standard input and gives the number of bytes that the process has taken in all; it returns when the
-// process's pipe has taken these. At most 1 MiB. With the offset of its first byte it may be repeated. CodeConflict: the
-// input is closed; CodeNotFound: no such process.
-func (c *Client) Input(ctx context.Context, process string, data []byte, offset *uint64, closeAfter bool) (received uint64, err error) {
-	answer, err := ask(ctx, c.processes.Input, &guestv1.InputRequest{Id: process, Data: data, Offset: offset, Close: closeAfter})
+// Input writes to standard input and gives the number of bytes that the process has taken in all;
+// it returns when the process's pipe has taken these. At most 1 MiB. With the offset of its first
+// byte it may be repeated. CodeConflict: the input is closed; CodeNotFound: no such process.
+func (c *Client) Input(
+	ctx context.Context,
+	process string,
+	data []byte,
+	offset *uint64,
+	closeAfter bool,
+) (received uint64, err error) {
+	answer, err := ask(
+		ctx,
+		c.processes.Input,
+		&guestv1.InputRequest{Id: process, Data: data, Offset: offset, Close: closeAfter},
+	)
 	return answer.GetReceived(), err
 }
 
-// Signal signals a process's whole group; SIGKILL ends everything that the process started. CodeConflict: it has ended; CodeNotFound: no such process.
+// Signal signals a process's whole group; SIGKILL ends everything that the process started.
+// CodeConflict: it has ended; CodeNotFound: no such process.
 func (c *Client) Signal(ctx context.Context, process string, signal int) error {
 	_, err := ask(ctx, c.processes.Signal, &guestv1.SignalRequest{Id: process, Signal: int32(signal)}) // 1-64
 	return err
 }
 
-// Resize changes the window of a process's terminal. CodeConflict: it has none; CodeNotFound: no such process.
+// Resize changes the window of a process's terminal. CodeConflict: it has none; CodeNotFound: no
+// such process.
 func (c *Client) Resize(ctx context.Context, process string, size stacyvm.Terminal) error {
 	_, err := ask(ctx, c.processes.Resize, &guestv1.ResizeRequest{Id: process, Terminal: window(&size)})
 	return err

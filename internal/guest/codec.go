@@ -9,9 +9,9 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-// MaxFields bounds the fields of one message from a guest, and so the processes of a list: 4,000 with short commands. An
-// empty field costs two bytes on the wire and some hundred in memory, so that the size of a message alone does not bound
-// what its decoding takes.
+// MaxFields bounds the fields of one message from a guest, and so the processes of a list: 4,000
+// with short commands. An empty field costs two bytes on the wire and some hundred in memory, so
+// that the size of a message alone does not bound what its decoding takes.
 const MaxFields = 128 << 10
 
 // codec is the usual protobuf encoding with bounded decoding.
@@ -45,8 +45,8 @@ func (codec) Unmarshal(data []byte, message any) error {
 	return proto.UnmarshalOptions{DiscardUnknown: true}.Unmarshal(data, m)
 }
 
-// countFields walks a message before it is decoded. The protocol's messages do not contain themselves, so that the depth
-// is bounded by their definition.
+// countFields walks a message before it is decoded. The protocol's messages do not contain
+// themselves, so that the depth is bounded by their definition.
 func countFields(descriptor protoreflect.MessageDescriptor, data []byte, left *int) error {
 	for len(data) > 0 {
 		number, kind, n := protowire.ConsumeTag(data)

@@ -12,8 +12,9 @@ import (
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
 
-// codes maps what a guest answers. Whatever is not here is CodeInternal. A file that the sandbox's own permissions keep
-// closed is the caller's mistake, not a matter of the caller's rights: CodeInvalid, not CodeForbidden.
+// codes maps what a guest answers. Whatever is not here is CodeInternal. A file that the sandbox's
+// own permissions keep closed is the caller's mistake, not a matter of the caller's rights:
+// CodeInvalid, not CodeForbidden.
 var codes = map[connect.Code]stacyvm.Code{
 	connect.CodeNotFound:           stacyvm.CodeNotFound,
 	connect.CodeAlreadyExists:      stacyvm.CodeConflict,
@@ -61,7 +62,8 @@ func Broken(err error) bool {
 	return code == stacyvm.CodeUnavailable || code == stacyvm.CodeStaleEpoch || code == stacyvm.CodeLeaseLost
 }
 
-// ended is the error of a call whose caller stopped waiting: the context's own cause, CodeTimeout at a deadline.
+// ended is the error of a call whose caller stopped waiting: the context's own cause, CodeTimeout
+// at a deadline.
 func ended(ctx context.Context) error {
 	cause := context.Cause(ctx)
 	if own, ok := errors.AsType[*stacyvm.Error](cause); ok {

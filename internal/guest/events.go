@@ -10,8 +10,8 @@ import (
 // maxData is the most that one data frame may hold, in bytes.
 const maxData = 64 << 10
 
-// place is how far a process's output has been read. Each event must follow the one before it: a guest that goes back,
-// leaves bytes out without a gap or overflows has broken the stream.
+// place is how far a process's output has been read. Each event must follow the one before it: a
+// guest that goes back, leaves bytes out without a gap or overflows has broken the stream.
 type place struct {
 	process        string // the caller's name for it; empty: the guest chose
 	stdout, stderr uint64 // offsets of the next bytes

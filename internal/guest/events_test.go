@@ -13,7 +13,8 @@ import (
 	guestv1 "github.com/stacyvm/stacyvm/proto/guest/v1"
 )
 
-// FuzzEvent gives a guest's bytes to the decoding, twice in a row, and checks all that later code relies on.
+// FuzzEvent gives a guest's bytes to the decoding, twice in a row, and checks all that later code
+// relies on.
 func FuzzEvent(f *testing.F) {
 	for _, event := range []*guestv1.ProcessEvent{
 		started("p"), data(out, 5, "text"), data(errs, 9, "text"), gap(out, 5, 1<<40), exited(&guestv1.Exit{Code: -1, DurationUs: -1}), keepalive(),
@@ -93,7 +94,8 @@ func TestTextIsCutBetweenCharacters(t *testing.T) {
 	}
 }
 
-// TestFieldsAreCountedBeforeTheyTakeMemory sends messages whose size is harmless and whose number of fields is not.
+// TestFieldsAreCountedBeforeTheyTakeMemory sends messages whose size is harmless and whose number
+// of fields is not.
 func TestFieldsAreCountedBeforeTheyTakeMemory(t *testing.T) {
 	for what, tt := range map[string]struct {
 		wire string

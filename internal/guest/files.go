@@ -22,42 +22,53 @@ const (
 	entryMemory = 160
 )
 
-// ListFiles lists a directory, sorted by name. CodeNotFound; CodeInvalid: not a directory; CodeTooLarge: over 100,000
-// entries or 16 MiB; CodeUnavailable: the request's budget has no room for them.
+// ListFiles lists a directory, sorted by name. CodeNotFound; CodeInvalid: not a directory;
+// CodeTooLarge: over 100,000 entries or 16 MiB; CodeUnavailable: the request's budget has no room
+// for them.
 func (c *Client) ListFiles(ctx context.Context, path string) ([]stacyvm.FileInfo, error) {
 	files := []stacyvm.FileInfo{}
 	size := listing{account: budget.From(ctx)}
-	err := collect(ctx, c.files.List, &guestv1.ListFilesRequest{Path: path}, func(answer *guestv1.ListFilesResponse) error {
-		for _, f := range answer.GetFiles() {
-			info := file(f)
-			if err := size.spend(len(info.Path) + len(info.LinkTarget)); err != nil {
-				return err
+	err := collect(
+		ctx,
+		c.files.List,
+		&guestv1.ListFilesRequest{Path: path},
+		func(answer *guestv1.ListFilesResponse) error {
+			for _, f := range answer.GetFiles() {
+				info := file(f)
+				if err := size.spend(len(info.Path) + len(info.LinkTarget)); err != nil {
+					return err
+				}
+				files = append(files, info)
 			}
-			files = append(files, info)
-		}
-		return nil
-	})
+			return nil
+		},
+	)
 	if err != nil {
 		return nil, err
 	}
 	return files, nil
 }
 
-// GlobFiles gives the paths that match a pattern, sorted; ** crosses directories. CodeInvalid: a bad pattern;
-// CodeTooLarge as for ListFiles.
+// GlobFiles gives the paths that match a pattern, sorted; ** crosses directories. CodeInvalid: a
+// bad pattern; CodeTooLarge as for ListFiles.
 func (c *Client) GlobFiles(ctx context.Context, pattern string) ([]string, error) {
 	paths := []string{}
 	size := listing{account: budget.From(ctx)}
-	err := collect(ctx, c.files.Glob, &guestv1.GlobRequest{Pattern: pattern}, func(answer *guestv1.GlobResponse) error {
-		for _, path := range answer.GetPaths() {
-			path = text(path, maxText)
-			if err := size.spend(len(path)); err != nil {
-				return err
+	err := collect(
+		ctx,
+		c.files.Glob,
+		&guestv1.GlobRequest{Pattern: pattern},
+		func(answer *guestv1.GlobResponse) error {
+			for _, path := range answer.GetPaths() {
+				path = text(path, maxText)
+				if err := size.spend(len(path)); err != nil {
+					return err
+				}
+				paths = append(paths, path)
 			}
-			paths = append(paths, path)
-		}
-		return nil
-	})
+			return nil
+		},
+	)
 	if err != nil {
 		return nil, err
 	}
@@ -77,13 +88,23 @@ func (l *listing) spend(bytes int) error {
 		return budget.Refused()
 	}
 	if l.entries > maxEntries || l.bytes > maxListing {
-		return stacyvm.Errorf(stacyvm.CodeTooLarge, "there are over %d entries or %d MiB of them", maxEntries, maxListing>>20)
+		return stacyvm.Errorf(
+			stacyvm.CodeTooLarge,
+			"there are over %d entries or %d MiB of them",
+			maxEntries,
+			maxListing>>20,
+		)
 	}
 	return nil
 }
 
 // collect reads a stream of answers to its end.
-func collect[Q, A any](ctx context.Context, call func(context.Context, *connect.Request[Q]) (*connect.ServerStreamForClient[A], error), question *Q, take func(*A) error) error {
+func collect[Q, A any](
+	ctx context.Context,
+	call func(context.Context, *connect.Request[Q]) (*connect.ServerStreamForClient[A], error),
+	question *Q,
+	take func(*A) error,
+) error {
 	ctx, cancel := context.WithCancel(ctx)
 	stream, err := call(ctx, connect.NewRequest(question))
 	if err != nil {
@@ -109,14 +130,15 @@ func (c *Client) StatFile(ctx context.Context, path string) (stacyvm.FileInfo, e
 	return file(answer.GetInfo()), nil
 }
 
-// MakeDir makes a directory and its parents; mode 0 is 0755. A directory that is there is a success. CodeInvalid:
-// something else is there.
+// MakeDir makes a directory and its parents; mode 0 is 0755. A directory that is there is a
+// success. CodeInvalid: something else is there.
 func (c *Client) MakeDir(ctx context.Context, path string, mode uint32) error {
 	_, err := ask(ctx, c.files.Mkdir, &guestv1.MkdirRequest{Path: path, Mode: mode})
 	return err
 }
 
-// MoveFile renames a file or directory and makes the parents of its new place; a file that is there is replaced.
+// MoveFile renames a file or directory and makes the parents of its new place; a file that is
+// there is replaced.
 func (c *Client) MoveFile(ctx context.Context, from, to string) error {
 	_, err := ask(ctx, c.files.Move, &guestv1.MoveRequest{From: from, To: to})
 	return err
@@ -134,8 +156,9 @@ func (c *Client) RemoveFile(ctx context.Context, path string, recursive bool) er
 	return err
 }
 
-// ReadFile opens a file; close the reader. ctx is the life of the reader. CodeNotFound; CodeInvalid: a directory or
-// another thing that has no content. A read that is cut short ends with an error, never with io.EOF.
+// ReadFile opens a file; close the reader. ctx is the life of the reader. CodeNotFound;
+// CodeInvalid: a directory or another thing that has no content. A read that is cut short ends
+// with an error, never with io.EOF.
 func (c *Client) ReadFile(ctx context.Context, path string) (stacyvm.FileInfo, io.ReadCloser, error) {
 	ctx, cancel, stall := watch(ctx)
 	stream, err := c.files.Read(ctx, connect.NewRequest(&guestv1.ReadRequest{Path: path}))
@@ -143,7 +166,13 @@ func (c *Client) ReadFile(ctx context.Context, path string) (stacyvm.FileInfo, i
 		defer cancel()
 		return stacyvm.FileInfo{}, nil, failure(ctx, err)
 	}
-	r := &reader{ctx: ctx, cancel: cancel, stall: stall, stream: stream, data: func() []byte { return stream.Msg().GetData() }}
+	r := &reader{
+		ctx:    ctx,
+		cancel: cancel,
+		stall:  stall,
+		stream: stream,
+		data:   func() []byte { return stream.Msg().GetData() },
+	}
 	if !r.receive() {
 		err = failure(ctx, stream.Err())
 		if err == nil {
@@ -206,10 +235,17 @@ func (r *reader) Close() error {
 	return nil
 }
 
-// WriteFile puts a file in place, whole or not at all, and makes its parents. mode 0 keeps the mode of a file that is
-// there and is 0644 otherwise; user owns a new file, empty is the image's. CodeInvalid: something else than a file is there, or
-// body failed; CodeStorageFull. An error of body that is a *stacyvm.Error is returned as it is.
-func (c *Client) WriteFile(ctx context.Context, path string, mode uint32, user string, body io.Reader) (stacyvm.FileInfo, error) {
+// WriteFile puts a file in place, whole or not at all, and makes its parents. mode 0 keeps the
+// mode of a file that is there and is 0644 otherwise; user owns a new file, empty is the image's.
+// CodeInvalid: something else than a file is there, or body failed; CodeStorageFull. An error of
+// body that is a *stacyvm.Error is returned as it is.
+func (c *Client) WriteFile(
+	ctx context.Context,
+	path string,
+	mode uint32,
+	user string,
+	body io.Reader,
+) (stacyvm.FileInfo, error) {
 	ctx, cancel, stall := watch(ctx)
 	defer cancel() // cuts what did not come to its end, and with that undoes it
 	stream := c.files.Write(ctx)
@@ -234,11 +270,17 @@ func (c *Client) WriteFile(ctx context.Context, path string, mode uint32, user s
 	return file(answer.Msg.GetInfo()), nil
 }
 
-// firstData is the size of an upload's first frame, in bytes. What comes slowly, or not at all, holds no more.
+// firstData is the size of an upload's first frame, in bytes. What comes slowly, or not at all,
+// holds no more.
 const firstData = 4 << 10
 
 // send copies body into the stream.
-func send[Q, A any](stream *connect.ClientStreamForClient[Q, A], stall watchdog, body io.Reader, part func(data []byte) *Q) error {
+func send[Q, A any](
+	stream *connect.ClientStreamForClient[Q, A],
+	stall watchdog,
+	body io.Reader,
+	part func(data []byte) *Q,
+) error {
 	buffer := make([]byte, firstData)
 	for {
 		n, err := fill(body, buffer)
@@ -261,8 +303,8 @@ func send[Q, A any](stream *connect.ClientStreamForClient[Q, A], stall watchdog,
 	}
 }
 
-// fill reads until the buffer is full or an error comes. io.ReadFull is of no use here: its error for an end before that
-// is the one of a request's body that was cut.
+// fill reads until the buffer is full or an error comes. io.ReadFull is of no use here: its error
+// for an end before that is the one of a request's body that was cut.
 func fill(from io.Reader, buffer []byte) (n int, err error) {
 	for n < len(buffer) && err == nil {
 		var more int

@@ -1,5 +1,6 @@
-// Package guest is the host's side of the guest program: the boot message, the connection, a client with bounded
-// decoding. It knows nothing of engines, stores or transports. Whatever a guest says is untrusted.
+// Package guest is the host's side of the guest program: the boot message, the connection, a
+// client with bounded decoding. It knows nothing of engines, stores or transports. Whatever a
+// guest says is untrusted.
 package guest
 
 import (
@@ -23,7 +24,8 @@ func (Secret) GoString() string { return "[redacted]" }
 // LogValue hides the secret from slog.
 func (Secret) LogValue() slog.Value { return slog.StringValue("[redacted]") }
 
-// Port is where the guest program listens on the sandbox's loopback for a host that lost its first connection.
+// Port is where the guest program listens on the sandbox's loopback for a host that lost its first
+// connection.
 const Port = 49983
 
 // Scope limits what a connection may be used for.

@@ -10,7 +10,8 @@ import (
 	guestv1 "github.com/stacyvm/stacyvm/proto/guest/v1"
 )
 
-// FuzzLists gives a guest's bytes to the decoding of its lists of processes and files. Whatever is taken is within bounds and is text.
+// FuzzLists gives a guest's bytes to the decoding of its lists of processes and files. Whatever is
+// taken is within bounds and is text.
 func FuzzLists(f *testing.F) {
 	for _, message := range []proto.Message{
 		&guestv1.ListResponse{Processes: []*guestv1.Process{{Id: "p1", Pid: 7, Argv: []string{"sh", "-c", "true"}, StartedUs: 1, Exit: &guestv1.Exit{Code: 3}}, {}}},

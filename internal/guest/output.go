@@ -14,11 +14,12 @@ import (
 	guestv1 "github.com/stacyvm/stacyvm/proto/guest/v1"
 )
 
-// endGrace is how long Close waits for a stream to end by itself after the exit; cutting it costs more messages.
+// endGrace is how long Close waits for a stream to end by itself after the exit; cutting it costs
+// more messages.
 const endGrace = 100 * time.Millisecond
 
-// Output is a process's output as it comes over one connection. Close it; the process goes on. One goroutine may call
-// Next while another calls Close.
+// Output is a process's output as it comes over one connection. Close it; the process goes on. One
+// goroutine may call Next while another calls Close.
 type Output struct {
 	cancel context.CancelFunc
 	events chan stacyvm.OutputEvent
@@ -33,8 +34,14 @@ type Output struct {
 // receiver is a stream of events.
 type receiver = connect.ServerStreamForClient[guestv1.ProcessEvent]
 
-// openOutput waits for the first event, so that a refusal is an error here. follow: the stream must end with an exit.
-func openOutput(ctx context.Context, at place, follow bool, call func(context.Context) (*receiver, error)) (*Output, error) {
+// openOutput waits for the first event, so that a refusal is an error here. follow: the stream
+// must end with an exit.
+func openOutput(
+	ctx context.Context,
+	at place,
+	follow bool,
+	call func(context.Context) (*receiver, error),
+) (*Output, error) {
 	life, cancel := context.WithCancel(ctx)
 	stream, err := call(life)
 	if err != nil {
@@ -87,7 +94,8 @@ func (o *Output) pump(ctx context.Context, stream *receiver, at place, follow bo
 	}
 }
 
-// Started is the process as the first event described it; nil when another event came first, or Next has been called.
+// Started is the process as the first event described it; nil when another event came first, or
+// Next has been called.
 func (o *Output) Started() *stacyvm.Process {
 	if o.first == nil {
 		return nil
@@ -95,9 +103,10 @@ func (o *Output) Started() *stacyvm.Process {
 	return o.first.Started
 }
 
-// Next gives the next event; its Data is good until the next call. io.EOF comes after the exit event, or at the end of
-// what is there when the caller did not want to follow. When ctx ends first, the event that comes next is not lost.
-// CodeUnavailable: the connection broke, or the guest broke the protocol; attach again.
+// Next gives the next event; its Data is good until the next call. io.EOF comes after the exit
+// event, or at the end of what is there when the caller did not want to follow. When ctx ends
+// first, the event that comes next is not lost. CodeUnavailable: the connection broke, or the
+// guest broke the protocol; attach again.
 func (o *Output) Next(ctx context.Context) (stacyvm.OutputEvent, error) {
 	if o.first != nil {
 		event := *o.first

@@ -16,8 +16,9 @@ import (
 // portStream carries one TCP connection.
 type portStream = connect.BidiStreamForClient[guestv1.ConnectRequest, guestv1.ConnectResponse]
 
-// Connect opens a TCP connection to a port on the sandbox's loopback. ctx bounds the opening alone; close the connection.
-// It has CloseWrite, as TCP connections do. CodeUnavailable: nothing listens there.
+// Connect opens a TCP connection to a port on the sandbox's loopback. ctx bounds the opening
+// alone; close the connection. It has CloseWrite, as TCP connections do. CodeUnavailable: nothing
+// listens there.
 func (c *Client) Connect(ctx context.Context, port uint16) (net.Conn, error) {
 	life, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	keep := context.AfterFunc(ctx, cancel)
@@ -63,7 +64,8 @@ func (c *portConn) run(ctx context.Context, cancel context.CancelFunc, stream *p
 	_ = stream.CloseResponse()
 }
 
-// receive copies from the stream until its end. Bytes for a reader that has gone end the connection, as in TCP.
+// receive copies from the stream until its end. Bytes for a reader that has gone end the
+// connection, as in TCP.
 func (c *portConn) receive(ctx context.Context, cancel context.CancelFunc, stream *portStream, data []byte) {
 	defer c.received.Close()
 	for {

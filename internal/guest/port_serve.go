@@ -17,9 +17,9 @@ const portFrame = 32 << 10
 // PortStream is the serving side of a stream that carries one TCP connection.
 type PortStream = connect.BidiStream[guestv1.ConnectRequest, guestv1.ConnectResponse]
 
-// ServePort carries the bytes of an open connection over a stream that asked for it, and closes the connection. data came with the
-// question, and broken makes the error of bytes that the program no longer takes. It returns when both directions have ended, or the
-// caller has gone.
+// ServePort carries the bytes of an open connection over a stream that asked for it, and closes
+// the connection. data came with the question, and broken makes the error of bytes that the
+// program no longer takes. It returns when both directions have ended, or the caller has gone.
 func ServePort(ctx context.Context, stream *PortStream, conn net.Conn, data []byte, broken func(error) error) error {
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()

@@ -11,8 +11,8 @@ import (
 // linger is how long a connection that was closed may take to deliver what was written to it.
 const linger = 5 * time.Second
 
-// portConn is a TCP connection inside a sandbox as a net.Conn. One pipe for each direction gives it deadlines and
-// half-closing.
+// portConn is a TCP connection inside a sandbox as a net.Conn. One pipe for each direction gives
+// it deadlines and half-closing.
 type portConn struct {
 	remote         *net.TCPAddr // inside the sandbox
 	in, out        net.Conn     // the user's ends
@@ -66,7 +66,8 @@ func closed(err error) error {
 // CloseWrite tells the peer that nothing more comes; reading goes on.
 func (c *portConn) CloseWrite() error { return c.out.Close() }
 
-// Close ends both directions. What was written is still delivered, in the background and for a short while.
+// Close ends both directions. What was written is still delivered, in the background and for a
+// short while.
 func (c *portConn) Close() error {
 	time.AfterFunc(linger, c.expire)
 	_ = c.out.Close()

@@ -14,10 +14,13 @@ var services = map[string]Scope{
 	guestv1connect.LogServiceName:     ScopeLogs,
 }
 
-// TakesRoom reports whether a request to this URL path makes files or directories: it is refused on a full disk.
+// TakesRoom reports whether a request to this URL path makes files or directories: it is refused
+// on a full disk.
 func TakesRoom(path string) bool {
 	switch path {
-	case guestv1connect.FileServiceWriteProcedure, guestv1connect.FileServiceUnpackProcedure, guestv1connect.FileServiceMkdirProcedure:
+	case guestv1connect.FileServiceWriteProcedure,
+		guestv1connect.FileServiceUnpackProcedure,
+		guestv1connect.FileServiceMkdirProcedure:
 		return true
 	}
 	return false
@@ -37,8 +40,8 @@ func (s Scope) Allows(path string) bool {
 	return false
 }
 
-// controls are the calls that a guest answers at once. They have a connection of their own, which no number of streams fills and
-// no stream's bytes hold up.
+// controls are the calls that a guest answers at once. They have a connection of their own, which
+// no number of streams fills and no stream's bytes hold up.
 var controls = map[string]bool{
 	guestv1connect.ProcessServiceStartProcedure:      true,
 	guestv1connect.ProcessServiceSignalProcedure:     true,
@@ -50,6 +53,7 @@ var controls = map[string]bool{
 	guestv1connect.SystemServiceRotateProcedure:      true,
 }
 
-// IsControl reports whether a URL path, "/package.Service/Method", is a control call: it must get through whatever else
-// goes on. WatchExits, of which there is one for each sandbox, counts as one.
+// IsControl reports whether a URL path, "/package.Service/Method", is a control call: it must get
+// through whatever else goes on. WatchExits, of which there is one for each sandbox, counts as
+// one.
 func IsControl(path string) bool { return controls[path] }

@@ -12,7 +12,8 @@ const stallWithin = 5 * time.Minute
 
 var errStalled = stacyvm.Errorf(stacyvm.CodeTimeout, "the sandbox moved no byte for %s", stallWithin)
 
-// watchdog ends a transfer whose guest moves nothing. Only the time in which the guest is waited for counts.
+// watchdog ends a transfer whose guest moves nothing. Only the time in which the guest is waited
+// for counts.
 type watchdog struct{ timer *time.Timer }
 
 // watch gives a context that the watchdog ends, with CodeTimeout as its cause. Cancel it.

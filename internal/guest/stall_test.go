@@ -12,8 +12,8 @@ import (
 	guestv1 "github.com/stacyvm/stacyvm/proto/guest/v1"
 )
 
-// TestATransferThatMovesNothingEnds: a guest that takes none of an upload, or gives none of a download, ends it, and a client that
-// pauses as long does not.
+// TestATransferThatMovesNothingEnds: a guest that takes none of an upload, or gives none of a
+// download, ends it, and a client that pauses as long does not.
 func TestATransferThatMovesNothingEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		release := make(chan struct{})

@@ -28,8 +28,8 @@ func (b *blocked) Read(p []byte) (n int, err error) {
 	return 0, io.ErrUnexpectedEOF
 }
 
-// TestTransfersThatStandStillHoldLittle measures uploads whose client sends nothing and downloads that nobody reads. It counts what
-// both sides hold, as they are one process here.
+// TestTransfersThatStandStillHoldLittle measures uploads whose client sends nothing and downloads
+// that nobody reads. It counts what both sides hold, as they are one process here.
 func TestTransfersThatStandStillHoldLittle(t *testing.T) {
 	const transfers = 64
 	s := newSandbox(t, "a secret that is long enough for tests")

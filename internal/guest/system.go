@@ -15,8 +15,8 @@ func (c *Client) Ping(ctx context.Context) (bootID string, err error) {
 	return text(answer.GetBootId(), maxName), err
 }
 
-// Rotate replaces the guest's secret: requests with the old one fail from then on, so that the connection must be made
-// anew with the new one.
+// Rotate replaces the guest's secret: requests with the old one fail from then on, so that the
+// connection must be made anew with the new one.
 func (c *Client) Rotate(ctx context.Context, secret Secret) error {
 	_, err := ask(ctx, c.system.Rotate, &guestv1.RotateRequest{Secret: string(secret)})
 	return err
@@ -44,8 +44,8 @@ const (
 	maxLine      = 64 << 10 // bytes
 )
 
-// Tail gives the last lines that the sandbox's processes printed; 0 lines are 100, at most 10,000. CodeUnavailable:
-// the request's budget has no room for them, too.
+// Tail gives the last lines that the sandbox's processes printed; 0 lines are 100, at most 10,000.
+// CodeUnavailable: the request's budget has no room for them, too.
 func (c *Client) Tail(ctx context.Context, lines int) ([]string, error) {
 	if lines <= 0 {
 		lines = defaultLines

@@ -14,17 +14,20 @@ import (
 const (
 	// dialWithin bounds one try to reach a guest.
 	dialWithin = 10 * time.Second
-	// A peer that is silent this long is asked for a sign of life, and given up when none comes. The guest program answers
-	// by itself, whatever its processes do: a command may be quiet for hours.
+	// A peer that is silent this long is asked for a sign of life, and given up when none comes.
+	// The guest program answers by itself, whatever its processes do: a command may be quiet for
+	// hours.
 	pingAfter  = 10 * time.Second
 	pingWithin = 20 * time.Second
 	// writeWithin is how long a peer may take nothing at all.
 	writeWithin = 30 * time.Second
-	// streamWindow is what a stream holds in memory for a reader that does not read, in bytes. The window of the connection
-	// stays at the library's far larger default, so that no stream can use it up.
+	// streamWindow is what a stream holds in memory for a reader that does not read, in bytes. The
+	// window of the connection stays at the library's far larger default, so that no stream can
+	// use it up.
 	streamWindow = 64 << 10
 	maxHeader    = 32 << 10
-	// mostConns bounds the connections of one kind: the guest program takes 1,024 requests on each.
+	// mostConns bounds the connections of one kind: the guest program takes 1,024 requests on
+	// each.
 	mostConns = 64
 	// mostTries is how often a request waits for a first connection.
 	mostTries = 3
@@ -32,9 +35,9 @@ const (
 	baseURL = "http://guest"
 )
 
-// Transport keeps HTTP/2 connections to a guest program open and makes them again when they broke: one for control calls
-// (see IsControl), and as many as their number needs for all others. It is safe for concurrent use and starts nothing
-// before its first request. Close it.
+// Transport keeps HTTP/2 connections to a guest program open and makes them again when they broke:
+// one for control calls (see IsControl), and as many as their number needs for all others. It is
+// safe for concurrent use and starts nothing before its first request. Close it.
 type Transport struct {
 	http   *http.Transport
 	secret Secret
@@ -57,8 +60,9 @@ type attempt struct {
 	err  error
 }
 
-// NewTransport makes a transport over connections that dial opens; each of them must be ready for HTTP/2, its boot
-// message done. dial's errors are passed on when they are *stacyvm.Error, otherwise they read CodeUnavailable.
+// NewTransport makes a transport over connections that dial opens; each of them must be ready for
+// HTTP/2, its boot message done. dial's errors are passed on when they are *stacyvm.Error,
+// otherwise they read CodeUnavailable.
 func NewTransport(dial func(context.Context) (net.Conn, error), secret Secret) *Transport {
 	life, end := context.WithCancel(context.Background())
 	protocols := new(http.Protocols)
@@ -80,8 +84,8 @@ func NewTransport(dial func(context.Context) (net.Conn, error), secret Secret) *
 	}
 }
 
-// Conn gives a connection that is limited to one scope: a request beyond it is refused with CodeForbidden before anything
-// is sent.
+// Conn gives a connection that is limited to one scope: a request beyond it is refused with
+// CodeForbidden before anything is sent.
 func (t *Transport) Conn(scope Scope) Conn { return Conn{HTTP: scoped{t, scope}, URL: baseURL} }
 
 // Close cuts the connections and every stream on them. Requests after it give CodeUnavailable.
@@ -137,8 +141,8 @@ func refuse(request *http.Request, err error) error {
 	return err
 }
 
-// reserve gives a connection that has room for one request more, or waits for a new one. A caller that leaves does not end the
-// try for the others.
+// reserve gives a connection that has room for one request more, or waits for a new one. A caller
+// that leaves does not end the try for the others.
 func (t *Transport) reserve(ctx context.Context, p *pool) (*http.ClientConn, error) {
 	for tries := 0; ; {
 		conn, dialing, err := t.tryReserve(p, &tries)
@@ -156,8 +160,8 @@ func (t *Transport) reserve(ctx context.Context, p *pool) (*http.ClientConn, err
 	}
 }
 
-// tryReserve gives a connection that has room, or the try to make one. tries counts those for a first connection: one that
-// breaks at once is made again a few times.
+// tryReserve gives a connection that has room, or the try to make one. tries counts those for a
+// first connection: one that breaks at once is made again a few times.
 func (t *Transport) tryReserve(p *pool, tries *int) (*http.ClientConn, *attempt, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -187,7 +191,8 @@ func (t *Transport) tryReserve(p *pool, tries *int) (*http.ClientConn, *attempt,
 
 var errClosed = stacyvm.Errorf(stacyvm.CodeUnavailable, "the connection to the sandbox is closed")
 
-// finished reports whether a connection broke, or takes nothing more and carries nothing any more; that one is closed.
+// finished reports whether a connection broke, or takes nothing more and carries nothing any more;
+// that one is closed.
 func finished(conn *http.ClientConn) bool {
 	if conn.Err() == nil && (conn.Available() > 0 || conn.InFlight() > 0) {
 		return false

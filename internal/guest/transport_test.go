@@ -115,7 +115,8 @@ func TestABrokenConnectionIsMadeAgain(t *testing.T) {
 	}
 }
 
-// TestAPeerThatTakesNoMoreRequestsIsLeft: an orderly shutdown keeps the connection of a stream that goes on.
+// TestAPeerThatTakesNoMoreRequestsIsLeft: an orderly shutdown keeps the connection of a stream
+// that goes on.
 func TestAPeerThatTakesNoMoreRequestsIsLeft(t *testing.T) {
 	left := make(chan struct{}, 2)
 	handler := (&liar{events: silent(left)}).handler()
@@ -208,7 +209,8 @@ func TestClose(t *testing.T) {
 	NewTransport(nil, testSecret).Close() // never used
 }
 
-// TestAStalledReaderStopsNobody opens streams that nobody reads, of a guest that never stops writing.
+// TestAStalledReaderStopsNobody opens streams that nobody reads, of a guest that never stops
+// writing.
 func TestAStalledReaderStopsNobody(t *testing.T) {
 	frame := string(make([]byte, maxData))
 	sent := make(chan uint64, 100)
@@ -292,7 +294,8 @@ func TestAQuietCommandIsNotCut(t *testing.T) {
 	})
 }
 
-// TestControlCallsGetThrough: however many streams are open, pings have room, and a failed one ends no stream.
+// TestControlCallsGetThrough: however many streams are open, pings have room, and a failed one
+// ends no stream.
 func TestControlCallsGetThrough(t *testing.T) {
 	const streams = 700 // the server takes 250 on a connection
 	left := make(chan struct{}, streams)

@@ -4,11 +4,18 @@ import "io/fs"
 
 // mountPoints must be there before a sandbox starts.
 var mountPoints = map[string]fs.FileMode{
-	"dev": 0o755, "etc": 0o755, "proc": 0o755, "root": 0o700, "run": 0o755, "sys": 0o755, "tmp": 0o777 | fs.ModeSticky, "workspace": 0o755,
+	"dev":       0o755,
+	"etc":       0o755,
+	"proc":      0o755,
+	"root":      0o700,
+	"run":       0o755,
+	"sys":       0o755,
+	"tmp":       0o777 | fs.ModeSticky,
+	"workspace": 0o755,
 }
 
-// complete adds to an imported root what every sandbox needs, without changing what is there. An image that has no users
-// gets those of the built-in image.
+// complete adds to an imported root what every sandbox needs, without changing what is there. An
+// image that has no users gets those of the built-in image.
 func complete(dir string) error {
 	t, err := newTree(dir)
 	if err != nil {

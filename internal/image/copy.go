@@ -12,8 +12,8 @@ import (
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
 
-// addTree copies a directory. Links are copied, not followed; other file systems that are mounted in it, and the directory
-// that is being written to, are left out.
+// addTree copies a directory. Links are copied, not followed; other file systems that are mounted
+// in it, and the directory that is being written to, are left out.
 func (u *unpacker) addTree(source *os.Root, skip fs.FileInfo) error {
 	top, err := source.Stat(".")
 	if err != nil {

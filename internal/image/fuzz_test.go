@@ -11,8 +11,8 @@ import (
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
 
-// FuzzUnpack feeds archives to an import: nothing outside changes, a refusal is the source's fault and leaves nothing, and
-// what is taken can be listed and removed.
+// FuzzUnpack feeds archives to an import: nothing outside changes, a refusal is the source's fault
+// and leaves nothing, and what is taken can be listed and removed.
 func FuzzUnpack(f *testing.F) {
 	f.Add(archive(f, dir("a"), file("a/b", "c"), symlink("l", "/a"), hardlink("h", "l/b"), file("l/x", "y")))
 	f.Add(archive(f, symlink("a", "../../.."), file("a/canary", "pwned"), file("a/../../canary", "pwned")))
@@ -46,7 +46,8 @@ func FuzzUnpack(f *testing.F) {
 	})
 }
 
-// FuzzReference names an image in any way: what is a name is imported, found and removed, and any other one touches nothing.
+// FuzzReference names an image in any way: what is a name is imported, found and removed, and any
+// other one touches nothing.
 func FuzzReference(f *testing.F) {
 	for _, name := range []string{"host", "alpine:3.20", "ghcr.io/a/b@sha256:0123456789abcdef", "../etc", "a/../../b", "A", "a\x00b", "", "-a", strings.Repeat("a", 256)} {
 		f.Add(name)

@@ -18,7 +18,8 @@ import (
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
 
-// hostVersion changes whenever the built-in image is made differently, so that roots of older builds are not used again.
+// hostVersion changes whenever the built-in image is made differently, so that roots of older
+// builds are not used again.
 const hostVersion = 2
 
 // hostSource is the machine that the built-in image is a view of.
@@ -26,24 +27,42 @@ type hostSource struct {
 	base string // "/"; tests have a tree of their own
 }
 
-// usrViews are the directories of /usr that belong to the package system. What is not named is not shown, above all
-// /usr/local and /usr/src: those are the administrator's. A sandbox finds an empty /usr/local that it can write to.
+// usrViews are the directories of /usr that belong to the package system. What is not named is not
+// shown, above all /usr/local and /usr/src: those are the administrator's. A sandbox finds an
+// empty /usr/local that it can write to.
 var usrViews = []string{"bin", "include", "lib", "lib32", "lib64", "libexec", "libx32", "sbin", "share"}
 
 // rootViews are links into /usr on a system with a merged /usr, and directories on others.
 var rootViews = []string{"bin", "lib", "lib32", "lib64", "libx32", "sbin"}
 
-// witnesses change when the package system changed something that the synthesised part is made from.
+// witnesses change when the package system changed something that the synthesised part is made
+// from.
 var witnesses = []string{
-	"usr", "etc/ld.so.cache", "etc/alternatives", "etc/ssl/certs", "etc/ssl/certs/ca-certificates.crt", "etc/ssl/certs/java",
-	"etc/pki/tls/certs/ca-bundle.crt", "etc/ssl/ca-bundle.pem", "etc/ssl/cert.pem", "etc/os-release", "usr/lib/os-release",
-	"var/lib/dpkg/status", "usr/lib32", "usr/lib64", "usr/libx32", "lib32", "lib64", "libx32",
+	"usr",
+	"etc/ld.so.cache",
+	"etc/alternatives",
+	"etc/ssl/certs",
+	"etc/ssl/certs/ca-certificates.crt",
+	"etc/ssl/certs/java",
+	"etc/pki/tls/certs/ca-bundle.crt",
+	"etc/ssl/ca-bundle.pem",
+	"etc/ssl/cert.pem",
+	"etc/os-release",
+	"usr/lib/os-release",
+	"var/lib/dpkg/status",
+	"usr/lib32",
+	"usr/lib64",
+	"usr/libx32",
+	"lib32",
+	"lib64",
+	"libx32",
 }
 
 // hostTries is how often a root is built anew when packages are being installed meanwhile.
 const hostTries = 5
 
-// resolveHost gives the view of this machine as it is now. When that is known already, it costs some stat calls.
+// resolveHost gives the view of this machine as it is now. When that is known already, it costs
+// some stat calls.
 func (s *Store) resolveHost(ctx context.Context, holder string) (Root, error) {
 	for range hostTries {
 		name := s.host.key()
@@ -66,7 +85,8 @@ func (s *Store) resolveHost(ctx context.Context, holder string) (Root, error) {
 	return Root{}, stacyvm.Errorf(stacyvm.CodeUnavailable, "this machine's packages are changing: try again")
 }
 
-// buildHost makes the synthesised part under name, unless somebody else was first, or the machine changed meanwhile.
+// buildHost makes the synthesised part under name, unless somebody else was first, or the machine
+// changed meanwhile.
 func (s *Store) buildHost(ctx context.Context, name string) (err error) {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -89,7 +109,8 @@ func (s *Store) buildHost(ctx context.Context, name string) (err error) {
 	return s.dropOldHosts(name)
 }
 
-// dropOldHosts removes the synthesised parts of earlier states of the machine that no sandbox uses any more.
+// dropOldHosts removes the synthesised parts of earlier states of the machine that no sandbox uses
+// any more.
 func (s *Store) dropOldHosts(current string) error {
 	var gone []*temporary
 	err := s.locked(flock.Exclusive, func() error {
@@ -151,8 +172,9 @@ func (h hostSource) mounts() []Mount {
 	return mounts
 }
 
-// linksIn gives the content of a lib32, lib64 or libx32 that holds links only, mostly the dynamic loader: to repeat them
-// is cheaper for each sandbox than one more mount. Nil: it is not such a directory.
+// linksIn gives the content of a lib32, lib64 or libx32 that holds links only, mostly the dynamic
+// loader: to repeat them is cheaper for each sandbox than one more mount. Nil: it is not such a
+// directory.
 func (h hostSource) linksIn(name string) map[string]string {
 	switch path.Base(name) {
 	default:
@@ -182,7 +204,8 @@ func (h hostSource) views() []string {
 	return all
 }
 
-// build writes the part of the image that is ours: an /etc that is made up, links, and empty directories.
+// build writes the part of the image that is ours: an /etc that is made up, links, and empty
+// directories.
 func (h hostSource) build(dir string) error {
 	t, err := newTree(dir)
 	if err != nil {
@@ -199,7 +222,8 @@ func (h hostSource) build(dir string) error {
 	return t.err
 }
 
-// directories makes what a program expects to find, empty. /workspace belongs to `user`; root may write there as anywhere.
+// directories makes what a program expects to find, empty. /workspace belongs to `user`; root may
+// write there as anywhere.
 func (h hostSource) directories(t *tree) {
 	for _, name := range []string{
 		"usr", "usr/local", "usr/local/bin", "usr/local/lib", "usr/local/sbin", "usr/local/share", "usr/src", "dev", "etc", "home",
@@ -239,7 +263,8 @@ func (h hostSource) links(t *tree) {
 	}
 }
 
-// staysInViews tells whether a link of the file system's top leads to something that the sandbox has too.
+// staysInViews tells whether a link of the file system's top leads to something that the sandbox
+// has too.
 func staysInViews(to string) bool {
 	return !strings.Contains(to, "..") && !strings.HasPrefix(strings.TrimPrefix(to, "/"), "usr/local")
 }

@@ -217,7 +217,8 @@ func TestHostHasWhatProgramsNeed(t *testing.T) {
 	}
 }
 
-// TestHostOfAnotherLayout: /bin and /lib are directories, sbin is a link within /usr, and there is no dpkg.
+// TestHostOfAnotherLayout: /bin and /lib are directories, sbin is a link within /usr, and there is
+// no dpkg.
 func TestHostOfAnotherLayout(t *testing.T) {
 	base, _ := certificateHost(t)
 	root := resolve(t, openMachine(t, t.TempDir(), base), Host)
@@ -262,7 +263,8 @@ func certificateHost(t testing.TB) (base, bundle string) {
 	return base, bundle
 }
 
-// TestHostFollowsPackages: a change of the machine makes a new root; the old one stays as long as somebody uses it.
+// TestHostFollowsPackages: a change of the machine makes a new root; the old one stays as long as
+// somebody uses it.
 func TestHostFollowsPackages(t *testing.T) {
 	base, _ := machine(t)
 	store := openMachine(t, t.TempDir(), base)

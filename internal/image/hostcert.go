@@ -9,7 +9,8 @@ import (
 	"strings"
 )
 
-// bundles are the files in which distributions keep all certificate authorities; the first one that is there counts.
+// bundles are the files in which distributions keep all certificate authorities; the first one
+// that is there counts.
 var bundles = []string{
 	"etc/ssl/certs/ca-certificates.crt", "etc/pki/tls/certs/ca-bundle.crt", "etc/ssl/ca-bundle.pem",
 	"etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem", "etc/ssl/cert.pem",
@@ -23,8 +24,9 @@ const (
 	maxHostFile = 16 << 20
 )
 
-// certificates lets programs check the same servers' certificates as on the host. Only certificates are taken, never a key,
-// and no certificate of the host's own (such as ssl-cert-snakeoil, which holds its name).
+// certificates lets programs check the same servers' certificates as on the host. Only
+// certificates are taken, never a key, and no certificate of the host's own (such as
+// ssl-cert-snakeoil, which holds its name).
 func (h hostSource) certificates(t *tree) {
 	for i, name := range bundles {
 		content, err := h.read(name)
@@ -44,7 +46,8 @@ func (h hostSource) certificates(t *tree) {
 	h.certificateLinks(t)
 }
 
-// certificateLinks repeats the certificate directory: a link per authority, and links by hash to those.
+// certificateLinks repeats the certificate directory: a link per authority, and links by hash to
+// those.
 func (h hostSource) certificateLinks(t *tree) {
 	entries, err := os.ReadDir(h.path(certsDir))
 	if err != nil {

@@ -9,17 +9,42 @@ import (
 	"strings"
 )
 
-// conffiles are the configuration files of packages that programs do not work well without. A name that ends in a slash or
-// a dash stands for everything that begins so.
+// conffiles are the configuration files of packages that programs do not work well without. A name
+// that ends in a slash or a dash stands for everything that begins so.
 var conffiles = []string{
-	"etc/ImageMagick-", "etc/X11/rgb.txt", "etc/bash.bashrc", "etc/debian_version", "etc/ethertypes", "etc/fonts/", "etc/gai.conf",
-	"etc/groff/", "etc/inputrc", "etc/java-", "etc/ld.so.conf.d/", "etc/locale.alias", "etc/login.defs", "etc/magic", "etc/magic.mime",
-	"etc/maven/", "etc/mime.types", "etc/perl/", "etc/protocols", "etc/python2.7/", "etc/python3/", "etc/python3.", "etc/rpc", "etc/services",
-	"etc/ssl/openssl.cnf", "etc/terminfo/", "etc/vim/", "etc/wgetrc", "etc/xattr.conf",
+	"etc/ImageMagick-",
+	"etc/X11/rgb.txt",
+	"etc/bash.bashrc",
+	"etc/debian_version",
+	"etc/ethertypes",
+	"etc/fonts/",
+	"etc/gai.conf",
+	"etc/groff/",
+	"etc/inputrc",
+	"etc/java-",
+	"etc/ld.so.conf.d/",
+	"etc/locale.alias",
+	"etc/login.defs",
+	"etc/magic",
+	"etc/magic.mime",
+	"etc/maven/",
+	"etc/mime.types",
+	"etc/perl/",
+	"etc/protocols",
+	"etc/python2.7/",
+	"etc/python3/",
+	"etc/python3.",
+	"etc/rpc",
+	"etc/services",
+	"etc/ssl/openssl.cnf",
+	"etc/terminfo/",
+	"etc/vim/",
+	"etc/wgetrc",
+	"etc/xattr.conf",
 }
 
-// conffiles copies them as far as they are exactly what their package installed, by the package system's own checksums:
-// what somebody wrote into a file of this machine stays on this machine.
+// conffiles copies them as far as they are exactly what their package installed, by the package
+// system's own checksums: what somebody wrote into a file of this machine stays on this machine.
 func (h hostSource) conffiles(t *tree) {
 	status, err := os.Open(h.path("var/lib/dpkg/status"))
 	if err != nil {
@@ -46,7 +71,8 @@ func (h hostSource) conffiles(t *tree) {
 	t.do("package list", lines.Err)
 }
 
-// conffileLine reads " /etc/name md5"; a line with further words tells of a file that the package no longer has.
+// conffileLine reads " /etc/name md5"; a line with further words tells of a file that the package
+// no longer has.
 func conffileLine(line string) (name, sum string, ok bool) {
 	if !strings.HasPrefix(line, " /etc/") {
 		return "", "", false
@@ -63,7 +89,8 @@ func isWanted(name string) bool {
 		if name == wanted {
 			return true
 		}
-		if last := wanted[len(wanted)-1]; (last == '/' || last == '-' || last == '.') && strings.HasPrefix(name, wanted) {
+		if last := wanted[len(wanted)-1]; (last == '/' || last == '-' || last == '.') &&
+			strings.HasPrefix(name, wanted) {
 			return true
 		}
 	}

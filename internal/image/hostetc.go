@@ -10,7 +10,8 @@ import (
 // userID is the user and group id of `user`.
 const userID = 1000
 
-// accounts writes the users: root and user, both with locked passwords. Nothing of it comes from the host.
+// accounts writes the users: root and user, both with locked passwords. Nothing of it comes from
+// the host.
 func (h hostSource) accounts(t *tree) {
 	shell := "/bin/sh"
 	if _, err := os.Stat(h.path("bin/bash")); err == nil {
@@ -19,16 +20,44 @@ func (h hostSource) accounts(t *tree) {
 	t.writeAccounts(shell)
 }
 
-// systemUsers are those that programs expect to find, with the ids that distributions agree on; nobody logs in as one.
+// systemUsers are those that programs expect to find, with the ids that distributions agree on;
+// nobody logs in as one.
 var systemUsers = []struct {
 	name     string
 	uid, gid int
 	home     string
 }{
-	{"daemon", 1, 1, "/usr/sbin"}, {"bin", 2, 2, "/bin"}, {"sys", 3, 3, "/dev"}, {"games", 5, 60, "/usr/games"}, {"man", 6, 12, "/var/cache/man"},
-	{"lp", 7, 7, "/var/spool/lpd"}, {"mail", 8, 8, "/var/mail"}, {"news", 9, 9, "/var/spool/news"}, {"uucp", 10, 10, "/var/spool/uucp"},
-	{"proxy", 13, 13, "/bin"}, {"www-data", 33, 33, "/var/www"}, {"backup", 34, 34, "/var/backups"}, {"list", 38, 38, "/var/list"},
-	{"irc", 39, 39, "/run/ircd"}, {"_apt", 42, 65534, "/nonexistent"}, {"nobody", 65534, 65534, "/nonexistent"},
+	{
+		"daemon",
+		1,
+		1,
+		"/usr/sbin",
+	},
+	{"bin", 2, 2, "/bin"},
+	{"sys", 3, 3, "/dev"},
+	{"games", 5, 60, "/usr/games"},
+	{"man", 6, 12, "/var/cache/man"},
+	{
+		"lp",
+		7,
+		7,
+		"/var/spool/lpd",
+	},
+	{"mail", 8, 8, "/var/mail"},
+	{"news", 9, 9, "/var/spool/news"},
+	{"uucp", 10, 10, "/var/spool/uucp"},
+	{
+		"proxy",
+		13,
+		13,
+		"/bin",
+	},
+	{"www-data", 33, 33, "/var/www"},
+	{"backup", 34, 34, "/var/backups"},
+	{"list", 38, 38, "/var/list"},
+	{"irc", 39, 39, "/run/ircd"},
+	{"_apt", 42, 65534, "/nonexistent"},
+	{"nobody", 65534, 65534, "/nonexistent"},
 }
 
 // systemGroups are the usual ones, without members.
@@ -36,11 +65,57 @@ var systemGroups = []struct {
 	name string
 	gid  int
 }{
-	{"root", 0}, {"daemon", 1}, {"bin", 2}, {"sys", 3}, {"adm", 4}, {"tty", 5}, {"disk", 6}, {"lp", 7}, {"mail", 8}, {"news", 9}, {"uucp", 10},
-	{"man", 12}, {"proxy", 13}, {"kmem", 15}, {"dialout", 20}, {"fax", 21}, {"voice", 22}, {"cdrom", 24}, {"floppy", 25}, {"tape", 26},
-	{"sudo", 27}, {"audio", 29}, {"dip", 30}, {"www-data", 33}, {"backup", 34}, {"operator", 37}, {"list", 38}, {"irc", 39}, {"src", 40},
-	{"shadow", 42}, {"utmp", 43}, {"video", 44}, {"sasl", 45}, {"plugdev", 46}, {"staff", 50}, {"games", 60}, {"users", 100},
-	{"user", userID}, {"nogroup", 65534},
+	{
+		"root",
+		0,
+	},
+	{"daemon", 1},
+	{"bin", 2},
+	{"sys", 3},
+	{"adm", 4},
+	{"tty", 5},
+	{"disk", 6},
+	{"lp", 7},
+	{"mail", 8},
+	{"news", 9},
+	{"uucp", 10},
+	{
+		"man",
+		12,
+	},
+	{"proxy", 13},
+	{"kmem", 15},
+	{"dialout", 20},
+	{"fax", 21},
+	{"voice", 22},
+	{"cdrom", 24},
+	{"floppy", 25},
+	{"tape", 26},
+	{
+		"sudo",
+		27,
+	},
+	{"audio", 29},
+	{"dip", 30},
+	{"www-data", 33},
+	{"backup", 34},
+	{"operator", 37},
+	{"list", 38},
+	{"irc", 39},
+	{"src", 40},
+	{
+		"shadow",
+		42,
+	},
+	{"utmp", 43},
+	{"video", 44},
+	{"sasl", 45},
+	{"plugdev", 46},
+	{"staff", 50},
+	{"games", 60},
+	{"users", 100},
+	{"user", userID},
+	{"nogroup", 65534},
 }
 
 // writeAccounts writes passwd and what belongs to it.
@@ -49,7 +124,14 @@ func (t *tree) writeAccounts(shell string) {
 	passwd := fmt.Appendf(nil, "root:x:0:0:root:/root:%s\n", shell)
 	shadow := []byte("root" + locked)
 	for _, u := range systemUsers {
-		passwd = fmt.Appendf(passwd, "%[1]s:x:%[2]d:%[3]d:%[1]s:%[4]s:/usr/sbin/nologin\n", u.name, u.uid, u.gid, u.home)
+		passwd = fmt.Appendf(
+			passwd,
+			"%[1]s:x:%[2]d:%[3]d:%[1]s:%[4]s:/usr/sbin/nologin\n",
+			u.name,
+			u.uid,
+			u.gid,
+			u.home,
+		)
 		shadow = append(shadow, u.name+locked...)
 	}
 	passwd = fmt.Appendf(passwd, "user:x:%[2]d:%[2]d:user:/home/user:%[1]s\n", shell, userID)
@@ -96,7 +178,8 @@ if [ -n "$BASH_VERSION" ] && [ -n "$PS1" ] && [ -r /etc/bash.bashrc ]; then
 fi
 `
 
-// settings writes them, and the few that only say which programs and libraries the host's /usr has.
+// settings writes them, and the few that only say which programs and libraries the host's /usr
+// has.
 func (h hostSource) settings(t *tree) {
 	for name, content := range settings {
 		t.file(name, 0o644, []byte(content))
@@ -112,7 +195,8 @@ func (h hostSource) settings(t *tree) {
 		t.file("etc/os-release", 0o644, content)
 	}
 	if cache, err := h.read("etc/ld.so.cache"); err == nil {
-		t.file("etc/ld.so.cache", 0o644, cache) // where the dynamic loader finds libraries that lie in no usual directory
+		// where the dynamic loader finds libraries that lie in no usual directory
+		t.file("etc/ld.so.cache", 0o644, cache)
 	}
 	var shells strings.Builder
 	for _, name := range []string{"bin/sh", "bin/bash", "bin/dash", "usr/bin/zsh", "usr/bin/fish"} {
@@ -123,7 +207,8 @@ func (h hostSource) settings(t *tree) {
 	t.file("etc/shells", 0o644, []byte(shells.String()))
 }
 
-// alternatives repeats the links by which the package system chooses between programs of one purpose.
+// alternatives repeats the links by which the package system chooses between programs of one
+// purpose.
 func (h hostSource) alternatives(t *tree) {
 	entries, err := os.ReadDir(h.path("etc/alternatives"))
 	if err != nil {

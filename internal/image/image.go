@@ -1,5 +1,6 @@
-// Package image keeps the root file systems that sandboxes start from: the built-in view of this machine, and imported
-// images. It knows directories, archives and OCI layouts; it knows nothing of engines, workers or networks.
+// Package image keeps the root file systems that sandboxes start from: the built-in view of this
+// machine, and imported images. It knows directories, archives and OCI layouts; it knows nothing
+// of engines, workers or networks.
 //
 // Everything lies in one directory, which several processes may use at once:
 //
@@ -9,8 +10,8 @@
 //	holders/      one symbolic link per holder, which names the directory that it uses
 //	tmp-*/        work in progress and what is being removed; its owner holds a flock on it
 //
-// A root is complete before it gets its name and never changes afterwards, so that sandboxes may read it without asking
-// again. What a killed process left is removed by the next Open.
+// A root is complete before it gets its name and never changes afterwards, so that sandboxes may
+// read it without asking again. What a killed process left is removed by the next Open.
 package image
 
 import (
@@ -33,8 +34,8 @@ const Host = "host"
 type Root struct {
 	Dir    string  // the lower directory, absolute
 	Mounts []Mount // read-only views of further host directories
-	// Env, Workdir and User are what an OCI image asks for; empty without such a wish. User is "name", "uid" or either with
-	// ":group".
+	// Env, Workdir and User are what an OCI image asks for; empty without such a wish. User is
+	// "name", "uid" or either with ":group".
 	Env     map[string]string
 	Workdir string
 	User    string
@@ -48,8 +49,10 @@ type Mount struct {
 
 // Image is one line of a list.
 type Image struct {
-	Name      string
-	Digest    string    // of the manifest, or of the archive as it came; empty for the built-in image and for copied directories
+	Name string
+	// of the manifest, or of the archive as it came; empty for the built-in image and for copied
+	// directories
+	Digest    string
 	Bytes     int64     // content of its files
 	CreatedAt time.Time // when it was imported; zero for a built-in image that was never used
 	BuiltIn   bool
@@ -81,14 +84,16 @@ type Store struct {
 	host hostSource
 }
 
-// Open opens the image directory, made when missing, and removes what interrupted imports left there.
+// Open opens the image directory, made when missing, and removes what interrupted imports left
+// there.
 func Open(dir string) (*Store, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
 		return nil, err
 	}
 	s := &Store{Limits: DefaultLimits, dir: dir, host: hostSource{base: "/"}}
-	// Nobody but the owner may reach into an image: it can hold files that are writable or executable for everybody.
+	// Nobody but the owner may reach into an image: it can hold files that are writable or
+	// executable for everybody.
 	if err := os.MkdirAll(s.path(holdersDir), 0o700); err != nil {
 		return nil, ioError(err, "the image directory cannot be made")
 	}
@@ -124,7 +129,10 @@ func checkName(name string) error {
 		return stacyvm.Invalid("name", "%q is built in", Host)
 	}
 	if !names.MatchString(name) {
-		return stacyvm.Invalid("name", "an image name is up to 255 of a-z 0-9 . _ / : @ - and starts with a letter or a digit")
+		return stacyvm.Invalid(
+			"name",
+			"an image name is up to 255 of a-z 0-9 . _ / : @ - and starts with a letter or a digit",
+		)
 	}
 	return nil
 }
@@ -133,7 +141,8 @@ func notFound(name string) error {
 	return stacyvm.Errorf(stacyvm.CodeNotFound, "there is no image %q: add it with `stacyvm image import`", name)
 }
 
-// ioError gives a failure of the file system its code. message is for the caller, err for the logs.
+// ioError gives a failure of the file system its code. message is for the caller, err for the
+// logs.
 func ioError(err error, message string) error {
 	var known *stacyvm.Error
 	switch {

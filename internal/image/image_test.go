@@ -21,7 +21,8 @@ import (
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
 
-// importerEnv makes the test binary a process that imports its standard input into the directory it names.
+// importerEnv makes the test binary a process that imports its standard input into the directory
+// it names.
 const importerEnv = "STACYVM_TEST_IMPORT_INTO"
 
 func TestMain(m *testing.M) {
@@ -45,7 +46,8 @@ func open(t testing.TB, dir string) *Store {
 	return store
 }
 
-// entry is one line of an archive that a test makes; content of directories and links is their target.
+// entry is one line of an archive that a test makes; content of directories and links is their
+// target.
 type entry struct {
 	name    string
 	kind    byte
@@ -216,7 +218,8 @@ func TestNames(t *testing.T) {
 	}
 }
 
-// TestResolveAgainstRemove checks that whoever got a root keeps it: a remove either came first or is refused.
+// TestResolveAgainstRemove checks that whoever got a root keeps it: a remove either came first or
+// is refused.
 func TestResolveAgainstRemove(t *testing.T) {
 	path := t.TempDir()
 	for round := range 20 {
@@ -301,7 +304,8 @@ func TestEndOfContextLeavesNothing(t *testing.T) {
 	wantCode(t, err, stacyvm.CodeNotFound)
 }
 
-// TestKilledImport kills a process in the middle of an import. While it lives nobody may take its work away.
+// TestKilledImport kills a process in the middle of an import. While it lives nobody may take its
+// work away.
 func TestKilledImport(t *testing.T) {
 	path := t.TempDir()
 	command := exec.Command(os.Args[0])

@@ -15,14 +15,15 @@ import (
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
 
-// Import makes an image from a directory, an OCI layout (a directory or an archive of it), what `docker save` writes, or a
-// tar archive of a root file system. Archives may be packed with gzip, zstd or bzip2. progress, when not nil, hears how many
-// bytes of the source have been read; layers are read twice. After an error or the end of ctx nothing is left.
+// Import makes an image from a directory, an OCI layout (a directory or an archive of it), what
+// `docker save` writes, or a tar archive of a root file system. Archives may be packed with gzip,
+// zstd or bzip2. progress, when not nil, hears how many bytes of the source have been read; layers
+// are read twice. After an error or the end of ctx nothing is left.
 //
 // An image without a shell is fine: commands that are given as a list of arguments run in it.
 //
-// CodeConflict: the name is taken. CodeInvalid: the name or the source is wrong. CodeTooLarge: it is over the store's
-// Limits, or grows beyond all measure. CodeStorageFull: no space.
+// CodeConflict: the name is taken. CodeInvalid: the name or the source is wrong. CodeTooLarge: it
+// is over the store's Limits, or grows beyond all measure. CodeStorageFull: no space.
 func (s *Store) Import(ctx context.Context, name, source string, progress func(done int64)) (Image, error) {
 	info, err := os.Stat(source)
 	if err != nil {
@@ -44,9 +45,14 @@ func (s *Store) Import(ctx context.Context, name, source string, progress func(d
 	return s.importing(ctx, name, progress, func(job *job) error { return job.directory(root, s.dir) })
 }
 
-// ImportArchive is Import from an archive that is read once, such as standard input. It does not end a Read that waits when
-// ctx ends.
-func (s *Store) ImportArchive(ctx context.Context, name string, archive io.Reader, progress func(done int64)) (Image, error) {
+// ImportArchive is Import from an archive that is read once, such as standard input. It does not
+// end a Read that waits when ctx ends.
+func (s *Store) ImportArchive(
+	ctx context.Context,
+	name string,
+	archive io.Reader,
+	progress func(done int64),
+) (Image, error) {
 	return s.importing(ctx, name, progress, func(job *job) error { return job.archive(archive) })
 }
 
@@ -67,11 +73,20 @@ const (
 	archiveDir  = "archive"
 )
 
-func (s *Store) importing(ctx context.Context, name string, progress func(int64), fill func(*job) error) (image Image, err error) {
+func (s *Store) importing(
+	ctx context.Context,
+	name string,
+	progress func(int64),
+	fill func(*job) error,
+) (image Image, err error) {
 	if err := checkName(name); err != nil {
 		return Image{}, err
 	}
-	taken := stacyvm.Errorf(stacyvm.CodeConflict, "there is an image %q already: remove it first, or take another name", name)
+	taken := stacyvm.Errorf(
+		stacyvm.CodeConflict,
+		"there is an image %q already: remove it first, or take another name",
+		name,
+	)
 	if _, err := os.Lstat(s.path(directoryOf(name))); err == nil {
 		return Image{}, taken
 	}
@@ -84,7 +99,11 @@ func (s *Store) importing(ctx context.Context, name string, progress func(int64)
 			err = errors.Join(err, left)
 		}
 	}()
-	job := &job{dir: work.path, meter: &meter{ctx: ctx, limits: s.Limits, progress: progress}, record: record{Name: name}}
+	job := &job{
+		dir:    work.path,
+		meter:  &meter{ctx: ctx, limits: s.Limits, progress: progress},
+		record: record{Name: name},
+	}
 	if err := job.make(fill); err != nil {
 		return Image{}, ioError(err, "the image cannot be imported")
 	}
@@ -140,7 +159,8 @@ func (j *job) directory(root *os.Root, store string) error {
 	return j.unpack(j.path(finishedDir, rootDir), func(u *unpacker) error { return u.addTree(root, skip) })
 }
 
-// archive unpacks what may be a root file system or an image in layers: one knows when it is unpacked.
+// archive unpacks what may be a root file system or an image in layers: one knows when it is
+// unpacked.
 func (j *job) archive(archive io.Reader) error {
 	target := j.path(finishedDir, rootDir)
 	err := j.unpack(target, func(u *unpacker) (err error) {
@@ -185,7 +205,8 @@ func (j *job) layers(image *layered) error {
 	return j.configure(image.config.Config)
 }
 
-// maxConfig bounds what an image's configuration tells every process, in bytes: a sandbox is told at its start.
+// maxConfig bounds what an image's configuration tells every process, in bytes: a sandbox is told
+// at its start.
 const maxConfig = 256 << 10
 
 // configure takes over what the image asks for.
@@ -205,7 +226,11 @@ func (j *job) configure(config v1.Config) error {
 		}
 	}
 	if size > maxConfig {
-		return stacyvm.Errorf(stacyvm.CodeTooLarge, "the image's environment, user and working directory are over %d KiB", maxConfig>>10)
+		return stacyvm.Errorf(
+			stacyvm.CodeTooLarge,
+			"the image's environment, user and working directory are over %d KiB",
+			maxConfig>>10,
+		)
 	}
 	return nil
 }

@@ -14,9 +14,13 @@ import (
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
 
-// readTar calls visit for each entry of a tar archive that may be compressed, reads it to its end, and gives the checksums
-// of the bytes as they came and of what they unpack to.
-func readTar(r io.Reader, meter *meter, visit func(*tar.Header, io.Reader) error) (packed, unpacked string, err error) {
+// readTar calls visit for each entry of a tar archive that may be compressed, reads it to its end,
+// and gives the checksums of the bytes as they came and of what they unpack to.
+func readTar(
+	r io.Reader,
+	meter *meter,
+	visit func(*tar.Header, io.Reader) error,
+) (packed, unpacked string, err error) {
 	packedSum, unpackedSum := sha256.New(), sha256.New()
 	raw := io.TeeReader(meter.source(r), packedSum)
 	plain, err := decompress(raw)
@@ -81,10 +85,15 @@ const (
 	whiteoutOpaque = ".wh..wh..opq"
 )
 
-// addLayer unpacks one layer over what is there. It reads the layer twice: whiteouts speak of the layers below and may stand
-// anywhere in it, so that they are carried out before anything of the layer itself is there.
+// addLayer unpacks one layer over what is there. It reads the layer twice: whiteouts speak of the
+// layers below and may stand anywhere in it, so that they are carried out before anything of the
+// layer itself is there.
 func (u *unpacker) addLayer(root *os.Root, layer layer) error {
-	if err := u.readLayer(root, layer, func(header *tar.Header, _ io.Reader) error { return u.erase(header.Name) }); err != nil {
+	if err := u.readLayer(
+		root,
+		layer,
+		func(header *tar.Header, _ io.Reader) error { return u.erase(header.Name) },
+	); err != nil {
 		return err
 	}
 	return u.readLayer(root, layer, func(header *tar.Header, body io.Reader) error {

@@ -35,8 +35,8 @@ func (s *Store) List(ctx context.Context) ([]Image, error) {
 	return slices.Insert(images, 0, s.hostImage(uses)), nil
 }
 
-// Remove deletes an image. CodeNotFound: no such image. CodeConflict: somebody uses it, or it is built in; nothing was
-// changed.
+// Remove deletes an image. CodeNotFound: no such image. CodeConflict: somebody uses it, or it is
+// built in; nothing was changed.
 func (s *Store) Remove(ctx context.Context, name string) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -74,7 +74,12 @@ func (s *Store) removable(name string) (dir string, err error) {
 	}
 	uses, err := s.uses()
 	if err == nil && uses[dir] > 0 {
-		err = stacyvm.Errorf(stacyvm.CodeConflict, "the image %q is used by %d of the sandboxes: destroy them first", name, uses[dir])
+		err = stacyvm.Errorf(
+			stacyvm.CodeConflict,
+			"the image %q is used by %d of the sandboxes: destroy them first",
+			name,
+			uses[dir],
+		)
 	}
 	return dir, err
 }

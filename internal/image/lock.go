@@ -11,8 +11,9 @@ import (
 	"github.com/stacyvm/stacyvm/internal/flock"
 )
 
-// locked runs do under the store's lock, which take takes: flock.Shared or flock.Exclusive. The lock is held for a
-// few system calls only; what takes long is done in a temporary directory outside of it.
+// locked runs do under the store's lock, which take takes: flock.Shared or flock.Exclusive. The
+// lock is held for a few system calls only; what takes long is done in a temporary directory
+// outside of it.
 func (s *Store) locked(take func(*os.File) error, do func() error) error {
 	file, err := os.OpenFile(s.path(lockFile), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
@@ -25,13 +26,15 @@ func (s *Store) locked(take func(*os.File) error, do func() error) error {
 	return do()
 }
 
-// temporary is a directory that nobody sees yet, or no more. Its lock tells other processes that it is being worked on.
+// temporary is a directory that nobody sees yet, or no more. Its lock tells other processes that
+// it is being worked on.
 type temporary struct {
 	path string
 	lock *os.File
 }
 
-// newTemporary makes one. Call discard whatever happens; after a rename of path it removes nothing.
+// newTemporary makes one. Call discard whatever happens; after a rename of path it removes
+// nothing.
 func (s *Store) newTemporary() (t *temporary, err error) {
 	err = s.locked(flock.Shared, func() error { // not while sweep looks: it must not find one that is not locked yet
 		path, err := os.MkdirTemp(s.dir, temporaryPat)
@@ -89,7 +92,8 @@ func (s *Store) sweep() error {
 	return err
 }
 
-// retire takes a published directory out of sight. Call it under the exclusive lock, and discard after it.
+// retire takes a published directory out of sight. Call it under the exclusive lock, and discard
+// after it.
 func (s *Store) retire(name string) (*temporary, error) {
 	path, err := os.MkdirTemp(s.dir, temporaryPat)
 	if err != nil {
@@ -105,7 +109,8 @@ func (s *Store) retire(name string) (*temporary, error) {
 	return t, nil
 }
 
-// publish makes a finished directory durable and gives it its name. fs.ErrExist: the name is taken.
+// publish makes a finished directory durable and gives it its name. fs.ErrExist: the name is
+// taken.
 func (s *Store) publish(finished, name string) error {
 	dir, err := os.Open(s.dir)
 	if err != nil {

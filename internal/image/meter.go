@@ -15,14 +15,16 @@ import (
 )
 
 const (
-	// An archive may grow to bombRatio times its size and bombSlack more: text and zeros in real images stay far below.
+	// An archive may grow to bombRatio times its size and bombSlack more: text and zeros in real
+	// images stay far below.
 	bombRatio = 100
 	bombSlack = 256 << 20
 	// maxWindow bounds the memory that a zstd stream can ask for.
 	maxWindow = 32 << 20
 )
 
-// meter counts and bounds what one import reads and writes. After the first failure it only repeats it.
+// meter counts and bounds what one import reads and writes. After the first failure it only
+// repeats it.
 type meter struct {
 	ctx      context.Context
 	limits   Limits
@@ -46,7 +48,13 @@ func (m *meter) entry() error {
 // grow counts content before it is written.
 func (m *meter) grow(n int64) error {
 	if n > m.limits.Bytes-m.content {
-		return m.fail(stacyvm.Errorf(stacyvm.CodeTooLarge, "the image's files are larger than %d MiB together", m.limits.Bytes>>20))
+		return m.fail(
+			stacyvm.Errorf(
+				stacyvm.CodeTooLarge,
+				"the image's files are larger than %d MiB together",
+				m.limits.Bytes>>20,
+			),
+		)
 	}
 	m.content += n
 	return m.check(m.content)
@@ -60,7 +68,9 @@ func (m *meter) check(out int64) error {
 		return m.fail(err)
 	}
 	if out > bombSlack && (out-bombSlack)/bombRatio > m.in {
-		return m.fail(stacyvm.Errorf(stacyvm.CodeTooLarge, "the archive grows to more than %d times its size", bombRatio))
+		return m.fail(
+			stacyvm.Errorf(stacyvm.CodeTooLarge, "the archive grows to more than %d times its size", bombRatio),
+		)
 	}
 	return nil
 }
@@ -124,8 +134,14 @@ func decompress(r io.Reader) (io.ReadCloser, error) {
 	switch {
 	case bytes.HasPrefix(magic, []byte{0x1f, 0x8b}):
 		return gzip.NewReader(buffered)
-	case bytes.HasPrefix(magic, []byte{0x28, 0xb5, 0x2f, 0xfd}), len(magic) > 3 && magic[0]&0xf0 == 0x50 && bytes.Equal(magic[1:4], []byte{0x2a, 0x4d, 0x18}):
-		decoder, err := zstd.NewReader(buffered, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(maxWindow))
+	case bytes.HasPrefix(magic, []byte{0x28, 0xb5, 0x2f, 0xfd}),
+		len(magic) > 3 && magic[0]&0xf0 == 0x50 && bytes.Equal(magic[1:4], []byte{0x2a, 0x4d, 0x18}):
+		decoder, err := zstd.NewReader(
+			buffered,
+			zstd.WithDecoderConcurrency(1),
+			zstd.WithDecoderLowmem(true),
+			zstd.WithDecoderMaxWindow(maxWindow),
+		)
 		if err != nil {
 			return nil, err
 		}

@@ -20,8 +20,9 @@ import (
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
 
-// layered is an image in layers, as an OCI layout or `docker save` has it. Everything in its directory is hostile: it is
-// only read through os.Root, and only what has the right digest counts.
+// layered is an image in layers, as an OCI layout or `docker save` has it. Everything in its
+// directory is hostile: it is only read through os.Root, and only what has the right digest
+// counts.
 type layered struct {
 	root   *os.Root
 	digest string
@@ -29,12 +30,13 @@ type layered struct {
 	layers []layer
 }
 
-// layer is one archive of changes. digest is that of the file, empty when nobody says; diffID that of the tar archive in it.
+// layer is one archive of changes. digest is that of the file, empty when nobody says; diffID that
+// of the tar archive in it.
 type layer struct{ path, digest, diffID string }
 
 const (
-	// maxJSON bounds each index, manifest and configuration; maxManifests how many are looked at; maxLayers is far above
-	// what builders make.
+	// maxJSON bounds each index, manifest and configuration; maxManifests how many are looked at;
+	// maxLayers is far above what builders make.
 	maxJSON      = 8 << 20
 	maxManifests = 1000
 	maxLayers    = 1000
@@ -82,9 +84,19 @@ func (l *layered) readLayout() error {
 	case len(choice.found) == 0 && len(choice.others) == 0:
 		return stacyvm.Invalid("source", "it holds no image")
 	case len(choice.found) == 0:
-		return stacyvm.Invalid("source", "it holds no image for linux/%s, only for: %s", runtime.GOARCH, strings.Join(choice.others, ", "))
+		return stacyvm.Invalid(
+			"source",
+			"it holds no image for linux/%s, only for: %s",
+			runtime.GOARCH,
+			strings.Join(choice.others, ", "),
+		)
 	case len(choice.found) > 1:
-		return stacyvm.Invalid("source", "it holds %d images for linux/%s: keep one of them", len(choice.found), runtime.GOARCH)
+		return stacyvm.Invalid(
+			"source",
+			"it holds %d images for linux/%s: keep one of them",
+			len(choice.found),
+			runtime.GOARCH,
+		)
 	}
 	return l.take(choice.found[0])
 }
@@ -105,7 +117,8 @@ func (c *chooser) index(raw []byte) ([]v1.Descriptor, error) {
 	return index.Manifests, nil
 }
 
-// consider looks at one entry. Of an index only the first fitting manifest counts: further ones are for newer processors.
+// consider looks at one entry. Of an index only the first fitting manifest counts: further ones
+// are for newer processors.
 func (c *chooser) consider(entry v1.Descriptor, depth int) error {
 	if c.seen++; c.seen > maxManifests || depth > 3 {
 		return stacyvm.Invalid("source", "its index is too large")

@@ -223,7 +223,8 @@ func TestSavedImages(t *testing.T) {
 	wantClean(t, store)
 }
 
-// TestDamagedLayouts changes one byte of each file of a layout in turn: whatever it is, the import fails and says so.
+// TestDamagedLayouts changes one byte of each file of a layout in turn: whatever it is, the import
+// fails and says so.
 func TestDamagedLayouts(t *testing.T) {
 	source := layoutOf(t, imageOf(t, runtime.GOARCH, layerOf(t, archive(t, file("a", "1"))), static.NewLayer(archive(t, file("b", "2")), types.OCIUncompressedLayer)))
 	err := filepath.WalkDir(source, func(path string, entry fs.DirEntry, err error) error {

@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// place opens the directory of an entry, made when missing, and gives the entry's name in it. The directory of the last
-// entry stays open, because archives come directory by directory.
+// place opens the directory of an entry, made when missing, and gives the entry's name in it. The
+// directory of the last entry stays open, because archives come directory by directory.
 func (u *unpacker) place(name string) (*os.Root, string, error) {
 	dir, base := split(name)
 	dir, err := u.resolve(dir, true)
@@ -39,8 +39,8 @@ func (u *unpacker) forget() {
 // clear removes whatever has an entry's name.
 func (u *unpacker) clear(parent *os.Root, base string) error { return parent.RemoveAll(base) }
 
-// resolve follows the symbolic links of a directory as a process inside the image would. Missing directories are made, or
-// are an fs.ErrNotExist error.
+// resolve follows the symbolic links of a directory as a process inside the image would. Missing
+// directories are made, or are an fs.ErrNotExist error.
 func (u *unpacker) resolve(dir string, make bool) (string, error) {
 	done, links := ".", 0
 	for rest := dir; rest != ""; {

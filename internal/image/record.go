@@ -23,7 +23,8 @@ type record struct {
 	User      string            `json:"user,omitempty"`
 }
 
-// directoryOf is where the image of that name is: names may be longer than a file name, and hold slashes.
+// directoryOf is where the image of that name is: names may be longer than a file name, and hold
+// slashes.
 func directoryOf(name string) string {
 	sum := sha256.Sum256([]byte(name))
 	return imagePrefix + hex.EncodeToString(sum[:16])

@@ -13,9 +13,10 @@ import (
 
 var holders = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$`)
 
-// Resolve gives the root of an image and marks it as used by holder, a word such as a sandbox id, until Release. The mark
-// survives this process; it need not survive the machine, because no sandbox does. A holder that resolves again holds the
-// newer root only. CodeNotFound: no such image. CodeInvalid: not a holder's name.
+// Resolve gives the root of an image and marks it as used by holder, a word such as a sandbox id,
+// until Release. The mark survives this process; it need not survive the machine, because no
+// sandbox does. A holder that resolves again holds the newer root only. CodeNotFound: no such
+// image. CodeInvalid: not a holder's name.
 func (s *Store) Resolve(ctx context.Context, name, holder string) (Root, error) {
 	if !holders.MatchString(holder) {
 		return Root{}, stacyvm.Invalid("holder", "it must be up to 200 of A-Z a-z 0-9 . _ -")
@@ -69,7 +70,8 @@ func (s *Store) Holders() ([]string, error) {
 	return all, nil
 }
 
-// hold marks dir as used. A symbolic link is made with its content in one step, so that no crash leaves half a mark.
+// hold marks dir as used. A symbolic link is made with its content in one step, so that no crash
+// leaves half a mark.
 func (s *Store) hold(holder, dir string) error {
 	mark := s.path(holdersDir, holder)
 	for range 10 {
@@ -87,7 +89,8 @@ func (s *Store) hold(holder, dir string) error {
 	return stacyvm.Errorf(stacyvm.CodeConflict, "%s is resolving another image at the same time", holder)
 }
 
-// uses counts the holders of each directory. Under the exclusive lock nobody can become one meanwhile.
+// uses counts the holders of each directory. Under the exclusive lock nobody can become one
+// meanwhile.
 func (s *Store) uses() (map[string]int, error) {
 	all, err := s.Holders()
 	if err != nil {

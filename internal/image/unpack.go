@@ -22,18 +22,21 @@ const (
 	maxPath      = 4000 // bytes, before and after links are followed
 	maxComponent = 255
 	maxDepth     = 256
-	maxLinks     = 40       // symbolic links on the way to one entry
-	lateBudget   = 16 << 20 // bytes of names kept: of directories, to set their times at the end, and of what was left out
-	copyBlock    = 64 << 10
+	maxLinks     = 40 // symbolic links on the way to one entry
+	// bytes of names kept: of directories, to set their times at the end, and of what was left out
+	lateBudget = 16 << 20
+	copyBlock  = 64 << 10
 )
 
-// unpacker writes the entries of archives and directories below one root. Names are resolved as the image itself would
-// see them: an absolute link starts at the root. os.Root keeps everything inside, whatever they say.
+// unpacker writes the entries of archives and directories below one root. Names are resolved as
+// the image itself would see them: an absolute link starts at the root. os.Root keeps everything
+// inside, whatever they say.
 //
-// Kept: content, permissions, the sticky bit, owners (when this process is root), times of files and directories, hard and
-// symbolic links. Dropped: set-user-id and set-group-id bits of files (nothing in a sandbox honours them) and extended
-// attributes. Left out, and counted in meter.left: device nodes, pipes, sockets, hard links to these, volume labels, entries of
-// unknown kinds. Of two entries with one name the last one counts.
+// Kept: content, permissions, the sticky bit, owners (when this process is root), times of files
+// and directories, hard and symbolic links. Dropped: set-user-id and set-group-id bits of files
+// (nothing in a sandbox honours them) and extended attributes. Left out, and counted in
+// meter.left: device nodes, pipes, sockets, hard links to these, volume labels, entries of unknown
+// kinds. Of two entries with one name the last one counts.
 type unpacker struct {
 	root  *os.Root
 	meter *meter
@@ -59,10 +62,17 @@ func newUnpacker(dir string, meter *meter) (*unpacker, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &unpacker{root: root, meter: meter, buffer: make([]byte, copyBlock), budget: lateBudget, gone: map[string]bool{}}, nil
+	return &unpacker{
+		root:   root,
+		meter:  meter,
+		buffer: make([]byte, copyBlock),
+		budget: lateBudget,
+		gone:   map[string]bool{},
+	}, nil
 }
 
-// close ends the work. The times of directories come last, because each entry changes its directory's.
+// close ends the work. The times of directories come last, because each entry changes its
+// directory's.
 func (u *unpacker) close() error {
 	for _, late := range u.late {
 		_ = u.root.Chtimes(late.name, late.time, late.time) // it may be gone or replaced
@@ -251,7 +261,8 @@ func (u *unpacker) copy(file *os.File, body io.Reader) error {
 	}
 }
 
-// readFull fills buffer unless r ends or fails. Unlike io.ReadFull it keeps apart an end and a cut.
+// readFull fills buffer unless r ends or fails. Unlike io.ReadFull it keeps apart an end and a
+// cut.
 func readFull(r io.Reader, buffer []byte) (n int, err error) {
 	for n < len(buffer) && err == nil {
 		var more int
@@ -347,8 +358,8 @@ func chown(parent *os.Root, base string, header *tar.Header) error {
 	return parent.Lchown(base, header.Uid, header.Gid)
 }
 
-// cleanName turns an entry's name into a path below the root. An absolute name starts at the root. ".." stays in it, because
-// only the file system knows what is above a symbolic link.
+// cleanName turns an entry's name into a path below the root. An absolute name starts at the root.
+// ".." stays in it, because only the file system knows what is above a symbolic link.
 func cleanName(name string) (string, error) {
 	if len(name) > maxPath {
 		return "", invalidEntry(name, "its name is too long")
@@ -380,7 +391,8 @@ func cleanName(name string) (string, error) {
 	return strings.Join(parts, "/"), nil
 }
 
-// split cuts a clean name into its directory and what it is called there. Unlike path.Split it leaves ".." alone.
+// split cuts a clean name into its directory and what it is called there. Unlike path.Split it
+// leaves ".." alone.
 func split(name string) (dir, base string) {
 	if i := strings.LastIndexByte(name, '/'); i >= 0 {
 		return name[:i], name[i+1:]
@@ -408,8 +420,18 @@ func entryError(name string, err error) error {
 		return err
 	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
 		return ioError(err, "the image cannot be unpacked")
-	case errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrExist), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, tar.ErrHeader),
-		errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.ENAMETOOLONG), errors.Is(err, unix.ELOOP), errors.Is(err, unix.EMLINK), errors.Is(err, unix.EINVAL):
+	case errors.Is(err, fs.ErrNotExist),
+		errors.Is(err, fs.ErrExist),
+		errors.Is(err, io.ErrUnexpectedEOF),
+		errors.Is(err, tar.ErrHeader),
+		errors.Is(
+			err,
+			unix.ENOTDIR,
+		),
+		errors.Is(err, unix.ENAMETOOLONG),
+		errors.Is(err, unix.ELOOP),
+		errors.Is(err, unix.EMLINK),
+		errors.Is(err, unix.EINVAL):
 		wrapped := stacyvm.Invalid("source", "the entry %q does not fit into the image", shown(name))
 		wrapped.Err = err
 		return wrapped

@@ -51,7 +51,8 @@ func outside(t *testing.T) (dir string, check func()) {
 	}
 }
 
-// TestMaliciousArchives: each is refused with the code, or, without one, unpacked so that only the root changes.
+// TestMaliciousArchives: each is refused with the code, or, without one, unpacked so that only the
+// root changes.
 func TestMaliciousArchives(t *testing.T) {
 	canaries, check := outside(t)
 	up := strings.Repeat("../", 40)
@@ -189,7 +190,8 @@ func TestUnpackedAsTold(t *testing.T) {
 	}
 }
 
-// TestLeftOut: an entry that no image can hold costs the archive nothing, and the import tells of it.
+// TestLeftOut: an entry that no image can hold costs the archive nothing, and the import tells of
+// it.
 func TestLeftOut(t *testing.T) {
 	store := open(t, t.TempDir())
 	made, err := store.ImportArchive(t.Context(), "a", bytes.NewReader(archive(t,
@@ -343,7 +345,8 @@ func (m *metered) Read(buffer []byte) (int, error) {
 	return n, err
 }
 
-// TestBombs: an archive that grows without measure is refused long before its end, with little memory.
+// TestBombs: an archive that grows without measure is refused long before its end, with little
+// memory.
 func TestBombs(t *testing.T) {
 	testneed.Patience(t)
 	frame := packed(t, make([]byte, 64<<20), zstded)

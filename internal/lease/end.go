@@ -7,8 +7,9 @@ import (
 	"github.com/stacyvm/stacyvm/internal/store"
 )
 
-// End makes a sandbox's row a tombstone, for a cause if one is given, and releases its lease. It reports whether it did: a row that is
-// a tombstone already stays as it is. CodeStaleEpoch: the sandbox has a newer owner.
+// End makes a sandbox's row a tombstone, for a cause if one is given, and releases its lease. It
+// reports whether it did: a row that is a tombstone already stays as it is. CodeStaleEpoch: the
+// sandbox has a newer owner.
 func End(ctx context.Context, tx store.Tx, sandbox stacyvm.Sandbox, cause stacyvm.Cause) (ended bool, err error) {
 	current, err := tx.Sandboxes().Get(ctx, sandbox.ID)
 	if err != nil || !current.State.Active() {

@@ -35,8 +35,9 @@ func (r *rig) renew(within time.Duration) lease.Renewed {
 	return renewed
 }
 
-// TestRenewAfterAnOutage: 2,000 leases, or 10,000 with STACYVM_TEST_LONG, that ran out are all taken again, by renewals of which each
-// takes some, and by transactions of which each is short. On an idle machine that takes a few seconds; the test prints how many.
+// TestRenewAfterAnOutage: 2,000 leases, or 10,000 with STACYVM_TEST_LONG, that ran out are all
+// taken again, by renewals of which each takes some, and by transactions of which each is short.
+// On an idle machine that takes a few seconds; the test prints how many.
 func TestRenewAfterAnOutage(t *testing.T) {
 	testneed.Patience(t)
 	onEachDriver(t, func(r *rig) {
@@ -65,8 +66,8 @@ func TestRenewAfterAnOutage(t *testing.T) {
 	})
 }
 
-// TestRenewKeepsWhatItTook: a renewal that fails half-way, and one whose time is over, have taken what they had by then; what had not run
-// out is extended by the first statement.
+// TestRenewKeepsWhatItTook: a renewal that fails half-way, and one whose time is over, have taken
+// what they had by then; what had not run out is extended by the first statement.
 func TestRenewKeepsWhatItTook(t *testing.T) {
 	onEachDriver(t, func(r *rig) {
 		alive, rows := r.boxes(3, "now"), r.lapsed(450)
@@ -99,8 +100,8 @@ func TestRenewKeepsWhatItTook(t *testing.T) {
 	})
 }
 
-// TestRenewRefuses: what another worker has taken and what has ended is neither held nor lapsed; a process that is no longer the
-// registered one renews nothing.
+// TestRenewRefuses: what another worker has taken and what has ended is neither held nor lapsed; a
+// process that is no longer the registered one renews nothing.
 func TestRenewRefuses(t *testing.T) {
 	onEachDriver(t, func(r *rig) {
 		rows := r.lapsed(4)

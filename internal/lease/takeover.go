@@ -8,11 +8,16 @@ import (
 	"github.com/stacyvm/stacyvm/internal/store"
 )
 
-// TakeOver gives the process what it does not hold of its worker's sandboxes: what an earlier process of the same worker had, and what
-// was placed while the one followed the other. Each gets a new epoch, so that the earlier process can no longer write. They are taken
-// in batches; an error ends the takeover, and what was taken stays taken. refused are those that another worker has, or that have
-// ended meanwhile.
-func (h Holder) TakeOver(ctx context.Context, s store.Store, registered Registered) (taken, refused []stacyvm.Sandbox, err error) {
+// TakeOver gives the process what it does not hold of its worker's sandboxes: what an earlier
+// process of the same worker had, and what was placed while the one followed the other. Each gets
+// a new epoch, so that the earlier process can no longer write. They are taken in batches; an
+// error ends the takeover, and what was taken stays taken. refused are those that another worker
+// has, or that have ended meanwhile.
+func (h Holder) TakeOver(
+	ctx context.Context,
+	s store.Store,
+	registered Registered,
+) (taken, refused []stacyvm.Sandbox, err error) {
 	inherited, err := h.inherited(ctx, s)
 	if err != nil {
 		return nil, nil, err
@@ -37,8 +42,8 @@ func (h Holder) TakeOver(ctx context.Context, s store.Store, registered Register
 	return taken, refused, nil
 }
 
-// inherited lists the worker's sandboxes whose lease the process does not hold. It may have some already: requests are answered while
-// it starts.
+// inherited lists the worker's sandboxes whose lease the process does not hold. It may have some
+// already: requests are answered while it starts.
 func (h Holder) inherited(ctx context.Context, s store.Store) (rows []stacyvm.Sandbox, err error) {
 	err = s.View(ctx, func(tx store.Tx) error {
 		leases, err := tx.Leases().List(ctx, h.Worker, store.Page{})

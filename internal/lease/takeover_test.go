@@ -81,8 +81,8 @@ func (r *rig) lease(id stacyvm.SandboxID) (l stacyvm.Lease) {
 
 func always(context.Context, store.Tx) error { return nil }
 
-// TestTakeOver: the registered process gets what it does not hold, each with a new epoch, and keeps what it holds as it is; what
-// another worker has, and what has ended, is refused and named.
+// TestTakeOver: the registered process gets what it does not hold, each with a new epoch, and
+// keeps what it holds as it is; what another worker has, and what has ended, is refused and named.
 func TestTakeOver(t *testing.T) {
 	onEachDriver(t, func(r *rig) {
 		earlier, own, lost := r.boxes(450, "before"), r.boxes(3, "now"), r.boxes(1, "before")[0]

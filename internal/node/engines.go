@@ -21,7 +21,11 @@ type builtIn struct {
 
 // builtIns are all of them, in the order in which answers list them.
 var builtIns = []builtIn{
-	{gvisor.Name, func(p config.Providers) bool { return p.GVisor.Enabled }, func(p Place) (engine.Engine, error) { return OpenGVisor(p) }},
+	{
+		gvisor.Name,
+		func(p config.Providers) bool { return p.GVisor.Enabled },
+		func(p Place) (engine.Engine, error) { return OpenGVisor(p) },
+	},
 	{mock.Name, func(p config.Providers) bool { return p.Mock.Enabled }, func(p Place) (engine.Engine, error) {
 		return mock.Open(mock.Config{Dir: filepath.Join(p.Engines, mock.Name)})
 	}},

@@ -18,8 +18,8 @@ import (
 	"github.com/stacyvm/stacyvm/internal/worker/local"
 )
 
-// ProbeWithin bounds the first look at the engines, which makes a trial sandbox: seconds, on a slow machine that has just been
-// started more than half a minute.
+// ProbeWithin bounds the first look at the engines, which makes a trial sandbox: seconds, on a
+// slow machine that has just been started more than half a minute.
 const ProbeWithin = 2 * time.Minute
 
 // Node is the machine's own part of a process; the zero value has none. Close it.
@@ -28,7 +28,8 @@ type Node struct {
 	Worker  *local.Worker // nil: none
 }
 
-// Open opens engines, images and the worker over them. After an error what is open stays so until Close.
+// Open opens engines, images and the worker over them. After an error what is open stays so until
+// Close.
 func (n *Node) Open(c config.Config, p Place, log *slog.Logger) (err error) {
 	if n.Engines, err = openEngines(c, p); err != nil {
 		return err
@@ -38,8 +39,15 @@ func (n *Node) Open(c config.Config, p Place, log *slog.Logger) (err error) {
 		return err
 	}
 	n.Worker, err = local.Open(local.Config{
-		ID: stacyvm.WorkerID(cmp.Or(c.Worker.ID, "local")), Dir: p.Worker, Engines: n.Engines, Default: c.Providers.Default, Images: images,
-		ParallelCreates: ParallelCreates(c), Logger: log,
+		ID: stacyvm.WorkerID(
+			cmp.Or(c.Worker.ID, "local"),
+		),
+		Dir:             p.Worker,
+		Engines:         n.Engines,
+		Default:         c.Providers.Default,
+		Images:          images,
+		ParallelCreates: ParallelCreates(c),
+		Logger:          log,
 	})
 	return err
 }
@@ -66,8 +74,9 @@ func (n *Node) Close() error {
 	return errors.Join(failures...)
 }
 
-// ParallelCreates is how many sandboxes this machine starts at a time. A start is work for somewhat more than one processor:
-// with fewer at a time processors idle, with more none ends sooner and all end later.
+// ParallelCreates is how many sandboxes this machine starts at a time. A start is work for
+// somewhat more than one processor: with fewer at a time processors idle, with more none ends
+// sooner and all end later.
 func ParallelCreates(c config.Config) int {
 	return cmp.Or(c.Worker.ParallelCreates, 2*runtime.NumCPU())
 }

@@ -1,5 +1,6 @@
-// Package node is one machine's part, which a server, a worker process and the tools share: the data directory and its locks, the
-// engines, the images, the worker over them and the guard of its disk. It knows neither a store nor a control plane.
+// Package node is one machine's part, which a server, a worker process and the tools share: the
+// data directory and its locks, the engines, the images, the worker over them and the guard of its
+// disk. It knows neither a store nor a control plane.
 package node
 
 import (
@@ -10,7 +11,8 @@ import (
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
 
-// Place says where one server keeps what. Programs and images are shared by all servers of a data directory.
+// Place says where one server keeps what. Programs and images are shared by all servers of a data
+// directory.
 type Place struct {
 	Programs string // unpacked programs, by content
 	Images   string

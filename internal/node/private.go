@@ -12,7 +12,8 @@ import (
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
 
-// PrivateDir is where in a data directory private servers have one directory each, locked as long as their process lives.
+// PrivateDir is where in a data directory private servers have one directory each, locked as long
+// as their process lives.
 const PrivateDir = "run"
 
 const (

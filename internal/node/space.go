@@ -15,16 +15,22 @@ import (
 	"github.com/stacyvm/stacyvm/internal/worker/local"
 )
 
-// SpaceOf is what to watch: the data directory, and where it is on another file system the database.
+// SpaceOf is what to watch: the data directory, and where it is on another file system the
+// database.
 func SpaceOf(c config.Config) space.Config {
-	s := space.Config{Dirs: []string{c.DataDir}, MinFree: int64(c.Disk.MinFreeMB) << 20, Reserve: int64(c.Disk.ReserveMB) << 20}
+	s := space.Config{
+		Dirs:    []string{c.DataDir},
+		MinFree: int64(c.Disk.MinFreeMB) << 20,
+		Reserve: int64(c.Disk.ReserveMB) << 20,
+	}
 	if !c.Postgres() && c.Database.Path != "" {
 		s.Dirs = append(s.Dirs, filepath.Dir(c.DatabasePath()))
 	}
 	return s
 }
 
-// OpenGuard watches the disk of a server or worker that has locked its data directory, and makes its reserve, or gives a part of it up.
+// OpenGuard watches the disk of a server or worker that has locked its data directory, and makes
+// its reserve, or gives a part of it up.
 func OpenGuard(c config.Config, log *slog.Logger) (*space.Guard, error) {
 	watched := SpaceOf(c)
 	watched.Logger = log
@@ -40,7 +46,8 @@ func OpenGuard(c config.Config, log *slog.Logger) (*space.Guard, error) {
 	return guard, err
 }
 
-// GuardedWorker is this machine's worker: it takes no more room when the disk is full, and removes with the reserve.
+// GuardedWorker is this machine's worker: it takes no more room when the disk is full, and removes
+// with the reserve.
 type GuardedWorker struct {
 	*local.Worker
 	Guard *space.Guard
@@ -52,7 +59,11 @@ var (
 )
 
 // Create implements worker.Worker. CodeStorageFull: the disk is full.
-func (w GuardedWorker) Create(ctx context.Context, ref stacyvm.Ref, request worker.CreateRequest) (worker.Created, error) {
+func (w GuardedWorker) Create(
+	ctx context.Context,
+	ref stacyvm.Ref,
+	request worker.CreateRequest,
+) (worker.Created, error) {
 	if err := w.Guard.Full(); err != nil {
 		return worker.Created{}, err
 	}

@@ -73,7 +73,9 @@ func encode(certificate *x509.Certificate, key crypto.Signer) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return append(encodeCertificate(certificate), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret})...), nil
+	return append(
+		encodeCertificate(certificate),
+		pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret})...), nil
 }
 
 func encodeCertificate(certificate *x509.Certificate) []byte {
@@ -85,9 +87,19 @@ func (d *directory) readAuthority(name string) (authority, error) {
 	content, err := readPEM(d.join(name), true)
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && d.vacant(bundleFile, false) != nil:
-		return authority{}, stacyvm.Errorf(stacyvm.CodeNotFound, "%s does not exist: the key of the authority in %s is on another machine; do this there", d.join(name), d.join(bundleFile))
+		return authority{}, stacyvm.Errorf(
+			stacyvm.CodeNotFound,
+			"%s does not exist: the key of the authority in %s is on another machine; do this there",
+			d.join(name),
+			d.join(bundleFile),
+		)
 	case errors.Is(err, fs.ErrNotExist):
-		return authority{}, stacyvm.Errorf(stacyvm.CodeNotFound, "%s does not exist: make it with `stacyvm pki init %s`", d.join(name), d.path)
+		return authority{}, stacyvm.Errorf(
+			stacyvm.CodeNotFound,
+			"%s does not exist: make it with `stacyvm pki init %s`",
+			d.join(name),
+			d.path,
+		)
 	case err != nil:
 		return authority{}, unusable(err)
 	}
@@ -120,9 +132,9 @@ func parseAuthority(content []byte) (authority, error) {
 	return authority{certificate, key}, nil
 }
 
-// Init makes a new authority in a directory, which is made when it is missing. It returns a CodeConflict error when there is
-// one already, or the bundle of one whose key is elsewhere, and force is not set: with force the old one is lost, and so is the
-// trust in all that it signed.
+// Init makes a new authority in a directory, which is made when it is missing. It returns a
+// CodeConflict error when there is one already, or the bundle of one whose key is elsewhere, and
+// force is not set: with force the old one is lost, and so is the trust in all that it signed.
 func Init(dir string, force bool, now time.Time) error {
 	if err := makeDirectory(dir); err != nil {
 		return err
@@ -136,7 +148,11 @@ func Init(dir string, force bool, now time.Time) error {
 		return err
 	}
 	if d.vacant(bundleFile, force) != nil {
-		return stacyvm.Errorf(stacyvm.CodeConflict, "%s holds an authority whose key is elsewhere, which this machine would not trust any more: --force replaces it", d.join(bundleFile))
+		return stacyvm.Errorf(
+			stacyvm.CodeConflict,
+			"%s holds an authority whose key is elsewhere, which this machine would not trust any more: --force replaces it",
+			d.join(bundleFile),
+		)
 	}
 	made, err := newAuthority(now)
 	if err != nil {

@@ -16,7 +16,8 @@ import (
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
 
-// Enrolment is a worker's new key, for which an authority elsewhere is asked for a certificate. The key never leaves.
+// Enrolment is a worker's new key, for which an authority elsewhere is asked for a certificate.
+// The key never leaves.
 type Enrolment struct {
 	party Party
 	key   *ecdsa.PrivateKey
@@ -47,9 +48,10 @@ func (e *Enrolment) Request() ([]byte, error) {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: raw}), nil
 }
 
-// Keep writes the certificate with its key, and the authorities, into a directory, which is made when it is missing. What was
-// there for this worker is replaced, the bundle first: until then nothing of it was used. CodeUnavailable: the answer is not
-// for this key and worker, or its authorities did not sign it, or the directory cannot be written.
+// Keep writes the certificate with its key, and the authorities, into a directory, which is made
+// when it is missing. What was there for this worker is replaced, the bundle first: until then
+// nothing of it was used. CodeUnavailable: the answer is not for this key and worker, or its
+// authorities did not sign it, or the directory cannot be written.
 func (e *Enrolment) Keep(dir string, certificate, authorities []byte, now time.Time) (Issued, error) {
 	leaf, err := e.judge(certificate, authorities, now)
 	if err != nil {
@@ -71,7 +73,18 @@ func (e *Enrolment) Keep(dir string, certificate, authorities []byte, now time.T
 		return Issued{}, err
 	}
 	name := e.party.file()
-	return Issued{Party: e.party, Path: d.join(name), Bundle: d.join(bundleFile), Serial: Serial(leaf), NotAfter: leaf.NotAfter}, d.place(name, content, 0o600, true)
+	return Issued{
+			Party:    e.party,
+			Path:     d.join(name),
+			Bundle:   d.join(bundleFile),
+			Serial:   Serial(leaf),
+			NotAfter: leaf.NotAfter,
+		}, d.place(
+			name,
+			content,
+			0o600,
+			true,
+		)
 }
 
 func (e *Enrolment) judge(certificate, authorities []byte, now time.Time) (*x509.Certificate, error) {
@@ -87,9 +100,18 @@ func (e *Enrolment) judge(certificate, authorities []byte, now time.Time) (*x509
 	if err != nil {
 		return nil, fmt.Errorf("holds authorities that %w", err)
 	}
-	_, err = leaf.Verify(x509.VerifyOptions{Roots: poolOf(trusted), CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
+	_, err = leaf.Verify(
+		x509.VerifyOptions{
+			Roots:       poolOf(trusted),
+			CurrentTime: now,
+			KeyUsages:   []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+		},
+	)
 	if err != nil {
-		return nil, fmt.Errorf("holds a certificate that its authorities did not sign, or whose time is not now: %w", err)
+		return nil, fmt.Errorf(
+			"holds a certificate that its authorities did not sign, or whose time is not now: %w",
+			err,
+		)
 	}
 	party, err := PartyOf(leaf)
 	if err != nil || party != e.party || !e.key.PublicKey.Equal(leaf.PublicKey) {
@@ -100,7 +122,10 @@ func (e *Enrolment) judge(certificate, authorities []byte, now time.Time) (*x509
 
 // WorkerFiles are a worker's files in a directory.
 func WorkerFiles(dir, worker string) Files {
-	return Files{Certificate: filepath.Join(dir, Party{RoleWorker, worker}.file()), Authorities: filepath.Join(dir, bundleFile)}
+	return Files{
+		Certificate: filepath.Join(dir, Party{RoleWorker, worker}.file()),
+		Authorities: filepath.Join(dir, bundleFile),
+	}
 }
 
 // Life is from when to when the certificate of this moment is good; zero times without one.

@@ -43,7 +43,8 @@ func answer(t *testing.T, dir string, request []byte, uri string) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: raw})
 }
 
-// TestEnrolment: a key is made here, signed there, and then good for both sides; answers for anything else are not kept.
+// TestEnrolment: a key is made here, signed there, and then good for both sides; answers for
+// anything else are not kept.
 func TestEnrolment(t *testing.T) {
 	there, stranger := newDir(t), newDir(t)
 	bundle := func(dir string) []byte { return []byte(content(t, filepath.Join(dir, "ca-bundle.pem"))) }

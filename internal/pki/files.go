@@ -28,11 +28,17 @@ type directory struct {
 	lock *os.File
 }
 
-// openDirectory takes the directory's lock; others wait. It refuses a directory into which others may write.
+// openDirectory takes the directory's lock; others wait. It refuses a directory into which others
+// may write.
 func openDirectory(path string) (*directory, error) {
 	lock, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, stacyvm.Errorf(stacyvm.CodeNotFound, "%s does not exist: make it with `stacyvm pki init %s`", path, path)
+		return nil, stacyvm.Errorf(
+			stacyvm.CodeNotFound,
+			"%s does not exist: make it with `stacyvm pki init %s`",
+			path,
+			path,
+		)
 	} else if err != nil {
 		return nil, unusable(err)
 	}
@@ -59,8 +65,8 @@ func (d *directory) Close() { d.lock.Close() }
 
 func (d *directory) join(name string) string { return filepath.Join(d.path, name) }
 
-// place makes a file that is whole or not there, also after a crash. An existing one stays, with a CodeConflict error, unless
-// replace is set.
+// place makes a file that is whole or not there, also after a crash. An existing one stays, with a
+// CodeConflict error, unless replace is set.
 func (d *directory) place(name string, content []byte, mode fs.FileMode, replace bool) error {
 	temporary, err := os.CreateTemp(d.path, "."+name+".part-*") // mode 0600
 	if err != nil {
@@ -98,8 +104,8 @@ func taken(path string) error {
 	return stacyvm.Errorf(stacyvm.CodeConflict, "%s exists and holds a key: --force replaces it", path)
 }
 
-// unusable is of a directory or file that cannot be read or written, or is not what it should be. It names the path: who uses
-// a pki directory sits at the machine.
+// unusable is of a directory or file that cannot be read or written, or is not what it should be.
+// It names the path: who uses a pki directory sits at the machine.
 func unusable(err error) error {
 	return stacyvm.Errorf(stacyvm.CodeUnavailable, "%w", err)
 }

@@ -13,7 +13,8 @@ import (
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
 
-// FuzzCheckRequest gives anything as a certificate request. It is refused as the caller's fault, or its key is of a kind that is taken.
+// FuzzCheckRequest gives anything as a certificate request. It is refused as the caller's fault,
+// or its key is of a kind that is taken.
 func FuzzCheckRequest(f *testing.F) {
 	small, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

@@ -46,9 +46,10 @@ type Issued struct {
 
 var hostName = regexp.MustCompile(`^(?i)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*$`)
 
-// Issue makes a party's certificate and key in the directory. Both roles call and are called, so that a certificate is good for
-// either side of a connection; what sets them apart is the name in it. It returns CodeInvalid, CodeConflict and CodeNotFound
-// errors, and CodeUnavailable ones when a file is not as it should be.
+// Issue makes a party's certificate and key in the directory. Both roles call and are called, so
+// that a certificate is good for either side of a connection; what sets them apart is the name in
+// it. It returns CodeInvalid, CodeConflict and CodeNotFound errors, and CodeUnavailable ones when
+// a file is not as it should be.
 func Issue(dir string, r Request, now time.Time) (Issued, error) {
 	template, party, err := r.template(now)
 	if err != nil {
@@ -75,7 +76,11 @@ func Issue(dir string, r Request, now time.Time) (Issued, error) {
 		return Issued{}, stacyvm.Wrap(stacyvm.CodeInternal, err, "the certificate could not be made")
 	}
 	return Issued{
-		Party: party, Path: d.join(name), Bundle: d.join(bundleFile), Serial: template.SerialNumber.Text(16), NotAfter: template.NotAfter.UTC().Truncate(time.Second),
+		Party:    party,
+		Path:     d.join(name),
+		Bundle:   d.join(bundleFile),
+		Serial:   template.SerialNumber.Text(16),
+		NotAfter: template.NotAfter.UTC().Truncate(time.Second),
 	}, d.place(name, content, 0o600, r.Force)
 }
 
@@ -114,9 +119,14 @@ func (r Request) template(now time.Time) (*x509.Certificate, Party, error) {
 	return template, party, nil
 }
 
-// Sign makes a worker's certificate for the key in a request (PEM), and gives it with the authorities that it is to trust. Of the
-// request nothing but the key counts. Its errors are Issue's, and CheckRequest's.
-func Sign(dir, worker string, request []byte, now time.Time) (certificate, authorities []byte, until time.Time, err error) {
+// Sign makes a worker's certificate for the key in a request (PEM), and gives it with the
+// authorities that it is to trust. Of the request nothing but the key counts. Its errors are
+// Issue's, and CheckRequest's.
+func Sign(
+	dir, worker string,
+	request []byte,
+	now time.Time,
+) (certificate, authorities []byte, until time.Time, err error) {
 	public, err := CheckRequest(request)
 	if err != nil {
 		return nil, nil, until, err
@@ -145,7 +155,11 @@ func Sign(dir, worker string, request []byte, now time.Time) (certificate, autho
 	if err != nil {
 		return nil, nil, until, unusable(err)
 	}
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: raw}), authorities, template.NotAfter.UTC().Truncate(time.Second), nil
+	return pem.EncodeToMemory(
+			&pem.Block{Type: "CERTIFICATE", Bytes: raw},
+		), authorities, template.NotAfter.UTC().
+			Truncate(time.Second),
+		nil
 }
 
 // signing gives the authority for a signature, after seeing to it that the bundle holds it.
@@ -155,13 +169,17 @@ func (d *directory) signing(now time.Time) (authority, error) {
 		return active, err
 	}
 	if !now.Before(active.certificate.NotAfter) {
-		return active, stacyvm.Errorf(stacyvm.CodeConflict, "the authority has expired: `stacyvm pki rotate %s`", d.path)
+		return active, stacyvm.Errorf(
+			stacyvm.CodeConflict,
+			"the authority has expired: `stacyvm pki rotate %s`",
+			d.path,
+		)
 	}
 	return active, d.completeBundle(active, now)
 }
 
-// CheckRequest reads a certificate request in PEM and gives its key, which its sender has. CodeInvalid: it is none, or its key
-// is of another kind than ECDSA on P-256 and Ed25519.
+// CheckRequest reads a certificate request in PEM and gives its key, which its sender has.
+// CodeInvalid: it is none, or its key is of another kind than ECDSA on P-256 and Ed25519.
 func CheckRequest(text []byte) (crypto.PublicKey, error) {
 	block, rest := pem.Decode(text)
 	if block == nil || block.Type != "CERTIFICATE REQUEST" || len(bytes.TrimSpace(rest)) > 0 {
@@ -234,7 +252,8 @@ func (a authority) sign(template *x509.Certificate) ([]byte, error) {
 	return encode(certificate, key)
 }
 
-// completeBundle writes the bundle anew when it lacks the active authority, as after a crash or a copy gone wrong.
+// completeBundle writes the bundle anew when it lacks the active authority, as after a crash or a
+// copy gone wrong.
 func (d *directory) completeBundle(active authority, now time.Time) error {
 	content, err := os.ReadFile(filepath.Join(d.path, bundleFile))
 	if err == nil && bytes.Contains(content, encodeCertificate(active.certificate)) {

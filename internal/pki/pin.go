@@ -17,8 +17,9 @@ func Fingerprint(certificate *x509.Certificate) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// Pinned makes the configuration of the first connection to a control plane, when the caller has no bundle yet: the control
-// plane sends its authority along, which must have this fingerprint and have signed a control plane's certificate for the host.
+// Pinned makes the configuration of the first connection to a control plane, when the caller has
+// no bundle yet: the control plane sends its authority along, which must have this fingerprint and
+// have signed a control plane's certificate for the host.
 func Pinned(fingerprint, host string) *tls.Config {
 	return &tls.Config{
 		MinVersion: tls.VersionTLS13, NextProtos: []string{"h2", "http/1.1"}, ServerName: host,
@@ -36,7 +37,14 @@ func verifyPinned(chain []*x509.Certificate, fingerprint, host string, now time.
 		}
 		roots := x509.NewCertPool()
 		roots.AddCert(authority)
-		_, err := chain[0].Verify(x509.VerifyOptions{DNSName: host, Roots: roots, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}})
+		_, err := chain[0].Verify(
+			x509.VerifyOptions{
+				DNSName:     host,
+				Roots:       roots,
+				CurrentTime: now,
+				KeyUsages:   []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+			},
+		)
 		if err != nil {
 			return err
 		}

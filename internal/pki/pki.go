@@ -1,6 +1,7 @@
-// Package pki is a cluster's own certificate authority and the TLS of both sides: control planes and workers prove to each
-// other by certificates who they are. Certificates name parties, not machines: a worker is known by its id wherever it runs.
-// The package knows nothing of tokens, scopes or HTTP.
+// Package pki is a cluster's own certificate authority and the TLS of both sides: control planes
+// and workers prove to each other by certificates who they are. Certificates name parties, not
+// machines: a worker is known by its id wherever it runs. The package knows nothing of tokens,
+// scopes or HTTP.
 //
 // A directory holds
 //
@@ -38,7 +39,8 @@ type Party struct {
 	Name string
 }
 
-// domain is the trust domain in the names. It is one for all clusters: what sets them apart is their authority.
+// domain is the trust domain in the names. It is one for all clusters: what sets them apart is
+// their authority.
 const domain = "spiffe://stacyvm/"
 
 var partyName = regexp.MustCompile(`^[A-Za-z0-9._-]{1,253}$`)
@@ -46,8 +48,9 @@ var partyName = regexp.MustCompile(`^[A-Za-z0-9._-]{1,253}$`)
 // URI is the party's name in a certificate, such as spiffe://stacyvm/worker/ID.
 func (p Party) URI() string { return domain + string(p.Role) + "/" + p.Name }
 
-// PartyOf reads the party from a certificate's URI names; a certificate without one in stacyvm's domain gives the zero Party. It
-// returns a CodeInvalid error when there is more than one, when it is not spelled exactly as URI does, or on an authority.
+// PartyOf reads the party from a certificate's URI names; a certificate without one in stacyvm's
+// domain gives the zero Party. It returns a CodeInvalid error when there is more than one, when it
+// is not spelled exactly as URI does, or on an authority.
 func PartyOf(certificate *x509.Certificate) (party Party, err error) {
 	for _, uri := range certificate.URIs {
 		if !strings.EqualFold(uri.Scheme, "spiffe") || !strings.EqualFold(uri.Hostname(), "stacyvm") {

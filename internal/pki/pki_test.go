@@ -134,7 +134,8 @@ func TestCertificates(t *testing.T) {
 	}
 }
 
-// TestNeverLongerThanTheAuthority: a certificate does not outlive who signed it, and nothing is signed afterwards.
+// TestNeverLongerThanTheAuthority: a certificate does not outlive who signed it, and nothing is
+// signed afterwards.
 func TestNeverLongerThanTheAuthority(t *testing.T) {
 	dir := newDir(t)
 	end := certificates(t, filepath.Join(dir, "ca.pem"))[0].NotAfter
@@ -170,7 +171,8 @@ func TestKeysAreNotReplaced(t *testing.T) {
 	}
 }
 
-// TestTheBundleIsNotReplaced: who trusts an authority whose key is elsewhere, as a worker does, goes on trusting it.
+// TestTheBundleIsNotReplaced: who trusts an authority whose key is elsewhere, as a worker does,
+// goes on trusting it.
 func TestTheBundleIsNotReplaced(t *testing.T) {
 	dir := newDir(t)
 	if err := os.Remove(filepath.Join(dir, "ca.pem")); err != nil {
@@ -229,7 +231,8 @@ func TestIssueRefuses(t *testing.T) {
 	}
 }
 
-// TestBadDirectories: what is missing, damaged or open to others is refused, and nothing is written there.
+// TestBadDirectories: what is missing, damaged or open to others is refused, and nothing is
+// written there.
 func TestBadDirectories(t *testing.T) {
 	absent := filepath.Join(t.TempDir(), "absent")
 	for name, spoil := range map[string]struct {

@@ -12,7 +12,8 @@ import (
 	"github.com/stacyvm/stacyvm/internal/testneed"
 )
 
-// TestCheckPrivate: a file that its owner alone may read, or the user of this process beside the owner, and nobody else.
+// TestCheckPrivate: a file that its owner alone may read, or the user of this process beside the
+// owner, and nobody else.
 func TestCheckPrivate(t *testing.T) {
 	me, other := uint32(os.Geteuid()), uint32(os.Geteuid()+4711)
 	const read = 4

@@ -10,9 +10,10 @@ import (
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
 
-// Rotate puts a new authority in the place of the active one, which stays beside it and in the bundle. Certificates of either
-// are good as long as a machine's bundle holds both: bring the bundle to every machine, then issue certificates anew, then
-// Retire. It returns the number of authorities in the bundle.
+// Rotate puts a new authority in the place of the active one, which stays beside it and in the
+// bundle. Certificates of either are good as long as a machine's bundle holds both: bring the
+// bundle to every machine, then issue certificates anew, then Retire. It returns the number of
+// authorities in the bundle.
 func Rotate(dir string, now time.Time) (trusted int, err error) {
 	d, err := openDirectory(dir)
 	if err != nil {
@@ -41,8 +42,9 @@ func Rotate(dir string, now time.Time) (trusted int, err error) {
 	return 1 + len(former), d.install(made, former, true)
 }
 
-// Retire ends a rotation: the former authorities are deleted, and the bundle holds the active one alone. It can be repeated.
-// CodeConflict: a party's certificate in the directory is of a former one and still good, so that its party would be cut off.
+// Retire ends a rotation: the former authorities are deleted, and the bundle holds the active one
+// alone. It can be repeated. CodeConflict: a party's certificate in the directory is of a former
+// one and still good, so that its party would be cut off.
 func Retire(dir string, now time.Time) (deleted int, err error) {
 	d, err := openDirectory(dir)
 	if err != nil {
@@ -69,7 +71,8 @@ func Retire(dir string, now time.Time) (deleted int, err error) {
 	return deleted, d.writeBundle(active, nil)
 }
 
-// allOf refuses when a party has a certificate in the directory that another authority than this one signed.
+// allOf refuses when a party has a certificate in the directory that another authority than this
+// one signed.
 func (d *directory) allOf(active authority, now time.Time) error {
 	for _, role := range []Role{RoleServer, RoleWorker} {
 		paths, err := filepath.Glob(d.join(Party{role, "*"}.file()))
@@ -82,7 +85,11 @@ func (d *directory) allOf(active authority, now time.Time) error {
 				return unusable(err)
 			}
 			if now.Before(pair.Leaf.NotAfter) && pair.Leaf.CheckSignatureFrom(active.certificate) != nil {
-				return stacyvm.Errorf(stacyvm.CodeConflict, "%s is of a former authority, and its party would be cut off: issue it anew with --force and copy it first, or delete the file if the party is gone", path)
+				return stacyvm.Errorf(
+					stacyvm.CodeConflict,
+					"%s is of a former authority, and its party would be cut off: issue it anew with --force and copy it first, or delete the file if the party is gone",
+					path,
+				)
 			}
 		}
 	}

@@ -70,8 +70,8 @@ func foreign(t *testing.T, host string) (certificate, authorities string) {
 	return certificate, authorities
 }
 
-// TestOtherAuthorities: a worker with a certificate of another authority is known by its host name, by a control plane that
-// need not have a certificate.
+// TestOtherAuthorities: a worker with a certificate of another authority is known by its host
+// name, by a control plane that need not have a certificate.
 func TestOtherAuthorities(t *testing.T) {
 	certificate, authorities := foreign(t, "worker.test")
 	server, err := tls.LoadX509KeyPair(certificate, certificate)

@@ -30,8 +30,10 @@ func request(t *testing.T, key crypto.Signer) []byte {
 		DNSNames: []string{"control.example.org"}, IPAddresses: []net.IP{net.IPv4(10, 0, 0, 5)}, EmailAddresses: []string{"a@example.org"},
 		URIs: []*url.URL{{Scheme: "spiffe", Host: "stacyvm", Path: "/server/control.example.org"}, {Scheme: "spiffe", Host: "stacyvm", Path: "/worker/b"}},
 		ExtraExtensions: []pkix.Extension{
-			{Id: []int{2, 5, 29, 19}, Critical: true, Value: []byte{0x30, 3, 1, 1, 0xff}}, // basic constraints: an authority
-			{Id: []int{2, 5, 29, 15}, Critical: true, Value: []byte{3, 2, 1, 6}},          // key usage: signs certificates
+			// basic constraints: an authority
+			{Id: []int{2, 5, 29, 19}, Critical: true, Value: []byte{0x30, 3, 1, 1, 0xff}},
+			// key usage: signs certificates
+			{Id: []int{2, 5, 29, 15}, Critical: true, Value: []byte{3, 2, 1, 6}},
 		},
 	}, key)
 	if err != nil {

@@ -25,14 +25,14 @@ type Files struct {
 
 // Options are of Load; the zero value will do.
 type Options struct {
-	// Failed hears of it when changed files cannot be used, once per reason; the ones before stay in use. It must not make
-	// a connection.
+	// Failed hears of it when changed files cannot be used, once per reason; the ones before stay
+	// in use. It must not make a connection.
 	Failed func(error)
 	Now    func() time.Time // nil: time.Now
 }
 
-// Credentials are a party's certificate and whom it trusts, read anew when the files change. Connections that are open stay as
-// they are. They are safe for concurrent use.
+// Credentials are a party's certificate and whom it trusts, read anew when the files change.
+// Connections that are open stay as they are. They are safe for concurrent use.
 type Credentials struct {
 	files Files
 	value *reload.Value[loaded]
@@ -102,8 +102,8 @@ func readPair(files Files) (*tls.Certificate, error) {
 	return &pair, nil
 }
 
-// sendAuthority adds the authority to what is sent in handshakes, so that somebody who knows its fingerprint alone can check
-// it; see Pinned.
+// sendAuthority adds the authority to what is sent in handshakes, so that somebody who knows its
+// fingerprint alone can check it; see Pinned.
 func sendAuthority(pair *tls.Certificate, authorities []*x509.Certificate) {
 	for _, authority := range authorities {
 		if len(pair.Certificate) == 1 && pair.Leaf.CheckSignatureFrom(authority) == nil {
@@ -124,7 +124,8 @@ func readBundle(path string) ([]*x509.Certificate, error) {
 	return found, nil
 }
 
-// parseBundle takes every certificate of a bundle or none: half a bundle would refuse peers for no visible reason.
+// parseBundle takes every certificate of a bundle or none: half a bundle would refuse peers for no
+// visible reason.
 func parseBundle(content []byte) (found []*x509.Certificate, err error) {
 	for content = bytes.TrimSpace(content); len(content) > 0; content = bytes.TrimSpace(content) {
 		var block *pem.Block
@@ -154,8 +155,9 @@ func poolOf(certificates []*x509.Certificate) *x509.CertPool {
 // present gives what the files hold now, or held when they could last be used.
 func (c *Credentials) present() loaded { return c.value.Get() }
 
-// Server makes the configuration of a listener: TLS 1.3, a client certificate that one of the authorities signed. With optional
-// a client may come without one, and has to show something else. Who the client is, auth says.
+// Server makes the configuration of a listener: TLS 1.3, a client certificate that one of the
+// authorities signed. With optional a client may come without one, and has to show something else.
+// Who the client is, auth says.
 func (c *Credentials) Server(optional bool) *tls.Config {
 	demand := tls.RequireAndVerifyClientCert
 	if optional {
@@ -173,13 +175,15 @@ func (c *Credentials) Server(optional bool) *tls.Config {
 	return config
 }
 
-// OfWorker makes the configuration of a connection to a worker. It is known by the id in its certificate, whatever its address.
+// OfWorker makes the configuration of a connection to a worker. It is known by the id in its
+// certificate, whatever its address.
 func (c *Credentials) OfWorker(id string) *tls.Config {
 	return c.client("", func(party Party) bool { return party == Party{RoleWorker, id} })
 }
 
-// OfHost makes the configuration of a connection to a worker that is known by a host name in its certificate, as other
-// authorities than stacyvm's give it. A certificate that names a party of stacyvm must be the worker's all the same.
+// OfHost makes the configuration of a connection to a worker that is known by a host name in its
+// certificate, as other authorities than stacyvm's give it. A certificate that names a party of
+// stacyvm must be the worker's all the same.
 func (c *Credentials) OfHost(host, id string) *tls.Config {
 	return c.client(host, func(party Party) bool { return party == Party{} || party == Party{RoleWorker, id} })
 }
@@ -205,8 +209,8 @@ func (c *Credentials) Expires() time.Time {
 	return time.Time{}
 }
 
-// OfServer makes the configuration of a connection to a control plane, whose certificate has to name the host or address. A
-// worker's certificate is never accepted for one.
+// OfServer makes the configuration of a connection to a control plane, whose certificate has to
+// name the host or address. A worker's certificate is never accepted for one.
 func (c *Credentials) OfServer(host string) *tls.Config {
 	return c.client(host, func(party Party) bool { return party.Role == RoleServer })
 }
@@ -220,7 +224,8 @@ func (c *Credentials) client(host string, right func(Party) bool) *tls.Config {
 	return config
 }
 
-// verify demands a chain to an authority, the use, the name and the role. An empty host asks for no host name.
+// verify demands a chain to an authority, the use, the name and the role. An empty host asks for
+// no host name.
 func (c *Credentials) verify(chain []*x509.Certificate, host string, right func(Party) bool) error {
 	if len(chain) == 0 {
 		return errors.New("the other side has no certificate")

@@ -43,8 +43,8 @@ func load(t *testing.T, made pki.Issued, dir string, now func() time.Time) *pki.
 	return c
 }
 
-// connect makes a connection over loopback, lets each side send a byte, and gives what the listener knows and what either of
-// them objects to.
+// connect makes a connection over loopback, lets each side send a byte, and gives what the
+// listener knows and what either of them objects to.
 func connect(t *testing.T, server, client *tls.Config) (state tls.ConnectionState, err error) {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -172,7 +172,8 @@ func TestServerKnowsTheCaller(t *testing.T) {
 	}
 }
 
-// TestRotationWithoutRestart walks through a rotation with two running sides, as docs/workers.md describes it.
+// TestRotationWithoutRestart walks through a rotation with two running sides, as docs/workers.md
+// describes it.
 func TestRotationWithoutRestart(t *testing.T) {
 	clock := &clock{now: noon}
 	dir := newDir(t)
@@ -210,7 +211,8 @@ func TestRotationWithoutRestart(t *testing.T) {
 	}
 }
 
-// TestReloadKeepsWhatWorks: files that are half replaced, damaged or gone leave the last good ones in use, and it is told once.
+// TestReloadKeepsWhatWorks: files that are half replaced, damaged or gone leave the last good ones
+// in use, and it is told once.
 func TestReloadKeepsWhatWorks(t *testing.T) {
 	clock := &clock{now: noon}
 	dir := newDir(t)

@@ -17,7 +17,8 @@ import (
 
 const far stacyvm.WorkerID = "far"
 
-// cluster is a store that several control planes share, whose clock a test moves, and one worker on another machine.
+// cluster is a store that several control planes share, whose clock a test moves, and one worker
+// on another machine.
 type cluster struct {
 	*testing.T
 	store    store.Store
@@ -77,7 +78,8 @@ func (c *cluster) update(write func(context.Context, store.Tx) error) {
 	c.must(c.store.Update(c.Context(), func(tx store.Tx) error { return write(c.Context(), tx) }))
 }
 
-// advance moves the database's clock; the worker goes on telling that it lives, unless it is silent.
+// advance moves the database's clock; the worker goes on telling that it lives, unless it is
+// silent.
 func (c *cluster) advance(d time.Duration) { c.skew.Add(int64(d)) }
 
 // beat is the worker's heartbeat.
@@ -139,7 +141,8 @@ func (c *cluster) lease(resource string) (lease stacyvm.Lease) {
 	return lease
 }
 
-// work does once what a control plane does again and again. What it reports of a worker that cannot be reached is left out.
+// work does once what a control plane does again and again. What it reports of a worker that
+// cannot be reached is left out.
 func (c *cluster) work(r *Reconciler) {
 	c.Helper()
 	c.must(r.Keep(c.Context()))

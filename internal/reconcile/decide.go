@@ -32,8 +32,8 @@ const (
 	warn             action = "warn"    // not ours to touch
 )
 
-// needsConfirmation lists the actions that need a second sighting: those that end a runtime for what we know of it, and the one that
-// a busy machine could bring about.
+// needsConfirmation lists the actions that need a second sighting: those that end a runtime for
+// what we know of it, and the one that a busy machine could bring about.
 var needsConfirmation = map[action]bool{kill: true, clean: true, markUnresponsive: true}
 
 // view is one sandbox as both sides have it. row or runtime may be nil, not both.
@@ -102,7 +102,8 @@ var living = []stacyvm.State{stacyvm.StateRunning, stacyvm.StatePaused, stacyvm.
 // drifted reports whether the worker has another expiry for the sandbox than its row. It compares
 // what decide leaves alone.
 func (v view) drifted() bool {
-	if v.row == nil || v.runtime == nil || v.runtime.Phase == worker.PhaseDead || !slices.Contains(living, v.row.State) {
+	if v.row == nil || v.runtime == nil || v.runtime.Phase == worker.PhaseDead ||
+		!slices.Contains(living, v.row.State) {
 		return false
 	}
 	return v.row.ExpiresAt.Sub(v.runtime.Request.ExpiresAt).Abs() > stacyvm.ExpiryDrift

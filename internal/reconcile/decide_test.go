@@ -152,7 +152,8 @@ func TestDecide(t *testing.T) {
 	}
 }
 
-// TestActionsLeadToAllowedStates guards against a table that asks for a change which the state machine refuses.
+// TestActionsLeadToAllowedStates guards against a table that asks for a change which the state
+// machine refuses.
 func TestActionsLeadToAllowedStates(t *testing.T) {
 	next := map[action]stacyvm.State{
 		adopt: stacyvm.StateRunning, resend: stacyvm.StateRunning, restore: stacyvm.StateRunning, fail: stacyvm.StateDestroyed,

@@ -199,8 +199,8 @@ func (e *ending) settle(id stacyvm.SandboxID) {
 	e.Errorf("%s is never destroyed: %+v", id, controltest.Row(e.T, e.store, id))
 }
 
-// TestEveryEndIsTold: however a sandbox comes to its end, and whatever goes wrong at whichever step of that, subscribers are told
-// of the end once, and the audit has who asked for it.
+// TestEveryEndIsTold: however a sandbox comes to its end, and whatever goes wrong at whichever
+// step of that, subscribers are told of the end once, and the audit has who asked for it.
 func TestEveryEndIsTold(t *testing.T) {
 	testneed.Patience(t)
 	type way struct {

@@ -13,13 +13,14 @@ import (
 )
 
 const (
-	// sureFor is how long this process trusts its duties without a renewal that succeeded: they end before anybody else can
-	// take them.
+	// sureFor is how long this process trusts its duties without a renewal that succeeded: they
+	// end before anybody else can take them.
 	sureFor = stacyvm.LeaseTTL - renewWithin
-	// quietFor is how long after taking the upkeep over no worker is called stale: when the database was away, the workers
-	// tell first that they live.
+	// quietFor is how long after taking the upkeep over no worker is called stale: when the
+	// database was away, the workers tell first that they live.
 	quietFor = heartbeatEvery + 15*time.Second
-	// tokensKept is how long after their end join tokens are kept, so that it can be seen who used them.
+	// tokensKept is how long after their end join tokens are kept, so that it can be seen who used
+	// them.
 	tokensKept = 7 * 24 * time.Hour
 	// visits is how many workers are visited at once.
 	visits = 64
@@ -42,7 +43,14 @@ type duties struct {
 }
 
 func newDuties(p process, config Config) *duties {
-	d := &duties{process: p, workers: config.Workers, retention: config.AuditRetention, begin: func(*duty) {}, follows: true, held: map[string]*duty{}}
+	d := &duties{
+		process:   p,
+		workers:   config.Workers,
+		retention: config.AuditRetention,
+		begin:     func(*duty) {},
+		follows:   true,
+		held:      map[string]*duty{},
+	}
 	if config.Worker != nil {
 		d.own = p.self
 	}
@@ -54,7 +62,8 @@ func newDuties(p process, config Config) *duties {
 	return d
 }
 
-// run holds duties and does them until ctx ends, and lets go of them then. started is called when the store has answered.
+// run holds duties and does them until ctx ends, and lets go of them then. started is called when
+// the store has answered.
 func (d *duties) run(ctx context.Context, started func()) {
 	var work, loops sync.WaitGroup
 	defer d.finish(&work)
@@ -94,7 +103,8 @@ func (d *duties) finish(work *sync.WaitGroup) {
 	}
 }
 
-// Keep renews the duties that are held, takes those that nobody holds and lets go of those that are no longer needed.
+// Keep renews the duties that are held, takes those that nobody holds and lets go of those that
+// are no longer needed.
 func (d *duties) Keep(ctx context.Context) error {
 	sent := time.Now()
 	err := d.keep(ctx, sent)
@@ -151,7 +161,8 @@ func (d *duties) keep(ctx context.Context, sent time.Time) error {
 	return nil
 }
 
-// look says which duties there are, each with the worker that it is about, and which of them nobody holds.
+// look says which duties there are, each with the worker that it is about, and which of them
+// nobody holds.
 func (d *duties) look(ctx context.Context) (wanted map[string]stacyvm.WorkerID, free []string, err error) {
 	held := d.snapshot()
 	err = d.store.View(ctx, func(tx store.Tx) error {
@@ -187,12 +198,19 @@ func (d *duties) look(ctx context.Context) (wanted map[string]stacyvm.WorkerID, 
 	return wanted, free, err
 }
 
-// acquire takes what is still free, in one order, so that processes that take the same ones do not wait for each other crosswise.
+// acquire takes what is still free, in one order, so that processes that take the same ones do not
+// wait for each other crosswise.
 func (d *duties) acquire(ctx context.Context, tx store.Tx, free []string) (gained []stacyvm.Lease, err error) {
 	slices.Sort(free)
 	for _, name := range free {
 		lease, err := tx.Leases().Acquire(ctx, store.LeaseRequest{
-			Resource: name, Type: typeDuty, Holder: d.self, Session: d.session, TTL: stacyvm.LeaseTTL, Grace: stacyvm.LeaseGrace, Successor: d.follows,
+			Resource:  name,
+			Type:      typeDuty,
+			Holder:    d.self,
+			Session:   d.session,
+			TTL:       stacyvm.LeaseTTL,
+			Grace:     stacyvm.LeaseGrace,
+			Successor: d.follows,
 		})
 		if stacyvm.CodeOf(err) == stacyvm.CodeConflict {
 			continue
@@ -287,8 +305,9 @@ func (d *duties) staleInTime(ctx context.Context) error {
 	return d.Stale(ctx)
 }
 
-// Purge forgets idempotency keys and events that are older than a day, join tokens that ended long ago, and what administrators
-// did longer ago than is to be kept. It does nothing without the duty.
+// Purge forgets idempotency keys and events that are older than a day, join tokens that ended long
+// ago, and what administrators did longer ago than is to be kept. It does nothing without the
+// duty.
 func (d *duties) Purge(ctx context.Context) error {
 	held := d.holding(upkeep)
 	if held == nil {

@@ -24,8 +24,8 @@ func holds(t *testing.T, r *Reconciler, want ...string) {
 	}
 }
 
-// TestDutiesHaveOneHolder: the first one has them as long as it renews them; who stops loses them after lease and grace, and
-// writes nothing any more.
+// TestDutiesHaveOneHolder: the first one has them as long as it renews them; who stops loses them
+// after lease and grace, and writes nothing any more.
 func TestDutiesHaveOneHolder(t *testing.T) {
 	onEachDriver(t, func(c *cluster) {
 		a, b := c.plane("a"), c.plane("b")
@@ -120,7 +120,8 @@ func TestSixteenControlPlanes(t *testing.T) {
 	})
 }
 
-// TestOwners is what becomes of a worker's sandboxes by what is known of the worker, and how they come back.
+// TestOwners is what becomes of a worker's sandboxes by what is known of the worker, and how they
+// come back.
 func TestOwners(t *testing.T) {
 	const stale, unreachable = stacyvm.ReasonWorkerStale, stacyvm.ReasonWorkerUnreachable
 	tests := []struct {
@@ -181,8 +182,9 @@ func TestOwners(t *testing.T) {
 	}
 }
 
-// TestNotOursAnyMore: what a far worker still has of a sandbox that ended, went to another worker or has no row goes after two
-// sightings, with a fence that the worker knows; what is being created there is left to its maker until the deadline.
+// TestNotOursAnyMore: what a far worker still has of a sandbox that ended, went to another worker
+// or has no row goes after two sightings, with a fence that the worker knows; what is being
+// created there is left to its maker until the deadline.
 func TestNotOursAnyMore(t *testing.T) {
 	onEachDriver(t, func(c *cluster) {
 		plane := c.plane("a")
@@ -223,8 +225,8 @@ func TestNotOursAnyMore(t *testing.T) {
 	})
 }
 
-// TestCreatesElsewhere: a create that another control plane is making on a far worker is left alone, adopted when it is there,
-// and failed after its deadline.
+// TestCreatesElsewhere: a create that another control plane is making on a far worker is left
+// alone, adopted when it is there, and failed after its deadline.
 func TestCreatesElsewhere(t *testing.T) {
 	onEachDriver(t, func(c *cluster) {
 		plane := c.plane("a")
@@ -255,8 +257,8 @@ func TestCreatesElsewhere(t *testing.T) {
 	})
 }
 
-// TestUnreachableOnce: one pass that fails says nothing of the sandboxes, and neither does a worker that answers with a trouble of
-// its own.
+// TestUnreachableOnce: one pass that fails says nothing of the sandboxes, and neither does a
+// worker that answers with a trouble of its own.
 func TestUnreachableOnce(t *testing.T) {
 	onEachDriver(t, func(c *cluster) {
 		plane := c.plane("a")

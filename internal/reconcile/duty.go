@@ -16,15 +16,16 @@ const (
 	typeDuty = "duty"
 	// upkeep is what is done once for the whole cluster.
 	upkeep = "upkeep"
-	// patience is how many passes in a row must miss a worker before its sandboxes are said to be out of reach.
+	// patience is how many passes in a row must miss a worker before its sandboxes are said to be
+	// out of reach.
 	patience = 2
 )
 
 // recovery is the duty to reconcile a worker of another machine.
 func recovery(id stacyvm.WorkerID) string { return "reconcile/" + string(id) }
 
-// duty is work that this process alone does as long as it holds the lease. Its process is the one that acts: the writes of its
-// store change nothing from when another has taken the duty.
+// duty is work that this process alone does as long as it holds the lease. Its process is the one
+// that acts: the writes of its store change nothing from when another has taken the duty.
 type duty struct {
 	process
 	name   string
@@ -40,7 +41,12 @@ type duty struct {
 }
 
 // newDuty makes what a lease stands for; id is the worker that it is about, if any.
-func newDuty(p process, lease stacyvm.Lease, id stacyvm.WorkerID, workers func(stacyvm.WorkerID) (worker.Worker, error)) *duty {
+func newDuty(
+	p process,
+	lease stacyvm.Lease,
+	id stacyvm.WorkerID,
+	workers func(stacyvm.WorkerID) (worker.Worker, error),
+) *duty {
 	d := &duty{process: p, name: lease.Resource, epoch: lease.Epoch, gained: time.Now()}
 	d.life, d.end = context.WithCancel(context.Background())
 	d.store = guarded{p.store, func(ctx context.Context, tx store.Tx) error { return d.check(ctx, tx) }}
@@ -56,7 +62,8 @@ func newDuty(p process, lease stacyvm.Lease, id stacyvm.WorkerID, workers func(s
 	return d
 }
 
-// check fails when another process has taken the duty. The lease stays as it is until the end of the transaction.
+// check fails when another process has taken the duty. The lease stays as it is until the end of
+// the transaction.
 func (d *duty) check(ctx context.Context, tx store.Tx) error {
 	lease, err := tx.Leases().Get(ctx, d.name)
 	if err != nil {
@@ -84,7 +91,8 @@ func (g guarded) Update(ctx context.Context, write func(store.Tx) error) error {
 	})
 }
 
-// run visits the worker again and again for as long as the duty is held. room bounds how many are visited at once.
+// run visits the worker again and again for as long as the duty is held. room bounds how many are
+// visited at once.
 func (d *duty) run(room chan struct{}) {
 	for ok := true; ok; ok = retry.Sleep(d.life, retry.Jitter(recoverEvery)) == nil {
 		select {
@@ -97,8 +105,9 @@ func (d *duty) run(room chan struct{}) {
 	}
 }
 
-// visit makes one pass over a worker of another machine. A worker that misses several passes is out of reach: its sandboxes
-// are told to be unhealthy, until a pass succeeds again and gives them back.
+// visit makes one pass over a worker of another machine. A worker that misses several passes is
+// out of reach: its sandboxes are told to be unhealthy, until a pass succeeds again and gives them
+// back.
 func (d *duty) visit(ctx context.Context) error {
 	if _, err := d.settlesAt(ctx); err != nil { // before anything is taken over
 		return err
@@ -131,8 +140,8 @@ func (d *duty) visit(ctx context.Context) error {
 	return err
 }
 
-// reap ends the worker's sandboxes among those whose time has passed. What still runs from the last time is waited for by
-// nobody.
+// reap ends the worker's sandboxes among those whose time has passed. What still runs from the
+// last time is waited for by nobody.
 func (d *duty) reap(ctx context.Context, expired []stacyvm.Sandbox) {
 	if d.away.Load() || !d.reaping.CompareAndSwap(false, true) {
 		return

@@ -13,8 +13,8 @@ import (
 // capabilities is what a worker in a control plane can do.
 var capabilities = []string{"api", stacyvm.CapabilityResident, "spawn", "exec", "files"}
 
-// localWorker is the worker in this process: it is registered, its leases are renewed and its life is told here. (A worker on
-// another machine does so itself, through the API.)
+// localWorker is the worker in this process: it is registered, its leases are renewed and its life
+// is told here. (A worker on another machine does so itself, through the API.)
 type localWorker struct {
 	*machine
 	hostname string
@@ -28,12 +28,14 @@ func newLocalWorker(p process, config Config) *localWorker {
 	return r
 }
 
-// run starts and keeps all loops of this worker going until ctx ends. started is called after the first pass over the rows.
+// run starts and keeps all loops of this worker going until ctx ends. started is called after the
+// first pass over the rows.
 func (r *localWorker) run(ctx context.Context, started func()) {
 	if !r.until(ctx, "start", stepWithin, r.Start) {
 		return
 	}
-	_ = r.attempt(ctx, "reap", firstReapWithin, r.Reap) // what expired while no server ran is not shown as running; the loop tries again
+	// what expired while no server ran is not shown as running; the loop tries again
+	_ = r.attempt(ctx, "reap", firstReapWithin, r.Reap)
 	started()
 	var loops sync.WaitGroup
 	defer loops.Wait()
@@ -44,7 +46,8 @@ func (r *localWorker) run(ctx context.Context, started func()) {
 	r.loop(ctx, "recover", recoverEvery, stepWithin, r.Recover)
 }
 
-// Start registers this process as its worker's present session and takes the worker's sandboxes over.
+// Start registers this process as its worker's present session and takes the worker's sandboxes
+// over.
 func (r *localWorker) Start(ctx context.Context) error {
 	if err := r.register(ctx, false); err != nil {
 		return err
@@ -102,12 +105,19 @@ func (r *localWorker) register(ctx context.Context, keep bool) error {
 	})
 }
 
-// Renew extends the leases of this session in one statement, and takes those again that ran out meanwhile, until it has all.
+// Renew extends the leases of this session in one statement, and takes those again that ran out
+// meanwhile, until it has all.
 func (r *localWorker) Renew(ctx context.Context) error {
 	holder := lease.Holder{Worker: r.self, Session: r.session}
 	for {
 		round, cancel := context.WithTimeout(ctx, renewWithin)
-		renewed, err := holder.Renew(round, r.store, func(context.Context, store.Tx) error { return nil }, stacyvm.LeaseTTL, regainWithin)
+		renewed, err := holder.Renew(
+			round,
+			r.store,
+			func(context.Context, store.Tx) error { return nil },
+			stacyvm.LeaseTTL,
+			regainWithin,
+		)
 		cancel()
 		if err != nil || renewed.Lapsed == 0 {
 			return err

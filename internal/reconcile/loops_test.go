@@ -135,8 +135,8 @@ func TestReapTriesAgain(t *testing.T) {
 	})
 }
 
-// TestReapOfASandboxThatIsBeingDestroyed has a user destroy what the reaper has just found: it ends once, and is audited
-// once.
+// TestReapOfASandboxThatIsBeingDestroyed has a user destroy what the reaper has just found: it
+// ends once, and is audited once.
 func TestReapOfASandboxThatIsBeingDestroyed(t *testing.T) {
 	inBubble(t, func(r *rig) {
 		row := r.sandbox(lives(time.Minute))
@@ -168,7 +168,8 @@ func TestStartSucceedsTheEarlierProcess(t *testing.T) {
 		if lease := r.lease(row.ID); !r.Recovered() || after.Fence.Epoch != row.Fence.Epoch+1 || lease.Session != "now" || lease.Epoch != after.Fence.Epoch {
 			r.Errorf("the fence went from %v to %v, the lease is %+v", row.Fence, after.Fence, lease)
 		}
-		// The earlier process is still there and notices: it can neither write nor renew nor take back.
+		// The earlier process is still there and notices: it can neither write nor renew nor take
+		// back.
 		if err := before.change(r.Context(), row, stacyvm.StateUnhealthy, stacyvm.Cause{Reason: "late"}); stacyvm.CodeOf(err) != stacyvm.CodeStaleEpoch {
 			r.Errorf("the old session wrote: %v", err)
 		}
@@ -280,7 +281,8 @@ func TestStale(t *testing.T) {
 		r.expect(offline, stacyvm.StateUnhealthy, stacyvm.ReasonWorkerStale, false)
 		r.expect(fresh, stacyvm.StateRunning, "", false) // its own worker reaps it
 		r.expect(draining, stacyvm.StateRunning, "", false)
-		// Nobody is left for those of a worker that is not registered: they end when they are to, and count no more.
+		// Nobody is left for those of a worker that is not registered: they end when they are to,
+		// and count no more.
 		r.update(func(ctx context.Context, tx store.Tx) error {
 			if _, err := tx.Sandboxes().Want(ctx, unknown, store.Wish{Desired: stacyvm.DesiredDestroyed}); err != nil {
 				return err
@@ -355,8 +357,8 @@ func TestPurge(t *testing.T) {
 	})
 }
 
-// TestRun lets all loops go for an hour: sandboxes end in time, the lease of the one that stays never lapses, and the
-// runtime of a dead one goes.
+// TestRun lets all loops go for an hour: sandboxes end in time, the lease of the one that stays
+// never lapses, and the runtime of a dead one goes.
 func TestRun(t *testing.T) {
 	inBubble(t, func(r *rig) {
 		interrupted := r.sandbox(in(stacyvm.StateCreating))
@@ -390,8 +392,8 @@ func TestRun(t *testing.T) {
 	})
 }
 
-// TestRunEndsWhatExpiredFirst: what expired while no server ran, and was ended by the launcher, is not there any more when requests
-// are served.
+// TestRunEndsWhatExpiredFirst: what expired while no server ran, and was ended by the launcher, is
+// not there any more when requests are served.
 func TestRunEndsWhatExpiredFirst(t *testing.T) {
 	inBubble(t, func(r *rig) {
 		gone, there := r.sandbox(lives(time.Minute)), r.sandbox(lives(time.Minute))
@@ -451,8 +453,9 @@ func (m *mortal) Update(ctx context.Context, write func(store.Tx) error) error {
 	return m.Store.Update(ctx, write)
 }
 
-// TestRunOfTwoControlPlanes lets two of them go on, without workers of their own, beside a worker on another machine: what one
-// loses the other takes after lease and grace, and what one lets go of at once; sandboxes end in time meanwhile.
+// TestRunOfTwoControlPlanes lets two of them go on, without workers of their own, beside a worker
+// on another machine: what one loses the other takes after lease and grace, and what one lets go
+// of at once; sandboxes end in time meanwhile.
 func TestRunOfTwoControlPlanes(t *testing.T) {
 	inBubble(t, func(r *rig) {
 		beat := func() {

@@ -10,8 +10,8 @@ import (
 	"github.com/stacyvm/stacyvm/internal/worker"
 )
 
-// machine is one worker's sandboxes: their rows on one side, the worker's runtimes on the other. It is the same for the worker
-// in this process and for one on another machine.
+// machine is one worker's sandboxes: their rows on one side, the worker's runtimes on the other.
+// It is the same for the worker in this process and for one on another machine.
 type machine struct {
 	process // whose store refuses writes from when this process is no longer the one that acts for the worker
 	id      stacyvm.WorkerID
@@ -20,9 +20,11 @@ type machine struct {
 	// registered gives the session of the worker's own process, which holds its leases.
 	registered func(context.Context, store.Tx) (string, error)
 
-	// interrupted holds creates whose maker is known to be gone. Of all others, the maker may be at work.
+	// interrupted holds creates whose maker is known to be gone. Of all others, the maker may be
+	// at work.
 	interrupted map[stacyvm.SandboxID]bool
-	// sighted holds what the last complete pass of Recover would have done after one more sighting.
+	// sighted holds what the last complete pass of Recover would have done after one more
+	// sighting.
 	sighted map[sighting]bool
 	// settling is until when the database settles, as Recover last saw it; zero: it does not.
 	settling time.Time
@@ -61,7 +63,8 @@ func (m *machine) holder(ctx context.Context, tx store.Tx) (lease.Holder, error)
 	return lease.Holder{Worker: m.id, Session: session}, err
 }
 
-// acquire takes a sandbox's lease for the worker's registered session; the row's fence rises with it.
+// acquire takes a sandbox's lease for the worker's registered session; the row's fence rises with
+// it.
 func (m *machine) acquire(ctx context.Context, tx store.Tx, id stacyvm.SandboxID) (stacyvm.Lease, error) {
 	holder, err := m.holder(ctx, tx)
 	if err != nil {

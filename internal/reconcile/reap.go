@@ -12,8 +12,9 @@ import (
 // actor is who the audit names for what this package does by itself.
 const actor = "system"
 
-// Reap destroys the worker's sandboxes whose time has passed by the database's clock. One that cannot be destroyed
-// becomes expired and is tried again. An expired sandbox cannot be extended any more, so none is ended early.
+// Reap destroys the worker's sandboxes whose time has passed by the database's clock. One that
+// cannot be destroyed becomes expired and is tried again. An expired sandbox cannot be extended
+// any more, so none is ended early.
 func (m *machine) Reap(ctx context.Context) error {
 	expired, err := list(ctx, m.store, store.SandboxFilter{Worker: m.id, Expired: true})
 	if err != nil {
@@ -34,7 +35,8 @@ func (m *machine) reap(ctx context.Context, row stacyvm.Sandbox) error {
 			return err
 		}
 		if current.State.CanBecome(stacyvm.StateExpired) {
-			if _, err := tx.Sandboxes().Apply(ctx, row.ID, current.Fence, store.Change{State: stacyvm.StateExpired}); err != nil {
+			if _, err := tx.Sandboxes().
+				Apply(ctx, row.ID, current.Fence, store.Change{State: stacyvm.StateExpired}); err != nil {
 				return err
 			}
 		}
@@ -57,8 +59,8 @@ func (m *machine) destroy(ctx context.Context, row stacyvm.Sandbox) error {
 	return nil
 }
 
-// markDestroyed makes the row a tombstone, releases its lease and audits it under action, if one is given. A row that is a tombstone
-// already stays as it is.
+// markDestroyed makes the row a tombstone, releases its lease and audits it under action, if one
+// is given. A row that is a tombstone already stays as it is.
 func markDestroyed(ctx context.Context, tx store.Tx, row stacyvm.Sandbox, cause stacyvm.Cause, action string) error {
 	ended, err := lease.End(ctx, tx, row, cause)
 	if err != nil {

@@ -1,12 +1,15 @@
-// Package reconcile makes true what the store says: it renews leases, ends what has expired, finishes what a crash
-// interrupted and tells what it finds lost. It is the only place with recovery code. It knows the store and the workers
-// through their ports; it knows no transport, no SQL and no engine.
+// Package reconcile makes true what the store says: it renews leases, ends what has expired,
+// finishes what a crash interrupted and tells what it finds lost. It is the only place with
+// recovery code. It knows the store and the workers through their ports; it knows no transport, no
+// SQL and no engine.
 //
-// What one worker's sandboxes need is a machine's work (Reap and Recover), wherever the worker is. The worker of this process
-// is local: its leases are renewed and its life is told here. Workers on other machines, and what is done once for the
-// whole cluster, are duties: each has a lease, and the process that holds it does it.
+// What one worker's sandboxes need is a machine's work (Reap and Recover), wherever the worker is.
+// The worker of this process is local: its leases are renewed and its life is told here. Workers
+// on other machines, and what is done once for the whole cluster, are duties: each has a lease,
+// and the process that holds it does it.
 //
-// Decisions are made from complete inventories only, and a runtime is destroyed for lack of an owner only after two sightings.
+// Decisions are made from complete inventories only, and a runtime is destroyed for lack of an
+// owner only after two sightings.
 package reconcile
 
 import (
@@ -52,14 +55,16 @@ type Config struct {
 	Worker   worker.Worker    // the one in this process; nil: none
 	Hostname string           // of Worker
 	Capacity stacyvm.Capacity // of Worker
-	// Workers finds the workers of other machines. CodeUnavailable: it cannot be called. nil: there are none.
+	// Workers finds the workers of other machines. CodeUnavailable: it cannot be called. nil:
+	// there are none.
 	Workers func(stacyvm.WorkerID) (worker.Worker, error)
 	// AuditRetention is how long calls of administrators are kept; 0: for ever.
 	AuditRetention time.Duration
 	Logger         *slog.Logger
 }
 
-// Reconciler owns the loops of one process. The steps of its parts may also be called singly, each by one caller at a time.
+// Reconciler owns the loops of one process. The steps of its parts may also be called singly, each
+// by one caller at a time.
 type Reconciler struct {
 	*localWorker // nil without a worker in this process
 	*duties
@@ -89,7 +94,8 @@ func New(config Config) *Reconciler {
 	return r
 }
 
-// Recovered reports whether this process's first pass over its rows is done. Requests may be served from then on.
+// Recovered reports whether this process's first pass over its rows is done. Requests may be
+// served from then on.
 func (r *Reconciler) Recovered() bool {
 	select {
 	case <-r.started:
@@ -102,7 +108,8 @@ func (r *Reconciler) Recovered() bool {
 // Started is closed when Recovered becomes true.
 func (r *Reconciler) Started() <-chan struct{} { return r.started }
 
-// Run keeps all loops going until ctx ends, and then lets go of its duties. Sandboxes' leases stay with their workers.
+// Run keeps all loops going until ctx ends, and then lets go of its duties. Sandboxes' leases stay
+// with their workers.
 func (r *Reconciler) Run(ctx context.Context) error {
 	var parts sync.WaitGroup
 	if r.localWorker != nil {
@@ -142,14 +149,19 @@ func (p process) until(ctx context.Context, name string, within time.Duration, s
 }
 
 // loop repeats a step until ctx ends.
-func (p process) loop(ctx context.Context, name string, every, within time.Duration, step func(context.Context) error) {
+func (p process) loop(
+	ctx context.Context,
+	name string,
+	every, within time.Duration,
+	step func(context.Context) error,
+) {
 	for retry.Sleep(ctx, retry.Jitter(every)) == nil {
 		_ = p.attempt(ctx, name, within, step) // logged; the next round tries again
 	}
 }
 
-// keepUp repeats a step that renews leases until ctx ends. After a failure it tries again soon, because leases run out, and tells of
-// the first failure alone.
+// keepUp repeats a step that renews leases until ctx ends. After a failure it tries again soon,
+// because leases run out, and tells of the first failure alone.
 func (p process) keepUp(ctx context.Context, name string, within time.Duration, step func(context.Context) error) {
 	failing, pause := false, stacyvm.LeaseRenewEvery
 	for retry.Sleep(ctx, retry.Jitter(pause)) == nil {
@@ -170,7 +182,12 @@ func (p process) keepUp(ctx context.Context, name string, within time.Duration, 
 }
 
 // attempt runs one step within its time and logs how it failed.
-func (p process) attempt(ctx context.Context, name string, within time.Duration, step func(context.Context) error) error {
+func (p process) attempt(
+	ctx context.Context,
+	name string,
+	within time.Duration,
+	step func(context.Context) error,
+) error {
 	bounded, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
 	err := step(bounded)

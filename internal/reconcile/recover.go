@@ -12,7 +12,8 @@ import (
 	"github.com/stacyvm/stacyvm/internal/worker"
 )
 
-// recoveredTTL is what a recovered sandbox gets whose own expiry is not known or has passed: time for its owner to see it.
+// recoveredTTL is what a recovered sandbox gets whose own expiry is not known or has passed: time
+// for its owner to see it.
 const recoveredTTL = 5 * time.Minute
 
 // sighting is an action that waits for its second time.
@@ -28,8 +29,9 @@ type task struct {
 	action action
 }
 
-// Recover compares the worker's rows with a complete inventory and acts by the recovery table. The first pass over a
-// database that has a new incarnation, as after a restore from a backup, tells what it finds and does nothing.
+// Recover compares the worker's rows with a complete inventory and acts by the recovery table. The
+// first pass over a database that has a new incarnation, as after a restore from a backup, tells
+// what it finds and does nothing.
 func (m *machine) Recover(ctx context.Context) error {
 	until, err := m.settlesAt(ctx)
 	if err != nil {
@@ -88,7 +90,13 @@ func (m *machine) sendExpiry(ctx context.Context, t task) error {
 
 // report tells what a pass would do.
 func (m *machine) report(views map[stacyvm.SandboxID]view) {
-	m.log.Warn("the database has a new incarnation: this pass only reports", "sandboxes", len(views), "settled_at", m.settling)
+	m.log.Warn(
+		"the database has a new incarnation: this pass only reports",
+		"sandboxes",
+		len(views),
+		"settled_at",
+		m.settling,
+	)
 	for id, v := range views {
 		if action := decide(v); action != none {
 			m.log.Info("recovery, reported only", "sandbox", id, "action", string(action))
@@ -96,8 +104,9 @@ func (m *machine) report(views map[stacyvm.SandboxID]view) {
 	}
 }
 
-// compare reads the rows first and the runtimes after them, so that a row that says running had its runtime before the
-// inventory was taken. A runtime without a row in that list is looked up once more: its row may be new, or a tombstone.
+// compare reads the rows first and the runtimes after them, so that a row that says running had
+// its runtime before the inventory was taken. A runtime without a row in that list is looked up
+// once more: its row may be new, or a tombstone.
 func (m *machine) compare(ctx context.Context) (map[stacyvm.SandboxID]view, error) {
 	cluster, err := m.store.Cluster(ctx)
 	if err != nil {
@@ -164,13 +173,15 @@ func (m *machine) inventory(ctx context.Context) (worker.Inventory, error) {
 	case err != nil:
 		return inventory, unreachable{err}
 	case inventory.Worker != "" && inventory.Worker != m.id:
-		return inventory, unreachable{stacyvm.Errorf(stacyvm.CodeUnavailable, "worker %s answers where %s was called", inventory.Worker, m.id)}
+		return inventory, unreachable{
+			stacyvm.Errorf(stacyvm.CodeUnavailable, "worker %s answers where %s was called", inventory.Worker, m.id),
+		}
 	}
 	return inventory, nil
 }
 
-// carryOut does what was decided. Everything it writes is fenced: what changed meanwhile makes it fail, and the next pass
-// decides anew.
+// carryOut does what was decided. Everything it writes is fenced: what changed meanwhile makes it
+// fail, and the next pass decides anew.
 func (m *machine) carryOut(ctx context.Context, t task) error {
 	m.log.Info("recovery", "sandbox", t.id, "action", string(t.action))
 	if t.action == warn {
@@ -178,8 +189,19 @@ func (m *machine) carryOut(ctx context.Context, t task) error {
 		return nil
 	}
 	if err := m.act(ctx, t); err != nil {
-		if code := stacyvm.CodeOf(err); (code == stacyvm.CodeConflict || code == stacyvm.CodeStaleEpoch) && m.changed(ctx, t) {
-			m.log.Debug("a sandbox changed before recovery came to it", "sandbox", t.id, "action", string(t.action), "error", err)
+		if code := stacyvm.CodeOf(
+			err,
+		); (code == stacyvm.CodeConflict || code == stacyvm.CodeStaleEpoch) &&
+			m.changed(ctx, t) {
+			m.log.Debug(
+				"a sandbox changed before recovery came to it",
+				"sandbox",
+				t.id,
+				"action",
+				string(t.action),
+				"error",
+				err,
+			)
 			return nil
 		}
 		return err
@@ -196,8 +218,8 @@ func (m *machine) carryOut(ctx context.Context, t task) error {
 	})
 }
 
-// changed reports whether the sandbox's row is no longer the one that the decision was made for: its create was confirmed, or
-// somebody destroyed it.
+// changed reports whether the sandbox's row is no longer the one that the decision was made for:
+// its create was confirmed, or somebody destroyed it.
 func (m *machine) changed(ctx context.Context, t task) bool {
 	var current *stacyvm.Sandbox
 	err := m.store.View(ctx, func(tx store.Tx) error {
@@ -216,9 +238,15 @@ func (m *machine) changed(ctx context.Context, t task) bool {
 	return current.State != t.row.State || current.Desired != t.row.Desired || current.Fence != t.row.Fence
 }
 
-// acted tells of something that was done without being asked for. The states that it led to tell of themselves.
+// acted tells of something that was done without being asked for. The states that it led to tell
+// of themselves.
 func acted(id stacyvm.SandboxID, tenant, action string) stacyvm.Event {
-	return stacyvm.Event{Kind: stacyvm.KindReconcile, SandboxID: id, TenantID: tenant, Data: map[string]any{"action": action}}
+	return stacyvm.Event{
+		Kind:      stacyvm.KindReconcile,
+		SandboxID: id,
+		TenantID:  tenant,
+		Data:      map[string]any{"action": action},
+	}
 }
 
 func (m *machine) act(ctx context.Context, t task) error {
@@ -259,7 +287,8 @@ var (
 	interrupted = stacyvm.Cause{Reason: stacyvm.ReasonCreateFailed, Detail: "its create was interrupted"}
 )
 
-// died is why a runtime ended, as far as its worker knows. A newer worker may have words that are none of ours.
+// died is why a runtime ended, as far as its worker knows. A newer worker may have words that are
+// none of ours.
 func died(r worker.Runtime) stacyvm.Cause {
 	cause := r.Cause
 	if !slices.Contains(stacyvm.Reasons, cause.Reason) {
@@ -271,18 +300,32 @@ func died(r worker.Runtime) stacyvm.Cause {
 	return cause
 }
 
-// silent is the cause of a sandbox whose guest program does not answer: since its last answer, where one is known.
+// silent is the cause of a sandbox whose guest program does not answer: since its last answer,
+// where one is known.
 func silent(r worker.Runtime) stacyvm.Cause {
-	return stacyvm.Cause{Reason: stacyvm.ReasonNoAnswer, Detail: "its guest program does not answer", Since: r.Cause.Since}
+	return stacyvm.Cause{
+		Reason: stacyvm.ReasonNoAnswer,
+		Detail: "its guest program does not answer",
+		Since:  r.Cause.Since,
+	}
 }
 
 func (m *machine) confirm(ctx context.Context, row stacyvm.Sandbox, created worker.Created) error {
 	return m.store.Update(ctx, func(tx store.Tx) error { return running(ctx, tx, row.ID, row.Fence, created) })
 }
 
-func running(ctx context.Context, tx store.Tx, id stacyvm.SandboxID, fence stacyvm.Fence, created worker.Created) error {
+func running(
+	ctx context.Context,
+	tx store.Tx,
+	id stacyvm.SandboxID,
+	fence stacyvm.Fence,
+	created worker.Created,
+) error {
 	_, err := tx.Sandboxes().Apply(ctx, id, fence, store.Change{
-		State: stacyvm.StateRunning, Cause: &stacyvm.Cause{}, RuntimeID: created.RuntimeID, Unenforced: created.Unenforced,
+		State:      stacyvm.StateRunning,
+		Cause:      &stacyvm.Cause{},
+		RuntimeID:  created.RuntimeID,
+		Unenforced: created.Unenforced,
 	})
 	return err
 }
@@ -306,7 +349,8 @@ func (m *machine) resend(ctx context.Context, t task) error {
 	return m.confirm(ctx, row, created)
 }
 
-// fail ends a create that nobody finishes. When leftovers cannot be removed now the row is in error until they are.
+// fail ends a create that nobody finishes. When leftovers cannot be removed now the row is in
+// error until they are.
 func (m *machine) fail(ctx context.Context, row stacyvm.Sandbox) error {
 	err := m.finish(ctx, row, interrupted)
 	if err == nil {
@@ -316,7 +360,8 @@ func (m *machine) fail(ctx context.Context, row stacyvm.Sandbox) error {
 		if _, err := tx.Sandboxes().Want(ctx, row.ID, store.Wish{Desired: stacyvm.DesiredDestroyed}); err != nil {
 			return err
 		}
-		_, err := tx.Sandboxes().Apply(ctx, row.ID, row.Fence, store.Change{State: stacyvm.StateError, Cause: &interrupted})
+		_, err := tx.Sandboxes().
+			Apply(ctx, row.ID, row.Fence, store.Change{State: stacyvm.StateError, Cause: &interrupted})
 		return err
 	})
 	return errors.Join(err, failed)
@@ -330,7 +375,8 @@ func (m *machine) finish(ctx context.Context, row stacyvm.Sandbox, cause stacyvm
 	return m.store.Update(ctx, func(tx store.Tx) error { return markDestroyed(ctx, tx, row, cause, "") })
 }
 
-// restore gives a runtime back to its sandbox, with a new epoch: whoever acted for it before is fenced.
+// restore gives a runtime back to its sandbox, with a new epoch: whoever acted for it before is
+// fenced.
 func (m *machine) restore(ctx context.Context, row stacyvm.Sandbox, created worker.Created) error {
 	return m.store.Update(ctx, func(tx store.Tx) error {
 		lease, err := m.acquire(ctx, tx, row.ID)
@@ -341,8 +387,9 @@ func (m *machine) restore(ctx context.Context, row stacyvm.Sandbox, created work
 	})
 }
 
-// kill removes a runtime that has no owner here. Its row is read once more: nothing that came into being since the
-// comparison is touched. The fence is the one that the worker knows: a higher one would be another owner's.
+// kill removes a runtime that has no owner here. Its row is read once more: nothing that came into
+// being since the comparison is touched. The fence is the one that the worker knows: a higher one
+// would be another owner's.
 func (m *machine) kill(ctx context.Context, t task) error {
 	err := m.store.View(ctx, func(tx store.Tx) error {
 		row, err := tx.Sandboxes().Get(ctx, t.id)
@@ -368,9 +415,21 @@ func (m *machine) insert(ctx context.Context, t task) error {
 		spec.TTL = recoveredTTL
 	}
 	row := stacyvm.Sandbox{
-		ID: t.id, State: stacyvm.StateRunning, Desired: stacyvm.DesiredRunning, Provider: spec.Provider, Image: spec.Image,
-		Spec: spec, OwnerID: request.OwnerID, TenantID: request.TenantID, WorkerID: m.id, Recovered: true,
-		Fence: stacyvm.Fence{Incarnation: t.cluster.Incarnation}, RuntimeID: t.runtime.Created.RuntimeID, Unenforced: t.runtime.Created.Unenforced,
+		ID:        t.id,
+		State:     stacyvm.StateRunning,
+		Desired:   stacyvm.DesiredRunning,
+		Provider:  spec.Provider,
+		Image:     spec.Image,
+		Spec:      spec,
+		OwnerID:   request.OwnerID,
+		TenantID:  request.TenantID,
+		WorkerID:  m.id,
+		Recovered: true,
+		Fence: stacyvm.Fence{
+			Incarnation: t.cluster.Incarnation,
+		},
+		RuntimeID:  t.runtime.Created.RuntimeID,
+		Unenforced: t.runtime.Created.Unenforced,
 	}
 	switch t.runtime.Phase {
 	case worker.PhaseRunning:

@@ -246,7 +246,8 @@ func TestReadmit(t *testing.T) {
 	})
 }
 
-// TestWarnTouchesNothing covers what belongs to another cluster, to nobody, or to a later time than the store.
+// TestWarnTouchesNothing covers what belongs to another cluster, to nobody, or to a later time
+// than the store.
 func TestWarnTouchesNothing(t *testing.T) {
 	inBubble(t, func(r *rig) {
 		theirs := stacyvm.Sandbox{ID: stacyvm.NewSandboxID(), Fence: present}
@@ -272,8 +273,8 @@ func TestWarnTouchesNothing(t *testing.T) {
 	})
 }
 
-// TestRecoverMeetsAChange: a row that changed between the comparison and the action is nothing to warn of, and nothing was done
-// that could be told.
+// TestRecoverMeetsAChange: a row that changed between the comparison and the action is nothing to
+// warn of, and nothing was done that could be told.
 func TestRecoverMeetsAChange(t *testing.T) {
 	for name, change := range map[string]struct {
 		before, after stacyvm.State

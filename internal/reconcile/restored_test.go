@@ -9,7 +9,8 @@ import (
 	"github.com/stacyvm/stacyvm/internal/worker"
 )
 
-// restored is a machine whose database was put back: its rows are of a day ago, its runtimes of today.
+// restored is a machine whose database was put back: its rows are of a day ago, its runtimes of
+// today.
 type restored struct {
 	older, creating, lost, newer, gone stacyvm.Sandbox
 }
@@ -31,8 +32,8 @@ func (r *rig) putBack() (s restored) {
 	return s
 }
 
-// TestRestored has the first process after a restore: it kills nothing, admits what is newer than the backup and takes
-// back what is older.
+// TestRestored has the first process after a restore: it kills nothing, admits what is newer than
+// the backup and takes back what is older.
 func TestRestored(t *testing.T) {
 	inBubble(t, func(r *rig) {
 		s := r.putBack()
@@ -70,8 +71,8 @@ func TestRestored(t *testing.T) {
 	})
 }
 
-// TestRestoredAndCrashed starts again while the database settles: the first pass of that process only reports too, and the
-// time is not prolonged.
+// TestRestoredAndCrashed starts again while the database settles: the first pass of that process
+// only reports too, and the time is not prolonged.
 func TestRestoredAndCrashed(t *testing.T) {
 	inBubble(t, func(r *rig) {
 		s := r.putBack()
@@ -99,8 +100,8 @@ func TestRestoredAndCrashed(t *testing.T) {
 	})
 }
 
-// TestRaisedWhileRunning is a promotion of the database: the process that lives through it reports first, too, and forgets
-// what it saw before.
+// TestRaisedWhileRunning is a promotion of the database: the process that lives through it reports
+// first, too, and forgets what it saw before.
 func TestRaisedWhileRunning(t *testing.T) {
 	inBubble(t, func(r *rig) {
 		tombstone := r.sandbox(in(stacyvm.StateDestroyed))

@@ -21,7 +21,8 @@ const (
 	other = stacyvm.WorkerID("elsewhere")
 )
 
-// rig is a reconciler over a real store and a worker with knobs, in a bubble: time passes when everybody waits for it.
+// rig is a reconciler over a real store and a worker with knobs, in a bubble: time passes when
+// everybody waits for it.
 type rig struct {
 	*testing.T
 	*Reconciler
@@ -30,7 +31,8 @@ type rig struct {
 	cluster store.Cluster
 }
 
-// inBubble runs a test with a rig whose session is "now"; sandboxes were leased by the session "before".
+// inBubble runs a test with a rig whose session is "now"; sandboxes were leased by the session
+// "before".
 func inBubble(t *testing.T, test func(*rig)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {

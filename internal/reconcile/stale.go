@@ -15,8 +15,9 @@ func acting(w stacyvm.Worker, now time.Time) bool {
 	return now.Sub(w.LastHeartbeat) <= stacyvm.WorkerStaleAfter && w.Status.Acts()
 }
 
-// Stale tells the truth of sandboxes whose worker is stale, out of service or not registered any more. While the database
-// settles every worker looks gone, and nothing is said of them. It does nothing without the duty.
+// Stale tells the truth of sandboxes whose worker is stale, out of service or not registered any
+// more. While the database settles every worker looks gone, and nothing is said of them. It does
+// nothing without the duty.
 func (d *duties) Stale(ctx context.Context) error {
 	held := d.holding(upkeep)
 	if held == nil {
@@ -48,8 +49,9 @@ func (d *duties) Stale(ctx context.Context) error {
 	return nil
 }
 
-// endUnowned ends sandboxes of a worker that is not registered any more, when their time is over or they are to be destroyed: nobody is left
-// who would do it, and they would count against limits for ever.
+// endUnowned ends sandboxes of a worker that is not registered any more, when their time is over
+// or they are to be destroyed: nobody is left who would do it, and they would count against limits
+// for ever.
 func (p process) endUnowned(ctx context.Context, rows []stacyvm.Sandbox) {
 	each(ctx, p.log, rows, func(ctx context.Context, row stacyvm.Sandbox) error {
 		if row.State != stacyvm.StateExpired && row.Desired != stacyvm.DesiredDestroyed {
@@ -90,11 +92,22 @@ func (d *duties) gone(ctx context.Context) (gone map[stacyvm.WorkerID]bool, err 
 }
 
 // forsakable are the states that tell something of the owner.
-var forsakable = []stacyvm.State{stacyvm.StateRunning, stacyvm.StatePaused, stacyvm.StateUnhealthy, stacyvm.StateExpired}
+var forsakable = []stacyvm.State{
+	stacyvm.StateRunning,
+	stacyvm.StatePaused,
+	stacyvm.StateUnhealthy,
+	stacyvm.StateExpired,
+}
 
-// markUnreachable tells the truth of sandboxes for which nobody acts: unhealthy, and when their time has passed expired, without an
-// owner. Nothing is destroyed; the worker gets them back when it returns.
-func (p process) markUnreachable(ctx context.Context, id stacyvm.WorkerID, rows []stacyvm.Sandbox, reason stacyvm.Reason) error {
+// markUnreachable tells the truth of sandboxes for which nobody acts: unhealthy, and when their
+// time has passed expired, without an owner. Nothing is destroyed; the worker gets them back when
+// it returns.
+func (p process) markUnreachable(
+	ctx context.Context,
+	id stacyvm.WorkerID,
+	rows []stacyvm.Sandbox,
+	reason stacyvm.Reason,
+) error {
 	var now time.Time
 	cause := stacyvm.Cause{Reason: reason}
 	leased := map[string]bool{}
@@ -118,7 +131,8 @@ func (p process) markUnreachable(ctx context.Context, id stacyvm.WorkerID, rows 
 		switch late := !now.Before(row.ExpiresAt); {
 		case !late && row.State.CanBecome(stacyvm.StateUnhealthy):
 			return p.change(ctx, row, stacyvm.StateUnhealthy, cause)
-		case late && row.State.CanBecome(stacyvm.StateExpired), row.State == stacyvm.StateExpired && leased[string(row.ID)]:
+		case late && row.State.CanBecome(stacyvm.StateExpired),
+			row.State == stacyvm.StateExpired && leased[string(row.ID)]:
 			return p.expire(ctx, row, cause)
 		}
 		return nil
@@ -126,11 +140,13 @@ func (p process) markUnreachable(ctx context.Context, id stacyvm.WorkerID, rows 
 	return nil
 }
 
-// expire makes a sandbox expired, if it is not, and lets its lease go: only its end is left, whoever comes to bring it about.
+// expire makes a sandbox expired, if it is not, and lets its lease go: only its end is left,
+// whoever comes to bring it about.
 func (p process) expire(ctx context.Context, row stacyvm.Sandbox, cause stacyvm.Cause) error {
 	return p.store.Update(ctx, func(tx store.Tx) error {
 		if row.State != stacyvm.StateExpired {
-			if _, err := tx.Sandboxes().Apply(ctx, row.ID, row.Fence, store.Change{State: stacyvm.StateExpired, Cause: &cause}); err != nil {
+			if _, err := tx.Sandboxes().
+				Apply(ctx, row.ID, row.Fence, store.Change{State: stacyvm.StateExpired, Cause: &cause}); err != nil {
 				return err
 			}
 		}
@@ -138,7 +154,8 @@ func (p process) expire(ctx context.Context, row stacyvm.Sandbox, cause stacyvm.
 	})
 }
 
-// lastSign is the cause of sandboxes whose worker is away: since its last heartbeat, where one is known.
+// lastSign is the cause of sandboxes whose worker is away: since its last heartbeat, where one is
+// known.
 func lastSign(ctx context.Context, tx store.Tx, id stacyvm.WorkerID, reason stacyvm.Reason) (stacyvm.Cause, error) {
 	w, err := tx.Workers().Get(ctx, id)
 	switch {
@@ -169,5 +186,17 @@ func (p process) change(ctx context.Context, row stacyvm.Sandbox, state stacyvm.
 
 // warn logs that a sandbox is not well any more.
 func (p process) warn(row stacyvm.Sandbox) {
-	p.log.Warn("a sandbox is not well", "sandbox", row.ID, "state", row.State, "reason", row.Reason, "detail", row.Detail, "since", row.Since)
+	p.log.Warn(
+		"a sandbox is not well",
+		"sandbox",
+		row.ID,
+		"state",
+		row.State,
+		"reason",
+		row.Reason,
+		"detail",
+		row.Detail,
+		"since",
+		row.Since,
+	)
 }

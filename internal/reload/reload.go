@@ -12,7 +12,8 @@ import (
 const (
 	// Look is how often a Value looks whether its files changed, at most.
 	Look = time.Second
-	// readAnyway is after how long files are read whatever their times say: some file systems tell them coarsely.
+	// readAnyway is after how long files are read whatever their times say: some file systems tell
+	// them coarsely.
 	readAnyway = 30 * time.Second
 )
 
@@ -25,8 +26,8 @@ type Config[T any] struct {
 	Now    func() time.Time // nil: time.Now
 }
 
-// Value is what files hold now, or held when they could last be used: half a rotation must not lock everybody out. It is safe for
-// concurrent use.
+// Value is what files hold now, or held when they could last be used: half a rotation must not
+// lock everybody out. It is safe for concurrent use.
 type Value[T any] struct {
 	config Config[T]
 
@@ -114,7 +115,8 @@ func (v *Value[T]) tell(err error) {
 
 func unchanged(a, b []fs.FileInfo) bool {
 	for i := range a {
-		if !os.SameFile(a[i], b[i]) || !a[i].ModTime().Equal(b[i].ModTime()) || a[i].Size() != b[i].Size() || a[i].Mode() != b[i].Mode() {
+		if !os.SameFile(a[i], b[i]) || !a[i].ModTime().Equal(b[i].ModTime()) || a[i].Size() != b[i].Size() ||
+			a[i].Mode() != b[i].Mode() {
 			return false
 		}
 	}

@@ -10,7 +10,8 @@ import (
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
 
-// FirstPause and MaxPause are the first and the longest pause between two attempts of a Backoff that names none.
+// FirstPause and MaxPause are the first and the longest pause between two attempts of a Backoff
+// that names none.
 const (
 	FirstPause = 50 * time.Millisecond
 	MaxPause   = time.Second
@@ -31,14 +32,15 @@ func Sleep(ctx context.Context, d time.Duration) error {
 // Jitter spreads the steps of several processes: it gives d ±10 %.
 func Jitter(d time.Duration) time.Duration { return d - d/10 + rand.N(d/5+1) }
 
-// Backoff gives the pauses between attempts, each twice as long as the one before it, and says when to give up. It is for one
-// goroutine.
+// Backoff gives the pauses between attempts, each twice as long as the one before it, and says
+// when to give up. It is for one goroutine.
 type Backoff struct {
 	// Within is how long attempts go on after the first failure, for Over.
 	Within time.Duration
 	// First and Max are the first and the longest pause; 0: FirstPause and MaxPause.
 	First, Max time.Duration
-	// Spread makes each pause any part of its length, so that those who met once do not meet again.
+	// Spread makes each pause any part of its length, so that those who met once do not meet
+	// again.
 	Spread bool
 
 	pause  time.Duration

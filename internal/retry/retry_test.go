@@ -10,7 +10,8 @@ import (
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
 
-// attempts goes on as long as the backoff says and gives the number of attempts and the time that they took.
+// attempts goes on as long as the backoff says and gives the number of attempts and the time that
+// they took.
 func attempts(t *testing.T, b *Backoff) (n int, took time.Duration) {
 	t.Helper()
 	began := time.Now()
@@ -61,7 +62,8 @@ func TestJitter(t *testing.T) {
 	}
 }
 
-// TestSpreadPauses: each pause is below the longest that its attempt may wait, and they are not all the same.
+// TestSpreadPauses: each pause is below the longest that its attempt may wait, and they are not
+// all the same.
 func TestSpreadPauses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := Backoff{First: 2 * time.Millisecond, Max: 16 * time.Millisecond, Spread: true}

@@ -26,7 +26,8 @@ func Callable(w stacyvm.Worker) bool {
 // verdict is why a worker cannot take a sandbox.
 type verdict int
 
-// The lasting reasons come first: waiting does not help against them. The last ones tell most about what could be done.
+// The lasting reasons come first: waiting does not help against them. The last ones tell most
+// about what could be done.
 const (
 	fits verdict = iota
 	otherEngine
@@ -60,7 +61,8 @@ func judge(spec stacyvm.Spec, c *Candidate) verdict {
 	return fits
 }
 
-// missingLabel is the first label, by name, that the sandbox asks for and the worker does not have.
+// missingLabel is the first label, by name, that the sandbox asks for and the worker does not
+// have.
 func missingLabel(spec stacyvm.Spec, c *Candidate) string {
 	missing := ""
 	for key, value := range spec.Selector {
@@ -112,8 +114,20 @@ func explain(why verdict, spec stacyvm.Spec, c *Candidate) string {
 	case silent:
 		return "sends no heartbeat"
 	case full:
-		return "is full (" + of(c.Used.Sandboxes, has.MaxSandboxes, "sandboxes") + ", " + of(c.Used.MemoryMB, has.MemoryMB, "MiB") +
-			", " + of(c.Used.VCPUs, has.VCPUs, "processors") + ")"
+		return "is full (" + of(
+			c.Used.Sandboxes,
+			has.MaxSandboxes,
+			"sandboxes",
+		) + ", " + of(
+			c.Used.MemoryMB,
+			has.MemoryMB,
+			"MiB",
+		) +
+			", " + of(
+			c.Used.VCPUs,
+			has.VCPUs,
+			"processors",
+		) + ")"
 	case unreachable:
 		return "has no RPC address"
 	case fits:

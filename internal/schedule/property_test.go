@@ -58,8 +58,9 @@ func mayTake(spec stacyvm.Spec, c Candidate) bool {
 		(has.VCPUs == 0 || c.Used.VCPUs <= has.VCPUs-spec.VCPUs)
 }
 
-// TestPickIsRight holds for all inputs: an eligible worker is found when there is one, never another one; the same input
-// gives the same answer and is left as it was; the seed alone decides nothing but which.
+// TestPickIsRight holds for all inputs: an eligible worker is found when there is one, never
+// another one; the same input gives the same answer and is left as it was; the seed alone decides
+// nothing but which.
 func TestPickIsRight(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		spec, seed := drawSpec(t), rapid.Uint64().Draw(t, "seed")
@@ -98,7 +99,8 @@ func TestPickIsRight(t *testing.T) {
 	})
 }
 
-// TestNeverBeyondCapacity fills workers until nobody takes more: none is over its capacity, and none has room.
+// TestNeverBeyondCapacity fills workers until nobody takes more: none is over its capacity, and
+// none has room.
 func TestNeverBeyondCapacity(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		spec := drawSpec(t)
@@ -128,8 +130,9 @@ func TestNeverBeyondCapacity(t *testing.T) {
 	})
 }
 
-// TestBalance places on equal workers, from several control planes that each know what they placed themselves and learn of the
-// others' at a count now and then. Those who look see what the worker that they chose has, and leave one that has too much.
+// TestBalance places on equal workers, from several control planes that each know what they placed
+// themselves and learn of the others' at a count now and then. Those who look see what the worker
+// that they chose has, and leave one that has too much.
 func TestBalance(t *testing.T) {
 	testneed.Patience(t)
 	const workers, placements = 300, 3000

@@ -1,5 +1,5 @@
-// Package schedule decides on which worker a new sandbox runs. It is pure: it asks nobody and remembers nothing, so that
-// the same input gives the same answer on every control plane.
+// Package schedule decides on which worker a new sandbox runs. It is pure: it asks nobody and
+// remembers nothing, so that the same input gives the same answer on every control plane.
 package schedule
 
 import (
@@ -17,15 +17,18 @@ type Candidate struct {
 	Worker stacyvm.Worker
 	Used   stacyvm.Usage // what its sandboxes take now
 	Age    time.Duration // of its last heartbeat, by the database's clock
-	// Reachable: who asks can call it, because it is in the same process or has an address that Callable accepts.
+	// Reachable: who asks can call it, because it is in the same process or has an address that
+	// Callable accepts.
 	Reachable bool
 }
 
-// Choice is where a sandbox goes. Worker is empty when none is eligible; Reason then says why each was refused.
+// Choice is where a sandbox goes. Worker is empty when none is eligible; Reason then says why each
+// was refused.
 type Choice struct {
 	Worker stacyvm.WorkerID
-	// Most is how many sandboxes the worker may turn out to have for it to be a good choice: with this one it is then at most
-	// one such sandbox fuller than the lightest would be. What is known of a worker may be late.
+	// Most is how many sandboxes the worker may turn out to have for it to be a good choice: with
+	// this one it is then at most one such sandbox fuller than the lightest would be. What is
+	// known of a worker may be late.
 	Most     int
 	Eligible int
 	Reason   string
@@ -35,10 +38,12 @@ type Choice struct {
 	Passing bool
 }
 
-// Pick chooses among the eligible workers. A worker is as full as the fullest of its measures (count, memory, processors).
-// All that are lighter now than the lightest would be with this sandbox count as equally good, and the lightest sixteenth in
-// any case; of them seed draws two, and the one that will be less full takes it. So load stays within one sandbox of even for
-// whoever sees it as it is, and those who see it a little late, each with other seeds, do not all choose the same worker.
+// Pick chooses among the eligible workers. A worker is as full as the fullest of its measures
+// (count, memory, processors). All that are lighter now than the lightest would be with this
+// sandbox count as equally good, and the lightest sixteenth in any case; of them seed draws two,
+// and the one that will be less full takes it. So load stays within one sandbox of even for
+// whoever sees it as it is, and those who see it a little late, each with other seeds, do not all
+// choose the same worker.
 func Pick(spec stacyvm.Spec, seed uint64, candidates []Candidate) Choice {
 	eligible := make([]scored, 0, len(candidates))
 	whole := reference(candidates)
@@ -64,8 +69,9 @@ func Pick(spec stacyvm.Spec, seed uint64, candidates []Candidate) Choice {
 	return choice
 }
 
-// sound leaves out workers whose machines have a problem, such as a full disk: they would refuse, or take what others take better.
-// Where all have one, each is as good, and says itself what it cannot do.
+// sound leaves out workers whose machines have a problem, such as a full disk: they would refuse,
+// or take what others take better. Where all have one, each is as good, and says itself what it
+// cannot do.
 func sound(eligible []scored, candidates []Candidate) []scored {
 	troubled := func(s scored) bool { return len(candidates[s.at].Worker.Problems) > 0 }
 	if !slices.ContainsFunc(eligible, func(s scored) bool { return !troubled(s) }) {
@@ -74,7 +80,8 @@ func sound(eligible []scored, candidates []Candidate) []scored {
 	return slices.DeleteFunc(eligible, troubled)
 }
 
-// spare is how many sandboxes like the new one a worker may have that are not known, see Choice.Most.
+// spare is how many sandboxes like the new one a worker may have that are not known, see
+// Choice.Most.
 func spare(s scored, least float64) int {
 	step := s.after - s.before
 	if step <= 0 { // it is fuller in a measure that the sandbox does not ask for
@@ -89,7 +96,8 @@ type scored struct {
 	before, after float64
 }
 
-// lightest gives those of which two are drawn, and how full the lightest will be; it changes the order of eligible.
+// lightest gives those of which two are drawn, and how full the lightest will be; it changes the
+// order of eligible.
 func lightest(eligible []scored, random *rand.Rand) (drawable []scored, least float64) {
 	least = eligible[0].after
 	for _, s := range eligible {
@@ -125,13 +133,22 @@ func drawn(among []scored, random *rand.Rand) scored {
 	return among[first]
 }
 
-// reference is the capacity by which a worker without a limit is measured: the largest of any. Where nobody has a limit
-// sandboxes are counted.
+// reference is the capacity by which a worker without a limit is measured: the largest of any.
+// Where nobody has a limit sandboxes are counted.
 func reference(candidates []Candidate) stacyvm.Capacity {
 	var whole stacyvm.Capacity
 	for i := range candidates {
 		c := &candidates[i].Worker.Capacity
-		whole.MaxSandboxes, whole.MemoryMB, whole.VCPUs = max(whole.MaxSandboxes, c.MaxSandboxes), max(whole.MemoryMB, c.MemoryMB), max(whole.VCPUs, c.VCPUs)
+		whole.MaxSandboxes, whole.MemoryMB, whole.VCPUs = max(
+			whole.MaxSandboxes,
+			c.MaxSandboxes,
+		), max(
+			whole.MemoryMB,
+			c.MemoryMB,
+		), max(
+			whole.VCPUs,
+			c.VCPUs,
+		)
 	}
 	if whole.MaxSandboxes+whole.MemoryMB+whole.VCPUs == 0 {
 		whole.MaxSandboxes = 1

@@ -100,7 +100,8 @@ func TestPick(t *testing.T) {
 	}
 }
 
-// TestNoneSaysWhetherWaitingHelps tells a cluster that is full, or cannot be called, from one that will never do.
+// TestNoneSaysWhetherWaitingHelps tells a cluster that is full, or cannot be called, from one that
+// will never do.
 func TestNoneSaysWhetherWaitingHelps(t *testing.T) {
 	full, other := candidate("a", used(1, 0, 0), room(1, 0, 0)), candidate("b", engines("mock"))
 	tests := map[string]struct {
@@ -138,7 +139,8 @@ func TestCallable(t *testing.T) {
 	}
 }
 
-// TestPickAvoidsTroubledMachines: one whose machine has a problem gets sandboxes only when no other can take them.
+// TestPickAvoidsTroubledMachines: one whose machine has a problem gets sandboxes only when no
+// other can take them.
 func TestPickAvoidsTroubledMachines(t *testing.T) {
 	troubled := func(c *Candidate) { c.Worker.Problems = []string{"the disk is full"} }
 	for seed := range uint64(32) {

@@ -1,5 +1,5 @@
-// Package space watches the file systems that the product writes to, and holds some room on them back: what frees room, a destroy
-// above all, needs some itself.
+// Package space watches the file systems that the product writes to, and holds some room on them
+// back: what frees room, a destroy above all, needs some itself.
 package space
 
 import (
@@ -115,7 +115,12 @@ func (g *Guard) lacks(p *place) string {
 	case s.readOnly:
 		return p.dir + " is read-only"
 	case s.free < g.watermark(s.total):
-		return fmt.Sprintf("%s has %d MiB free, less than the %d MiB that are to stay free", p.dir, s.free>>20, g.watermark(s.total)>>20)
+		return fmt.Sprintf(
+			"%s has %d MiB free, less than the %d MiB that are to stay free",
+			p.dir,
+			s.free>>20,
+			g.watermark(s.total)>>20,
+		)
 	case s.files >= 0 && s.files < fewFiles:
 		return p.dir + " has hardly any free inodes"
 	}
@@ -142,21 +147,26 @@ func (g *Guard) Problems() (problems []string) {
 	return problems
 }
 
-// Full is a CodeStorageFull error while there is less room than is to stay free: nothing that takes room should begin then.
+// Full is a CodeStorageFull error while there is less room than is to stay free: nothing that
+// takes room should begin then.
 func (g *Guard) Full() error {
 	if g == nil {
 		return nil
 	}
 	for _, p := range g.places {
 		if lack := g.lacks(p); lack != "" {
-			return stacyvm.Wrap(stacyvm.CodeStorageFull, errors.New(lack), "there is no room on the machine's disk: end sandboxes that are not needed, or tell the operator")
+			return stacyvm.Wrap(
+				stacyvm.CodeStorageFull,
+				errors.New(lack),
+				"there is no room on the machine's disk: end sandboxes that are not needed, or tell the operator",
+			)
 		}
 	}
 	return nil
 }
 
-// Spare does what frees room, or is small and must not fail. When there is no room for it parts of the reserve are given up, one after
-// the other, and it is tried again.
+// Spare does what frees room, or is small and must not fail. When there is no room for it parts of
+// the reserve are given up, one after the other, and it is tried again.
 func (g *Guard) Spare(do func() error) error {
 	err := do()
 	for noRoom(err) && g.release() {
@@ -173,20 +183,28 @@ func (g *Guard) Spare(do func() error) error {
 	return err
 }
 
-// noRoom reports whether something failed for lack of space. Errors of programs on the other side of a socket are text.
+// noRoom reports whether something failed for lack of space. Errors of programs on the other side
+// of a socket are text.
 func noRoom(err error) bool {
-	return err != nil && (stacyvm.CodeOf(err) == stacyvm.CodeStorageFull || errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) ||
-		strings.Contains(err.Error(), syscall.ENOSPC.Error()))
+	return err != nil &&
+		(stacyvm.CodeOf(err) == stacyvm.CodeStorageFull || errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) ||
+			strings.Contains(err.Error(), syscall.ENOSPC.Error()))
 }
 
-// Start gives up half of the reserve of each place that is full, so that a server can start there, and makes what is missing where there
-// is room.
+// Start gives up half of the reserve of each place that is full, so that a server can start there,
+// and makes what is missing where there is room.
 func (g *Guard) Start() {
 	for _, p := range g.places {
 		if g.lacks(p) == "" {
 			continue
 		}
-		g.log.Warn("the disk is full: creates and writes of files are refused until there is room", "directory", p.dir, "problem", g.lacks(p))
+		g.log.Warn(
+			"the disk is full: creates and writes of files are refused until there is room",
+			"directory",
+			p.dir,
+			"problem",
+			g.lacks(p),
+		)
 		for range slices / 2 {
 			g.releaseAt(p)
 		}
@@ -228,8 +246,8 @@ func (g *Guard) Run(ctx context.Context) error {
 // Changed gives a value when Run finds a problem after there was none, or none any more.
 func (g *Guard) Changed() <-chan struct{} { return g.changed }
 
-// release gives up a part of the reserve of each place that is full; false: there is none any more, or it is another machine's disk that
-// is full.
+// release gives up a part of the reserve of each place that is full; false: there is none any
+// more, or it is another machine's disk that is full.
 func (g *Guard) release() (released bool) {
 	if g == nil {
 		return false
@@ -262,7 +280,8 @@ func (g *Guard) releaseAt(p *place) bool {
 
 func (p *place) slice(i int) string { return filepath.Join(p.dir, reserveDir, strconv.Itoa(i)) }
 
-// remake makes the missing parts of the reserves, as long as a place stays above its watermark with them.
+// remake makes the missing parts of the reserves, as long as a place stays above its watermark
+// with them.
 func (g *Guard) remake() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -276,7 +295,8 @@ func (g *Guard) remake() {
 			if _, err := os.Lstat(p.slice(i)); err == nil {
 				continue
 			}
-			if s, err = p.look(); err != nil || s.free-size < g.watermark(s.total) || s.files >= 0 && s.files < 2*fewFiles {
+			if s, err = p.look(); err != nil || s.free-size < g.watermark(s.total) ||
+				s.files >= 0 && s.files < 2*fewFiles {
 				break
 			}
 			if err := makeSlice(p.slice(i), size); err != nil {
@@ -288,7 +308,8 @@ func (g *Guard) remake() {
 	}
 }
 
-// makeSlice makes a directory that takes up room and inodes. A slice that a crash left half-made is as good as a smaller one.
+// makeSlice makes a directory that takes up room and inodes. A slice that a crash left half-made
+// is as good as a smaller one.
 func makeSlice(dir string, size int64) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
@@ -308,7 +329,8 @@ func makeSlice(dir string, size int64) error {
 	return nil
 }
 
-// occupy gives a file room on the disk. Where a file system cannot promise it, bytes that it cannot compress are written.
+// occupy gives a file room on the disk. Where a file system cannot promise it, bytes that it
+// cannot compress are written.
 func occupy(file *os.File, size int64) error {
 	err := syscall.Fallocate(int(file.Fd()), 0, 0, size)
 	for errors.Is(err, syscall.EINTR) {

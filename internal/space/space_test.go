@@ -55,8 +55,9 @@ func write(path string) error {
 	return os.WriteFile(path, make([]byte, 16<<10), 0o600)
 }
 
-// TestFullDisk: what takes room is refused before the last bytes are gone; what must not fail succeeds on a disk on which nothing fits,
-// and goes on to; the reserve is made again when there is room.
+// TestFullDisk: what takes room is refused before the last bytes are gone; what must not fail
+// succeeds on a disk on which nothing fits, and goes on to; the reserve is made again when there
+// is room.
 func TestFullDisk(t *testing.T) {
 	dir := testneed.Tmpfs(t, disk)
 	g := guardOn(t, dir)
@@ -74,7 +75,8 @@ func TestFullDisk(t *testing.T) {
 		t.Errorf("below the watermark nothing fits any more: %v", err)
 	}
 	fill(t, ballast)
-	again, err := New(Config{Dirs: []string{dir}, MinFree: 1 << 30, Reserve: 1 << 30}) // a server starts on the full disk
+	// a server starts on the full disk
+	again, err := New(Config{Dirs: []string{dir}, MinFree: 1 << 30, Reserve: 1 << 30})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -128,7 +130,8 @@ func TestFewInodes(t *testing.T) {
 	}
 }
 
-// TestReadOnly: a file system that became read-only is told of, and nothing is tried in vain for ever.
+// TestReadOnly: a file system that became read-only is told of, and nothing is tried in vain for
+// ever.
 func TestReadOnly(t *testing.T) {
 	dir := testneed.Tmpfs(t, disk)
 	g := guardOn(t, dir)

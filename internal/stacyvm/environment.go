@@ -30,14 +30,16 @@ type Build struct {
 	EnvironmentID EnvironmentID
 	OwnerID       string // the environment's
 	Status        BuildStatus
-	Step          string // queued, validate_spec, generate_dockerfile, docker_build, tag_and_push_targets, finalize, canceled
-	Log           string
-	ImageBytes    int64
-	DigestLocal   string
-	Error         string
-	CreatedAt     time.Time
-	FinishedAt    time.Time // zero until it is final
-	UpdatedAt     time.Time
+	// queued, validate_spec, generate_dockerfile, docker_build, tag_and_push_targets, finalize,
+	// canceled
+	Step        string
+	Log         string
+	ImageBytes  int64
+	DigestLocal string
+	Error       string
+	CreatedAt   time.Time
+	FinishedAt  time.Time // zero until it is final
+	UpdatedAt   time.Time
 }
 
 // BuildStatus is where a build is.

@@ -5,7 +5,8 @@ import (
 	"fmt"
 )
 
-// Code says what kind of failure an error is. The list is closed; each transport maps it in one place.
+// Code says what kind of failure an error is. The list is closed; each transport maps it in one
+// place.
 type Code string
 
 const (
@@ -43,8 +44,8 @@ const (
 	CodeInternal Code = "internal"
 )
 
-// Error is the one error type that crosses package borders. Message is for the caller and holds no host path, engine
-// text, SQL or secret; Err is for logs.
+// Error is the one error type that crosses package borders. Message is for the caller and holds no
+// host path, engine text, SQL or secret; Err is for logs.
 type Error struct {
 	Code    Code
 	Field   string // for CodeInvalid and CodeLimit: the input's name as the caller wrote it
@@ -67,8 +68,9 @@ func (e *Error) Error() string {
 // Unwrap gives the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
-// Errorf makes an error with a caller-facing message. A %w operand becomes the cause for errors.Is, and its text is part
-// of the message: wrap with Wrap instead when the text must stay in the logs.
+// Errorf makes an error with a caller-facing message. A %w operand becomes the cause for
+// errors.Is, and its text is part of the message: wrap with Wrap instead when the text must stay
+// in the logs.
 func Errorf(code Code, format string, args ...any) *Error {
 	err := fmt.Errorf(format, args...)
 	return &Error{Code: code, Message: err.Error(), Err: errors.Unwrap(err)}

@@ -6,9 +6,11 @@ import (
 	"time"
 )
 
-// Event is one thing that happened, told to whoever subscribed. (A piece of a process's output is an OutputEvent.)
+// Event is one thing that happened, told to whoever subscribed. (A piece of a process's output is
+// an OutputEvent.)
 type Event struct {
-	// Number is its place in the order of everything that happened: rising, given by the store, never reused.
+	// Number is its place in the order of everything that happened: rising, given by the store,
+	// never reused.
 	Number    int64
 	Kind      Kind
 	SandboxID SandboxID // empty: none
@@ -20,7 +22,8 @@ type Event struct {
 // Kind says what happened. Clients know these names.
 type Kind string
 
-// What happens to sandboxes is told with the change itself; what passes through them (exec, file) up to 100 ms later.
+// What happens to sandboxes is told with the change itself; what passes through them (exec, file)
+// up to 100 ms later.
 const (
 	KindSandboxCreated   Kind = "sandbox.created" // its row exists, its runtime is being made
 	KindSandboxQueued    Kind = "sandbox.queued"  // it waits for its worker to start it
@@ -47,13 +50,15 @@ const (
 	KindSpawnDequeued Kind = "spawn.dequeued" // it has been answered
 	KindSpawnTimeout  Kind = "spawn.queue_timeout"
 
-	KindServerProblem   Kind = "server.problem" // with a server's database or disk; of a database it is told when it is over
+	// with a server's database or disk; of a database it is told when it is over
+	KindServerProblem   Kind = "server.problem"
 	KindServerRecovered Kind = "server.recovered"
 	KindWorkerStarted   Kind = "worker.started" // its process registered; the one before it may have been killed
 	KindWorkerProblem   Kind = "worker.problem" // with its machine, such as a full disk
 	KindWorkerRecovered Kind = "worker.recovered"
 
-	// KindMissed is told to one subscriber: what stood between its place and here is no longer kept.
+	// KindMissed is told to one subscriber: what stood between its place and here is no longer
+	// kept.
 	KindMissed Kind = "events.missed"
 )
 

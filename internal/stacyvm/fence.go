@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// Fence is the token that decides whose write counts: the cluster's incarnation and the sandbox's ownership epoch.
-// Greater fences win. The zero fence is older than every real one.
+// Fence is the token that decides whose write counts: the cluster's incarnation and the sandbox's
+// ownership epoch. Greater fences win. The zero fence is older than every real one.
 type Fence struct {
 	Incarnation int64 `json:"incarnation"`
 	Epoch       int64 `json:"epoch"`
@@ -20,7 +20,8 @@ func (f Fence) Compare(other Fence) int {
 	return cmp.Compare(f.Epoch, other.Epoch)
 }
 
-// Ref names a sandbox together with the right to change it. Every mutating call to a worker carries one.
+// Ref names a sandbox together with the right to change it. Every mutating call to a worker
+// carries one.
 type Ref struct {
 	ID    SandboxID
 	Fence Fence
@@ -74,7 +75,8 @@ type Capacity struct {
 	RPCURL          string            `json:"rpc_url,omitempty"` // where control planes call it
 	PreviewDomain   string            `json:"preview_domain,omitempty"`
 	Labels          map[string]string `json:"labels,omitempty"`
-	Drained         bool              `json:"drained,omitempty"` // an operator wants nothing new on it; the worker has no say in it
+	// an operator wants nothing new on it; the worker has no say in it
+	Drained bool `json:"drained,omitempty"`
 }
 
 // Limited reports whether there is a limit in any measure.

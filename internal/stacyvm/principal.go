@@ -9,7 +9,8 @@ type Principal struct {
 	Scopes  []string
 }
 
-// May reports whether the principal holds a scope such as "api:exec". A held scope "api:*" covers every "api:..." one.
+// May reports whether the principal holds a scope such as "api:exec". A held scope "api:*" covers
+// every "api:..." one.
 func (p Principal) May(scope string) bool {
 	for _, held := range p.Scopes {
 		if held == scope {
@@ -47,7 +48,8 @@ type Operation struct {
 	CreatedUS int64
 }
 
-// ExecRecord is one line of the exec log, which is written when a command has ended. Output itself is never stored here.
+// ExecRecord is one line of the exec log, which is written when a command has ended. Output itself
+// is never stored here.
 type ExecRecord struct {
 	ID         int64
 	SandboxID  SandboxID

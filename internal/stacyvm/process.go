@@ -15,7 +15,8 @@ const (
 	Stderr Stream = "stderr"
 )
 
-// Command is what to run and how. Argv is never empty; a shell command is already {"/bin/sh", "-c", text}.
+// Command is what to run and how. Argv is never empty; a shell command is already {"/bin/sh",
+// "-c", text}.
 type Command struct {
 	ProcessID string // chosen by the caller to make a retry idempotent; empty: the guest chooses
 	Argv      []string
@@ -79,7 +80,8 @@ type Exit struct {
 	Duration     time.Duration
 }
 
-// OutputEvent is one step of a process's output. Exactly one of Started, Data, Gap, Exit is set, none for a keepalive.
+// OutputEvent is one step of a process's output. Exactly one of Started, Data, Gap, Exit is set,
+// none for a keepalive.
 type OutputEvent struct {
 	Started *Process
 	Stream  Stream // of Data and Gap

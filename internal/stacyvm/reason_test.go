@@ -37,7 +37,8 @@ func TestReasonsAreComplete(t *testing.T) {
 	}
 }
 
-// TestReasonsAreDocumented demands a row for each reason in the operator's table, and that the OpenAPI document knows it.
+// TestReasonsAreDocumented demands a row for each reason in the operator's table, and that the
+// OpenAPI document knows it.
 func TestReasonsAreDocumented(t *testing.T) {
 	text, err := os.ReadFile("../../docs/operations.md")
 	if err != nil {

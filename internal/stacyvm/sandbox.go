@@ -22,7 +22,8 @@ var sandboxID = regexp.MustCompile(`^sb-[0-9a-f]{24}$`)
 // Valid reports whether id has the form of an id. Check it before it becomes part of a path.
 func (id SandboxID) Valid() bool { return sandboxID.MatchString(string(id)) }
 
-// Sandbox is one row of the store: what is known of a disposable computer. The zero time means "not yet".
+// Sandbox is one row of the store: what is known of a disposable computer. The zero time means
+// "not yet".
 type Sandbox struct {
 	ID        SandboxID
 	State     State
@@ -37,11 +38,12 @@ type Sandbox struct {
 	Fence     Fence  // of the present owner; only a write that carries it counts
 	RuntimeID string // the engine's own name for the runtime, when it differs from ID
 	Recovered bool   // found by reconciliation after its row or owner was lost
-	// Unenforced names the limits ("memory", "cpu", "disk", "pids") that this machine cannot enforce for this sandbox.
+	// Unenforced names the limits ("memory", "cpu", "disk", "pids") that this machine cannot
+	// enforce for this sandbox.
 	Unenforced []string
 	Metadata   map[string]string
-	// QueuePlace is the place in line of a create that waits for its worker to start it, 1 for the next one; 0: it does not wait,
-	// or through another server. It is not stored.
+	// QueuePlace is the place in line of a create that waits for its worker to start it, 1 for the
+	// next one; 0: it does not wait, or through another server. It is not stored.
 	QueuePlace int
 	CreatedAt  time.Time
 	UpdatedAt  time.Time
@@ -68,7 +70,8 @@ const (
 	DesiredDestroyed Desired = "destroyed"
 )
 
-// Spec is everything that decides what a sandbox is made of. It is complete: every default is filled in.
+// Spec is everything that decides what a sandbox is made of. It is complete: every default is
+// filled in.
 type Spec struct {
 	Image    string            `json:"image"`
 	Provider string            `json:"provider"`
@@ -84,7 +87,8 @@ type Spec struct {
 // NetworkMode says what a guest can reach.
 type NetworkMode string
 
-// NetworkNone is a loopback interface and nothing else, no DNS. The default, and for now the only one.
+// NetworkNone is a loopback interface and nothing else, no DNS. The default, and for now the only
+// one.
 const NetworkNone NetworkMode = "none"
 
 // AdmissionReason says in one word why a create would not be let in now. The list is closed.

@@ -23,9 +23,18 @@ const (
 )
 
 // States lists every state.
-var States = []State{StateCreating, StateRunning, StatePaused, StateUnhealthy, StateExpired, StateError, StateDestroyed}
+var States = []State{
+	StateCreating,
+	StateRunning,
+	StatePaused,
+	StateUnhealthy,
+	StateExpired,
+	StateError,
+	StateDestroyed,
+}
 
-// transitions is the whole state machine: from -> allowed next states. Every change goes through CanBecome.
+// transitions is the whole state machine: from -> allowed next states. Every change goes through
+// CanBecome.
 var transitions = map[State][]State{
 	StateCreating:  {StateRunning, StateError, StateDestroyed},
 	StateRunning:   {StatePaused, StateUnhealthy, StateExpired, StateError, StateDestroyed},
@@ -36,7 +45,8 @@ var transitions = map[State][]State{
 	StateDestroyed: {},
 }
 
-// CanBecome reports whether a sandbox in state s may go to state next. Staying is not a transition.
+// CanBecome reports whether a sandbox in state s may go to state next. Staying is not a
+// transition.
 func (s State) CanBecome(next State) bool {
 	return slices.Contains(transitions[s], next)
 }

@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// TestTransitions checks every pair of states against the table of the design, written as a matrix so that a reader sees
-// the whole machine: rows are from, columns to.
+// TestTransitions checks every pair of states against the table of the design, written as a matrix
+// so that a reader sees the whole machine: rows are from, columns to.
 func TestTransitions(t *testing.T) {
 	matrix := map[State]string{
 		//               creating running paused unhealthy expired error destroyed

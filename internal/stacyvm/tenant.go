@@ -27,8 +27,8 @@ type Member struct {
 // PolicyID names a policy.
 type PolicyID string
 
-// Policy permits or forbids what sandboxes may be made of. Lower priorities are asked first, within one priority a deny
-// wins, and what no policy matches is permitted.
+// Policy permits or forbids what sandboxes may be made of. Lower priorities are asked first,
+// within one priority a deny wins, and what no policy matches is permitted.
 type Policy struct {
 	ID           PolicyID
 	TenantID     string // empty: holds for everybody

@@ -11,7 +11,8 @@ const maxLabel = 128
 
 // PlainWord reports whether text is valid UTF-8 without white space and control characters.
 func PlainWord(text string) bool {
-	return utf8.ValidString(text) && !strings.ContainsFunc(text, func(r rune) bool { return unicode.IsSpace(r) || !unicode.IsPrint(r) })
+	return utf8.ValidString(text) &&
+		!strings.ContainsFunc(text, func(r rune) bool { return unicode.IsSpace(r) || !unicode.IsPrint(r) })
 }
 
 // CheckLabels refuses labels that no worker could have and no sandbox could ask for. CodeInvalid.

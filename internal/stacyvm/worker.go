@@ -17,7 +17,8 @@ var (
 // Valid reports whether id has the form of an id.
 func (id WorkerID) Valid() bool { return workerID.MatchString(string(id)) }
 
-// WorkerIDOf makes an id of a machine's name. It is not valid when the name is too long or has nothing that an id may have.
+// WorkerIDOf makes an id of a machine's name. It is not valid when the name is too long or has
+// nothing that an id may have.
 func WorkerIDOf(name string) WorkerID {
 	return WorkerID(strings.Trim(notWorkerID.ReplaceAllString(name, "-"), "-"))
 }
@@ -44,7 +45,8 @@ func (s WorkerStatus) Valid() bool {
 	return s.Acts() || s == WorkerOffline || s == WorkerUnhealthy
 }
 
-// Acts reports whether a worker of this status acts for its sandboxes, or is about to. Every other is out of service.
+// Acts reports whether a worker of this status acts for its sandboxes, or is about to. Every other
+// is out of service.
 func (s WorkerStatus) Acts() bool {
 	return s == WorkerStarting || s == WorkerOnline || s == WorkerDraining
 }
@@ -52,7 +54,8 @@ func (s WorkerStatus) Acts() bool {
 // WorkerStaleAfter is the age of a heartbeat from which a worker counts as stale.
 const WorkerStaleAfter = 2 * time.Minute
 
-// CapabilityResident is what a worker in a control plane's own process has, and no other: that process alone speaks for it.
+// CapabilityResident is what a worker in a control plane's own process has, and no other: that
+// process alone speaks for it.
 const CapabilityResident = "single_node"
 
 // Worker is one machine's registration.

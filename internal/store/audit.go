@@ -55,19 +55,54 @@ const (
 
 // AppendOperations implements Audit.
 func (t audit) AppendOperations(ctx context.Context, lines []stacyvm.Operation) error {
-	return appendLines(ctx, t.tx, `operation_audit (`+operationFields+`)`, lines, func(c *clause, now int64, l stacyvm.Operation) string {
-		return c.list(l.Actor, l.Action, string(l.SandboxID), l.Resource, l.Provider, l.Status, l.Detail, l.TenantID, cmp.Or(l.CreatedUS, now))
-	})
+	return appendLines(
+		ctx,
+		t.tx,
+		`operation_audit (`+operationFields+`)`,
+		lines,
+		func(c *clause, now int64, l stacyvm.Operation) string {
+			return c.list(
+				l.Actor,
+				l.Action,
+				string(l.SandboxID),
+				l.Resource,
+				l.Provider,
+				l.Status,
+				l.Detail,
+				l.TenantID,
+				cmp.Or(l.CreatedUS, now),
+			)
+		},
+	)
 }
 
 // AppendExecs implements Audit.
 func (t audit) AppendExecs(ctx context.Context, lines []stacyvm.ExecRecord) error {
-	return appendLines(ctx, t.tx, `exec_log (`+execFields+`)`, lines, func(c *clause, now int64, l stacyvm.ExecRecord) string {
-		return c.list(string(l.SandboxID), l.ProcessID, l.Command, int64(l.ExitCode), l.DurationUS, cmp.Or(l.CreatedUS, now))
-	})
+	return appendLines(
+		ctx,
+		t.tx,
+		`exec_log (`+execFields+`)`,
+		lines,
+		func(c *clause, now int64, l stacyvm.ExecRecord) string {
+			return c.list(
+				string(l.SandboxID),
+				l.ProcessID,
+				l.Command,
+				int64(l.ExitCode),
+				l.DurationUS,
+				cmp.Or(l.CreatedUS, now),
+			)
+		},
+	)
 }
 
-func appendLines[T any](ctx context.Context, t tx, into string, lines []T, values func(*clause, int64, T) string) error {
+func appendLines[T any](
+	ctx context.Context,
+	t tx,
+	into string,
+	lines []T,
+	values func(*clause, int64, T) string,
+) error {
 	now, err := t.NowUS(ctx)
 	if err != nil {
 		return err
@@ -94,9 +129,22 @@ func (t audit) Operations(ctx context.Context, f OperationFilter) ([]stacyvm.Ope
 	if f.Before != 0 {
 		c.add(`id < %s`, f.Before)
 	}
-	text := `SELECT id, ` + operationFields + ` FROM operation_audit` + c.where() + ` ORDER BY id DESC LIMIT ` + c.arg(limited(f.Limit, listed))
+	text := `SELECT id, ` + operationFields + ` FROM operation_audit` + c.where() + ` ORDER BY id DESC LIMIT ` + c.arg(
+		limited(f.Limit, listed),
+	)
 	return sqldb.All(ctx, t.Tx, func(row sqldb.Scanner) (o stacyvm.Operation, err error) {
-		err = row.Scan(&o.ID, &o.Actor, &o.Action, &o.SandboxID, &o.Resource, &o.Provider, &o.Status, &o.Detail, &o.TenantID, &o.CreatedUS)
+		err = row.Scan(
+			&o.ID,
+			&o.Actor,
+			&o.Action,
+			&o.SandboxID,
+			&o.Resource,
+			&o.Provider,
+			&o.Status,
+			&o.Detail,
+			&o.TenantID,
+			&o.CreatedUS,
+		)
 		return o, err
 	}, text, c.args...)
 }
@@ -108,7 +156,9 @@ func (t audit) Execs(ctx context.Context, f ExecFilter) ([]stacyvm.ExecRecord, e
 	if f.Before != 0 {
 		c.add(`id < %s`, f.Before)
 	}
-	text := `SELECT id, ` + execFields + ` FROM exec_log` + c.where() + ` ORDER BY id DESC LIMIT ` + c.arg(limited(f.Limit, listed))
+	text := `SELECT id, ` + execFields + ` FROM exec_log` + c.where() + ` ORDER BY id DESC LIMIT ` + c.arg(
+		limited(f.Limit, listed),
+	)
 	return sqldb.All(ctx, t.Tx, func(row sqldb.Scanner) (e stacyvm.ExecRecord, err error) {
 		err = row.Scan(&e.ID, &e.SandboxID, &e.ProcessID, &e.Command, &e.ExitCode, &e.DurationUS, &e.CreatedUS)
 		return e, err
@@ -143,10 +193,26 @@ const adminFields = `actor, method, path, status, duration_us, request_id, remot
 
 // Append implements AdminAudit.
 func (t adminAudit) Append(ctx context.Context, calls []stacyvm.AdminCall) error {
-	return appendLines(ctx, t.tx, `admin_audit (`+adminFields+`)`, calls, func(c *clause, now int64, l stacyvm.AdminCall) string {
-		return c.list(l.Actor, l.Method, l.Path, int64(l.Status), l.Duration.Microseconds(), l.RequestID, l.RemoteAddr, l.UserAgent,
-			l.TenantID, cmp.Or(toUS(l.CreatedAt), now))
-	})
+	return appendLines(
+		ctx,
+		t.tx,
+		`admin_audit (`+adminFields+`)`,
+		calls,
+		func(c *clause, now int64, l stacyvm.AdminCall) string {
+			return c.list(
+				l.Actor,
+				l.Method,
+				l.Path,
+				int64(l.Status),
+				l.Duration.Microseconds(),
+				l.RequestID,
+				l.RemoteAddr,
+				l.UserAgent,
+				l.TenantID,
+				cmp.Or(toUS(l.CreatedAt), now),
+			)
+		},
+	)
 }
 
 // List implements AdminAudit.
@@ -164,10 +230,24 @@ func (t adminAudit) List(ctx context.Context, f AdminFilter) ([]stacyvm.AdminCal
 	if f.Before != 0 {
 		c.add(`id < %s`, f.Before)
 	}
-	text := `SELECT id, ` + adminFields + ` FROM admin_audit` + c.where() + ` ORDER BY id DESC LIMIT ` + c.arg(limited(f.Limit, listed))
+	text := `SELECT id, ` + adminFields + ` FROM admin_audit` + c.where() + ` ORDER BY id DESC LIMIT ` + c.arg(
+		limited(f.Limit, listed),
+	)
 	return sqldb.All(ctx, t.Tx, func(row sqldb.Scanner) (l stacyvm.AdminCall, err error) {
 		var duration, created int64
-		err = row.Scan(&l.ID, &l.Actor, &l.Method, &l.Path, &l.Status, &duration, &l.RequestID, &l.RemoteAddr, &l.UserAgent, &l.TenantID, &created)
+		err = row.Scan(
+			&l.ID,
+			&l.Actor,
+			&l.Method,
+			&l.Path,
+			&l.Status,
+			&duration,
+			&l.RequestID,
+			&l.RemoteAddr,
+			&l.UserAgent,
+			&l.TenantID,
+			&created,
+		)
 		l.Duration, l.CreatedAt = fromMicros(duration), fromUS(created)
 		return l, err
 	}, text, c.args...)

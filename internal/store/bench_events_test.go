@@ -9,7 +9,8 @@ import (
 	"github.com/stacyvm/stacyvm/internal/store"
 )
 
-// BenchmarkEvents has 8 clients append events, each in a transaction of its own, until a subscriber has all of them.
+// BenchmarkEvents has 8 clients append events, each in a transaction of its own, until a
+// subscriber has all of them.
 func BenchmarkEvents(b *testing.B) {
 	benchEachDriver(b, func(b *testing.B, s store.Store) {
 		woken := s.Watch(b.Context())

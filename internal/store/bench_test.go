@@ -21,8 +21,8 @@ func benchEachDriver(b *testing.B, run func(*testing.B, store.Store)) {
 	}
 }
 
-// reportSync measures what bounds every durable write: a small write with its sync, in the directory for temporary files.
-// It reports the middle of several.
+// reportSync measures what bounds every durable write: a small write with its sync, in the
+// directory for temporary files. It reports the middle of several.
 func reportSync(b *testing.B) {
 	b.Helper()
 	file, err := os.Create(filepath.Join(b.TempDir(), "sync"))

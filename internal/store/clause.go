@@ -8,7 +8,8 @@ import (
 	"time"
 )
 
-// Page is a part of a list. Lists are walked by key: rows that come and go meanwhile move no others.
+// Page is a part of a list. Lists are walked by key: rows that come and go meanwhile move no
+// others.
 type Page struct {
 	Limit int    // at most this many rows; 0: 1,000,000
 	After Cursor // continue behind this row; the zero value: from the beginning
@@ -17,13 +18,15 @@ type Page struct {
 	Skip  int    // leave out this many rows first
 }
 
-// Cursor is a place in a list: the last row that was seen. A list that goes by name or number looks at ID alone.
+// Cursor is a place in a list: the last row that was seen. A list that goes by name or number
+// looks at ID alone.
 type Cursor struct {
 	CreatedAt time.Time
 	ID        string
 }
 
-// clause collects the parts of a statement whose parts depend on the question. Values go in as arguments only.
+// clause collects the parts of a statement whose parts depend on the question. Values go in as
+// arguments only.
 type clause struct {
 	parts []string
 	args  []any

@@ -9,8 +9,9 @@ import (
 
 // Connections are owners' accounts at registries.
 type Connections interface {
-	// Save writes an account, new or not: owner, provider and username name it, and a known one keeps its id. A default one
-	// replaces the owner's former default at this provider. CodeConflict: the id is another account's.
+	// Save writes an account, new or not: owner, provider and username name it, and a known one
+	// keeps its id. A default one replaces the owner's former default at this provider.
+	// CodeConflict: the id is another account's.
 	Save(ctx context.Context, connection stacyvm.Connection) (stacyvm.Connection, error)
 	// Get finds one. CodeNotFound.
 	Get(ctx context.Context, id stacyvm.ConnectionID) (stacyvm.Connection, error)
@@ -42,8 +43,13 @@ func (t connections) Save(ctx context.Context, r stacyvm.Connection) (stacyvm.Co
 	if err != nil || !saved.Default {
 		return saved, err
 	}
-	_, err = t.Exec(ctx, `UPDATE registry_connections SET is_default = FALSE WHERE owner_id = $1 AND provider = $2 AND id <> $3 AND is_default`,
-		saved.OwnerID, saved.Provider, string(saved.ID))
+	_, err = t.Exec(
+		ctx,
+		`UPDATE registry_connections SET is_default = FALSE WHERE owner_id = $1 AND provider = $2 AND id <> $3 AND is_default`,
+		saved.OwnerID,
+		saved.Provider,
+		string(saved.ID),
+	)
 	return saved, err
 }
 
@@ -57,9 +63,19 @@ func (t connections) put(ctx context.Context, r stacyvm.Connection) (stacyvm.Con
 	if err != nil || ok {
 		return row, err
 	}
-	row, ok, err = sqldb.One(ctx, t.Tx, connectionTable.read, `UPDATE registry_connections SET secret_ref = $4, is_default = $5, updated_us = $6
+	row, ok, err = sqldb.One(
+		ctx,
+		t.Tx,
+		connectionTable.read,
+		`UPDATE registry_connections SET secret_ref = $4, is_default = $5, updated_us = $6
 		WHERE owner_id = $1 AND provider = $2 AND username = $3 RETURNING `+connectionTable.columns,
-		r.OwnerID, r.Provider, r.Username, r.SecretRef, r.Default, now)
+		r.OwnerID,
+		r.Provider,
+		r.Username,
+		r.SecretRef,
+		r.Default,
+		now,
+	)
 	if err == nil && !ok {
 		err = stacyvm.Errorf(stacyvm.CodeConflict, connectionTable.entity+" is another account", string(r.ID))
 	}

@@ -20,7 +20,8 @@ func TestMain(m *testing.M) {
 // database makes an empty database and says how to open it.
 type database func(testing.TB) store.Config
 
-// drivers are all that a store can be on. The one for PostgreSQL ends its test when there is no server.
+// drivers are all that a store can be on. The one for PostgreSQL ends its test when there is no
+// server.
 var drivers = map[string]database{
 	"sqlite": func(t testing.TB) store.Config {
 		return store.Config{Path: filepath.Join(t.TempDir(), "data", "stacyvm.db")}

@@ -11,14 +11,16 @@ import (
 	"github.com/stacyvm/stacyvm/internal/store/storetest"
 )
 
-// fault is done to a database past its journal. Statements and do are about one sandbox that all was done with, $ is its id.
+// fault is done to a database past its journal. Statements and do are about one sandbox that all
+// was done with, $ is its id.
 type fault struct {
 	name      string
 	statement string
 	do        func(ctx context.Context, tx store.Tx, gone stacyvm.Sandbox, open deed) error
 }
 
-// faults are what a comparison with the journal is there to find. open is a deed that was tried and not answered.
+// faults are what a comparison with the journal is there to find. open is a deed that was tried
+// and not answered.
 var faults = []fault{
 	{name: "a row is lost", statement: `DELETE FROM sandboxes WHERE id = '$'`},
 	{name: "a lease is lost", statement: `DELETE FROM leases WHERE resource_id = '$'`},
@@ -54,8 +56,8 @@ var faults = []fault{
 // errUnheard stands for an answer that did not come.
 var errUnheard = errors.New("not heard")
 
-// journalled does deeds about some sandboxes. One was done and not heard of, one was tried and not done. It gives a sandbox
-// that all was done with, and the deed that was not done.
+// journalled does deeds about some sandboxes. One was done and not heard of, one was tried and not
+// done. It gives a sandbox that all was done with, and the deed that was not done.
 func journalled(t *testing.T, s store.Store) (j *journal, gone stacyvm.Sandbox, open deed) {
 	t.Helper()
 	j = new(journal)
@@ -84,7 +86,8 @@ func journalled(t *testing.T, s store.Store) (j *journal, gone stacyvm.Sandbox, 
 	return j, gone, open
 }
 
-// TestTheJournalTellsDifferences has a comparison find nothing in a database as its clients left it, and each fault.
+// TestTheJournalTellsDifferences has a comparison find nothing in a database as its clients left
+// it, and each fault.
 func TestTheJournalTellsDifferences(t *testing.T) {
 	onEachDriver(t, func(t *testing.T, config store.Config) {
 		s := open(t, config)

@@ -11,8 +11,8 @@ import (
 type Environments interface {
 	// Create writes a new one. CodeConflict: the id is taken, or the owner has one of this name.
 	Create(ctx context.Context, environment stacyvm.Environment) (stacyvm.Environment, error)
-	// Update replaces all but the id, the owner and the time of creation. CodeNotFound; CodeConflict: another of the owner's
-	// has this name.
+	// Update replaces all but the id, the owner and the time of creation. CodeNotFound;
+	// CodeConflict: another of the owner's has this name.
 	Update(ctx context.Context, environment stacyvm.Environment) (stacyvm.Environment, error)
 	// Get finds one. CodeNotFound.
 	Get(ctx context.Context, id stacyvm.EnvironmentID) (stacyvm.Environment, error)
@@ -50,11 +50,23 @@ func (t environments) Create(ctx context.Context, e stacyvm.Environment) (stacyv
 	if err != nil {
 		return e, err
 	}
-	return t.insert(ctx, e.Name, string(e.ID), e.OwnerID, e.Name, e.BaseImage, packed(e.PythonPackages), packed(e.AptPackages), e.PythonVersion,
-		now, now)
+	return t.insert(
+		ctx,
+		e.Name,
+		string(e.ID),
+		e.OwnerID,
+		e.Name,
+		e.BaseImage,
+		packed(e.PythonPackages),
+		packed(e.AptPackages),
+		e.PythonVersion,
+		now,
+		now,
+	)
 }
 
-// Update implements Environments. A name that is taken is looked for first: a violated constraint would end the transaction.
+// Update implements Environments. A name that is taken is looked for first: a violated constraint
+// would end the transaction.
 func (t environments) Update(ctx context.Context, e stacyvm.Environment) (stacyvm.Environment, error) {
 	now, err := t.NowUS(ctx)
 	if err != nil {
@@ -64,16 +76,32 @@ func (t environments) Update(ctx context.Context, e stacyvm.Environment) (stacyv
 	if err != nil {
 		return e, err
 	}
-	_, taken, err := sqldb.One(ctx, t.Tx, sqldb.ScanInt, `SELECT 1 FROM environment_specs WHERE owner_id = $1 AND name = $2 AND id <> $3`,
-		present.OwnerID, e.Name, string(e.ID))
+	_, taken, err := sqldb.One(
+		ctx,
+		t.Tx,
+		sqldb.ScanInt,
+		`SELECT 1 FROM environment_specs WHERE owner_id = $1 AND name = $2 AND id <> $3`,
+		present.OwnerID,
+		e.Name,
+		string(e.ID),
+	)
 	if err != nil {
 		return e, err
 	}
 	if taken {
 		return e, stacyvm.Errorf(stacyvm.CodeConflict, environmentTable.entity+" exists already", e.Name)
 	}
-	return t.update(ctx, e.ID, `name = $2, base_image = $3, python_packages = $4, apt_packages = $5, python_version = $6, updated_us = $7`,
-		e.Name, e.BaseImage, packed(e.PythonPackages), packed(e.AptPackages), e.PythonVersion, now)
+	return t.update(
+		ctx,
+		e.ID,
+		`name = $2, base_image = $3, python_packages = $4, apt_packages = $5, python_version = $6, updated_us = $7`,
+		e.Name,
+		e.BaseImage,
+		packed(e.PythonPackages),
+		packed(e.AptPackages),
+		e.PythonVersion,
+		now,
+	)
 }
 
 // List implements Environments.

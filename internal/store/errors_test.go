@@ -48,7 +48,8 @@ func TestErrorsTellNoSQL(t *testing.T) {
 	}
 }
 
-// TestContextEndsALongRead gives up a query that would run for minutes, and the connection is good afterwards.
+// TestContextEndsALongRead gives up a query that would run for minutes, and the connection is good
+// afterwards.
 func TestContextEndsALongRead(t *testing.T) {
 	s := openTest(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)

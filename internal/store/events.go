@@ -19,20 +19,24 @@ const (
 	numberedAtOnce = 5000
 )
 
-// Events is the outbox: what happened, written in the transaction in which it happened, for whoever subscribed. See
-// docs/adr/0005-events.md.
+// Events is the outbox: what happened, written in the transaction in which it happened, for
+// whoever subscribed. See docs/adr/0005-events.md.
 type Events interface {
-	// Append writes events, in their order. They get their numbers no earlier than with the commit.
+	// Append writes events, in their order. They get their numbers no earlier than with the
+	// commit.
 	Append(ctx context.Context, events []stacyvm.Event) error
-	// Number gives numbers to what was committed before without one, and tells whether more of it may be left. See Waiting.
+	// Number gives numbers to what was committed before without one, and tells whether more of it
+	// may be left. See Waiting.
 	Number(ctx context.Context) (more bool, err error)
-	// List gives the events after a number, in order. An event that has not come once a later one is there never comes.
+	// List gives the events after a number, in order. An event that has not come once a later one
+	// is there never comes.
 	List(ctx context.Context, filter EventFilter) ([]stacyvm.Event, error)
 	// Recent gives the newest events first, those without a number too.
 	Recent(ctx context.Context, filter RecentFilter) ([]stacyvm.Event, error)
 	// Span tells what List can give.
 	Span(ctx context.Context) (EventSpan, error)
-	// Purge forgets what is older than life, and the oldest of more than count, and returns their number.
+	// Purge forgets what is older than life, and the oldest of more than count, and returns their
+	// number.
 	Purge(ctx context.Context, life time.Duration, count int) (int, error)
 }
 
@@ -51,12 +55,12 @@ type RecentFilter struct {
 	Limit  int            // 0: 100
 }
 
-// EventSpan is the numbers of the oldest event that is kept and of the last one that was made: First is Last+1 when none is
-// kept.
+// EventSpan is the numbers of the oldest event that is kept and of the last one that was made:
+// First is Last+1 when none is kept.
 type EventSpan struct {
 	First, Last int64
-	// Waiting: something was committed that has no number yet, so that List does not give it. While somebody watches, numbers come
-	// by themselves, soon; who cannot wait asks for them.
+	// Waiting: something was committed that has no number yet, so that List does not give it.
+	// While somebody watches, numbers come by themselves, soon; who cannot wait asks for them.
 	Waiting bool
 }
 
@@ -75,23 +79,38 @@ func (t events) Append(ctx context.Context, events []stacyvm.Event) error {
 		return err
 	}
 	t.Notify = true
-	return appendLines(ctx, t.tx, `events (`+eventColumns+`)`, events, func(c *clause, now int64, n stacyvm.Event) string {
-		var number any
-		if next > 0 {
-			number = next
-			next++
-		}
-		return `(CAST(` + c.arg(number) + ` AS BIGINT), ` + c.list(string(n.Kind), string(n.SandboxID), n.TenantID, packed(n.Data), cmp.Or(toUS(n.CreatedAt), now))[1:]
-	})
+	return appendLines(
+		ctx,
+		t.tx,
+		`events (`+eventColumns+`)`,
+		events,
+		func(c *clause, now int64, n stacyvm.Event) string {
+			var number any
+			if next > 0 {
+				number = next
+				next++
+			}
+			return `(CAST(` + c.arg(
+				number,
+			) + ` AS BIGINT), ` + c.list(string(n.Kind), string(n.SandboxID), n.TenantID, packed(n.Data), cmp.Or(toUS(n.CreatedAt), now))[1:]
+		},
+	)
 }
 
-// reserve takes n numbers and gives the first, where transactions commit one after the other. Elsewhere it gives 0: holding
-// the counter until the commit would make all writers wait for each other's sync, so numbers are given after it.
+// reserve takes n numbers and gives the first, where transactions commit one after the other.
+// Elsewhere it gives 0: holding the counter until the commit would make all writers wait for each
+// other's sync, so numbers are given after it.
 func (t events) reserve(ctx context.Context, n int) (int64, error) {
 	if !t.Dialect.Serial {
 		return 0, nil
 	}
-	last, _, err := sqldb.One(ctx, t.Tx, sqldb.ScanInt, `UPDATE event_counter SET last = last + $1 WHERE one = 1 RETURNING last`, int64(n))
+	last, _, err := sqldb.One(
+		ctx,
+		t.Tx,
+		sqldb.ScanInt,
+		`UPDATE event_counter SET last = last + $1 WHERE one = 1 RETURNING last`,
+		int64(n),
+	)
 	return last - int64(n) + 1, err
 }
 
@@ -101,7 +120,12 @@ func (t events) waiting(ctx context.Context) (waiting bool, last int64, err erro
 	if err != nil || t.Dialect.Serial {
 		return false, last, err
 	}
-	_, waiting, err = sqldb.One(ctx, t.Tx, sqldb.ScanInt, `SELECT id FROM events WHERE number IS NULL ORDER BY id LIMIT 1`)
+	_, waiting, err = sqldb.One(
+		ctx,
+		t.Tx,
+		sqldb.ScanInt,
+		`SELECT id FROM events WHERE number IS NULL ORDER BY id LIMIT 1`,
+	)
 	return waiting, last, err
 }
 
@@ -113,11 +137,16 @@ func (t events) Number(ctx context.Context) (more bool, err error) {
 	return more, err
 }
 
-// number gives numbers to events that were committed without. The counter's row is locked first, so that those who do this
-// take turns, and each sees all that the one before it gave: numbers become visible in their order. It tells whether more
-// may wait, and the last number.
+// number gives numbers to events that were committed without. The counter's row is locked first,
+// so that those who do this take turns, and each sees all that the one before it gave: numbers
+// become visible in their order. It tells whether more may wait, and the last number.
 func (t events) number(ctx context.Context) (more bool, last int64, err error) {
-	if last, _, err = sqldb.One(ctx, t.Tx, sqldb.ScanInt, `SELECT last FROM event_counter WHERE one = 1`+t.RowLock()); err != nil {
+	if last, _, err = sqldb.One(
+		ctx,
+		t.Tx,
+		sqldb.ScanInt,
+		`SELECT last FROM event_counter WHERE one = 1`+t.RowLock(),
+	); err != nil {
 		return false, 0, err
 	}
 	n, err := t.Exec(ctx, `
@@ -136,7 +165,9 @@ func (t events) List(ctx context.Context, f EventFilter) ([]stacyvm.Event, error
 	var c clause
 	c.equal(`tenant_id`, f.Tenant)
 	c.add(`number > %s`, f.After)
-	text := `SELECT ` + eventColumns + ` FROM events` + c.where() + ` ORDER BY number LIMIT ` + c.arg(limited(f.Limit, listed))
+	text := `SELECT ` + eventColumns + ` FROM events` + c.where() + ` ORDER BY number LIMIT ` + c.arg(
+		limited(f.Limit, listed),
+	)
 	return sqldb.All(ctx, t.Tx, readEvent, text, c.args...)
 }
 
@@ -175,15 +206,20 @@ func (t events) Span(ctx context.Context) (EventSpan, error) {
 	if err != nil {
 		return EventSpan{}, err
 	}
-	first, ok, err := sqldb.One(ctx, t.Tx, sqldb.ScanInt, `SELECT number FROM events WHERE number IS NOT NULL ORDER BY number LIMIT 1`)
+	first, ok, err := sqldb.One(
+		ctx,
+		t.Tx,
+		sqldb.ScanInt,
+		`SELECT number FROM events WHERE number IS NOT NULL ORDER BY number LIMIT 1`,
+	)
 	if err == nil && !ok {
 		first = last + 1
 	}
 	return EventSpan{First: first, Last: last, Waiting: waiting}, err
 }
 
-// Purge implements Events. What is forgotten is always the beginning, so that who is behind can tell that it missed
-// something.
+// Purge implements Events. What is forgotten is always the beginning, so that who is behind can
+// tell that it missed something.
 func (t events) Purge(ctx context.Context, life time.Duration, count int) (int, error) {
 	now, err := t.NowUS(ctx)
 	if err != nil {

@@ -13,8 +13,8 @@ import (
 	"github.com/stacyvm/stacyvm/internal/testneed"
 )
 
-// TestFullDisk fills a file system of 4 MiB from several writers: they are told, readers are served, and nothing needs
-// repair when there is space again.
+// TestFullDisk fills a file system of 4 MiB from several writers: they are told, readers are
+// served, and nothing needs repair when there is space again.
 func TestFullDisk(t *testing.T) {
 	dir := testneed.Tmpfs(t, 4<<20)
 	ballast, path := filepath.Join(dir, "ballast"), filepath.Join(dir, "stacyvm.db")

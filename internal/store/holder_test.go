@@ -16,7 +16,8 @@ import (
 )
 
 const (
-	// heldFor is the lease of a holder that is stopped, and staleWrites what it tries after its first refusal.
+	// heldFor is the lease of a holder that is stopped, and staleWrites what it tries after its
+	// first refusal.
 	heldFor     = 300 * time.Millisecond
 	staleWrites = 100
 )
@@ -42,9 +43,9 @@ func writeHeld(ctx context.Context, s store.Store, fence stacyvm.Fence, text str
 	})
 }
 
-// childHold takes the lease for each line that it reads, and writes, knowing nothing of the time, until it is refused; then
-// it tries staleWrites more times, and prints how many writes were refused and how many were accepted after the first
-// refusal.
+// childHold takes the lease for each line that it reads, and writes, knowing nothing of the time,
+// until it is refused; then it tries staleWrites more times, and prints how many writes were
+// refused and how many were accepted after the first refusal.
 func childHold(ctx context.Context, s store.Store) error {
 	for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
 		fence, err := takeHeld(ctx, s, "holder")
@@ -71,8 +72,8 @@ func childHold(ctx context.Context, s store.Store) error {
 	return nil
 }
 
-// TestStoppedHolderWritesNothing stops a holder in the middle of its writing, for longer than its lease, and lets it go on
-// after another has taken over.
+// TestStoppedHolderWritesNothing stops a holder in the middle of its writing, for longer than its
+// lease, and lets it go on after another has taken over.
 func TestStoppedHolderWritesNothing(t *testing.T) {
 	onEachDriver(t, func(t *testing.T, config store.Config) {
 		s := open(t, config)
@@ -153,8 +154,8 @@ func overtake(t *testing.T, s store.Store, c *child, mayWrite func() bool, mark 
 	}
 }
 
-// turns reports whether nobody else is writing: processes on one file take turns, and one that is stopped keeps its own. A
-// server takes it away.
+// turns reports whether nobody else is writing: processes on one file take turns, and one that is
+// stopped keeps its own. A server takes it away.
 func turns(t *testing.T, config store.Config) func() bool {
 	if config.Driver != "" {
 		return func() bool { return true }

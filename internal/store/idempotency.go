@@ -13,13 +13,15 @@ const KeyLife = 24 * time.Hour
 
 // Idempotency keeps the answers to requests that carry a key, for KeyLife.
 type Idempotency interface {
-	// Begin claims a key. It returns nil when the caller now owns it; the record when the key is known. A claim stays until it
-	// is answered or abandoned: whether its request is still under way, the sandbox's row tells.
+	// Begin claims a key. It returns nil when the caller now owns it; the record when the key is
+	// known. A claim stays until it is answered or abandoned: whether its request is still under
+	// way, the sandbox's row tells.
 	Begin(ctx context.Context, claim IdempotencyRecord) (*IdempotencyRecord, error)
-	// Finish stores the answer, claim's Status and Body. It changes nothing but the claim for claim's own sandbox. CodeNotFound:
-	// there is none.
+	// Finish stores the answer, claim's Status and Body. It changes nothing but the claim for
+	// claim's own sandbox. CodeNotFound: there is none.
 	Finish(ctx context.Context, claim IdempotencyRecord) error
-	// Abandon frees the claim for claim's own sandbox, so that the request can be tried again. An answered key stays.
+	// Abandon frees the claim for claim's own sandbox, so that the request can be tried again. An
+	// answered key stays.
 	Abandon(ctx context.Context, claim IdempotencyRecord) error
 	// Purge removes records older than KeyLife and returns their number.
 	Purge(ctx context.Context) (int, error)
@@ -41,7 +43,8 @@ type idempotency struct{ tx }
 
 const keyFields = `scope, request_key, body_hash, sandbox_id, done, status, body`
 
-// Begin implements Idempotency. A repeat locks nothing: many of them would keep the first request from storing its answer.
+// Begin implements Idempotency. A repeat locks nothing: many of them would keep the first request
+// from storing its answer.
 func (t idempotency) Begin(ctx context.Context, claim IdempotencyRecord) (*IdempotencyRecord, error) {
 	now, err := t.NowUS(ctx)
 	if err != nil {
@@ -67,8 +70,13 @@ func (t idempotency) Begin(ctx context.Context, claim IdempotencyRecord) (*Idemp
 			return &known, nil
 		}
 		// It was freed at this moment, or its time is over.
-		if _, err := t.Exec(ctx, `DELETE FROM idempotency_keys WHERE scope = $1 AND request_key = $2 AND created_us <= $3`,
-			claim.Scope, claim.Key, lapsed); err != nil {
+		if _, err := t.Exec(
+			ctx,
+			`DELETE FROM idempotency_keys WHERE scope = $1 AND request_key = $2 AND created_us <= $3`,
+			claim.Scope,
+			claim.Key,
+			lapsed,
+		); err != nil {
 			return nil, err
 		}
 	}
@@ -89,8 +97,13 @@ func (t idempotency) Finish(ctx context.Context, claim IdempotencyRecord) error 
 
 // Abandon implements Idempotency.
 func (t idempotency) Abandon(ctx context.Context, claim IdempotencyRecord) error {
-	_, err := t.Exec(ctx, `DELETE FROM idempotency_keys WHERE scope = $1 AND request_key = $2 AND sandbox_id = $3 AND NOT done`,
-		claim.Scope, claim.Key, string(claim.Sandbox))
+	_, err := t.Exec(
+		ctx,
+		`DELETE FROM idempotency_keys WHERE scope = $1 AND request_key = $2 AND sandbox_id = $3 AND NOT done`,
+		claim.Scope,
+		claim.Key,
+		string(claim.Sandbox),
+	)
 	return err
 }
 

@@ -10,25 +10,26 @@ import (
 )
 
 const (
-	// RestoreGrace is how long nothing is taken over from another worker after the first start that follows a new
-	// incarnation: the owners come back first.
+	// RestoreGrace is how long nothing is taken over from another worker after the first start
+	// that follows a new incarnation: the owners come back first.
 	RestoreGrace = stacyvm.LeaseTTL + stacyvm.LeaseGrace
-	// graceLife is what a sandbox has left at least when the grace period begins: its life may have been extended after the
-	// backup was taken, and its owner must see it first.
+	// graceLife is what a sandbox has left at least when the grace period begins: its life may
+	// have been extended after the backup was taken, and its owner must see it first.
 	graceLife = 5 * time.Minute
 
-	// numbersApart is more events than a database can have lost with what came after the backup, or before the promotion:
-	// their numbers are not given again.
+	// numbersApart is more events than a database can have lost with what came after the backup,
+	// or before the promotion: their numbers are not given again.
 	numbersApart = 1_000_000
 
 	graceDuty = "settle"
 	typeDuty  = "duty"
 )
 
-// Raise makes the next incarnation of a database that was put back from a backup, or promoted: one more than its own and
-// than above, which may name a higher one that is known from elsewhere. Every live row is stamped with it, so that it is
-// newer than whatever workers have confirmed, and the next RestoreGraceUntil begins a grace period; unused join tokens are forgotten. No server may use a database that is
-// put back; CodeUnavailable and others as for Update.
+// Raise makes the next incarnation of a database that was put back from a backup, or promoted: one
+// more than its own and than above, which may name a higher one that is known from elsewhere.
+// Every live row is stamped with it, so that it is newer than whatever workers have confirmed, and
+// the next RestoreGraceUntil begins a grace period; unused join tokens are forgotten. No server
+// may use a database that is put back; CodeUnavailable and others as for Update.
 func Raise(ctx context.Context, s Store, above int64) (cluster Cluster, err error) {
 	err = s.Update(ctx, func(x Tx) error {
 		cluster, err = x.(tx).bumpIncarnation(ctx, above)
@@ -51,10 +52,19 @@ func (t tx) bumpIncarnation(ctx context.Context, above int64) (Cluster, error) {
 	if _, err := t.Exec(ctx, `UPDATE cluster SET incarnation = $1 WHERE one = 1`, cluster.Incarnation); err != nil {
 		return cluster, err
 	}
-	if _, err := t.Exec(ctx, `UPDATE sandboxes SET incarnation = $1, updated_us = $2 WHERE `+migrations.ActiveSandbox, cluster.Incarnation, now); err != nil {
+	if _, err := t.Exec(
+		ctx,
+		`UPDATE sandboxes SET incarnation = $1, updated_us = $2 WHERE `+migrations.ActiveSandbox,
+		cluster.Incarnation,
+		now,
+	); err != nil {
 		return cluster, err
 	}
-	if _, err := t.Exec(ctx, `UPDATE event_counter SET last = last + $1 WHERE one = 1`, int64(numbersApart)); err != nil {
+	if _, err := t.Exec(
+		ctx,
+		`UPDATE event_counter SET last = last + $1 WHERE one = 1`,
+		int64(numbersApart),
+	); err != nil {
 		return cluster, err
 	}
 	// What was used after the backup is not known: a token must not be good twice.
@@ -68,11 +78,17 @@ func (t tx) bumpIncarnation(ctx context.Context, above int64) (Cluster, error) {
 	return cluster, err
 }
 
-// RestoreGraceUntil tells until when, by the database's clock, a database that was put back lately is in its grace period; zero:
-// it is not. Control planes ask when they start and before they act on what they find. The first one that asks after Raise
-// begins the period and gives every owner time to come back: leases that ran out live again, so that nobody else takes them
-// for RestoreGrace, and so do sandboxes whose time has passed.
-func RestoreGraceUntil(ctx context.Context, s Store, self stacyvm.WorkerID, session string) (until time.Time, err error) {
+// RestoreGraceUntil tells until when, by the database's clock, a database that was put back lately
+// is in its grace period; zero: it is not. Control planes ask when they start and before they act
+// on what they find. The first one that asks after Raise begins the period and gives every owner
+// time to come back: leases that ran out live again, so that nobody else takes them for
+// RestoreGrace, and so do sandboxes whose time has passed.
+func RestoreGraceUntil(
+	ctx context.Context,
+	s Store,
+	self stacyvm.WorkerID,
+	session string,
+) (until time.Time, err error) {
 	var raised bool
 	err = s.View(ctx, func(x Tx) (err error) {
 		until, raised, err = x.(tx).grace(ctx)
@@ -86,7 +102,12 @@ func RestoreGraceUntil(ctx context.Context, s Store, self stacyvm.WorkerID, sess
 		if until, raised, err = t.grace(ctx); err != nil || !raised {
 			return err // another was faster
 		}
-		duty, err := leases{t}.Acquire(ctx, LeaseRequest{Resource: graceDuty, Type: typeDuty, Holder: self, Session: session, TTL: RestoreGrace})
+		duty, err := leases{
+			t,
+		}.Acquire(
+			ctx,
+			LeaseRequest{Resource: graceDuty, Type: typeDuty, Holder: self, Session: session, TTL: RestoreGrace},
+		)
 		if err != nil {
 			return err
 		}
@@ -120,12 +141,20 @@ func (t tx) revive(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	_, err = t.Exec(ctx, `UPDATE leases SET expires_us = $1 WHERE holder_id IS NOT NULL AND resource_type <> $2 AND expires_us < $1`,
-		now+stacyvm.LeaseTTL.Microseconds(), typeDuty)
+	_, err = t.Exec(
+		ctx,
+		`UPDATE leases SET expires_us = $1 WHERE holder_id IS NOT NULL AND resource_type <> $2 AND expires_us < $1`,
+		now+stacyvm.LeaseTTL.Microseconds(),
+		typeDuty,
+	)
 	if err != nil {
 		return err
 	}
-	_, err = t.Exec(ctx, `UPDATE sandboxes SET expires_us = $1 WHERE `+migrations.ActiveSandbox+` AND state <> $2 AND expires_us < $1`,
-		now+graceLife.Microseconds(), string(stacyvm.StateExpired))
+	_, err = t.Exec(
+		ctx,
+		`UPDATE sandboxes SET expires_us = $1 WHERE `+migrations.ActiveSandbox+` AND state <> $2 AND expires_us < $1`,
+		now+graceLife.Microseconds(),
+		string(stacyvm.StateExpired),
+	)
 	return err
 }

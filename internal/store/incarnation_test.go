@@ -21,8 +21,8 @@ func TestSettle(t *testing.T) {
 
 func testSettle(t *testing.T, config store.Config) {
 	const later = 48 * time.Hour // everything has run out by then
-	// at opens the database as a process that starts at that time: one that lives through a jump of the clock takes nothing
-	// over for a while by itself.
+	// at opens the database as a process that starts at that time: one that lives through a jump
+	// of the clock takes nothing over for a while by itself.
 	at := func(skew time.Duration) store.Store {
 		config.Skew = func() time.Duration { return skew }
 		s, err := store.Open(t.Context(), config)

@@ -11,15 +11,15 @@ import (
 
 // JoinTokens let new workers in.
 type JoinTokens interface {
-	// Create keeps a new one. It is made now, by the database's clock, and lives for as long as its own times are apart.
-	// CodeConflict: the id exists.
+	// Create keeps a new one. It is made now, by the database's clock, and lives for as long as
+	// its own times are apart. CodeConflict: the id exists.
 	Create(ctx context.Context, token stacyvm.JoinToken) (stacyvm.JoinToken, error)
 	// Get finds one. CodeNotFound.
 	Get(ctx context.Context, id string) (stacyvm.JoinToken, error)
 	// List gives all, newest first.
 	List(ctx context.Context, page Page) ([]stacyvm.JoinToken, error)
-	// Use marks one as used by a worker, if it is there, unused and has not expired. CodeConflict: it changed nothing. Of many
-	// callers one succeeds.
+	// Use marks one as used by a worker, if it is there, unused and has not expired. CodeConflict:
+	// it changed nothing. Of many callers one succeeds.
 	Use(ctx context.Context, id string, worker stacyvm.WorkerID) (stacyvm.JoinToken, error)
 	// Delete makes one worthless. CodeNotFound.
 	Delete(ctx context.Context, id string) error
@@ -76,8 +76,16 @@ func (t joinTokens) Use(ctx context.Context, id string, worker stacyvm.WorkerID)
 	if err != nil {
 		return stacyvm.JoinToken{}, err
 	}
-	used, ok, err := sqldb.One(ctx, t.Tx, readJoinToken, `UPDATE join_tokens SET used_us = $3, used_by = $2 WHERE id = $1 AND used_us = 0 AND expires_us > $3
-		RETURNING `+joinTokenTable.columns, id, string(worker), now)
+	used, ok, err := sqldb.One(
+		ctx,
+		t.Tx,
+		readJoinToken,
+		`UPDATE join_tokens SET used_us = $3, used_by = $2 WHERE id = $1 AND used_us = 0 AND expires_us > $3
+		RETURNING `+joinTokenTable.columns,
+		id,
+		string(worker),
+		now,
+	)
 	if err == nil && !ok {
 		err = stacyvm.Errorf(stacyvm.CodeConflict, joinTokenTable.entity+" has been used or has expired", id)
 	}

@@ -14,12 +14,14 @@ import (
 	"github.com/stacyvm/stacyvm/internal/store"
 )
 
-// deed is one transaction of a client, about one sandbox: its row, its lease, a line of the audit and, when the state changes,
-// an event.
+// deed is one transaction of a client, about one sandbox: its row, its lease, a line of the audit
+// and, when the state changes, an event.
 type deed struct {
 	Number int             // its place among the deeds about this sandbox, and in deeds
 	Asked  stacyvm.Sandbox // of the first deed: the row that is to be made; of the others its id alone
-	At     time.Time       // the database's time of it, which with what was asked decides every field; zero: it was not answered
+	// the database's time of it, which with what was asked decides every field; zero: it was not
+	// answered
+	At time.Time
 }
 
 // deeds are what a client does with a sandbox, in their order.
@@ -33,7 +35,8 @@ type standing struct {
 	Lease stacyvm.Lease
 }
 
-// asked makes the first deed about a new sandbox, with something in every field that a client can fill.
+// asked makes the first deed about a new sandbox, with something in every field that a client can
+// fill.
 func asked() deed {
 	id := stacyvm.NewSandboxID()
 	mark := string(id[len(id)-4:])
@@ -117,7 +120,8 @@ func (d deed) write(ctx context.Context, tx store.Tx) (err error) {
 	return tx.Audit().AppendOperations(ctx, []stacyvm.Operation{line})
 }
 
-// do does the deed and gives its time. The answer has every field that it should have, or it is an error.
+// do does the deed and gives its time. The answer has every field that it should have, or it is an
+// error.
 func (d deed) do(ctx context.Context, s store.Store, before standing) (done deed, after standing, err error) {
 	err = s.Update(ctx, func(tx store.Tx) error {
 		done = d
@@ -143,8 +147,8 @@ func (d deed) do(ctx context.Context, s store.Store, before standing) (done deed
 	return done, after, err
 }
 
-// live does the deeds about one new sandbox, at most so many, and notes each before it is tried and when it was answered. It
-// ends with the first that is not.
+// live does the deeds about one new sandbox, at most so many, and notes each before it is tried
+// and when it was answered. It ends with the first that is not.
 func live(ctx context.Context, s store.Store, most int, note func(deed) error) error {
 	var stands standing
 	for d, ok := asked(), true; ok && d.Number < most; d, ok = d.next() {
@@ -162,7 +166,8 @@ func live(ctx context.Context, s store.Store, most int, note func(deed) error) e
 	return nil
 }
 
-// journal is what clients know of their deeds. At most the last one about each sandbox was not answered.
+// journal is what clients know of their deeds. At most the last one about each sandbox was not
+// answered.
 type journal struct {
 	mu       sync.Mutex
 	deeds    map[stacyvm.SandboxID][]deed
@@ -189,7 +194,8 @@ func (j *journal) note(d deed) error {
 	return nil
 }
 
-// rows are what stands in a database, by what names it: "row ID", "lease ID", "audit ID N" and "event ID N".
+// rows are what stands in a database, by what names it: "row ID", "lease ID", "audit ID N" and
+// "event ID N".
 type rows map[string]string
 
 func encoded(value any) string {
@@ -200,8 +206,8 @@ func encoded(value any) string {
 	return string(text)
 }
 
-// wanted is what is to stand: what every answered deed has left, and what those have left that were done without an answer,
-// of which done gives the time.
+// wanted is what is to stand: what every answered deed has left, and what those have left that
+// were done without an answer, of which done gives the time.
 func (j *journal) wanted(done func(deed) time.Time) rows {
 	want := rows{}
 	for id, list := range j.deeds {
@@ -229,7 +235,8 @@ func (j *journal) wanted(done func(deed) time.Time) rows {
 	return want
 }
 
-// stands reads what is in a database. settle takes from a row what was done to it beside the deeds.
+// stands reads what is in a database. settle takes from a row what was done to it beside the
+// deeds.
 func stands(t *testing.T, s store.Store, settle func(*stacyvm.Sandbox)) (found rows, lines []stacyvm.Operation) {
 	t.Helper()
 	found = rows{}
@@ -286,8 +293,9 @@ func stands(t *testing.T, s store.Store, settle func(*stacyvm.Sandbox)) (found r
 	return found, lines
 }
 
-// differences compares, row for row and field for field, what stands in a database with the journal of its clients: every
-// answered deed is there, an unanswered one is there whole or not at all, and nothing is there that nobody asked for.
+// differences compares, row for row and field for field, what stands in a database with the
+// journal of its clients: every answered deed is there, an unanswered one is there whole or not at
+// all, and nothing is there that nobody asked for.
 func (j *journal) differences(t *testing.T, s store.Store, settle func(*stacyvm.Sandbox)) (found []string) {
 	t.Helper()
 	have, lines := stands(t, s, settle)

@@ -16,7 +16,8 @@ import (
 	"github.com/stacyvm/stacyvm/internal/testneed"
 )
 
-// childWrite does deeds until it is killed, and prints each before it is tried and when it was answered.
+// childWrite does deeds until it is killed, and prints each before it is tried and when it was
+// answered.
 func childWrite(ctx context.Context, s store.Store) error {
 	note := func(d deed) error {
 		_, err := fmt.Println(encoded(d))
@@ -35,8 +36,8 @@ func childWrite(ctx context.Context, s store.Store) error {
 	return errors.Join(failures...)
 }
 
-// TestAnsweredWritesSurviveKill kills a writing process at any moment, again and again on one database, and compares the
-// database with what the processes had printed.
+// TestAnsweredWritesSurviveKill kills a writing process at any moment, again and again on one
+// database, and compares the database with what the processes had printed.
 func TestAnsweredWritesSurviveKill(t *testing.T) {
 	t.Run("driver=sqlite", func(t *testing.T) {
 		t.Parallel()
@@ -95,8 +96,8 @@ func checkIntegrity(t *testing.T, path string) {
 	}
 }
 
-// checkIndexes has PostgreSQL check every table and index of a database that is the test's own, and that each row is in its
-// indexes.
+// checkIndexes has PostgreSQL check every table and index of a database that is the test's own,
+// and that each row is in its indexes.
 func checkIndexes(t *testing.T, dsn string) {
 	t.Helper()
 	if err := corruption(t, raw(t, store.Config{Driver: "postgres", DSN: dsn})); err != nil {

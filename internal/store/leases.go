@@ -12,19 +12,27 @@ import (
 
 // Leases decide who should act; see docs/adr on leases.
 type Leases interface {
-	// Acquire takes a free or expired lease, or takes it again for the same holder, and raises the epoch. For a sandbox
-	// lease it also raises the row's fence and worker. CodeConflict: held by another, or the sandbox is gone; nothing is
-	// changed then.
+	// Acquire takes a free or expired lease, or takes it again for the same holder, and raises the
+	// epoch. For a sandbox lease it also raises the row's fence and worker. CodeConflict: held by
+	// another, or the sandbox is gone; nothing is changed then.
 	Acquire(ctx context.Context, request LeaseRequest) (stacyvm.Lease, error)
-	// Renew extends all of these that are still held by holder and session, in one statement, and returns them.
-	Renew(ctx context.Context, holder stacyvm.WorkerID, session string, held []Held, ttl time.Duration) ([]stacyvm.Lease, error)
+	// Renew extends all of these that are still held by holder and session, in one statement, and
+	// returns them.
+	Renew(
+		ctx context.Context,
+		holder stacyvm.WorkerID,
+		session string,
+		held []Held,
+		ttl time.Duration,
+	) ([]stacyvm.Lease, error)
 	// Release lets go; the row and its epoch stay. CodeNotFound: not the holder.
 	Release(ctx context.Context, resource string, holder stacyvm.WorkerID, epoch int64) error
 	// Get finds a lease, free ones too.
 	Get(ctx context.Context, resource string) (stacyvm.Lease, error)
 	// List gives the leases of one holder, or all with an empty holder, by resource.
 	List(ctx context.Context, holder stacyvm.WorkerID, page Page) ([]stacyvm.Lease, error)
-	// Lapsed counts the sandboxes' leases that have run out and are neither free nor taken over, by holder.
+	// Lapsed counts the sandboxes' leases that have run out and are neither free nor taken over,
+	// by holder.
 	Lapsed(ctx context.Context) (map[stacyvm.WorkerID]int, error)
 }
 
@@ -64,10 +72,14 @@ func readLease(row sqldb.Scanner) (l stacyvm.Lease, err error) {
 	return l, err
 }
 
-// Acquire implements Leases. A sandbox's lease needs its row, so that it is never raised without its fence.
+// Acquire implements Leases. A sandbox's lease needs its row, so that it is never raised without
+// its fence.
 func (t leases) Acquire(ctx context.Context, r LeaseRequest) (stacyvm.Lease, error) {
 	if r.Resource == "" || r.Holder == "" || r.TTL <= 0 {
-		return stacyvm.Lease{}, stacyvm.Errorf(stacyvm.CodeConflict, "a lease needs a resource, a holder and a time to live")
+		return stacyvm.Lease{}, stacyvm.Errorf(
+			stacyvm.CodeConflict,
+			"a lease needs a resource, a holder and a time to live",
+		)
 	}
 	now, err := t.NowUS(ctx)
 	if err != nil {
@@ -89,8 +101,8 @@ func (t leases) Acquire(ctx context.Context, r LeaseRequest) (stacyvm.Lease, err
 	return lease, err
 }
 
-// take is the conditional upsert that decides who holds a lease. That of a sandbox needs the sandbox's row, which stays as
-// it is until the end.
+// take is the conditional upsert that decides who holds a lease. That of a sandbox needs the
+// sandbox's row, which stays as it is until the end.
 func (t leases) take(ctx context.Context, r LeaseRequest, now int64) (stacyvm.Lease, bool, error) {
 	lapsed := now - r.Grace.Microseconds()
 	if !t.MayTakeOver() {
@@ -112,8 +124,14 @@ func (t leases) take(ctx context.Context, r LeaseRequest, now int64) (stacyvm.Le
 
 // raise gives the sandbox to the new holder: from now on only writes with the new epoch count.
 func (t leases) raise(ctx context.Context, l stacyvm.Lease, now int64) error {
-	changed, err := t.Exec(ctx, `UPDATE sandboxes SET fence = $2, worker_id = $3, updated_us = $4 WHERE id = $1 AND fence < $2`,
-		l.Resource, l.Epoch, string(l.Holder), now)
+	changed, err := t.Exec(
+		ctx,
+		`UPDATE sandboxes SET fence = $2, worker_id = $3, updated_us = $4 WHERE id = $1 AND fence < $2`,
+		l.Resource,
+		l.Epoch,
+		string(l.Holder),
+		now,
+	)
 	if err != nil {
 		return err
 	}
@@ -125,7 +143,13 @@ func (t leases) raise(ctx context.Context, l stacyvm.Lease, now int64) error {
 }
 
 // Renew implements Leases.
-func (t leases) Renew(ctx context.Context, holder stacyvm.WorkerID, session string, held []Held, ttl time.Duration) ([]stacyvm.Lease, error) {
+func (t leases) Renew(
+	ctx context.Context,
+	holder stacyvm.WorkerID,
+	session string,
+	held []Held,
+	ttl time.Duration,
+) ([]stacyvm.Lease, error) {
 	now, err := t.NowUS(ctx)
 	if err != nil {
 		return nil, err
@@ -137,7 +161,8 @@ func (t leases) Renew(ctx context.Context, holder stacyvm.WorkerID, session stri
 	for _, h := range held {
 		terms[h.Resource] = max(terms[h.Resource], h.Epoch)
 	}
-	// The CASE keeps planners from starting at the holder's leases: they would look through all that is held for each.
+	// The CASE keeps planners from starting at the holder's leases: they would look through all
+	// that is held for each.
 	return sqldb.All(ctx, t.Tx, readLease, `
 		WITH held (resource, term) AS MATERIALIZED (SELECT key, CAST(value AS BIGINT) FROM `+t.Dialect.Members("$5")+`)
 		UPDATE leases SET expires_us = $4, generation = generation + 1 FROM held
@@ -163,7 +188,13 @@ func (t leases) Release(ctx context.Context, resource string, holder stacyvm.Wor
 
 // Get implements Leases.
 func (t leases) Get(ctx context.Context, resource string) (stacyvm.Lease, error) {
-	lease, ok, err := sqldb.One(ctx, t.Tx, readLease, `SELECT `+leaseColumns+` FROM leases WHERE resource_id = $1`+t.RowLock(), resource)
+	lease, ok, err := sqldb.One(
+		ctx,
+		t.Tx,
+		readLease,
+		`SELECT `+leaseColumns+` FROM leases WHERE resource_id = $1`+t.RowLock(),
+		resource,
+	)
 	if err == nil && !ok {
 		return lease, stacyvm.Errorf(stacyvm.CodeNotFound, "%.64q was never leased", resource)
 	}

@@ -12,10 +12,10 @@ import (
 // Config says which database to open.
 type Config = sqldb.Config
 
-// Open opens the database that config names and brings its schema up to date. Several processes may open a new database
-// at the same time. CodeInvalid: the configuration is wrong, the server refuses the user, or the file is not a database;
-// CodeUnavailable: the server does not answer; CodeUnsupported: the server is too old, or the schema is newer than this
-// program.
+// Open opens the database that config names and brings its schema up to date. Several processes
+// may open a new database at the same time. CodeInvalid: the configuration is wrong, the server
+// refuses the user, or the file is not a database; CodeUnavailable: the server does not answer;
+// CodeUnsupported: the server is too old, or the schema is newer than this program.
 func Open(ctx context.Context, config Config) (Store, error) {
 	var opened backend
 	var err error

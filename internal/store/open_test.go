@@ -14,7 +14,8 @@ import (
 	"github.com/stacyvm/stacyvm/internal/store"
 )
 
-// wantOpen opens and closes a store; its error must have the code and, where the caller gets a message, tell no path.
+// wantOpen opens and closes a store; its error must have the code and, where the caller gets a
+// message, tell no path.
 func wantOpen(t *testing.T, config store.Config, want stacyvm.Code) {
 	t.Helper()
 	s, err := store.Open(t.Context(), config)

@@ -11,7 +11,8 @@ import (
 	"github.com/stacyvm/stacyvm/internal/store/internal/sqlite"
 )
 
-// entityCases are the walks of the smaller tables: each, in the middle of a walk, goes on where an index says.
+// entityCases are the walks of the smaller tables: each, in the middle of a walk, goes on where an
+// index says.
 func entityCases(ctx context.Context) map[string]planCase {
 	behind := Page{Limit: 10, After: Cursor{CreatedAt: time.Now(), ID: "x"}}
 	admin := func(f AdminFilter) func(tx) error {
@@ -73,7 +74,8 @@ func TestEntitiesUseIndexes(t *testing.T) {
 				t.Fatal(err)
 			}
 			plan := strings.Join(e.plans, "\n")
-			sorted := strings.Contains(plan, "TEMP B-TREE") && name != "policies" && name != "artifacts" // two short lists in one
+			// two short lists in one
+			sorted := strings.Contains(plan, "TEMP B-TREE") && name != "policies" && name != "artifacts"
 			if !strings.Contains(plan, tt.sqlite) || sorted {
 				t.Errorf("the plan sorts, or lacks %q:\n%s", tt.sqlite, plan)
 			}
@@ -81,8 +83,8 @@ func TestEntitiesUseIndexes(t *testing.T) {
 	}
 }
 
-// TestPostgresEntitiesUseIndexes asks the planner to do without sorting and without reading whole tables, which it would
-// find cheaper while they are small.
+// TestPostgresEntitiesUseIndexes asks the planner to do without sorting and without reading whole
+// tables, which it would find cheaper while they are small.
 func TestPostgresEntitiesUseIndexes(t *testing.T) {
 	dsn := postgresSchema(t)
 	for name, tt := range entityCases(t.Context()) {

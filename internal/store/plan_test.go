@@ -88,7 +88,8 @@ func planCases(ctx context.Context) map[string]planCase {
 			_, err := t.Leases().Renew(ctx, "w", "s", []Held{{"x", 1}}, time.Minute)
 			return err
 		}, "(resource_id=?)", "leases_pkey"},
-		"audit":            {operations(OperationFilter{}), "SCAN operation_audit", "operation_audit_pkey"}, // by its key, newest first, to the limit
+		// by its key, newest first, to the limit
+		"audit":            {operations(OperationFilter{}), "SCAN operation_audit", "operation_audit_pkey"},
 		"audit of sandbox": {operations(OperationFilter{Sandbox: "x", Before: 9}), "INDEX operation_audit_sandbox (sandbox_id=? AND id<?)", "operation_audit_sandbox"},
 		"audit of tenant":  {operations(OperationFilter{Tenant: "x", Before: 9}), "INDEX operation_audit_tenant (tenant_id=? AND id<?)", "operation_audit_tenant"},
 		"audit of actor":   {operations(OperationFilter{Actor: "x", Before: 9}), "INDEX operation_audit_actor (actor=? AND id<?)", "operation_audit_actor"},
@@ -98,8 +99,8 @@ func planCases(ctx context.Context) map[string]planCase {
 	}
 }
 
-// TestQueriesUseIndexes holds for every query: no table is read from end to end, and nothing but the short lists of what
-// has expired, and of what was made late, is sorted.
+// TestQueriesUseIndexes holds for every query: no table is read from end to end, and nothing but
+// the short lists of what has expired, and of what was made late, is sorted.
 func TestQueriesUseIndexes(t *testing.T) {
 	conn := sqliteConn(t)
 	for name, tt := range planCases(t.Context()) {

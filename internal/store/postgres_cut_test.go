@@ -21,7 +21,8 @@ import (
 	"github.com/stacyvm/stacyvm/internal/store/postgrestest"
 )
 
-// cutter stands between a store and its server, and ends a connection when a client's message holds a word.
+// cutter stands between a store and its server, and ends a connection when a client's message
+// holds a word.
 type cutter struct {
 	net.Listener
 	network, server string
@@ -86,8 +87,8 @@ func (c *cutter) serve(client net.Conn) {
 			_, _ = io.Copy(io.Discard, client) // until it gives up
 		}
 		if now.pass {
-			// The server ends when it has done everything before the message that says good-bye: only then is a commit to be seen,
-			// and what it answers earlier says nothing of it.
+			// The server ends when it has done everything before the message that says good-bye:
+			// only then is a commit to be seen, and what it answers earlier says nothing of it.
 			_, _ = server.Write(append(bytes.Clone(message), 'X', 0, 0, 0, 4))
 			<-lost
 		}
@@ -108,8 +109,8 @@ func relay(from, to net.Conn, pass func([]byte) bool) {
 	}
 }
 
-// TestLostConnections ends a connection at each point of a transaction. What cannot have been committed is done again, and
-// a commit without an answer never is.
+// TestLostConnections ends a connection at each point of a transaction. What cannot have been
+// committed is done again, and a commit without an answer never is.
 func TestLostConnections(t *testing.T) {
 	for mode, sent := range map[string]func(text string) string{
 		"exec": func(text string) string { return text },
@@ -138,12 +139,14 @@ func lostConnections(t *testing.T, mode string, sent func(text string) string) {
 		"begin gets no answer":    {cut{word: sent(begin), pass: true}, "", 1, true},
 		"statement is not sent":   {cut{word: "sb-"}, "", 2, true},
 		"statement has no answer": {cut{word: "sb-", pass: true}, "", 2, true},
-		// Between two zero bytes it is executed; a new connection prepares it before, behind the length of a message.
+		// Between two zero bytes it is executed; a new connection prepares it before, behind the
+		// length of a message.
 		"commit is not sent":   {cut{word: "\x00" + sent(commit) + "\x00"}, stacyvm.CodeUnavailable, 1, false},
 		"commit has no answer": {cut{word: "\x00" + sent(commit) + "\x00", pass: true}, stacyvm.CodeUnavailable, 1, true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			err := s.Update(t.Context(), func(tx Tx) error { // a connection that is good, and has prepared all that is sent
+			// a connection that is good, and has prepared all that is sent
+			err := s.Update(t.Context(), func(tx Tx) error {
 				_, err := tx.Sandboxes().Insert(t.Context(), stacyvm.Sandbox{ID: stacyvm.NewSandboxID(), State: stacyvm.StateRunning})
 				return err
 			})
@@ -174,8 +177,8 @@ func lostConnections(t *testing.T, mode string, sent func(text string) string) {
 	}
 }
 
-// TestSilentCommit: a server that gives no answer to a commit is waited for as long as a caller should, and no longer.
-// No other limit would end it.
+// TestSilentCommit: a server that gives no answer to a commit is waited for as long as a caller
+// should, and no longer. No other limit would end it.
 func TestSilentCommit(t *testing.T) {
 	c, dsn := newCutter(t, postgrestest.Schema(t))
 	s, err := Open(t.Context(), Config{Driver: "postgres", DSN: dsn, ExecMode: "exec", QueryTimeout: time.Hour})
@@ -196,7 +199,8 @@ func TestSilentCommit(t *testing.T) {
 	}
 }
 
-// TestGivenUpWaitsEnd leaves a lock's queue: the statement ends on the server too, and the connection stays good.
+// TestGivenUpWaitsEnd leaves a lock's queue: the statement ends on the server too, and the
+// connection stays good.
 func TestGivenUpWaitsEnd(t *testing.T) {
 	s, err := Open(t.Context(), Config{Driver: "postgres", DSN: postgrestest.Schema(t), MaxOpenConns: 2})
 	if err != nil {

@@ -122,8 +122,9 @@ func TestPostgresRestarts(t *testing.T) {
 	}
 }
 
-// TestPostgresPromotion kills a primary under the load of two stores and promotes its synchronous standby: nothing that was
-// answered is lost, the incarnation rises once, and who held something before it writes nothing any more.
+// TestPostgresPromotion kills a primary under the load of two stores and promotes its synchronous
+// standby: nothing that was answered is lost, the incarnation rises once, and who held something
+// before it writes nothing any more.
 func TestPostgresPromotion(t *testing.T) {
 	primary := postgrestest.Start(t)
 	standby := primary.Standby()

@@ -14,8 +14,8 @@ import (
 	"github.com/stacyvm/stacyvm/internal/testneed"
 )
 
-// TestPostgresFullDisk fills the file system of the server's tables: writers are told, readers are served, and nothing needs
-// repair when there is space again.
+// TestPostgresFullDisk fills the file system of the server's tables: writers are told, readers are
+// served, and nothing needs repair when there is space again.
 func TestPostgresFullDisk(t *testing.T) {
 	server := postgrestest.Start(t)
 	small := filepath.Join(server.Dir, "small")

@@ -9,7 +9,8 @@ import (
 	"github.com/stacyvm/stacyvm/internal/store/storetest"
 )
 
-// TestPostgresThatTellsLittle: a server that refuses to tell its history, as managed ones do, is used all the same, and it is said.
+// TestPostgresThatTellsLittle: a server that refuses to tell its history, as managed ones do, is
+// used all the same, and it is said.
 func TestPostgresThatTellsLittle(t *testing.T) {
 	server := postgrestest.Start(t)
 	admin := postgrestest.Connect(t, server.DSN)
@@ -53,7 +54,8 @@ func TestPostgresThatTellsLittle(t *testing.T) {
 			t.Errorf("without %s: %+v, %v", function, found, err)
 		}
 	}
-	if all := open(server.DSN); all != first || said != "" { // who may ask, and finds the lineage that was noted before
+	// who may ask, and finds the lineage that was noted before
+	if all := open(server.DSN); all != first || said != "" {
 		t.Errorf("%+v, want %+v; it says %q", all, first, said)
 	}
 }

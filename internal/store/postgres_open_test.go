@@ -140,7 +140,8 @@ func TestDialectsHaveOneSchema(t *testing.T) {
 	}
 }
 
-// TestPoolIsBounded fills the pool: the next caller is told after ConnectTimeout, the only limit here that is short, and nobody is lost.
+// TestPoolIsBounded fills the pool: the next caller is told after ConnectTimeout, the only limit
+// here that is short, and nobody is lost.
 func TestPoolIsBounded(t *testing.T) {
 	config := drivers["postgres"](t)
 	config.MaxOpenConns, config.ConnectTimeout, config.QueryTimeout = 2, 200*time.Millisecond, time.Hour

@@ -12,7 +12,8 @@ import (
 	"github.com/stacyvm/stacyvm/internal/store/postgrestest"
 )
 
-// manyRows is a database in which a plan matters: most sandboxes are tombstones, as after some weeks.
+// manyRows is a database in which a plan matters: most sandboxes are tombstones, as after some
+// weeks.
 var manyRows = []string{
 	`INSERT INTO sandboxes SELECT 'sb-' || n, CASE WHEN n % 10 = 0 THEN 'running' ELSE 'destroyed' END, '', 'running', 'mock', 'host', '{}',
 		'o' || n % 50, 't' || n % 50, CASE n % 4 WHEN 0 THEN 'w' ELSE 'w' || n % 4 END, 1, 1, '', FALSE, 'null', 'null', n, n, n + CASE WHEN n % 1000 = 0 THEN 0 ELSE 9000000000000000 END

@@ -33,8 +33,8 @@ max_client_conn = 500
 logfile = %[1]s/pooler.log
 `
 
-// startPooler runs PgBouncer, which gives each transaction another session, before a server and gives the DSN that leads
-// through it.
+// startPooler runs PgBouncer, which gives each transaction another session, before a server and
+// gives the DSN that leads through it.
 func startPooler(t *testing.T, server *postgrestest.Server) (dsn string) {
 	t.Helper()
 	testneed.Root(t, "run the pooler as the server's user")
@@ -78,10 +78,12 @@ func startPooler(t *testing.T, server *postgrestest.Server) (dsn string) {
 	}
 }
 
-// TestPoolerContract runs the contract through a pooler, in each way of sending statements that one allows. Its long tests,
-// of what chance decides, have nothing to do with how statements are sent.
+// TestPoolerContract runs the contract through a pooler, in each way of sending statements that
+// one allows. Its long tests, of what chance decides, have nothing to do with how statements are
+// sent.
 func TestPoolerContract(t *testing.T) {
-	server := postgrestest.Start(t, "max_connections = 500") // a pooler keeps some for each database, and each test has its own
+	// a pooler keeps some for each database, and each test has its own
+	server := postgrestest.Start(t, "max_connections = 500")
 	dsn := startPooler(t, server)
 	admin := postgrestest.Connect(t, server.DSN)
 	var databases atomic.Int64

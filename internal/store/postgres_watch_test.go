@@ -9,7 +9,8 @@ import (
 	"github.com/stacyvm/stacyvm/internal/store/postgrestest"
 )
 
-// openDeaf opens a store that finds nothing by looking, so that only what it hears wakes its watchers.
+// openDeaf opens a store that finds nothing by looking, so that only what it hears wakes its
+// watchers.
 func openDeaf(t *testing.T, dsn string) Store {
 	t.Helper()
 	s, err := Open(t.Context(), Config{Driver: "postgres", DSN: dsn, WatchEvery: time.Hour})

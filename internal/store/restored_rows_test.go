@@ -127,7 +127,8 @@ func underLoad(t *testing.T, s store.Store, do func()) {
 	writers.Wait()
 }
 
-// wantRows compares all rows of all tables. changed names the columns of a table ("table.column") that may differ.
+// wantRows compares all rows of all tables. changed names the columns of a table ("table.column")
+// that may differ.
 func wantRows(t *testing.T, want, got map[string][]line, changed ...string) {
 	t.Helper()
 	sorted := func(table string, rows []line) (texts []string) {
@@ -176,8 +177,9 @@ func heldAll(t *testing.T, before, copied map[string][]line) {
 	}
 }
 
-// TestRestoreKeepsRows backs a database with rows in every table up while it is written, and puts it back on an empty machine:
-// every row is as it was in the backup, but for what a new incarnation changes.
+// TestRestoreKeepsRows backs a database with rows in every table up while it is written, and puts
+// it back on an empty machine: every row is as it was in the backup, but for what a new
+// incarnation changes.
 func TestRestoreKeepsRows(t *testing.T) {
 	live := store.Config{Path: filepath.Join(t.TempDir(), "stacyvm.db")}
 	s := filled(t, live)

@@ -11,23 +11,33 @@ import (
 	"github.com/stacyvm/stacyvm/internal/store/migrations"
 )
 
-// Sandboxes are rows with soft delete. Each state that a row enters is appended as an event, in the same transaction.
+// Sandboxes are rows with soft delete. Each state that a row enters is appended as an event, in
+// the same transaction.
 type Sandboxes interface {
-	// Insert writes a new row. CreatedAt and UpdatedAt become the database's now, ExpiresAt now plus Spec.TTL, and later by what
-	// passes until the sandbox runs for the first time. CodeConflict: the id exists.
+	// Insert writes a new row. CreatedAt and UpdatedAt become the database's now, ExpiresAt now
+	// plus Spec.TTL, and later by what passes until the sandbox runs for the first time.
+	// CodeConflict: the id exists.
 	Insert(ctx context.Context, sandbox stacyvm.Sandbox) (stacyvm.Sandbox, error)
-	// InsertHeld is Insert of a row whose worker takes its lease at once, as session and for ttl. Nobody else can know the id
-	// yet, so the lease is a new one and the fence's epoch its first. CodeConflict, perhaps only from the Update: the id exists.
-	InsertHeld(ctx context.Context, sandbox stacyvm.Sandbox, session string, ttl time.Duration) (stacyvm.Sandbox, error)
+	// InsertHeld is Insert of a row whose worker takes its lease at once, as session and for ttl.
+	// Nobody else can know the id yet, so the lease is a new one and the fence's epoch its first.
+	// CodeConflict, perhaps only from the Update: the id exists.
+	InsertHeld(
+		ctx context.Context,
+		sandbox stacyvm.Sandbox,
+		session string,
+		ttl time.Duration,
+	) (stacyvm.Sandbox, error)
 	// Get finds a row, tombstones too.
 	Get(ctx context.Context, id stacyvm.SandboxID) (stacyvm.Sandbox, error)
 	// List gives rows newest first.
 	List(ctx context.Context, filter SandboxFilter) ([]stacyvm.Sandbox, error)
-	// Count counts what List would give without its limit. In an Update the answer holds until the end among those who
-	// count with the same filter: they take turns, so that a limit that all of them keep to is kept exactly.
+	// Count counts what List would give without its limit. In an Update the answer holds until the
+	// end among those who count with the same filter: they take turns, so that a limit that all of
+	// them keep to is kept exactly.
 	Count(ctx context.Context, filter SandboxFilter) (int, error)
-	// Apply is the fenced write of an owner's report: it changes the row only when it still carries fence and its state
-	// may become change.State. CodeStaleEpoch: another fence; CodeConflict: the state does not allow it.
+	// Apply is the fenced write of an owner's report: it changes the row only when it still
+	// carries fence and its state may become change.State. CodeStaleEpoch: another fence;
+	// CodeConflict: the state does not allow it.
 	Apply(ctx context.Context, id stacyvm.SandboxID, fence stacyvm.Fence, change Change) (stacyvm.Sandbox, error)
 	// Want writes what the user wants; it needs no fence. CodeNotFound for a tombstone.
 	Want(ctx context.Context, id stacyvm.SandboxID, wish Wish) (stacyvm.Sandbox, error)
@@ -40,7 +50,9 @@ type SandboxFilter struct {
 	Worker   stacyvm.WorkerID
 	Provider string
 	States   []stacyvm.State // empty: all but destroyed
-	Expired  bool            // only those whose time has passed; not those that are still being created, unless their maker is gone
+	// only those whose time has passed; not those that are still being created, unless their maker
+	// is gone
+	Expired bool
 	Page
 }
 
@@ -69,8 +81,29 @@ const sandboxColumns = `id, state, reason, detail, since_us, desired, provider, 
 func readSandbox(row sqldb.Scanner) (s stacyvm.Sandbox, err error) {
 	var spec, unenforced, metadata string
 	var since, created, updated, expires int64
-	err = row.Scan(&s.ID, &s.State, &s.Reason, &s.Detail, &since, &s.Desired, &s.Provider, &s.Image, &spec, &s.OwnerID, &s.TenantID,
-		&s.WorkerID, &s.Fence.Incarnation, &s.Fence.Epoch, &s.RuntimeID, &s.Recovered, &unenforced, &metadata, &created, &updated, &expires)
+	err = row.Scan(
+		&s.ID,
+		&s.State,
+		&s.Reason,
+		&s.Detail,
+		&since,
+		&s.Desired,
+		&s.Provider,
+		&s.Image,
+		&spec,
+		&s.OwnerID,
+		&s.TenantID,
+		&s.WorkerID,
+		&s.Fence.Incarnation,
+		&s.Fence.Epoch,
+		&s.RuntimeID,
+		&s.Recovered,
+		&unenforced,
+		&metadata,
+		&created,
+		&updated,
+		&expires,
+	)
 	if err != nil {
 		return s, err
 	}
@@ -99,7 +132,12 @@ func (t sandboxes) Insert(ctx context.Context, s stacyvm.Sandbox) (stacyvm.Sandb
 }
 
 // InsertHeld implements Sandboxes.
-func (t sandboxes) InsertHeld(ctx context.Context, s stacyvm.Sandbox, session string, ttl time.Duration) (stacyvm.Sandbox, error) {
+func (t sandboxes) InsertHeld(
+	ctx context.Context,
+	s stacyvm.Sandbox,
+	session string,
+	ttl time.Duration,
+) (stacyvm.Sandbox, error) {
 	now, err := t.NowUS(ctx)
 	if err != nil {
 		return s, err
@@ -123,8 +161,31 @@ func insertion(s *stacyvm.Sandbox, now int64) (text string, args []any) {
 	s.CreatedAt, s.UpdatedAt, s.ExpiresAt = fromUS(now), fromUS(now), fromUS(expires)
 	s.Cause = dated(s.Cause, now)
 	var c clause
-	values := c.list(string(s.ID), string(s.State), string(s.Reason), s.Detail, sinceUS(s.Cause), string(s.Desired), s.Provider, s.Image, packed(s.Spec), s.OwnerID, s.TenantID,
-		string(s.WorkerID), s.Fence.Incarnation, s.Fence.Epoch, s.RuntimeID, s.Recovered, packed(s.Unenforced), packed(s.Metadata), now, now, expires)
+	values := c.list(
+		string(s.ID),
+		string(s.State),
+		string(s.Reason),
+		s.Detail,
+		sinceUS(s.Cause),
+		string(s.Desired),
+		s.Provider,
+		s.Image,
+		packed(s.Spec),
+		s.OwnerID,
+		s.TenantID,
+		string(
+			s.WorkerID,
+		),
+		s.Fence.Incarnation,
+		s.Fence.Epoch,
+		s.RuntimeID,
+		s.Recovered,
+		packed(s.Unenforced),
+		packed(s.Metadata),
+		now,
+		now,
+		expires,
+	)
 	return `INSERT INTO sandboxes (` + sandboxColumns + `) VALUES ` + values, c.args
 }
 
@@ -147,14 +208,21 @@ func sinceUS(cause stacyvm.Cause) int64 {
 	return cause.Since.UnixMicro()
 }
 
-// publish appends the event of the state that a row has just entered. It stands here so that no change of state goes without one.
+// publish appends the event of the state that a row has just entered. It stands here so that no
+// change of state goes without one.
 func (t sandboxes) publish(ctx context.Context, s stacyvm.Sandbox) error {
 	return events(t).Append(ctx, []stacyvm.Event{s.Event()})
 }
 
 // Get implements Sandboxes.
 func (t sandboxes) Get(ctx context.Context, id stacyvm.SandboxID) (stacyvm.Sandbox, error) {
-	s, ok, err := sqldb.One(ctx, t.Tx, readSandbox, `SELECT `+sandboxColumns+` FROM sandboxes WHERE id = $1`+t.RowLock(), string(id))
+	s, ok, err := sqldb.One(
+		ctx,
+		t.Tx,
+		readSandbox,
+		`SELECT `+sandboxColumns+` FROM sandboxes WHERE id = $1`+t.RowLock(),
+		string(id),
+	)
 	if err == nil && !ok {
 		return s, noSandbox(id)
 	}
@@ -222,7 +290,12 @@ func wantsTombstones(states []stacyvm.State) bool {
 }
 
 // Apply implements Sandboxes.
-func (t sandboxes) Apply(ctx context.Context, id stacyvm.SandboxID, fence stacyvm.Fence, change Change) (stacyvm.Sandbox, error) {
+func (t sandboxes) Apply(
+	ctx context.Context,
+	id stacyvm.SandboxID,
+	fence stacyvm.Fence,
+	change Change,
+) (stacyvm.Sandbox, error) {
 	now, err := t.NowUS(ctx)
 	if err != nil {
 		return stacyvm.Sandbox{}, err
@@ -233,7 +306,12 @@ func (t sandboxes) Apply(ctx context.Context, id stacyvm.SandboxID, fence stacyv
 		c.add(`state = %s`, string(change.State))
 	}
 	if change.State == stacyvm.StateRunning { // the time until it ran does not count
-		c.add(`expires_us = expires_us + CASE WHEN state = '`+string(stacyvm.StateCreating)+`' THEN %s - created_us ELSE 0 END`, now)
+		c.add(
+			`expires_us = expires_us + CASE WHEN state = '`+string(
+				stacyvm.StateCreating,
+			)+`' THEN %s - created_us ELSE 0 END`,
+			now,
+		)
 	}
 	if change.Cause != nil {
 		cause := dated(*change.Cause, now)
@@ -255,7 +333,12 @@ func (t sandboxes) Apply(ctx context.Context, id stacyvm.SandboxID, fence stacyv
 	c.add(`id = %s AND incarnation = %s AND fence = %s`, string(id), fence.Incarnation, fence.Epoch)
 	c.parts = append(c.parts, permitting(&c, change.State))
 	c.equal(`desired`, string(change.Wanted))
-	row, ok, err := sqldb.One(ctx, t.Tx, readSandbox, `UPDATE sandboxes SET `+set+c.where()+` RETURNING `+sandboxColumns, c.args...)
+	row, ok, err := sqldb.One(
+		ctx,
+		t.Tx,
+		readSandbox,
+		`UPDATE sandboxes SET `+set+c.where()+` RETURNING `+sandboxColumns,
+		c.args...)
 	switch {
 	case err != nil:
 		return row, err
@@ -267,7 +350,8 @@ func (t sandboxes) Apply(ctx context.Context, id stacyvm.SandboxID, fence stacyv
 	return row, t.refused(ctx, id, fence, change.State)
 }
 
-// permitting is the condition on the present state for a change to next; without a next state any live one will do.
+// permitting is the condition on the present state for a change to next; without a next state any
+// live one will do.
 func permitting(c *clause, next stacyvm.State) string {
 	if next == "" {
 		return migrations.ActiveSandbox
@@ -309,11 +393,21 @@ func (t sandboxes) Want(ctx context.Context, id stacyvm.SandboxID, wish Wish) (s
 	}
 	if wish.TTL != 0 {
 		// Until it runs its time counts from its creation, and is moved when it does.
-		c.add(`expires_us = CASE WHEN state = '`+string(stacyvm.StateCreating)+`' THEN created_us ELSE %s END + %s`, now, wish.TTL.Microseconds())
+		c.add(
+			`expires_us = CASE WHEN state = '`+string(stacyvm.StateCreating)+`' THEN created_us ELSE %s END + %s`,
+			now,
+			wish.TTL.Microseconds(),
+		)
 	}
 	set := strings.Join(c.parts, ", ")
-	row, ok, err := sqldb.One(ctx, t.Tx, readSandbox,
-		`UPDATE sandboxes SET `+set+` WHERE id = `+c.arg(string(id))+` AND `+migrations.ActiveSandbox+` RETURNING `+sandboxColumns, c.args...)
+	row, ok, err := sqldb.One(
+		ctx,
+		t.Tx,
+		readSandbox,
+		`UPDATE sandboxes SET `+set+` WHERE id = `+c.arg(
+			string(id),
+		)+` AND `+migrations.ActiveSandbox+` RETURNING `+sandboxColumns,
+		c.args...)
 	if err == nil && !ok {
 		return row, noSandbox(id)
 	}

@@ -45,7 +45,15 @@ var quotaTable = table[stacyvm.Quota, string]{
 	read: func(row sqldb.Scanner) (q stacyvm.Quota, err error) {
 		var ttl, timeout, created, updated int64
 		err = row.Scan(&q.OwnerID, &q.MaxSandboxes, &ttl, &timeout, &created, &updated)
-		q.MaxTTL, q.MaxExecTimeout, q.CreatedAt, q.UpdatedAt = fromMicros(ttl), fromMicros(timeout), fromUS(created), fromUS(updated)
+		q.MaxTTL, q.MaxExecTimeout, q.CreatedAt, q.UpdatedAt = fromMicros(
+			ttl,
+		), fromMicros(
+			timeout,
+		), fromUS(
+			created,
+		), fromUS(
+			updated,
+		)
 		return q, err
 	},
 }
@@ -68,7 +76,15 @@ func (t quotas) Save(ctx context.Context, q stacyvm.Quota) (stacyvm.Quota, error
 	if err != nil {
 		return q, err
 	}
-	return t.save(ctx, q.OwnerID, int64(q.MaxSandboxes), q.MaxTTL.Microseconds(), q.MaxExecTimeout.Microseconds(), now, now)
+	return t.save(
+		ctx,
+		q.OwnerID,
+		int64(q.MaxSandboxes),
+		q.MaxTTL.Microseconds(),
+		q.MaxExecTimeout.Microseconds(),
+		now,
+		now,
+	)
 }
 
 // Save implements ProviderConfigs.

@@ -1,8 +1,10 @@
-// Package store keeps rows: sandboxes, leases, workers, audits, exec log and idempotency keys. It knows SQL and the
-// vocabulary; it makes no decisions. Statements are written once for both dialects. Time comes from the database only.
+// Package store keeps rows: sandboxes, leases, workers, audits, exec log and idempotency keys. It
+// knows SQL and the vocabulary; it makes no decisions. Statements are written once for both
+// dialects. Time comes from the database only.
 //
-// Errors: CodeNotFound, CodeConflict (a name or key is taken), CodeStaleEpoch (a fenced write changed nothing),
-// CodeStorageFull, CodeUnavailable (also for a context that ended), CodeInternal. No message holds SQL or a path.
+// Errors: CodeNotFound, CodeConflict (a name or key is taken), CodeStaleEpoch (a fenced write
+// changed nothing), CodeStorageFull, CodeUnavailable (also for a context that ended),
+// CodeInternal. No message holds SQL or a path.
 package store
 
 import (
@@ -16,18 +18,20 @@ import (
 type Store interface {
 	// View runs read with a consistent view.
 	View(ctx context.Context, read func(Tx) error) error
-	// Update runs write in one transaction: all or nothing, durable when it returns nil. write may run more than once
-	// (a busy database), so it must have no effect outside the transaction. An error from write rolls back, and so does a
-	// context that ends before write returned. Write must not call Update itself: writers may take turns.
+	// Update runs write in one transaction: all or nothing, durable when it returns nil. write may
+	// run more than once (a busy database), so it must have no effect outside the transaction. An
+	// error from write rolls back, and so does a context that ends before write returned. Write
+	// must not call Update itself: writers may take turns.
 	//
-	// A sandbox, lease or key that is read by its name stays as it was read until the end, and a Count or Sum too; another list
-	// may be out of date before the end. CodeUnavailable may mean that a commit got no answer: whether it took place is then
-	// not known.
+	// A sandbox, lease or key that is read by its name stays as it was read until the end, and a
+	// Count or Sum too; another list may be out of date before the end. CodeUnavailable may mean
+	// that a commit got no answer: whether it took place is then not known.
 	Update(ctx context.Context, write func(Tx) error) error
 	// Cluster gives this database's identity.
 	Cluster(ctx context.Context) (Cluster, error)
-	// Watch tells of commits that may hold new events: the channel gets a value soon after each, whichever process made it,
-	// and now and then without a cause. At most one value waits in it. It is never closed; it falls silent when ctx ends.
+	// Watch tells of commits that may hold new events: the channel gets a value soon after each,
+	// whichever process made it, and now and then without a cause. At most one value waits in it.
+	// It is never closed; it falls silent when ctx ends.
 	Watch(ctx context.Context) <-chan struct{}
 	// Ping checks that the database answers.
 	Ping(ctx context.Context) error
@@ -38,7 +42,8 @@ type Store interface {
 // Cluster is the identity of a database.
 type Cluster = sqldb.Cluster
 
-// Tx is one transaction's view of the tables. It is not safe for concurrent use and ends with the callback.
+// Tx is one transaction's view of the tables. It is not safe for concurrent use and ends with the
+// callback.
 type Tx interface {
 	// Now is the database's clock, the same within a transaction.
 	Now(ctx context.Context) (time.Time, error)

@@ -52,12 +52,23 @@ func (t keyed[T, K]) Delete(ctx context.Context, key K) error {
 
 // locked is Get of a row that stays as it is until the end of an Update.
 func (t keyed[T, K]) locked(ctx context.Context, key K) (T, error) {
-	return t.one(ctx, key, `SELECT `+t.table.columns+` FROM `+t.table.name+` WHERE `+t.table.key+` = $1`+t.RowLock(), string(key))
+	return t.one(
+		ctx,
+		key,
+		`SELECT `+t.table.columns+` FROM `+t.table.name+` WHERE `+t.table.key+` = $1`+t.RowLock(),
+		string(key),
+	)
 }
 
 // lock is locked for a caller that needs nothing of the row. CodeNotFound.
 func (t keyed[T, K]) lock(ctx context.Context, key K) error {
-	_, ok, err := sqldb.One(ctx, t.Tx, sqldb.ScanInt, `SELECT 1 FROM `+t.table.name+` WHERE `+t.table.key+` = $1`+t.RowLock(), string(key))
+	_, ok, err := sqldb.One(
+		ctx,
+		t.Tx,
+		sqldb.ScanInt,
+		`SELECT 1 FROM `+t.table.name+` WHERE `+t.table.key+` = $1`+t.RowLock(),
+		string(key),
+	)
 	if err == nil && !ok {
 		err = t.missing(key)
 	}
@@ -78,8 +89,8 @@ func (t keyed[T, K]) all(ctx context.Context, c *clause, end string) ([]T, error
 	return sqldb.All(ctx, t.Tx, t.table.read, `SELECT `+t.table.columns+` FROM `+t.table.name+end, c.args...)
 }
 
-// insert writes a new row, with values for all columns; name is what the error calls it. CodeConflict: the key, or another
-// unique one, is taken.
+// insert writes a new row, with values for all columns; name is what the error calls it.
+// CodeConflict: the key, or another unique one, is taken.
 func (t keyed[T, K]) insert(ctx context.Context, name string, values ...any) (T, error) {
 	row, ok, err := t.tryInsert(ctx, values...)
 	if err == nil && !ok {
@@ -88,7 +99,8 @@ func (t keyed[T, K]) insert(ctx context.Context, name string, values ...any) (T,
 	return row, err
 }
 
-// tryInsert is insert that reports a conflict as ok false: it changes nothing and does not end the transaction.
+// tryInsert is insert that reports a conflict as ok false: it changes nothing and does not end the
+// transaction.
 func (t keyed[T, K]) tryInsert(ctx context.Context, values ...any) (row T, ok bool, err error) {
 	var c clause
 	list := c.list(values...)
@@ -102,12 +114,18 @@ func (t keyed[T, K]) update(ctx context.Context, key K, set string, args ...any)
 		append([]any{string(key)}, args...)...)
 }
 
-// save writes a row, new or not, with values for all columns. A known one keeps its time of creation.
+// save writes a row, new or not, with values for all columns. A known one keeps its time of
+// creation.
 func (t keyed[T, K]) save(ctx context.Context, values ...any) (T, error) {
 	var c clause
 	list := c.list(values...)
-	row, _, err := sqldb.One(ctx, t.Tx, t.table.read, `INSERT INTO `+t.table.name+` (`+t.table.columns+`) VALUES `+list+`
-		ON CONFLICT (`+t.table.key+`) DO UPDATE SET `+t.table.replaced()+` RETURNING `+t.table.columns, c.args...)
+	row, _, err := sqldb.One(
+		ctx,
+		t.Tx,
+		t.table.read,
+		`INSERT INTO `+t.table.name+` (`+t.table.columns+`) VALUES `+list+`
+		ON CONFLICT (`+t.table.key+`) DO UPDATE SET `+t.table.replaced()+` RETURNING `+t.table.columns,
+		c.args...)
 	return row, err
 }
 

@@ -36,20 +36,60 @@ var templateTable = table[stacyvm.Template, string]{
 func readTemplate(row sqldb.Scanner) (m stacyvm.Template, err error) {
 	var setup, hosts, env, secrets, metadata string
 	var ttl, created, updated int64
-	err = row.Scan(&m.Name, &m.Version, &m.Image, &m.Provider, &m.Description, &setup, &hosts, &m.MemoryMB, &m.VCPUs, &ttl,
-		&env, &secrets, &metadata, &m.PoolSize, &created, &updated)
+	err = row.Scan(
+		&m.Name,
+		&m.Version,
+		&m.Image,
+		&m.Provider,
+		&m.Description,
+		&setup,
+		&hosts,
+		&m.MemoryMB,
+		&m.VCPUs,
+		&ttl,
+		&env,
+		&secrets,
+		&metadata,
+		&m.PoolSize,
+		&created,
+		&updated,
+	)
 	if err != nil {
 		return m, err
 	}
 	m.TTL, m.CreatedAt, m.UpdatedAt = fromMicros(ttl), fromUS(created), fromUS(updated)
-	return m, unpack(&setup, &m.Setup, &hosts, &m.AllowedHosts, &env, &m.Env, &secrets, &m.Secrets, &metadata, &m.Metadata)
+	return m, unpack(
+		&setup,
+		&m.Setup,
+		&hosts,
+		&m.AllowedHosts,
+		&env,
+		&m.Env,
+		&secrets,
+		&m.Secrets,
+		&metadata,
+		&m.Metadata,
+	)
 }
 
 // templateValues are the columns between the name and the times.
 func templateValues(m stacyvm.Template) []any {
 	return []any{
-		int64(m.Version), m.Image, m.Provider, m.Description, packed(m.Setup), packed(m.AllowedHosts), int64(m.MemoryMB),
-		int64(m.VCPUs), m.TTL.Microseconds(), packed(m.Env), packed(m.Secrets), packed(m.Metadata), int64(m.PoolSize),
+		int64(
+			m.Version,
+		),
+		m.Image,
+		m.Provider,
+		m.Description,
+		packed(m.Setup),
+		packed(m.AllowedHosts),
+		int64(m.MemoryMB),
+		int64(m.VCPUs),
+		m.TTL.Microseconds(),
+		packed(m.Env),
+		packed(m.Secrets),
+		packed(m.Metadata),
+		int64(m.PoolSize),
 	}
 }
 
@@ -68,7 +108,10 @@ func (t templates) Update(ctx context.Context, m stacyvm.Template) (stacyvm.Temp
 	if err != nil {
 		return m, err
 	}
-	return t.update(ctx, m.Name, `version = $2, image = $3, provider = $4, description = $5, setup = $6, allowed_hosts = $7,
+	return t.update(
+		ctx,
+		m.Name,
+		`version = $2, image = $3, provider = $4, description = $5, setup = $6, allowed_hosts = $7,
 		memory_mb = $8, vcpus = $9, ttl_us = $10, env = $11, secrets = $12, metadata = $13, pool_size = $14, updated_us = $15`,
 		append(templateValues(m), now)...)
 }

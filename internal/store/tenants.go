@@ -39,8 +39,8 @@ type Policies interface {
 	Create(ctx context.Context, policy stacyvm.Policy) (stacyvm.Policy, error)
 	// Get finds one. CodeNotFound.
 	Get(ctx context.Context, id stacyvm.PolicyID) (stacyvm.Policy, error)
-	// List gives a tenant's policies and the global ones, newest first; without a tenant only the global ones. The order in
-	// which they are asked is the caller's to make.
+	// List gives a tenant's policies and the global ones, newest first; without a tenant only the
+	// global ones. The order in which they are asked is the caller's to make.
 	List(ctx context.Context, tenant string, page Page) ([]stacyvm.Policy, error)
 	// Delete forgets one. CodeNotFound.
 	Delete(ctx context.Context, id stacyvm.PolicyID) error
@@ -104,7 +104,15 @@ func (t tenants) Update(ctx context.Context, n stacyvm.Tenant) (stacyvm.Tenant, 
 	if err != nil {
 		return n, err
 	}
-	return t.update(ctx, n.ID, `name = $2, owner_id = $3, settings = $4, updated_us = $5`, n.Name, n.OwnerID, string(n.Settings), now)
+	return t.update(
+		ctx,
+		n.ID,
+		`name = $2, owner_id = $3, settings = $4, updated_us = $5`,
+		n.Name,
+		n.OwnerID,
+		string(n.Settings),
+		now,
+	)
 }
 
 // Delete implements Tenants.
@@ -130,7 +138,13 @@ func (t members) Save(ctx context.Context, m stacyvm.Member) (stacyvm.Member, er
 
 // Get implements Members.
 func (t members) Get(ctx context.Context, tenant, user string) (stacyvm.Member, error) {
-	return t.one(ctx, user, `SELECT `+memberTable.columns+` FROM tenant_members WHERE tenant_id = $1 AND user_id = $2`, tenant, user)
+	return t.one(
+		ctx,
+		user,
+		`SELECT `+memberTable.columns+` FROM tenant_members WHERE tenant_id = $1 AND user_id = $2`,
+		tenant,
+		user,
+	)
 }
 
 // List implements Members.
@@ -155,7 +169,18 @@ func (t policies) Create(ctx context.Context, p stacyvm.Policy) (stacyvm.Policy,
 	if err != nil {
 		return p, err
 	}
-	return t.insert(ctx, string(p.ID), string(p.ID), p.TenantID, p.ResourceType, p.Effect, p.Pattern, int64(p.Priority), now, now)
+	return t.insert(
+		ctx,
+		string(p.ID),
+		string(p.ID),
+		p.TenantID,
+		p.ResourceType,
+		p.Effect,
+		p.Pattern,
+		int64(p.Priority),
+		now,
+		now,
+	)
 }
 
 // List implements Policies.

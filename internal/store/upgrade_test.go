@@ -22,8 +22,9 @@ import (
 	"github.com/stacyvm/stacyvm/internal/store/postgrestest"
 )
 
-// released are the schema versions that databases in use may have. When one is released, add it here and run
-// `go test ./internal/store -run TestUpgrade -fixture VERSION`, which writes what such a database is, once and for all.
+// released are the schema versions that databases in use may have. When one is released, add it
+// here and run `go test ./internal/store -run TestUpgrade -fixture VERSION`, which writes what
+// such a database is, once and for all.
 var released = []int64{1, 4}
 
 var fixture = flag.Int64("fixture", 0, "write the fixtures of this schema version")
@@ -77,7 +78,8 @@ func rawDatabase(t *testing.T, config store.Config) *sql.DB {
 	return db
 }
 
-// wantUpgraded opens the store over a fixture and looks for what testdata/schema/data.sql put into it.
+// wantUpgraded opens the store over a fixture and looks for what testdata/schema/data.sql put into
+// it.
 func wantUpgraded(t *testing.T, config store.Config) {
 	t.Helper()
 	s, err := store.Open(t.Context(), config)

@@ -13,21 +13,25 @@ import (
 type Workers interface {
 	// Save registers a worker or its heartbeat; LastHeartbeat becomes the database's now.
 	Save(ctx context.Context, worker stacyvm.Worker) (stacyvm.Worker, error)
-	// Mark writes a worker's status and capacity, and leaves the time of its heartbeat alone. CodeNotFound.
+	// Mark writes a worker's status and capacity, and leaves the time of its heartbeat alone.
+	// CodeNotFound.
 	Mark(ctx context.Context, worker stacyvm.Worker) (stacyvm.Worker, error)
 	// Get finds a worker. CodeNotFound.
 	Get(ctx context.Context, id stacyvm.WorkerID) (stacyvm.Worker, error)
-	// Hold is Get for a decision about the worker: in an Update it stays as it was read, also when it is not there, until the
-	// end among those who hold it. A Save that was not decided so may come between.
+	// Hold is Get for a decision about the worker: in an Update it stays as it was read, also when
+	// it is not there, until the end among those who hold it. A Save that was not decided so may
+	// come between.
 	Hold(ctx context.Context, id stacyvm.WorkerID) (stacyvm.Worker, error)
 	// List gives all, by id.
 	List(ctx context.Context, page Page) ([]stacyvm.Worker, error)
-	// Offer is Get for a decision to give a worker one more sandbox: used is what its active ones take. In an Update that holds
-	// until the end among those who ask for the same worker: they take turns, so that a limit that all of them keep to is kept
-	// exactly. A worker without a limit is not added up, and nobody waits for it. CodeNotFound.
+	// Offer is Get for a decision to give a worker one more sandbox: used is what its active ones
+	// take. In an Update that holds until the end among those who ask for the same worker: they
+	// take turns, so that a limit that all of them keep to is kept exactly. A worker without a
+	// limit is not added up, and nobody waits for it. CodeNotFound.
 	Offer(ctx context.Context, id stacyvm.WorkerID) (worker stacyvm.Worker, used stacyvm.Usage, err error)
-	// Loads adds up what the active sandboxes of each worker take, those alone that were made at a moment or later; a worker
-	// without one is not in it. It waits for nobody, not even in an Update: what others are adding meanwhile is not in it.
+	// Loads adds up what the active sandboxes of each worker take, those alone that were made at a
+	// moment or later; a worker without one is not in it. It waits for nobody, not even in an
+	// Update: what others are adding meanwhile is not in it.
 	Loads(ctx context.Context, since time.Time) (map[stacyvm.WorkerID]stacyvm.Usage, error)
 	// Delete forgets a worker. CodeNotFound.
 	Delete(ctx context.Context, id stacyvm.WorkerID) error
@@ -39,7 +43,9 @@ type workers struct {
 }
 
 var workerTable = table[stacyvm.Worker, stacyvm.WorkerID]{
-	name: "workers", entity: "worker %.64q", key: "id",
+	name:    "workers",
+	entity:  "worker %.64q",
+	key:     "id",
 	columns: `id, hostname, status, session, providers, capabilities, capacity, problems, heartbeat_us, created_us, updated_us`,
 	read:    readWorker,
 }
@@ -47,12 +53,33 @@ var workerTable = table[stacyvm.Worker, stacyvm.WorkerID]{
 func readWorker(row sqldb.Scanner) (w stacyvm.Worker, err error) {
 	var providers, capabilities, capacity, problems string
 	var heartbeat, created, updated int64
-	err = row.Scan(&w.ID, &w.Hostname, &w.Status, &w.Session, &providers, &capabilities, &capacity, &problems, &heartbeat, &created, &updated)
+	err = row.Scan(
+		&w.ID,
+		&w.Hostname,
+		&w.Status,
+		&w.Session,
+		&providers,
+		&capabilities,
+		&capacity,
+		&problems,
+		&heartbeat,
+		&created,
+		&updated,
+	)
 	if err != nil {
 		return w, err
 	}
 	w.LastHeartbeat, w.CreatedAt, w.UpdatedAt = fromUS(heartbeat), fromUS(created), fromUS(updated)
-	return w, unpack(&providers, &w.Providers, &capabilities, &w.Capabilities, &capacity, &w.Capacity, &problems, &w.Problems)
+	return w, unpack(
+		&providers,
+		&w.Providers,
+		&capabilities,
+		&w.Capabilities,
+		&capacity,
+		&w.Capacity,
+		&problems,
+		&w.Problems,
+	)
 }
 
 // Save implements Workers.
@@ -61,8 +88,20 @@ func (t workers) Save(ctx context.Context, w stacyvm.Worker) (stacyvm.Worker, er
 	if err != nil {
 		return w, err
 	}
-	return t.save(ctx, string(w.ID), w.Hostname, w.Status, w.Session, packed(w.Providers), packed(w.Capabilities), packed(w.Capacity),
-		packed(w.Problems), now, now, now)
+	return t.save(
+		ctx,
+		string(w.ID),
+		w.Hostname,
+		w.Status,
+		w.Session,
+		packed(w.Providers),
+		packed(w.Capabilities),
+		packed(w.Capacity),
+		packed(w.Problems),
+		now,
+		now,
+		now,
+	)
 }
 
 // Mark implements Workers.
@@ -82,18 +121,29 @@ func (t workers) Hold(ctx context.Context, id stacyvm.WorkerID) (stacyvm.Worker,
 	return t.Get(ctx, id)
 }
 
-// Offer implements Workers. The turn is waited for by the statement that finds the worker, and what it has is added up by
-// another, which sees all that the one before has written.
+// Offer implements Workers. The turn is waited for by the statement that finds the worker, and
+// what it has is added up by another, which sees all that the one before has written.
 func (t workers) Offer(ctx context.Context, id stacyvm.WorkerID) (w stacyvm.Worker, used stacyvm.Usage, err error) {
 	var c clause
 	turn := `NULL`
 	if t.Writes && t.Dialect.AdvisoryLock != "" {
 		c.arg("load of worker/" + string(id)) // for the lock, which knows it as $1
 		limited := func(key string) string { return `coalesce(` + t.Dialect.Integer("capacity", key) + `, 0) > 0` }
-		turn = `CASE WHEN ` + limited("max_sandboxes") + ` OR ` + limited("memory_mb") + ` OR ` + limited("vcpus") + ` THEN (` + t.Dialect.AdvisoryLock + `) END`
+		turn = `CASE WHEN ` + limited(
+			"max_sandboxes",
+		) + ` OR ` + limited(
+			"memory_mb",
+		) + ` OR ` + limited(
+			"vcpus",
+		) + ` THEN (` + t.Dialect.AdvisoryLock + `) END`
 	}
 	text := `SELECT ` + workerTable.columns + `, ` + turn + ` FROM workers WHERE id = ` + c.arg(string(id))
-	w, ok, err := sqldb.One(ctx, t.Tx, func(row sqldb.Scanner) (stacyvm.Worker, error) { return readWorker(beside{row, new(any)}) }, text, c.args...)
+	w, ok, err := sqldb.One(
+		ctx,
+		t.Tx,
+		func(row sqldb.Scanner) (stacyvm.Worker, error) { return readWorker(beside{row, new(any)}) },
+		text,
+		c.args...)
 	switch {
 	case err != nil:
 		return w, used, err
@@ -124,7 +174,9 @@ func (t workers) Loads(ctx context.Context, since time.Time) (map[stacyvm.Worker
 	group := `worker_id`
 	if !since.IsZero() {
 		c.add(`created_us >= %s`, toUS(since))
-		group = `worker_id || ''` // else SQLite's planner reads the workers' index from end to end, because it is in this order
+		// else SQLite's planner reads the workers' index from end to end, because it is in this
+		// order
+		group = `worker_id || ''`
 	}
 	loads := map[stacyvm.WorkerID]stacyvm.Usage{}
 	_, err := sqldb.All(ctx, t.Tx, func(row sqldb.Scanner) (u stacyvm.Usage, err error) {

@@ -1,6 +1,6 @@
-// Package strictjson reads JSON that has one meaning. encoding/json takes a field's name in any case, the last of two equal
-// names, and a replacement for text that is none: two readers of one message can then act on different values. Here each of
-// them is an error that names the field.
+// Package strictjson reads JSON that has one meaning. encoding/json takes a field's name in any
+// case, the last of two equal names, and a replacement for text that is none: two readers of one
+// message can then act on different values. Here each of them is an error that names the field.
 package strictjson
 
 import (
@@ -36,9 +36,10 @@ func Unmarshal(data []byte, into any) error {
 	return json.Unmarshal(data, into)
 }
 
-// Check returns an *Error for names that stand twice in an object, text that is not Unicode and values that are nested too
-// deep, and a *json.SyntaxError for what is not JSON. With a type it also refuses names that encoding/json would take for one
-// of the type's fields although they are spelled differently.
+// Check returns an *Error for names that stand twice in an object, text that is not Unicode and
+// values that are nested too deep, and a *json.SyntaxError for what is not JSON. With a type it
+// also refuses names that encoding/json would take for one of the type's fields although they are
+// spelled differently.
 func Check(data []byte, t reflect.Type) error {
 	if !json.Valid(data) {
 		var whole json.RawMessage
@@ -189,7 +190,8 @@ func join(path, name string) string {
 
 var unmarshaler = reflect.TypeFor[json.Unmarshaler]()
 
-// plain takes pointers off; nil for a type that reads its own JSON, or has no fields that are known before.
+// plain takes pointers off; nil for a type that reads its own JSON, or has no fields that are
+// known before.
 func plain(t reflect.Type) reflect.Type {
 	for t != nil {
 		switch {
@@ -211,7 +213,8 @@ func element(t reflect.Type) reflect.Type {
 	return nil
 }
 
-// members gives the fields of a struct by their names in JSON, or the type of all members of a map.
+// members gives the fields of a struct by their names in JSON, or the type of all members of a
+// map.
 func members(t reflect.Type) (fields map[string]reflect.Type, each reflect.Type) {
 	switch t = plain(t); {
 	case t == nil:
@@ -225,7 +228,8 @@ func members(t reflect.Type) (fields map[string]reflect.Type, each reflect.Type)
 	for _, field := range reflect.VisibleFields(t) {
 		name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
 		switch {
-		case field.Anonymous && name == "", !field.IsExported(), name == "-": // the fields of the former are visible themselves
+		// the fields of the former are visible themselves
+		case field.Anonymous && name == "", !field.IsExported(), name == "-":
 			continue
 		case name == "":
 			name = field.Name

@@ -1,4 +1,5 @@
-// Package telemetry is how the product tells operators what it does: its log. It knows no other part of the product.
+// Package telemetry is how the product tells operators what it does: its log. It knows no other
+// part of the product.
 package telemetry
 
 import (
@@ -7,7 +8,8 @@ import (
 	"log/slog"
 )
 
-// NewLogger makes the server's log. level: debug, info, warn, error; format: json (one object per line) or pretty (text).
+// NewLogger makes the server's log. level: debug, info, warn, error; format: json (one object per
+// line) or pretty (text).
 func NewLogger(w io.Writer, level, format string) (*slog.Logger, error) {
 	var least slog.Level
 	if err := least.UnmarshalText([]byte(level)); err != nil {

@@ -7,8 +7,9 @@ import (
 	"testing"
 )
 
-// Postgres needs a PostgreSQL server and gives its DSN: STACYVM_POSTGRES_TEST_DSN, which `make test` sets. The user must be
-// allowed to make schemas. See scripts/postgres.sh for a server of one's own.
+// Postgres needs a PostgreSQL server and gives its DSN: STACYVM_POSTGRES_TEST_DSN, which `make
+// test` sets. The user must be allowed to make schemas. See scripts/postgres.sh for a server of
+// one's own.
 func Postgres(t testing.TB) (dsn string) {
 	t.Helper()
 	dsn = os.Getenv("STACYVM_POSTGRES_TEST_DSN")
@@ -18,7 +19,8 @@ func Postgres(t testing.TB) (dsn string) {
 	return dsn
 }
 
-// PostgresServer needs PostgreSQL's server to be installed, so that a test can start one of its own. -short leaves it out.
+// PostgresServer needs PostgreSQL's server to be installed, so that a test can start one of its
+// own. -short leaves it out.
 func PostgresServer(t testing.TB) {
 	t.Helper()
 	if testing.Short() {

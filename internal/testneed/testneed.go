@@ -1,6 +1,7 @@
-// Package testneed lets a test say what it needs from the machine: it skips with the reason when that is missing, and
-// fails instead where STACYVM_TEST_REQUIRE lists the need (comma-separated, or "all"), so that CI cannot pass by skipping.
-// Every skip goes through it and is written to the file that STACYVM_TEST_SKIPPED names, for scripts/test.sh to show.
+// Package testneed lets a test say what it needs from the machine: it skips with the reason when
+// that is missing, and fails instead where STACYVM_TEST_REQUIRE lists the need (comma-separated,
+// or "all"), so that CI cannot pass by skipping. Every skip goes through it and is written to the
+// file that STACYVM_TEST_SKIPPED names, for scripts/test.sh to show.
 package testneed
 
 import (
@@ -15,10 +16,12 @@ import (
 	"github.com/stacyvm/stacyvm/internal/bundle"
 )
 
-// leftOut is why a test that has what it needs is skipped all the same: `make check` is the same for root and for others.
+// leftOut is why a test that has what it needs is skipped all the same: `make check` is the same
+// for root and for others.
 const leftOut = "-short leaves it out"
 
-// GVisor needs what the gVisor engine needs: Linux, root and a build that holds the launcher and the guest program. -short leaves it out.
+// GVisor needs what the gVisor engine needs: Linux, root and a build that holds the launcher and
+// the guest program. -short leaves it out.
 func GVisor(t testing.TB) {
 	t.Helper()
 	switch {
@@ -62,7 +65,8 @@ func Program(t testing.TB, name string) (path string) {
 	return path
 }
 
-// Missing ends the test, which lacks what need names: as skipped, or as failed where the need is required.
+// Missing ends the test, which lacks what need names: as skipped, or as failed where the need is
+// required.
 func Missing(t testing.TB, need, reason string) {
 	t.Helper()
 	required := strings.Split(os.Getenv("STACYVM_TEST_REQUIRE"), ",")
@@ -88,7 +92,8 @@ func note(path, line string) error {
 	return err
 }
 
-// Often is how much of something a test does: usually, or, with STACYVM_TEST_LONG set, what a night allows.
+// Often is how much of something a test does: usually, or, with STACYVM_TEST_LONG set, what a
+// night allows.
 func Often(usually, thoroughly int) int {
 	if os.Getenv("STACYVM_TEST_LONG") != "" {
 		return thoroughly

@@ -6,7 +6,8 @@ import (
 	"testing"
 )
 
-// Tmpfs needs a file system of so many bytes for the test alone, which only root may mount. It ends with the test.
+// Tmpfs needs a file system of so many bytes for the test alone, which only root may mount. It
+// ends with the test.
 func Tmpfs(t testing.TB, bytes int) (dir string) {
 	t.Helper()
 	dir = t.TempDir()

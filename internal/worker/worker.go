@@ -1,8 +1,9 @@
-// Package worker is the port to one machine: what a control plane may ask of it. A worker owns runtimes; it never sees the
-// store. Local and remote workers are the same to everybody above, and workertest checks that they are.
+// Package worker is the port to one machine: what a control plane may ask of it. A worker owns
+// runtimes; it never sees the store. Local and remote workers are the same to everybody above, and
+// workertest checks that they are.
 //
-// Every mutating call carries a Ref. A worker remembers the highest fence that it has seen for a sandbox, on disk, and
-// refuses an older one with CodeStaleEpoch.
+// Every mutating call carries a Ref. A worker remembers the highest fence that it has seen for a
+// sandbox, on disk, and refuses an older one with CodeStaleEpoch.
 package worker
 
 import (
@@ -16,21 +17,22 @@ import (
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
 
-// ErrSilent is the cause of the CodeUnavailable error of a call to a worker that gives no sign of life: nothing of what was asked for
-// is known to have arrived, and asking again soon would take as long and end the same way.
+// ErrSilent is the cause of the CodeUnavailable error of a call to a worker that gives no sign of
+// life: nothing of what was asked for is known to have arrived, and asking again soon would take
+// as long and end the same way.
 var ErrSilent = errors.New("no sign of life")
 
 // Worker is one machine.
 type Worker interface {
-	// Create makes the sandbox's runtime and returns when its guest answers. The same ref again finds the first runtime.
-	// After an error nothing is left of it, or Inventory shows it.
+	// Create makes the sandbox's runtime and returns when its guest answers. The same ref again
+	// finds the first runtime. After an error nothing is left of it, or Inventory shows it.
 	Create(ctx context.Context, ref stacyvm.Ref, request CreateRequest) (Created, error)
 	// Destroy removes the runtime; a runtime that is not there is a success.
 	Destroy(ctx context.Context, ref stacyvm.Ref) error
 	// Inventory is complete or an error.
 	Inventory(ctx context.Context) (Inventory, error)
-	// Guest gives a connection to the sandbox's guest program, limited to one scope. It stays good until the runtime is
-	// gone or the fence is old.
+	// Guest gives a connection to the sandbox's guest program, limited to one scope. It stays good
+	// until the runtime is gone or the fence is old.
 	Guest(ctx context.Context, ref stacyvm.Ref, scope guest.Scope) (guest.Conn, error)
 	// DialPort reaches a TCP port on the sandbox's loopback.
 	DialPort(ctx context.Context, ref stacyvm.Ref, port uint16) (net.Conn, error)
@@ -87,7 +89,8 @@ const (
 	PhaseCreating Phase = "creating"
 	// PhaseRunning means that the guest answered when it was last asked.
 	PhaseRunning Phase = "running"
-	// PhaseSilent means that the runtime lives and its guest did not answer when it was last asked, or cannot be asked.
+	// PhaseSilent means that the runtime lives and its guest did not answer when it was last
+	// asked, or cannot be asked.
 	PhaseSilent Phase = "no_answer"
 	// PhaseDead means that the runtime ended by itself and is still to be removed.
 	PhaseDead Phase = "dead"

@@ -34,7 +34,8 @@ type identity struct {
 	log      *slog.Logger
 }
 
-// openIdentity finds every credential that the worker has, after joining when it has none and was given a token for that.
+// openIdentity finds every credential that the worker has, after joining when it has none and was
+// given a token for that.
 func openIdentity(ctx context.Context, options Options, c config.Config) (*identity, error) {
 	i := &identity{id: stacyvm.WorkerID(c.Worker.ID), log: options.Logger}
 	var err error
@@ -52,13 +53,18 @@ func openIdentity(ctx context.Context, options Options, c config.Config) (*ident
 		return nil, err
 	}
 	if i.token == nil && i.pair == nil {
-		return nil, stacyvm.Errorf(stacyvm.CodeInvalid, "worker %s has no credential: set STACYVM_JOIN_TOKEN to what `stacyvm worker join-token` printed on a control plane, or set auth.worker_token_file", i.id)
+		return nil, stacyvm.Errorf(
+			stacyvm.CodeInvalid,
+			"worker %s has no credential: set STACYVM_JOIN_TOKEN to what `stacyvm worker join-token` printed on a control plane, or set auth.worker_token_file",
+			i.id,
+		)
 	}
 	if i.verifier, err = keys.verifier(i.id, i.pair != nil, c); err != nil {
 		return nil, err
 	}
 	if i.pair != nil {
-		// Whoever has to identify itself by a certificate gets no further without; a token serves in its place.
+		// Whoever has to identify itself by a certificate gets no further without; a token serves
+		// in its place.
 		i.listener = i.pair.Server(keys.any() && !c.Worker.RPCTLS.Enabled)
 	}
 	return i, nil
@@ -69,8 +75,16 @@ func controlPlanes(list string) (all []*url.URL, err error) {
 	for text := range strings.SplitSeq(list, ",") {
 		text = strings.TrimSpace(text)
 		u, err := url.Parse(text)
-		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil {
-			return nil, stacyvm.Invalid("worker.control_plane_url", "%q is not of the form https://host[:port] (several are separated by commas)", text)
+		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" ||
+			strings.Trim(u.Path, "/") != "" ||
+			u.RawQuery != "" ||
+			u.Fragment != "" ||
+			u.User != nil {
+			return nil, stacyvm.Invalid(
+				"worker.control_plane_url",
+				"%q is not of the form https://host[:port] (several are separated by commas)",
+				text,
+			)
 		}
 		u.Path = ""
 		all = append(all, u)
@@ -85,7 +99,10 @@ func (i *identity) openCertificate(ctx context.Context, options Options, c confi
 		if r.ClientCAFile == "" {
 			return stacyvm.Invalid("worker.rpc_tls.client_ca_file", "is not set: whom would the worker believe?")
 		}
-		i.pair, err = pki.Load(pki.Files{Certificate: r.ServerCertFile, Key: r.ServerKeyFile, Authorities: r.ClientCAFile}, failed)
+		i.pair, err = pki.Load(
+			pki.Files{Certificate: r.ServerCertFile, Key: r.ServerKeyFile, Authorities: r.ClientCAFile},
+			failed,
+		)
 		return named("worker.rpc_tls", err)
 	}
 	dir := c.PKI.Dir
@@ -130,14 +147,25 @@ func (k workKeys) any() bool {
 	return k.own != nil || k.shared != nil || k.signing != nil || len(k.rotation) > 0
 }
 
-// openKeys reads them from the configuration. What is in a file is read again while the worker runs.
+// openKeys reads them from the configuration. What is in a file is read again while the worker
+// runs.
 func (i *identity) openKeys(c config.Config) (k workKeys, err error) {
 	k.own = auth.FixedSecret(c.Auth.WorkerTokens[string(i.id)])
 	k.rotation = auth.FixedSecrets(c.Auth.WorkerSigningKeys)
-	if k.shared, err = i.openSecret("auth.worker_token_file", c.Auth.WorkerTokenFile, c.Auth.WorkerToken, nil); err != nil {
+	if k.shared, err = i.openSecret(
+		"auth.worker_token_file",
+		c.Auth.WorkerTokenFile,
+		c.Auth.WorkerToken,
+		nil,
+	); err != nil {
 		return k, err
 	}
-	k.signing, err = i.openSecret("auth.worker_signing_key_file", c.Auth.WorkerSigningKeyFile, c.Auth.WorkerSigningKey, auth.CheckSigningKey)
+	k.signing, err = i.openSecret(
+		"auth.worker_signing_key_file",
+		c.Auth.WorkerSigningKeyFile,
+		c.Auth.WorkerSigningKey,
+		auth.CheckSigningKey,
+	)
 	return k, err
 }
 
@@ -165,8 +193,9 @@ func (k workKeys) verifier(id stacyvm.WorkerID, certificates bool, c config.Conf
 	return auth.NewWorkerVerifier(config)
 }
 
-// openToken finds how the worker's own tokens are made, in this order: a token that is given, a control plane that issues
-// them for the administrator's key, the signing key. nil: the certificate has to do.
+// openToken finds how the worker's own tokens are made, in this order: a token that is given, a
+// control plane that issues them for the administrator's key, the signing key. nil: the
+// certificate has to do.
 func (i *identity) openToken(k workKeys, options Options) (func(context.Context) (string, error), error) {
 	switch {
 	case k.own != nil:
@@ -200,7 +229,10 @@ func (i *identity) planes() (all []member.ControlPlane, err error) {
 		}
 		web := webClient(trusted)
 		i.webs = append(i.webs, web)
-		c, err := client.New(at.String(), client.Options{WorkerID: string(i.id), WorkerToken: i.token, HTTPClient: web})
+		c, err := client.New(
+			at.String(),
+			client.Options{WorkerID: string(i.id), WorkerToken: i.token, HTTPClient: web},
+		)
 		if err != nil {
 			return nil, stacyvm.Invalid("worker.control_plane_url", "%v", err)
 		}
@@ -232,6 +264,10 @@ func (i *identity) bootstrap(options Options) (func(context.Context) (string, er
 		}
 		b.ask = append(b.ask, c.IssueWorkerToken)
 	}
-	b.request = client.WorkerTokenRequest{WorkerID: string(i.id), TTL: options.TokenTTL.String(), Audience: string(auth.AudienceControlPlane)}
+	b.request = client.WorkerTokenRequest{
+		WorkerID: string(i.id),
+		TTL:      options.TokenTTL.String(),
+		Audience: string(auth.AudienceControlPlane),
+	}
 	return b.token, nil
 }

@@ -18,7 +18,8 @@ const (
 	joinWithin = 30 * time.Second
 	// renewRetry is the least pause after a certificate could not be renewed.
 	renewRetry = time.Minute
-	// renewLook is how often a certificate's end is looked up, at least: its file may be replaced by hand.
+	// renewLook is how often a certificate's end is looked up, at least: its file may be replaced
+	// by hand.
 	renewLook = time.Hour
 )
 
@@ -29,7 +30,11 @@ type sign func(ctx context.Context, at *url.URL, request string) (client.WorkerC
 func (i *identity) enrol(ctx context.Context, options Options, dir string) error {
 	join := func(ctx context.Context, at *url.URL, request string) (answer client.WorkerCertificate, err error) {
 		if at.Scheme != "https" {
-			return answer, stacyvm.Invalid("worker.control_plane_url", "%s is not https://, and a join token must not be sent in plain text", at)
+			return answer, stacyvm.Invalid(
+				"worker.control_plane_url",
+				"%s is not https://, and a join token must not be sent in plain text",
+				at,
+			)
 		}
 		var trusted *tls.Config // nil: the system's authorities
 		if options.Authority != "" {
@@ -47,7 +52,11 @@ func (i *identity) enrol(ctx context.Context, options Options, dir string) error
 	refused, _ := errors.AsType[*stacyvm.Error](err)
 	switch {
 	case stacyvm.CodeOf(err) == stacyvm.CodeUnauthenticated:
-		return stacyvm.Errorf(stacyvm.CodeInvalid, "the join token is not accepted: it is good once, for a time, and perhaps for other workers than %s; `stacyvm worker join-token` on a control plane makes another", i.id)
+		return stacyvm.Errorf(
+			stacyvm.CodeInvalid,
+			"the join token is not accepted: it is good once, for a time, and perhaps for other workers than %s; `stacyvm worker join-token` on a control plane makes another",
+			i.id,
+		)
 	case stacyvm.CodeOf(err) == stacyvm.CodeForbidden: // the token is good, but not for a worker that exists
 		return stacyvm.Errorf(stacyvm.CodeInvalid, "%s", refused.Message)
 	case err == nil:
@@ -83,8 +92,8 @@ func (i *identity) certify(ctx context.Context, dir string, do sign) (until time
 	return kept.NotAfter, err
 }
 
-// renewLoop renews the worker's certificate when two thirds of its life are over, until ctx ends. What it cannot do is told,
-// and stops nothing: the certificate is good for a while.
+// renewLoop renews the worker's certificate when two thirds of its life are over, until ctx ends.
+// What it cannot do is told, and stops nothing: the certificate is good for a while.
 func (i *identity) renewLoop(ctx context.Context) error {
 	if i.dir == "" {
 		return nil
@@ -120,7 +129,11 @@ func (i *identity) renew(ctx context.Context) time.Duration {
 	return max(renewRetry, time.Until(ends)/20)
 }
 
-func (i *identity) signAgain(ctx context.Context, at *url.URL, request string) (answer client.WorkerCertificate, err error) {
+func (i *identity) signAgain(
+	ctx context.Context,
+	at *url.URL,
+	request string,
+) (answer client.WorkerCertificate, err error) {
 	web := webClient(i.pair.OfServer(at.Hostname()))
 	defer web.CloseIdleConnections()
 	c, err := client.New(at.String(), client.Options{WorkerID: string(i.id), HTTPClient: web})

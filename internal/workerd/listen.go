@@ -22,7 +22,8 @@ const (
 	maxConnections = 4096
 	// startWithin is how long calls wait for the first leases.
 	startWithin = 10 * time.Second
-	// streamsEnd is how long after the order to stop streams go on, so that short calls end by themselves.
+	// streamsEnd is how long after the order to stop streams go on, so that short calls end by
+	// themselves.
 	streamsEnd = time.Second
 )
 
@@ -33,7 +34,10 @@ func (w *work) listen(ctx context.Context) error {
 		return nil
 	}
 	if !w.identity.verifier.Configured() {
-		return stacyvm.Invalid("worker.listen_addr", "no control plane could identify itself: join the cluster with a token, or set auth.worker_token_file or auth.worker_signing_key_file")
+		return stacyvm.Invalid(
+			"worker.listen_addr",
+			"no control plane could identify itself: join the cluster with a token, or set auth.worker_token_file or auth.worker_signing_key_file",
+		)
 	}
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", c.ListenAddr)
 	if err != nil {
@@ -44,13 +48,18 @@ func (w *work) listen(ctx context.Context) error {
 		return err
 	}
 	if at, ok := listener.Addr().(*net.TCPAddr); ok && !at.IP.IsLoopback() && w.identity.listener == nil {
-		w.log.Warn("control planes and this worker talk in plain text: whoever is in between can read and change it", "worker.listen_addr", c.ListenAddr)
+		w.log.Warn(
+			"control planes and this worker talk in plain text: whoever is in between can read and change it",
+			"worker.listen_addr",
+			c.ListenAddr,
+		)
 	}
 	return nil
 }
 
-// address is what control planes call: as configured, or made of the listener's. One that listens at every address of the
-// machine is called at the one from which it reaches its first control plane.
+// address is what control planes call: as configured, or made of the listener's. One that listens
+// at every address of the machine is called at the one from which it reaches its first control
+// plane.
 func (w *work) address(ctx context.Context) (string, error) {
 	if w.config.Worker.RPCURL != "" {
 		return w.config.Worker.RPCURL, nil
@@ -65,7 +74,11 @@ func (w *work) address(ctx context.Context) (string, error) {
 	}
 	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
 		if host, err = addressToward(ctx, w.identity.urls[0]); err != nil {
-			return "", stacyvm.Invalid("worker.rpc_url", "is not set, and the address of this machine that control planes reach cannot be found: %v", err)
+			return "", stacyvm.Invalid(
+				"worker.rpc_url",
+				"is not set, and the address of this machine that control planes reach cannot be found: %v",
+				err,
+			)
 		}
 	}
 	return (&url.URL{Scheme: scheme, Host: net.JoinHostPort(host, port)}).String(), nil
@@ -109,8 +122,9 @@ func (w *work) open() {
 	remote.Tune(w.http)
 }
 
-// serve answers control planes until the server is shut down. What an earlier process left in the records may bring calls before
-// this one acts: they wait in the listener's queue. A worker that does not get that far in time says so to whoever calls.
+// serve answers control planes until the server is shut down. What an earlier process left in the
+// records may bring calls before this one acts: they wait in the listener's queue. A worker that
+// does not get that far in time says so to whoever calls.
 func (w *work) serve(ctx context.Context) error {
 	select {
 	case <-w.member.Leased():

@@ -21,7 +21,8 @@ import (
 	"github.com/stacyvm/stacyvm/internal/worker/member"
 )
 
-// offerWithin bounds a look at the engines before a heartbeat; the last look counts when they take longer.
+// offerWithin bounds a look at the engines before a heartbeat; the last look counts when they take
+// longer.
 const offerWithin = 2 * time.Second
 
 // workCapabilities is what a worker process can do.
@@ -65,7 +66,11 @@ func checkAny(ctx context.Context, w worker.Worker) error {
 		}
 		why = append(why, p.Name+": "+reason)
 	}
-	return stacyvm.Errorf(stacyvm.CodeUnsupported, "no engine works here: %s (see `stacyvm doctor`)", strings.Join(why, "; "))
+	return stacyvm.Errorf(
+		stacyvm.CodeUnsupported,
+		"no engine works here: %s (see `stacyvm doctor`)",
+		strings.Join(why, "; "),
+	)
 }
 
 // working lists the engines that can make sandboxes.
@@ -99,21 +104,27 @@ func (w *work) offer(ctx context.Context) (member.Offer, error) {
 	return member.Offer{
 		Hostname: host, Providers: working(providers), Capabilities: workCapabilities, Problems: w.guard.Problems(),
 		Capacity: stacyvm.Capacity{
-			MaxSandboxes: c.MaxSandboxes, MemoryMB: cmp.Or(c.MemoryMB, memory), VCPUs: cmp.Or(c.VCPUs, runtime.NumCPU()),
-			ParallelCreates: node.ParallelCreates(w.config), RPCURL: w.rpcURL,
-			PreviewDomain: cmp.Or(c.PreviewDomain, w.config.Server.PreviewDomain), Labels: c.Labels,
+			MaxSandboxes:    c.MaxSandboxes,
+			MemoryMB:        cmp.Or(c.MemoryMB, memory),
+			VCPUs:           cmp.Or(c.VCPUs, runtime.NumCPU()),
+			ParallelCreates: node.ParallelCreates(w.config),
+			RPCURL:          w.rpcURL,
+			PreviewDomain:   cmp.Or(c.PreviewDomain, w.config.Server.PreviewDomain),
+			Labels:          c.Labels,
 		},
 	}, nil
 }
 
-// machineMemoryMB is the machine's memory in MiB, or what the control group of this process may use of it.
+// machineMemoryMB is the machine's memory in MiB, or what the control group of this process may
+// use of it.
 func machineMemoryMB() (int, error) {
 	var info unix.Sysinfo_t
 	if err := unix.Sysinfo(&info); err != nil {
 		return 0, err
 	}
 	bytes := uint64(info.Totalram) * uint64(info.Unit)
-	for _, path := range []string{"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"} { // versions 2 and 1
+	// versions 2 and 1
+	for _, path := range []string{"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"} {
 		text, err := os.ReadFile(path)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue

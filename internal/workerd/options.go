@@ -15,7 +15,8 @@ type Options struct {
 	Logger *slog.Logger
 	// JoinToken is spent for a certificate when the worker has none; "": none is asked for.
 	JoinToken string
-	// Authority is the fingerprint of the control plane's authority, for joining; "": the system's authorities decide.
+	// Authority is the fingerprint of the control plane's authority, for joining; "": the system's
+	// authorities decide.
 	Authority string
 	// AdminKey asks a control plane for tokens of TokenTTL; nil: none is asked for.
 	AdminKey auth.Secret

@@ -16,7 +16,8 @@ import (
 	"github.com/stacyvm/stacyvm/internal/testneed"
 )
 
-// slowRenewals is a way to a control plane on which renewals take their time, and everything else does not.
+// slowRenewals is a way to a control plane on which renewals take their time, and everything else
+// does not.
 func slowRenewals(t *testing.T, address string, by time.Duration) string {
 	t.Helper()
 	proxy := httputil.NewSingleHostReverseProxy(must[*url.URL](t)(url.Parse(address)))
@@ -33,8 +34,8 @@ func slowRenewals(t *testing.T, address string, by time.Duration) string {
 	return server.URL
 }
 
-// creating makes and destroys sandboxes, with clients that do not try twice, until stop; tolerated are the codes that may come.
-// stop gives how many were made.
+// creating makes and destroys sandboxes, with clients that do not try twice, until stop; tolerated
+// are the codes that may come. stop gives how many were made.
 func creating(t *testing.T, address string, tolerated func() string) (stop func() int64) {
 	t.Helper()
 	web := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 4}}
@@ -65,8 +66,8 @@ func creating(t *testing.T, address string, tolerated func() string) (stop func(
 	})
 }
 
-// TestCreatesWhileWorkersStart: one worker after the other comes, and renews its leases some time after it registered; no create
-// meets one that would refuse it.
+// TestCreatesWhileWorkersStart: one worker after the other comes, and renews its leases some time
+// after it registered; no create meets one that would refuse it.
 func TestCreatesWhileWorkersStart(t *testing.T) {
 	testneed.Patience(t)
 	plane := daemontest.PlaneConfig(t)
@@ -95,8 +96,9 @@ func TestCreatesWhileWorkersStart(t *testing.T) {
 	}
 }
 
-// TestCreatesWhileAWorkerComesBack: a worker that was killed is still called online. What is placed on it when its next process
-// starts waits until that one acts, and is made under the epoch that it has then.
+// TestCreatesWhileAWorkerComesBack: a worker that was killed is still called online. What is
+// placed on it when its next process starts waits until that one acts, and is made under the epoch
+// that it has then.
 func TestCreatesWhileAWorkerComesBack(t *testing.T) {
 	testneed.Patience(t)
 	plane := daemontest.PlaneConfig(t)
@@ -112,7 +114,8 @@ func TestCreatesWhileAWorkerComesBack(t *testing.T) {
 		if _, err := caller.ResumeWorker(t.Context(), "w1"); err != nil { // as if it had not said that it ends
 			t.Fatal(err)
 		}
-		stop := creating(t, address, func() string { return client.CodeUnavailable + " " + client.CodeResourceLimit }) // nobody answers there, and then it is starting
+		// nobody answers there, and then it is starting
+		stop := creating(t, address, func() string { return client.CodeUnavailable + " " + client.CodeResourceLimit })
 		p = startWork(t, Options{Config: c})
 		p.working()
 		sandbox := must[client.Sandbox](t)(caller.Spawn(t.Context(), client.SpawnRequest{Provider: "mock", MemoryMB: 64}))

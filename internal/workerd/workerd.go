@@ -1,5 +1,5 @@
-// Package workerd is the composition root of a worker process: it joins the machine's part to the control planes that it works
-// for, and runs both. It sees no database.
+// Package workerd is the composition root of a worker process: it joins the machine's part to the
+// control planes that it works for, and runs both. It sees no database.
 package workerd
 
 import (
@@ -21,9 +21,10 @@ import (
 // tellWithin bounds what a worker tells the cluster at its end.
 const tellWithin = 5 * time.Second
 
-// Run runs a worker process until ctx ends, and then hands its sandboxes to the next one. They go on without it. CodeConflict:
-// another process uses the data directory, or has become this worker; CodeUnsupported: no engine works on this machine;
-// CodeUnauthenticated, CodeForbidden: no control plane takes the worker's credential; CodeInvalid: it has none.
+// Run runs a worker process until ctx ends, and then hands its sandboxes to the next one. They go
+// on without it. CodeConflict: another process uses the data directory, or has become this worker;
+// CodeUnsupported: no engine works on this machine; CodeUnauthenticated, CodeForbidden: no control
+// plane takes the worker's credential; CodeInvalid: it has none.
 func Run(ctx context.Context, options Options) error {
 	w, err := openWork(ctx, options)
 	if err != nil {
@@ -32,8 +33,8 @@ func Run(ctx context.Context, options Options) error {
 	return errors.Join(w.run(ctx), w.close())
 }
 
-// Once sends one heartbeat of no session, which changes nothing about who owns what, and gives the worker as the control
-// plane has it then. It announces no address: nobody listens after it.
+// Once sends one heartbeat of no session, which changes nothing about who owns what, and gives the
+// worker as the control plane has it then. It announces no address: nobody listens after it.
 func Once(ctx context.Context, options Options) (worker stacyvm.Worker, err error) {
 	options.Config.Worker.ListenAddr, options.Config.Worker.RPCURL = "", ""
 	w, err := openWork(ctx, options)
@@ -60,7 +61,11 @@ func openWork(ctx context.Context, options Options) (w *work, err error) {
 		return w, err
 	}
 	if w.held, err = flock.Try(filepath.Join(c.DataDir, node.ServeLock)); errors.Is(err, flock.ErrLocked) {
-		return w, stacyvm.Errorf(stacyvm.CodeConflict, "another server or worker uses %s: stop it, or set STACYVM_DATA_DIR to another directory", c.DataDir)
+		return w, stacyvm.Errorf(
+			stacyvm.CodeConflict,
+			"another server or worker uses %s: stop it, or set STACYVM_DATA_DIR to another directory",
+			c.DataDir,
+		)
 	} else if err != nil {
 		return w, stacyvm.Wrap(stacyvm.CodeInvalid, err, "data_dir: cannot be written")
 	}
@@ -134,8 +139,8 @@ func (w *work) run(ctx context.Context) error {
 	return w.leave()
 }
 
-// tellProblems tells control planes at once when the disk is full, or has room again, until ctx ends. A heartbeat that fails is told
-// of by the next one.
+// tellProblems tells control planes at once when the disk is full, or has room again, until ctx
+// ends. A heartbeat that fails is told of by the next one.
 func (w *work) tellProblems(ctx context.Context) error {
 	for {
 		select {
@@ -158,8 +163,8 @@ func (w *work) announce() {
 	}
 }
 
-// drain takes no new sandboxes, lets short calls finish and ends streams, whose readers come back with their offset. A worker
-// that never was one, or is none any more, only stops.
+// drain takes no new sandboxes, lets short calls finish and ends streams, whose readers come back
+// with their offset. A worker that never was one, or is none any more, only stops.
 func (w *work) drain(acting context.Context) error {
 	if acting.Err() == nil {
 		w.log.Info("stopping; sandboxes go on")

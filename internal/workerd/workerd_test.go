@@ -134,8 +134,8 @@ func TestWorkIsReplaced(t *testing.T) {
 	b.end()
 }
 
-// TestWorkAsAControlPlanesOwn: a worker process is never the worker in a control plane, whose sandboxes it would take, also with a
-// credential that is good for every worker.
+// TestWorkAsAControlPlanesOwn: a worker process is never the worker in a control plane, whose
+// sandboxes it would take, also with a credential that is good for every worker.
 func TestWorkAsAControlPlanesOwn(t *testing.T) {
 	plane := daemontest.PlaneConfig(t)
 	plane.Server.Worker, plane.Auth.WorkerToken = true, workToken
@@ -210,11 +210,12 @@ func TestWorkCredentials(t *testing.T) {
 	}
 	listening := workConfig(t, address)
 	options := Options{Config: listening, AdminKey: auth.FixedSecret(daemontest.SharedToken)}
-	daemontest.WantCode(t, <-startWork(t, options).ended, stacyvm.CodeInvalid) // nobody who calls it could prove anything
+	// nobody who calls it could prove anything
+	daemontest.WantCode(t, <-startWork(t, options).ended, stacyvm.CodeInvalid)
 }
 
-// TestJoin: a worker spends a token for a certificate, is used over mutual TLS, and renews the certificate; the next start needs
-// no token.
+// TestJoin: a worker spends a token for a certificate, is used over mutual TLS, and renews the
+// certificate; the next start needs no token.
 func TestJoin(t *testing.T) {
 	plane := daemontest.PlaneConfig(t)
 	plane.PKI.Dir = daemontest.PKIDir(t)
@@ -271,7 +272,8 @@ func TestJoin(t *testing.T) {
 	}
 }
 
-// TestJoinAgain: a token for anybody does not make its bearer a worker that exists; one that names it does.
+// TestJoinAgain: a token for anybody does not make its bearer a worker that exists; one that names
+// it does.
 func TestJoinAgain(t *testing.T) {
 	plane := daemontest.PlaneConfig(t)
 	plane.PKI.Dir = daemontest.PKIDir(t)

@@ -3,8 +3,9 @@
 //	go run ./scripts/bundle -in bin/parts/stacyvm-guest  -out internal/bundle/files/stacyvm-guest.zst
 //	go run ./scripts/bundle -in bin/parts/stacyvm-sentry -out internal/bundle/files/stacyvm-sentry.zst -strip-blob
 //
-// -strip-blob first overwrites gVisor's embedded checkpoint helper with zeros: 46 MB that are used only for checkpoints in
-// a cloud store, which the product does not have. The Go linker offers no way to leave an embedded file out.
+// -strip-blob first overwrites gVisor's embedded checkpoint helper with zeros: 46 MB that are used
+// only for checkpoints in a cloud store, which the product does not have. The Go linker offers no
+// way to leave an embedded file out.
 package main
 
 import (
@@ -58,8 +59,9 @@ func run(in, out string, strip bool) error {
 	return writeFile(out, encoder.EncodeAll(program, nil))
 }
 
-// zero overwrites the only occurrence of blob. None means that the linker or gVisor has changed, two that the wrong bytes
-// could be hit: both must stop the build, because the program would be wrong or 46 MB too big.
+// zero overwrites the only occurrence of blob. None means that the linker or gVisor has changed,
+// two that the wrong bytes could be hit: both must stop the build, because the program would be
+// wrong or 46 MB too big.
 func zero(program, blob []byte) error {
 	if len(blob) == 0 {
 		return errors.New("the blob is empty")
@@ -82,10 +84,13 @@ func checkpointHelper() ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("find %s: %w", gvisorModule, err)
 	}
-	return os.ReadFile(filepath.Join(strings.TrimSpace(string(dir)), "runsc", "checkpointgofer", "checkpointgofer.bin"))
+	return os.ReadFile(
+		filepath.Join(strings.TrimSpace(string(dir)), "runsc", "checkpointgofer", "checkpointgofer.bin"),
+	)
 }
 
-// writeFile replaces path in one step, so that an interrupted build leaves no half file for the next one.
+// writeFile replaces path in one step, so that an interrupted build leaves no half file for the
+// next one.
 func writeFile(path string, data []byte) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err

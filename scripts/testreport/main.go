@@ -1,6 +1,7 @@
-// Command testreport reads what `go test -json` writes. It prints the output of each failed test, how many packages Go took
-// from its cache, and which others took longest. It writes the names of skipped tests to a file. The tests cannot write that
-// file themselves: a cached package runs no test, and a path in the environment that differs each time keeps Go from caching.
+// Command testreport reads what `go test -json` writes. It prints the output of each failed test,
+// how many packages Go took from its cache, and which others took longest. It writes the names of
+// skipped tests to a file. The tests cannot write that file themselves: a cached package runs no
+// test, and a path in the environment that differs each time keeps Go from caching.
 //
 //	go test -json ./... | go run ./scripts/testreport -skipped FILE
 package main

@@ -87,7 +87,8 @@ func audit(dir string) (left []string) {
 	}
 }
 
-// serve [NAME=VALUE...] starts a server and waits until it is ready. It is stopped at the script's end.
+// serve [NAME=VALUE...] starts a server and waits until it is ready. It is stopped at the script's
+// end.
 func serve(ts *testscript.TestScript, neg bool, args []string) {
 	if neg {
 		ts.Fatalf("use `! exec stacyvm serve`")
@@ -133,7 +134,8 @@ func halt(ts *testscript.TestScript, _ bool, _ []string) {
 	ts.Check(server.(*harness.Server).Stop())
 }
 
-// setid NAME FILE sets the variable to the first word of the file (stdout is the last command's output).
+// setid NAME FILE sets the variable to the first word of the file (stdout is the last command's
+// output).
 func setID(ts *testscript.TestScript, _ bool, args []string) {
 	if len(args) != 2 {
 		ts.Fatalf("usage: setid NAME FILE")
@@ -145,8 +147,8 @@ func setID(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Setenv(args[0], words[0])
 }
 
-// interrupt WORD ARG... runs the product with arguments, sends it an interrupt when its output holds the word, and demands
-// that it ends within 20 s with exit code 130.
+// interrupt WORD ARG... runs the product with arguments, sends it an interrupt when its output
+// holds the word, and demands that it ends within 20 s with exit code 130.
 func interrupt(ts *testscript.TestScript, _ bool, args []string) {
 	if len(args) < 2 {
 		ts.Fatalf("usage: interrupt WORD ARG...")
@@ -196,7 +198,8 @@ func (w *watcher) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// nothing demands that no process or mount of this script's directory is on the machine, and no sandbox's files.
+// nothing demands that no process or mount of this script's directory is on the machine, and no
+// sandbox's files.
 func nothing(ts *testscript.TestScript, _ bool, _ []string) {
 	left := audit(ts.MkAbs("."))
 	for _, files := range []string{"run/*", "images/holders/*", "engines/gvisor/sandboxes/*"} {

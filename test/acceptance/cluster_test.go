@@ -14,7 +14,8 @@ import (
 	"github.com/stacyvm/stacyvm/test/harness"
 )
 
-// TestClusterPage types the six commands of docs/cluster.md on loopback, in two data directories, and then uses the cluster.
+// TestClusterPage types the six commands of docs/cluster.md on loopback, in two data directories,
+// and then uses the cluster.
 func TestClusterPage(t *testing.T) {
 	text, err := os.ReadFile("../../docs/cluster.md")
 	if err != nil {

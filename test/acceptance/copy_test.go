@@ -91,7 +91,8 @@ func TestCopyDirectories(t *testing.T) {
 	if got := tree(t, r.path("target")); !slices.Equal(got, want) {
 		t.Errorf("came back as\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
-	// A target that exists receives the source under its own name; a link that was named stands for its directory.
+	// A target that exists receives the source under its own name; a link that was named stands
+	// for its directory.
 	for _, line := range [][]string{{there + "source", "target"}, {there + "to source", "target/"}, {there + "to source", "new/er/"}} {
 		r.must(r.command("cp", line[0], line[1]))
 		name := strings.TrimPrefix(line[0], there)
@@ -154,7 +155,8 @@ func TestCopyNames(t *testing.T) {
 	}
 }
 
-// TestCopyGoesOn: what goes wrong with one file does not stop the others, and shows in the exit code.
+// TestCopyGoesOn: what goes wrong with one file does not stop the others, and shows in the exit
+// code.
 func TestCopyGoesOn(t *testing.T) {
 	r := newRig(t).serve()
 	sandbox := r.sandbox()
@@ -194,7 +196,8 @@ func TestCopyGoesOn(t *testing.T) {
 	}
 }
 
-// TestCopyHostile: the sandbox cannot make a download write outside its target, and what cannot be copied is told.
+// TestCopyHostile: the sandbox cannot make a download write outside its target, and what cannot be
+// copied is told.
 func TestCopyHostile(t *testing.T) {
 	r := newRig(t).serve()
 	sandbox := r.sandbox()

@@ -79,7 +79,8 @@ func (r *rig) spawn(image string) string {
 	return s.ID
 }
 
-// TestImageThatIsNotRoot: what an image's configuration asks for is what its commands and files get.
+// TestImageThatIsNotRoot: what an image's configuration asks for is what its commands and files
+// get.
 func TestImageThatIsNotRoot(t *testing.T) {
 	r := newRig(t).serve()
 	layer := r.busybox([2]string{"etc/passwd", "root:x:0:0::/root:/bin/sh\napp:x:1001:1002::/home/app:/bin/sh\n"},

@@ -16,9 +16,10 @@ const goodKey = "0123456789abcdef0123456789abcdef"
 const foreignToken = "stacyvm-worker-v1.eyJ3b3JrZXJfaWQiOiJhIiwianRpIjoieCIsImF1ZCI6IndvcmtlcjpycGMiLCJpYXQiOjEsImV4cCI6Mn0." +
 	"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
 
-// misuses are command lines that must fail. Their complaint holds the word: the argument, flag or field that is wrong.
-// $SB is a sandbox, $PROC a process in it, $NONE a sandbox that does not exist, $OFF an address without a server, $EMPTY an
-// empty argument; a leading NAME=VALUE is set in the environment.
+// misuses are command lines that must fail. Their complaint holds the word: the argument, flag or
+// field that is wrong. $SB is a sandbox, $PROC a process in it, $NONE a sandbox that does not
+// exist, $OFF an address without a server, $EMPTY an empty argument; a leading NAME=VALUE is set
+// in the environment.
 var misuses = []struct {
 	line string
 	exit int

@@ -55,7 +55,8 @@ func TestFiveMinutes(t *testing.T) {
 	}
 }
 
-// like matches what a machine prints where the README shows an example: ids, times and versions differ.
+// like matches what a machine prints where the README shows an example: ids, times and versions
+// differ.
 func like(example string) *regexp.Regexp {
 	pattern := regexp.QuoteMeta(example)
 	pattern = strings.ReplaceAll(pattern, "sb-5f0c…", `sb-[0-9a-f]+`)

@@ -32,7 +32,8 @@ func (r *rig) left() []string {
 	return found
 }
 
-// nothing demands that nothing is left; the launcher may end a moment after the command that it served.
+// nothing demands that nothing is left; the launcher may end a moment after the command that it
+// served.
 func (r *rig) nothing(when string) {
 	r.t.Helper()
 	found := r.left()
@@ -80,7 +81,8 @@ func TestSignalAtAnyMoment(t *testing.T) {
 		state := cmd.ProcessState.Sys().(syscall.WaitStatus)
 		switch {
 		case state.Signaled() && state.Signal() == signal: // before it did anything, or after it had done everything
-		case signal == syscall.SIGQUIT && state.ExitStatus() == 2 && strings.HasPrefix(complaint.String(), "SIGQUIT"): // as before
+		// as before
+		case signal == syscall.SIGQUIT && state.ExitStatus() == 2 && strings.HasPrefix(complaint.String(), "SIGQUIT"):
 		case state.Exited() && (state.ExitStatus() == 0 || state.ExitStatus() == 130 || state.ExitStatus() == 128+int(signal)):
 		default:
 			t.Errorf("%v after %v: %v\n%s", signal, moment, cmd.ProcessState, complaint.String())
@@ -92,7 +94,8 @@ func TestSignalAtAnyMoment(t *testing.T) {
 	}
 }
 
-// TestInterruptedSpawn: nobody is told the id of a sandbox whose creation was interrupted, so none is left.
+// TestInterruptedSpawn: nobody is told the id of a sandbox whose creation was interrupted, so none
+// is left.
 func TestInterruptedSpawn(t *testing.T) {
 	r := newRig(t).serve()
 	start := time.Now()
@@ -146,7 +149,8 @@ func (r *rig) speaking(cmd *exec.Cmd, word string) {
 	r.t.Cleanup(func() { _, _ = io.Copy(io.Discard, lines) })
 }
 
-// TestSecondInterrupt: a command that ignores an interrupt is told once; the next one ends the run.
+// TestSecondInterrupt: a command that ignores an interrupt is told once; the next one ends the
+// run.
 func TestSecondInterrupt(t *testing.T) {
 	r := newRig(t)
 	cmd := r.command("run", "--shell", "--", "trap 'echo ignored' INT; echo ready; while true; do sleep 1000; done")
@@ -209,7 +213,8 @@ func TestHangUp(t *testing.T) {
 	r.nothing("after hang-ups")
 }
 
-// TestKilledRun: what a killed run left is removed by the next run, by a starting server and by a running one.
+// TestKilledRun: what a killed run left is removed by the next run, by a starting server and by a
+// running one.
 func TestKilledRun(t *testing.T) {
 	for name, remove := range map[string]func(*rig){
 		"by the next run":      func(r *rig) { r.must(r.command("run", "--", "true")) },

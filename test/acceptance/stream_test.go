@@ -103,7 +103,8 @@ func allBytes() string {
 	return hex.EncodeToString(hash.Sum(nil))
 }
 
-// TestAttachedReader: a reader of attach comes and goes without harm to the process, and output is byte-exact.
+// TestAttachedReader: a reader of attach comes and goes without harm to the process, and output is
+// byte-exact.
 func TestAttachedReader(t *testing.T) {
 	r := newRig(t).serve()
 	sandbox := r.sandbox()

@@ -217,7 +217,8 @@ func TestTerminal(t *testing.T) {
 		}
 	})
 	t.Run("signals", func(t *testing.T) {
-		// Short sleeps: a signal that comes between two of them is the shell's alone, which heeds it after the next.
+		// Short sleeps: a signal that comes between two of them is the shell's alone, which heeds
+		// it after the next.
 		w := r.in(t).open(r.command("exec", "-it", sandbox, "--", "sh", "-c", "trap 'echo ignored' TERM; echo rea''dy; while true; do sleep 0.1; done"))
 		w.expect("ready")
 		w.raw()
@@ -260,7 +261,8 @@ func TestRunTerminal(t *testing.T) {
 	w.end(9)
 }
 
-// TestProgress: an import whose archive does not come is shown on a terminal, after a second, and nowhere else.
+// TestProgress: an import whose archive does not come is shown on a terminal, after a second, and
+// nowhere else.
 func TestProgress(t *testing.T) {
 	r := newRig(t)
 	reader, writer, err := os.Pipe()

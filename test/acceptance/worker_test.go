@@ -20,8 +20,8 @@ import (
 // workers holds each work directory's worker: scripts run in parallel.
 var workers sync.Map
 
-// work ID [NAME=VALUE...] starts a worker with a data directory of its own, and waits until the script's server knows it and
-// it listens. It is stopped at the script's end.
+// work ID [NAME=VALUE...] starts a worker with a data directory of its own, and waits until the
+// script's server knows it and it listens. It is stopped at the script's end.
 func work(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 1 {
 		ts.Fatalf("usage: work ID [NAME=VALUE...]")
@@ -60,7 +60,8 @@ func clientOf(ts *testscript.TestScript) *client.Client {
 	return c
 }
 
-// trusting gives an HTTP client that believes the authorities in STACYVM_CA_FILE; nil when the script has none.
+// trusting gives an HTTP client that believes the authorities in STACYVM_CA_FILE; nil when the
+// script has none.
 func trusting(ts *testscript.TestScript) *http.Client {
 	path := ts.Getenv("STACYVM_CA_FILE")
 	if path == "" {

@@ -1,6 +1,7 @@
-// Command bench times the built product on this machine and prints each figure with what it was measured on. It starts a
-// server of its own and leaves nothing behind. Times are medians with the 99th percentile; the machine's load is printed
-// beside them, because a busy machine makes any figure meaningless.
+// Command bench times the built product on this machine and prints each figure with what it was
+// measured on. It starts a server of its own and leaves nothing behind. Times are medians with the
+// 99th percentile; the machine's load is printed beside them, because a busy machine makes any
+// figure meaningless.
 //
 //	go run ./test/bench [-rounds N] [-docker=false] [-plane]
 package main

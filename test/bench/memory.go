@@ -19,8 +19,8 @@ import (
 // settle is how long a sandbox takes to give back what only its start needed.
 const settle = 5 * time.Second
 
-// memory measures what idle sandboxes cost: the proportional set size of every process of theirs, so that shared pages
-// count once.
+// memory measures what idle sandboxes cost: the proportional set size of every process of theirs,
+// so that shared pages count once.
 func (b *bench) memory(ctx runContext) error {
 	b.section("memory")
 	idle, err := b.Memory()

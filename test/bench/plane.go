@@ -19,7 +19,8 @@ import (
 	"github.com/stacyvm/stacyvm/test/harness"
 )
 
-// dsnVariable names a PostgreSQL database that may be filled; scripts/bench.sh starts a server for it.
+// dsnVariable names a PostgreSQL database that may be filled; scripts/bench.sh starts a server for
+// it.
 const dsnVariable = "STACYVM_BENCH_POSTGRES_DSN"
 
 // planeCreates is how many creates each number of clients makes.
@@ -28,7 +29,8 @@ const planeCreates = 1500
 // planeRows is how many sandboxes there are when pages of them are read.
 const planeRows = 10_000
 
-// plane measures the control plane on the mock engine, whose sandboxes cost next to nothing, on each database.
+// plane measures the control plane on the mock engine, whose sandboxes cost next to nothing, on
+// each database.
 func plane(ctx runContext, out io.Writer, dir string) error {
 	drivers := []struct {
 		name string
@@ -161,8 +163,8 @@ func (b *bench) pages(ctx runContext, database store.Config, present int) error 
 	return nil
 }
 
-// addRows writes sandboxes past the server, of the one state that asks nothing of it: so many runtimes would be more than
-// one process may have files open, and do nothing for a list.
+// addRows writes sandboxes past the server, of the one state that asks nothing of it: so many
+// runtimes would be more than one process may have files open, and do nothing for a list.
 func addRows(ctx runContext, database store.Config, n int) error {
 	s, err := store.Open(ctx, database)
 	if err != nil {

@@ -143,7 +143,8 @@ func checkControl(t *testing.T, deb string) {
 	}
 }
 
-// checkUnits lets systemd read the units, and holds them to what makes sandboxes outlive the service.
+// checkUnits lets systemd read the units, and holds them to what makes sandboxes outlive the
+// service.
 func checkUnits(t *testing.T, deb string) {
 	dir := t.TempDir()
 	run(t, nil, "dpkg-deb", "-x", deb, dir)

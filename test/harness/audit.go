@@ -47,8 +47,8 @@ func (p *Program) Launcher() int {
 	return 0
 }
 
-// Sentries gives the sandboxes that have a sentry process, with its process id. The sandbox's directory is on the
-// process's command line: …/sandboxes/ID.
+// Sentries gives the sandboxes that have a sentry process, with its process id. The sandbox's
+// directory is on the process's command line: …/sandboxes/ID.
 func (p *Program) Sentries() map[string]int {
 	found := map[string]int{}
 	for _, process := range ProcessesOf(p.Dir) {
@@ -85,7 +85,8 @@ func Leftovers(dir string) []string {
 	return left
 }
 
-// ControlGroups lists the groups of the server's sandboxes, whose names begin with a hash of the engine's directory.
+// ControlGroups lists the groups of the server's sandboxes, whose names begin with a hash of the
+// engine's directory.
 func (p *Program) ControlGroups() []string {
 	dir, err := filepath.EvalSymlinks(filepath.Join(p.DataDir(), "engines", "gvisor"))
 	if err != nil {
@@ -94,7 +95,8 @@ func (p *Program) ControlGroups() []string {
 	sum := sha256.Sum256([]byte(dir))
 	prefix := "stacyvm-" + hex.EncodeToString(sum[:4]) + "-"
 	var found []string
-	_ = filepath.WalkDir("/sys/fs/cgroup", func(path string, entry fs.DirEntry, err error) error { // groups come and go meanwhile
+	// groups come and go meanwhile
+	_ = filepath.WalkDir("/sys/fs/cgroup", func(path string, entry fs.DirEntry, err error) error {
 		if err == nil && entry.IsDir() && strings.HasPrefix(entry.Name(), prefix) {
 			found = append(found, "control group "+path)
 		}

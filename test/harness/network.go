@@ -19,11 +19,13 @@ import (
 
 const (
 	dialWithin = 2 * time.Second
-	// linkPrefix begins the names of what is made here; the id of the process that made it follows.
+	// linkPrefix begins the names of what is made here; the id of the process that made it
+	// follows.
 	linkPrefix = "svt"
 )
 
-// Network is a bridge on this machine with network namespaces behind it, each of which stands for a machine. It needs root.
+// Network is a bridge on this machine with network namespaces behind it, each of which stands for
+// a machine. It needs root.
 type Network struct {
 	Address  string // of this machine, toward the others
 	Machines []*Machine
@@ -39,7 +41,8 @@ type Machine struct {
 
 var networks atomic.Int32
 
-// NewNetwork lays the cables of so many machines. Close takes everything away; what a killed process left is taken away now.
+// NewNetwork lays the cables of so many machines. Close takes everything away; what a killed
+// process left is taken away now.
 func NewNetwork(machines int) (*Network, error) {
 	sweep()
 	subnet, err := freeSubnet()
@@ -96,7 +99,8 @@ func (m *Machine) Dial(ctx context.Context, address string) (conn net.Conn, err 
 
 func (m *Machine) path() string { return filepath.Join("/run/netns", m.namespace) }
 
-// inside runs do on a thread that is in the machine's network: sockets and processes that it makes are there.
+// inside runs do on a thread that is in the machine's network: sockets and processes that it makes
+// are there.
 func (m *Machine) inside(do func() error) error {
 	result := make(chan error, 1)
 	go func() {
@@ -142,7 +146,8 @@ func freeSubnet() (string, error) {
 	return "", errors.New("no subnet of 10.201.0.0/16 is free")
 }
 
-// sweep removes what processes left that are no longer there. It may fail: the names are not used again.
+// sweep removes what processes left that are no longer there. It may fail: the names are not used
+// again.
 func sweep() {
 	namespaces, _ := filepath.Glob(filepath.Join("/run/netns", linkPrefix+"*"))
 	for _, path := range namespaces {

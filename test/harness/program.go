@@ -17,8 +17,8 @@ const (
 	endWithin   = 60 * time.Second
 )
 
-// Program is one process of the built binary that keeps what it has in a directory of its own. It can be killed and started
-// again.
+// Program is one process of the built binary that keeps what it has in a directory of its own. It
+// can be killed and started again.
 type Program struct {
 	Dir     string   // holds the data directory and the log
 	Env     []string // NAME=VALUE, on top of this process's environment

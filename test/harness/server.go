@@ -1,6 +1,6 @@
-// Package harness starts the built binary as servers and workers for acceptance, system and speed tests, on this machine and
-// in network namespaces that stand for others, and looks at what it has on the machine. It uses the public client and what
-// the machine shows, nothing from inside.
+// Package harness starts the built binary as servers and workers for acceptance, system and speed
+// tests, on this machine and in network namespaces that stand for others, and looks at what it has
+// on the machine. It uses the public client and what the machine shows, nothing from inside.
 package harness
 
 import (
@@ -34,8 +34,9 @@ func New(dir string, env ...string) (*Server, error) {
 	return &Server{Program: Program{Dir: dir, Env: env, binary: binary}, Port: port}, nil
 }
 
-// FreePort gives a TCP port on loopback that nobody listens on. It gives each port once, and none of those that Linux gives to
-// outgoing connections: tests run side by side, and a server that is started again finds its port free.
+// FreePort gives a TCP port on loopback that nobody listens on. It gives each port once, and none
+// of those that Linux gives to outgoing connections: tests run side by side, and a server that is
+// started again finds its port free.
 func FreePort() (int, error) {
 	var err error
 	for range 100 {

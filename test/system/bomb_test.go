@@ -9,7 +9,8 @@ import (
 	"github.com/stacyvm/stacyvm/client"
 )
 
-// bombs are programs that fork as fast as they can, beside /bin/sh, which is too small to be ended for their memory. The second one's processes share no group and no session.
+// bombs are programs that fork as fast as they can, beside /bin/sh, which is too small to be ended
+// for their memory. The second one's processes share no group and no session.
 var bombs = map[string]string{
 	"in one group": `mkfifo /tmp/fifo; python3 -c '
 import os
@@ -24,7 +25,8 @@ while True:
     except OSError: pass' & read line <>/tmp/fifo`,
 }
 
-// TestKillForkBomb: KILL of a command that is a fork bomb ends it, with all its processes, soon and for good.
+// TestKillForkBomb: KILL of a command that is a fork bomb ends it, with all its processes, soon
+// and for good.
 func TestKillForkBomb(t *testing.T) {
 	for name, bomb := range bombs {
 		t.Run(name, func(t *testing.T) {
@@ -50,7 +52,8 @@ func TestKillForkBomb(t *testing.T) {
 				t.Fatal(err)
 			}
 			took := time.Since(began)
-			// Process 1, the shell that counts and the neighbour, unless that was ended for lack of memory.
+			// Process 1, the shell that counts and the neighbour, unless that was ended for lack
+			// of memory.
 			s.until(10*time.Second, "they are gone", func() bool { n := count(); return n > 0 && n <= 3 })
 			gone := time.Since(began)
 			ended, err := s.Process(t.Context(), sandbox.ID, process.ID)

@@ -18,8 +18,9 @@ import (
 	"github.com/stacyvm/stacyvm/test/harness"
 )
 
-// TestClusterLargeTransfers: a file of 1 GiB goes to a sandbox of another machine and comes back, and 256 MiB of output are
-// streamed, hash for hash. Neither the control plane nor the worker keeps them in memory.
+// TestClusterLargeTransfers: a file of 1 GiB goes to a sandbox of another machine and comes back,
+// and 256 MiB of output are streamed, hash for hash. Neither the control plane nor the worker
+// keeps them in memory.
 func TestClusterLargeTransfers(t *testing.T) {
 	const file, stream = 1 << 30, 256 << 20
 	c := startCluster(t, 1, 1)
@@ -69,7 +70,8 @@ func TestClusterLargeTransfers(t *testing.T) {
 	watch()
 }
 
-// watchMemory looks at every process of the cluster from now on; the function that it gives ends that and judges.
+// watchMemory looks at every process of the cluster from now on; the function that it gives ends
+// that and judges.
 func (c *cluster) watchMemory() (judge func()) {
 	programs := map[string]*harness.Program{}
 	for _, p := range c.planes {

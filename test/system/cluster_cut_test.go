@@ -19,10 +19,12 @@ import (
 	"github.com/stacyvm/stacyvm/test/harness"
 )
 
-// refuseWithin is how soon a command for a sandbox on a worker that gives no sign of life is refused, on a busy machine too.
+// refuseWithin is how soon a command for a sandbox on a worker that gives no sign of life is
+// refused, on a busy machine too.
 const refuseWithin = 10 * time.Second
 
-// insider calls a worker from within its own machine, as a control plane with a good certificate that was not cut off.
+// insider calls a worker from within its own machine, as a control plane with a good certificate
+// that was not cut off.
 type insider struct {
 	c       *cluster
 	w       *harness.Worker
@@ -67,7 +69,8 @@ func (i *insider) act(n int, incarnation, epoch int64) (took bool, why string) {
 	return response.StatusCode == http.StatusOK, string(text)
 }
 
-// fence reads a sandbox's incarnation and epoch, and when the first of its worker's leases could be taken over.
+// fence reads a sandbox's incarnation and epoch, and when the first of its worker's leases could
+// be taken over.
 func (c *cluster) fence(worker, sandbox string) (incarnation, epoch int64, free time.Time) {
 	c.Helper()
 	db := postgrestest.Connect(c, c.database.DSN)
@@ -78,8 +81,9 @@ func (c *cluster) fence(worker, sandbox string) (incarnation, epoch int64, free 
 	return incarnation, epoch, time.UnixMicro(expires).Add(leaseGrace)
 }
 
-// cutOff pulls a worker's cable for longer than a lease, while somebody inside keeps asking it to act. It must
-// have refused long before its leases could be taken over, go on running what runs, and serve again when it is back.
+// cutOff pulls a worker's cable for longer than a lease, while somebody inside keeps asking it to
+// act. It must have refused long before its leases could be taken over, go on running what runs,
+// and serve again when it is back.
 func (c *cluster) cutOff(f *fleet, w *harness.Worker, long time.Duration) {
 	c.Helper()
 	var box client.Sandbox
@@ -133,7 +137,8 @@ func (c *cluster) cutOff(f *fleet, w *harness.Worker, long time.Duration) {
 	}
 	asked := time.Now()
 	_, err = c.planes[0].impatient.Exec(c.Context(), box.ID, client.ExecRequest{Command: "true"})
-	if code := client.CodeOf(err); code != client.CodeUnavailable && code != client.CodeConflict { // before its record says so, and after
+	// before its record says so, and after
+	if code := client.CodeOf(err); code != client.CodeUnavailable && code != client.CodeConflict {
 		c.Errorf("a command for a sandbox that is out of reach: %v, code %q", err, code)
 	}
 	c.Logf("a command for it was refused after %v", time.Since(asked).Round(time.Millisecond))

@@ -27,8 +27,9 @@ const (
 	perGVisor  = 8 // one sandbox of so many is of gVisor; the others have the mock engine, which ends with its worker
 )
 
-// size is how many sandboxes the cluster has and how long a worker is cut off: a lease, the grace and a little, or with
-// STACYVM_TEST_CLUSTER, the number of sandboxes, half a minute past the lease.
+// size is how many sandboxes the cluster has and how long a worker is cut off: a lease, the grace
+// and a little, or with STACYVM_TEST_CLUSTER, the number of sandboxes, half a minute past the
+// lease.
 func size(t *testing.T) (sandboxes int, cut time.Duration) {
 	t.Helper()
 	text := os.Getenv("STACYVM_TEST_CLUSTER")
@@ -75,9 +76,10 @@ func (f *fleet) alive() (all []client.Sandbox) {
 	return all
 }
 
-// TestCluster: two control planes, three workers, many sandboxes. Each sandbox is used through the control plane that did not
-// make it. Then a worker and a control plane are killed, PostgreSQL is restarted and a worker is cut off, while clients go
-// on. Nobody ever acts for what another owns, and nothing is lost or left without a word.
+// TestCluster: two control planes, three workers, many sandboxes. Each sandbox is used through the
+// control plane that did not make it. Then a worker and a control plane are killed, PostgreSQL is
+// restarted and a worker is cut off, while clients go on. Nobody ever acts for what another owns,
+// and nothing is lost or left without a word.
 func TestCluster(t *testing.T) {
 	many, cut := size(t)
 	c := startCluster(t, 2, 3)
@@ -154,7 +156,8 @@ func (c *cluster) populate(f *fleet, many int) {
 	}
 }
 
-// useCrosswise runs a command, moves a file and reads a stream in each sandbox, through the control plane that did not make it.
+// useCrosswise runs a command, moves a file and reads a stream in each sandbox, through the
+// control plane that did not make it.
 func (c *cluster) useCrosswise(f *fleet) {
 	c.Helper()
 	var group errgroup.Group
@@ -213,8 +216,8 @@ func (c *cluster) use(p *plane, id string, i int) error {
 	return nil
 }
 
-// startQuiet starts a command that says nothing through all that happens, on the worker that nothing happens to, and gives
-// what to call at the end: its last word must arrive.
+// startQuiet starts a command that says nothing through all that happens, on the worker that
+// nothing happens to, and gives what to call at the end: its last word must arrive.
 func (c *cluster) startQuiet(f *fleet) (wait func()) {
 	var box client.Sandbox
 	for _, s := range f.alive() {
@@ -246,8 +249,8 @@ func (c *cluster) startQuiet(f *fleet) (wait func()) {
 	}
 }
 
-// live is one client that makes, uses and destroys sandboxes until it is told to stop. Refusals are part of what happens; a
-// wrong answer is not.
+// live is one client that makes, uses and destroys sandboxes until it is told to stop. Refusals
+// are part of what happens; a wrong answer is not.
 func (c *cluster) live(ctx context.Context, f *fleet, i int) error {
 	for n := i; ctx.Err() == nil; n++ {
 		p := c.planes[n%2].impatient
@@ -343,8 +346,8 @@ func (c *cluster) compare(f *fleet) string {
 	return strings.Join(differ, "; ")
 }
 
-// wantNothingLost: what a client was promised runs and answers, or its record says what became of it. Sandboxes of gVisor
-// outlive everything that happened.
+// wantNothingLost: what a client was promised runs and answers, or its record says what became of
+// it. Sandboxes of gVisor outlive everything that happened.
 func (c *cluster) wantNothingLost(f *fleet) {
 	c.Helper()
 	var group errgroup.Group
@@ -382,7 +385,8 @@ func (c *cluster) wantNothingLost(f *fleet) {
 	c.Logf("%d sandboxes were promised; of those of the killed worker's mock engine %d are reported as lost", len(f.alive()), lost)
 }
 
-// wantEndsTold: of every sandbox that is gone subscribers were told so once, also when its client stopped in the middle.
+// wantEndsTold: of every sandbox that is gone subscribers were told so once, also when its client
+// stopped in the middle.
 func (c *cluster) wantEndsTold(f *fleet) {
 	c.Helper()
 	rows, err := c.planes[1].Sandboxes(c.Context())

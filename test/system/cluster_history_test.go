@@ -18,7 +18,8 @@ import (
 // The rules of leases, as the worker's documentation tells them.
 const (
 	leaseGrace = 10 * time.Second
-	mustGap    = 10 * time.Second // between a worker's last act and the first moment at which another could be the owner
+	// between a worker's last act and the first moment at which another could be the owner
+	mustGap = 10 * time.Second
 )
 
 // recordLeases has the database keep every change of a lease's owner, beside the product's tables.
@@ -72,8 +73,9 @@ type term struct {
 // owner is who may act in a term.
 type owner struct{ holder, session string }
 
-// wantOneWriter judges the history: each epoch was granted to one process, epochs only grow, and nobody was given what
-// another worker held before its time was over and the grace had passed. It gives who held what when.
+// wantOneWriter judges the history: each epoch was granted to one process, epochs only grow, and
+// nobody was given what another worker held before its time was over and the grace had passed. It
+// gives who held what when.
 func (c *cluster) wantOneWriter() map[term]owner {
 	c.Helper()
 	granted, last := map[term]owner{}, map[string]grant{}
@@ -133,8 +135,8 @@ func (c *cluster) journal(dir string) map[string]int64 {
 	return fences
 }
 
-// wantJournals compares what workers believe with what was granted: every fence on a disk was its worker's, and no sandbox
-// is on two disks.
+// wantJournals compares what workers believe with what was granted: every fence on a disk was its
+// worker's, and no sandbox is on two disks.
 func (c *cluster) wantJournals(granted map[term]owner) {
 	c.Helper()
 	at := map[string]string{}

@@ -11,8 +11,9 @@ import (
 	"github.com/stacyvm/stacyvm/internal/testneed"
 )
 
-// TestClusterQuietCommand: a command on another machine that says nothing for long is not cut, whichever way it is read. With
-// STACYVM_TEST_LONG it is quiet for 20 minutes, otherwise for longer than every keepalive, idle limit, lease and renewal on the way.
+// TestClusterQuietCommand: a command on another machine that says nothing for long is not cut,
+// whichever way it is read. With STACYVM_TEST_LONG it is quiet for 20 minutes, otherwise for
+// longer than every keepalive, idle limit, lease and renewal on the way.
 func TestClusterQuietCommand(t *testing.T) {
 	quiet := time.Duration(testneed.Often(75, 20*60)) * time.Second
 	c := startCluster(t, 1, 1)

@@ -4,8 +4,8 @@ package system
 
 import "testing"
 
-// TestClusterRollingRestart replaces both control planes and a worker of a cluster with mTLS and workers on machines of their own,
-// one after the other, under 20 requests a second.
+// TestClusterRollingRestart replaces both control planes and a worker of a cluster with mTLS and
+// workers on machines of their own, one after the other, under 20 requests a second.
 func TestClusterRollingRestart(t *testing.T) {
 	c := startCluster(t, 2, 2)
 	f := &traffic{T: t, ask: func(plane int, method, path string, body, into any, header ...string) (int, error) {

@@ -28,7 +28,8 @@ const (
 	workerPort      = "7424"
 )
 
-// cluster is control planes on this machine, workers each on a machine of its own, PostgreSQL and mTLS between them.
+// cluster is control planes on this machine, workers each on a machine of its own, PostgreSQL and
+// mTLS between them.
 type cluster struct {
 	*testing.T
 	dir      string
@@ -47,8 +48,8 @@ type plane struct {
 	impatient *client.Client
 }
 
-// startCluster brings everything up. At the end of the test every sandbox is destroyed, every process stopped, and nothing
-// may be left on this machine. prepare runs before any process does.
+// startCluster brings everything up. At the end of the test every sandbox is destroyed, every
+// process stopped, and nothing may be left on this machine. prepare runs before any process does.
 func startCluster(t *testing.T, planes, workers int, prepare ...func(*cluster)) *cluster {
 	t.Helper()
 	testneed.GVisor(t)
@@ -182,7 +183,8 @@ func (c *cluster) ask(p *plane, method, path string, body, into any, header ...s
 	return once(c.http, method, p.URL()+"/api/v1"+path, body, into, header...)
 }
 
-// until polls the outside world, which offers no event to wait on. told says what is still missing.
+// until polls the outside world, which offers no event to wait on. told says what is still
+// missing.
 func (c *cluster) until(limit time.Duration, what string, told func() string) {
 	c.Helper()
 	for deadline := time.Now().Add(limit); ; time.Sleep(100 * time.Millisecond) {

@@ -26,9 +26,10 @@ type acknowledged struct {
 	process string
 }
 
-// TestKillUnderLoad kills server, launcher or both at random while sandboxes are being made. After the restart every
-// acknowledged sandbox is there with every field that was answered, or honestly unhealthy or in error, none is doubled or
-// there unasked, nothing else is on the host, and the commands of the surviving ones go on with their whole output.
+// TestKillUnderLoad kills server, launcher or both at random while sandboxes are being made. After
+// the restart every acknowledged sandbox is there with every field that was answered, or honestly
+// unhealthy or in error, none is doubled or there unasked, nothing else is on the host, and the
+// commands of the surviving ones go on with their whole output.
 func TestKillUnderLoad(t *testing.T) {
 	s := start(t)
 	rounds := 25
@@ -109,7 +110,8 @@ func (s *server) createLoad(n int) *createLoad {
 				if ctx.Err() != nil {
 					return
 				}
-				// Not ctx: what is under way when the server dies is repeated with its idempotency key.
+				// Not ctx: what is under way when the server dies is repeated with its idempotency
+				// key.
 				sandbox, err := s.Spawn(s.t.Context(), load.ask())
 				if err != nil {
 					continue // not acknowledged
@@ -190,14 +192,16 @@ func (s *server) checkAcknowledged(round int, victim string, made []acknowledged
 	return alive, dead
 }
 
-// withState is an answer with what may change of it: the state with its cause, and that it was found again.
+// withState is an answer with what may change of it: the state with its cause, and that it was
+// found again.
 func withState(answered, now client.Sandbox) client.Sandbox {
 	answered.State, answered.Recovered = now.State, now.Recovered
 	answered.Reason, answered.Detail, answered.Since = now.Reason, now.Detail, now.Since
 	return answered
 }
 
-// checkRows demands that every sandbox that is listed was asked for, once, and is what was asked, answered or not.
+// checkRows demands that every sandbox that is listed was asked for, once, and is what was asked,
+// answered or not.
 func (s *server) checkRows(round int, victim string, asked map[string]client.SpawnRequest) {
 	s.t.Helper()
 	sandboxes, err := s.Sandboxes(s.t.Context())

@@ -11,8 +11,9 @@ import (
 	"github.com/stacyvm/stacyvm/client"
 )
 
-// TestEscapes runs a hostile program as root in a sandbox. It tries to reach the host, its neighbours, the network and the
-// guest program's secret in many ways; the targets exist and answer on the host, so that a wall is what holds.
+// TestEscapes runs a hostile program as root in a sandbox. It tries to reach the host, its
+// neighbours, the network and the guest program's secret in many ways; the targets exist and
+// answer on the host, so that a wall is what holds.
 func TestEscapes(t *testing.T) {
 	s := start(t)
 	const word = "only-the-neighbour-knows"
@@ -103,8 +104,9 @@ func TestGuestKillsItsFirstProcess(t *testing.T) {
 	})
 }
 
-// TestKillReachesDaemons: a time limit ends what lost its parents and dropped its environment, a command that ended leaves what it left
-// on purpose, and no command gets what the guest program tells them by.
+// TestKillReachesDaemons: a time limit ends what lost its parents and dropped its environment, a
+// command that ended leaves what it left on purpose, and no command gets what the guest program
+// tells them by.
 func TestKillReachesDaemons(t *testing.T) {
 	s := start(t)
 	sandbox := s.spawn(client.SpawnRequest{})

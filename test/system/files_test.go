@@ -14,8 +14,8 @@ import (
 	"github.com/stacyvm/stacyvm/client"
 )
 
-// TestHostileFiles: paths that climb, links that point at the host's files and links that change while a file is read or
-// written never touch anything outside of the sandbox.
+// TestHostileFiles: paths that climb, links that point at the host's files and links that change
+// while a file is read or written never touch anything outside of the sandbox.
 func TestHostileFiles(t *testing.T) {
 	s := start(t)
 	ctx := t.Context()

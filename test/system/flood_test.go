@@ -37,8 +37,9 @@ while True: hog.append(bytearray(16 << 20))'`},
 				t.Fatal(err)
 			}
 			time.Sleep(5 * time.Second) // the time in which it must be contained
-			// The bound is twice; the slack of some milliseconds and the further tries are for a machine that does other things
-			// too. A flood that is not contained is there in every try.
+			// The bound is twice; the slack of some milliseconds and the further tries are for a
+			// machine that does other things too. A flood that is not contained is there in every
+			// try.
 			bound, loud := 2*quiet+10*time.Millisecond, s.execTime(t, neighbour.ID)
 			for try := 0; try < 3 && loud > bound; try++ {
 				loud = min(loud, s.execTime(t, neighbour.ID))
@@ -78,7 +79,8 @@ func (s *server) execTime(t *testing.T, sandbox string) time.Duration {
 	return times[len(times)/2]
 }
 
-// TestMemoryLimit: the guest sees its own limit as the machine's memory, and a command that goes over it dies alone.
+// TestMemoryLimit: the guest sees its own limit as the machine's memory, and a command that goes
+// over it dies alone.
 func TestMemoryLimit(t *testing.T) {
 	s := start(t)
 	sandbox := s.spawn(client.SpawnRequest{MemoryMB: 192})

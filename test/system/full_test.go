@@ -12,8 +12,9 @@ import (
 	"github.com/stacyvm/stacyvm/internal/testneed"
 )
 
-// TestFullDatabaseDisk fills the file system of 16 MiB that the server's database is on. Writes are answered with 507, reads
-// go on, and with space again all is well without a restart. Nothing that was answered is lost, twice.
+// TestFullDatabaseDisk fills the file system of 16 MiB that the server's database is on. Writes
+// are answered with 507, reads go on, and with space again all is well without a restart. Nothing
+// that was answered is lost, twice.
 func TestFullDatabaseDisk(t *testing.T) {
 	disk := testneed.Tmpfs(t, 16<<20)
 	s := start(t, "STACYVM_DATABASE_PATH="+filepath.Join(disk, "stacyvm.db"))
@@ -46,8 +47,8 @@ func TestFullDatabaseDisk(t *testing.T) {
 	}
 }
 
-// wantKept demands that these sandboxes are there, one by one, and no other, as soon as a create that the full disk cut short is
-// taken back.
+// wantKept demands that these sandboxes are there, one by one, and no other, as soon as a create
+// that the full disk cut short is taken back.
 func (s *server) wantKept(kept map[string]bool) {
 	s.t.Helper()
 	var others []string

@@ -10,7 +10,8 @@ import (
 	"github.com/stacyvm/stacyvm/client"
 )
 
-// TestTwoHundredSandboxes: 8 clients make 200 sandboxes, each writes and reads a file with Python, all are destroyed.
+// TestTwoHundredSandboxes: 8 clients make 200 sandboxes, each writes and reads a file with Python,
+// all are destroyed.
 func TestTwoHundredSandboxes(t *testing.T) {
 	s := start(t)
 	const sandboxes, clients = 200, 8

@@ -17,11 +17,12 @@ import (
 	"github.com/stacyvm/stacyvm/client"
 )
 
-// mostGrowth is how much the server may grow while 200 answers, 200 uploads and 200 lists are under way at once, in bytes.
+// mostGrowth is how much the server may grow while 200 answers, 200 uploads and 200 lists are
+// under way at once, in bytes.
 const mostGrowth = 256 << 20
 
-// TestMemoryOfRequests: commands that print much, uploads that stall and lists take no more than the server's budget together, every
-// answer is whole, and a neighbour is served meanwhile.
+// TestMemoryOfRequests: commands that print much, uploads that stall and lists take no more than
+// the server's budget together, every answer is whole, and a neighbour is served meanwhile.
 func TestMemoryOfRequests(t *testing.T) {
 	const callers, printed = 200, 2 << 20
 	s := start(t)
@@ -73,8 +74,9 @@ func TestMemoryOfRequests(t *testing.T) {
 	}
 }
 
-// whenSent gives a context for one call, and a channel that is closed when its request is on its way. Requests that begin one after
-// the other do not run into the server's time limit for headers because this machine is busy with sending hundreds.
+// whenSent gives a context for one call, and a channel that is closed when its request is on its
+// way. Requests that begin one after the other do not run into the server's time limit for headers
+// because this machine is busy with sending hundreds.
 func whenSent(ctx context.Context) (context.Context, <-chan struct{}) {
 	sent := make(chan struct{})
 	once := sync.OnceFunc(func() { close(sent) })
@@ -96,7 +98,8 @@ func (s *server) lookups(t *testing.T, sandbox string, n int) time.Duration {
 	return times[n*99/100]
 }
 
-// stallUpload sends a file of 15 MiB but for its last byte and leaves the connection open. The server may refuse it at any byte.
+// stallUpload sends a file of 15 MiB but for its last byte and leaves the connection open. The
+// server may refuse it at any byte.
 func (s *server) stallUpload(sandbox string) (end func()) {
 	s.t.Helper()
 	conn, err := net.Dial("tcp", strings.TrimPrefix(s.URL(), "http://"))

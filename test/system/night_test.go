@@ -30,15 +30,19 @@ import (
 
 const (
 	nightSandboxes = 200
-	nightGVisor    = 10        // of them with gVisor, which outlives its worker; the others have the mock engine, which does not
-	nightDisk      = 512 << 20 // bytes of the file system of one worker
-	toldWithin     = 10 * time.Second
+	// of them with gVisor, which outlives its worker; the others have the mock engine, which does
+	// not
+	nightGVisor = 10
+	nightDisk   = 512 << 20 // bytes of the file system of one worker
+	toldWithin  = 10 * time.Second
 )
 
-// TestNight plays one night: 200 sandboxes on two workers, and one after the other a full disk, a sandbox that runs out of memory,
-// a worker that is killed, a database that goes away, and a control plane that is killed. After each of them `stacyvm status` tells
-// within ten seconds what happened. In the morning everything that could live lives: the same processes with their files, commands
-// that have gone on, and an output, read through the whole night, without a gap. Whatever died says why.
+// TestNight plays one night: 200 sandboxes on two workers, and one after the other a full disk, a
+// sandbox that runs out of memory, a worker that is killed, a database that goes away, and a
+// control plane that is killed. After each of them `stacyvm status` tells within ten seconds what
+// happened. In the morning everything that could live lives: the same processes with their files,
+// commands that have gone on, and an output, read through the whole night, without a gap. Whatever
+// died says why.
 func TestNight(t *testing.T) {
 	n := &night{cluster: startCluster(t, 1, 2, func(c *cluster) {
 		c.mounted = filepath.Join(c.dir, workerName(1), "data")
@@ -79,7 +83,8 @@ type nightRead struct {
 	done             chan error
 }
 
-// populate makes the sandboxes, puts a file into each, and starts commands that count, and one on each worker that prints.
+// populate makes the sandboxes, puts a file into each, and starts commands that count, and one on
+// each worker that prints.
 func (n *night) populate() {
 	n.Helper()
 	began := time.Now()
@@ -181,7 +186,8 @@ func (n *night) report() (report client.Report) {
 	return report
 }
 
-// told demands that the command tells within ten seconds what is asked for; missing says what it does not tell.
+// told demands that the command tells within ten seconds what is asked for; missing says what it
+// does not tell.
 func (n *night) told(event string, missing func(client.Report) string) {
 	n.Helper()
 	for began := time.Now(); ; {
@@ -329,8 +335,9 @@ func (n *night) killWorker() {
 	n.quiet()
 }
 
-// stopDatabase takes PostgreSQL away. Workers stop acting after 25 seconds without a renewal, and leases run out after 30; nothing
-// else depends on how long it is away, so that 35 seconds show what a minute does.
+// stopDatabase takes PostgreSQL away. Workers stop acting after 25 seconds without a renewal, and
+// leases run out after 30; nothing else depends on how long it is away, so that 35 seconds show
+// what a minute does.
 func (n *night) stopDatabase() {
 	n.Helper()
 	away := 35 * time.Second

@@ -30,7 +30,8 @@ m = mmap.mmap(-1, 600 << 20)
 for i in range(0, len(m), 4096): m[i] = 1'`, true, 137},
 	{"mapped with all pages", `exec python3 -c '
 import mmap
-mmap.mmap(-1, 1 << 30, flags=mmap.MAP_SHARED | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE)'`, false, 0}, // a hint, which is not taken
+// a hint, which is not taken
+mmap.mmap(-1, 1 << 30, flags=mmap.MAP_SHARED | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE)'`, false, 0},
 	{"in a file without a name", `exec python3 -c '
 import os
 fd = os.memfd_create("x")
@@ -58,8 +59,9 @@ for i in range(60):
 time.sleep(1)' & done; wait`, true, -1},
 }
 
-// TestOutOfMemory uses a sandbox's memory up in many ways, again and again. The sandbox lives with its files, whoever took
-// the memory is ended, and the answer says why. A neighbour notices little.
+// TestOutOfMemory uses a sandbox's memory up in many ways, again and again. The sandbox lives with
+// its files, whoever took the memory is ended, and the answer says why. A neighbour notices
+// little.
 func TestOutOfMemory(t *testing.T) {
 	s := start(t)
 	rounds := testneed.Often(2*len(hogs), 200)
@@ -116,7 +118,8 @@ func TestOutOfMemory(t *testing.T) {
 	}
 }
 
-// crowdHogs use memory up that descriptors alone show, or that comes back late. Each is run in a sandbox with 256 MiB.
+// crowdHogs use memory up that descriptors alone show, or that comes back late. Each is run in a
+// sandbox with 256 MiB.
 var crowdHogs = []struct{ name, command string }{
 	{"in one call from a mapped file", `exec python3 -c '
 import mmap, os, time
@@ -165,7 +168,8 @@ while True:
     for i in range(100): sender.sendto(bytes(60000), s.getsockname())'`},
 }
 
-// TestOutOfMemoryBeside uses a sandbox's memory up beside processes that take less of it. Only the guilty one is ended.
+// TestOutOfMemoryBeside uses a sandbox's memory up beside processes that take less of it. Only the
+// guilty one is ended.
 func TestOutOfMemoryBeside(t *testing.T) {
 	s := start(t)
 	sandbox := s.spawn(client.SpawnRequest{MemoryMB: 256})
@@ -204,8 +208,9 @@ done`)
 	}
 }
 
-// TestFullGroup makes a sandbox's group full, as if its guest had been faster than the guard: it stands still until the
-// launcher has raised the limit, and the limit is as before then. The second time it is another launcher.
+// TestFullGroup makes a sandbox's group full, as if its guest had been faster than the guard: it
+// stands still until the launcher has raised the limit, and the limit is as before then. The
+// second time it is another launcher.
 func TestFullGroup(t *testing.T) {
 	s := start(t)
 	sandbox := s.spawn(client.SpawnRequest{MemoryMB: 256})
@@ -229,7 +234,8 @@ func TestFullGroup(t *testing.T) {
 	}
 }
 
-// TestRaisedLimit ends a launcher while it has raised the limit of a sandbox's group: the next one lowers it.
+// TestRaisedLimit ends a launcher while it has raised the limit of a sandbox's group: the next one
+// lowers it.
 func TestRaisedLimit(t *testing.T) {
 	t.Parallel()
 	s := start(t)
@@ -298,7 +304,8 @@ func median(times []time.Duration) time.Duration {
 	return times[len(times)/2]
 }
 
-// TestForkBomb lets a sandbox make as many processes as it can. It is refused them in time, and what comes after finds room.
+// TestForkBomb lets a sandbox make as many processes as it can. It is refused them in time, and
+// what comes after finds room.
 func TestForkBomb(t *testing.T) {
 	s := start(t)
 	sandbox := s.spawn(client.SpawnRequest{MemoryMB: 256})

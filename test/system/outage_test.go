@@ -12,8 +12,9 @@ import (
 	"github.com/stacyvm/stacyvm/internal/store/postgrestest"
 )
 
-// TestDatabaseGoesAway stops PostgreSQL five times. What needs it is answered with 503 and Retry-After, a command that runs
-// goes on and its output is whole, and five seconds after the database's return all is well again.
+// TestDatabaseGoesAway stops PostgreSQL five times. What needs it is answered with 503 and
+// Retry-After, a command that runs goes on and its output is whole, and five seconds after the
+// database's return all is well again.
 func TestDatabaseGoesAway(t *testing.T) {
 	t.Parallel()
 	database := postgrestest.Start(t)

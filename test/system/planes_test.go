@@ -17,8 +17,8 @@ import (
 	"github.com/stacyvm/stacyvm/test/harness"
 )
 
-// site is control planes without workers of their own, and worker processes with the mock engine unless they are told otherwise,
-// on one PostgreSQL. They know each other by a signing key.
+// site is control planes without workers of their own, and worker processes with the mock engine
+// unless they are told otherwise, on one PostgreSQL. They know each other by a signing key.
 type site struct {
 	*testing.T
 	dir     string
@@ -139,8 +139,9 @@ func (s *site) until(limit time.Duration, what string, met func() bool) {
 	}
 }
 
-// TestControlPlanesAndWorkers: what is made through one control plane is used, streamed and ended through the other; when the one
-// that acts for all is killed, the other goes on with its readers and takes its duties over.
+// TestControlPlanesAndWorkers: what is made through one control plane is used, streamed and ended
+// through the other; when the one that acts for all is killed, the other goes on with its readers
+// and takes its duties over.
 func TestControlPlanesAndWorkers(t *testing.T) {
 	t.Parallel()
 	s := startSite(t, 2, 2)
@@ -160,7 +161,8 @@ func TestControlPlanesAndWorkers(t *testing.T) {
 		s.use(s.planes[(i+1)%2], sandbox.ID)
 	}
 
-	// A long stream, read through a control plane that holds duties until it is killed, and on through the other.
+	// A long stream, read through a control plane that holds duties until it is killed, and on
+	// through the other.
 	s.until(time.Minute, "every duty has a holder", func() bool { return len(s.duties()) == 3 })
 	var lost int
 	for i, p := range s.planes {
@@ -239,7 +241,8 @@ func (s *site) use(p *sitePlane, sandbox string) {
 	}
 }
 
-// read follows standard output for at least so many bytes, -1 for all of them, and gives where it stopped.
+// read follows standard output for at least so many bytes, -1 for all of them, and gives where it
+// stopped.
 func (s *site) read(p *sitePlane, sandbox, process string, bytes int) (text string, offset uint64) {
 	s.Helper()
 	for event, err := range p.Output(s.Context(), sandbox, process, client.OutputRequest{}) {

@@ -19,7 +19,8 @@ type death struct {
 	end            func(id string, sentry int)
 }
 
-// TestDeathsTellWhy ends runtimes in each way that a machine knows. The object, the event and the log then say why and when.
+// TestDeathsTellWhy ends runtimes in each way that a machine knows. The object, the event and the
+// log then say why and when.
 func TestDeathsTellWhy(t *testing.T) {
 	t.Parallel()
 	s := start(t)

@@ -10,8 +10,8 @@ import (
 	"github.com/stacyvm/stacyvm/client"
 )
 
-// TestReattach: a command prints a line each 10 ms for a minute while its reader is cut 50 times and the server restarted 3
-// times. What was read, piece by piece, is what was printed.
+// TestReattach: a command prints a line each 10 ms for a minute while its reader is cut 50 times
+// and the server restarted 3 times. What was read, piece by piece, is what was printed.
 func TestReattach(t *testing.T) {
 	t.Parallel()
 	s := start(t)

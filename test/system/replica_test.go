@@ -19,8 +19,8 @@ func onPostgres(dsn string) []string {
 	return []string{"STACYVM_DATABASE_DRIVER=postgres", "STACYVM_DATABASE_DSN=" + dsn}
 }
 
-// TestTwoServersOnOneDatabase: each serves the rows of both, runs its own sandboxes, leaves the other's alone, and tells the
-// other's events.
+// TestTwoServersOnOneDatabase: each serves the rows of both, runs its own sandboxes, leaves the
+// other's alone, and tells the other's events.
 func TestTwoServersOnOneDatabase(t *testing.T) {
 	t.Parallel()
 	env := onPostgres(postgrestest.Schema(t))

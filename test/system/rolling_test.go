@@ -23,13 +23,15 @@ const (
 	perSecond = 20
 	// between is how many requests pass between restarts: three seconds of them.
 	between = 3 * perSecond
-	// retryAfter is when a client that is not told otherwise tries again: an exec may miss its worker for no longer.
+	// retryAfter is when a client that is not told otherwise tries again: an exec may miss its
+	// worker for no longer.
 	retryAfter = 5 * time.Second
 
 	bootIDFile = "/proc/sys/kernel/random/boot_id"
 )
 
-// traffic is requests at a rate through two control planes, each with one more try through the other.
+// traffic is requests at a rate through two control planes, each with one more try through the
+// other.
 type traffic struct {
 	*testing.T
 	ask   func(plane int, method, path string, body, into any, header ...string) (status int, err error)
@@ -42,8 +44,9 @@ type traffic struct {
 	first                []string // what failed first
 }
 
-// roll does restarts one after the other under traffic on some gVisor sandboxes, and ends these. No request may fail with one
-// more try, and no sandbox may be started again: the kernel in each has the boot id that it had.
+// roll does restarts one after the other under traffic on some gVisor sandboxes, and ends these.
+// No request may fail with one more try, and no sandbox may be started again: the kernel in each
+// has the boot id that it had.
 func (f *traffic) roll(restarts ...func() error) {
 	f.Helper()
 	boots := map[string]string{}
@@ -178,7 +181,8 @@ func (f *traffic) twice(n int, method, path string, body, into any, header ...st
 	return second
 }
 
-// once makes one request, which nobody repeats, and decodes the answer into a non-nil into. status is 0 without an answer.
+// once makes one request, which nobody repeats, and decodes the answer into a non-nil into. status
+// is 0 without an answer.
 func once(by *http.Client, method, url string, body, into any, header ...string) (status int, err error) {
 	content, err := json.Marshal(body)
 	if err != nil {
@@ -211,7 +215,8 @@ func once(by *http.Client, method, url string, body, into any, header ...string)
 	return response.StatusCode, err
 }
 
-// TestRollingRestart replaces both control planes and one of two workers, one after the other, under 20 requests a second.
+// TestRollingRestart replaces both control planes and one of two workers, one after the other,
+// under 20 requests a second.
 func TestRollingRestart(t *testing.T) {
 	t.Parallel()
 	testneed.GVisor(t)

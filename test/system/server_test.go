@@ -21,8 +21,8 @@ type server struct {
 	*client.Client
 }
 
-// start brings a server up and registers its end: every sandbox destroyed, everything stopped, and a host audit that must
-// be empty.
+// start brings a server up and registers its end: every sandbox destroyed, everything stopped, and
+// a host audit that must be empty.
 func start(t *testing.T, env ...string) *server {
 	t.Helper()
 	testneed.GVisor(t)

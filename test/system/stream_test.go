@@ -21,8 +21,9 @@ import (
 
 const mayGrow = 64 << 20 // bytes of server memory, in each test here
 
-// TestSlowReader: 128 MiB of random bytes, or 512 with STACYVM_TEST_LONG, read at 1 MiB/s at first and then as fast as they come, arrive whole, while the server
-// keeps no more of them than its buffers hold.
+// TestSlowReader: 128 MiB of random bytes, or 512 with STACYVM_TEST_LONG, read at 1 MiB/s at first
+// and then as fast as they come, arrive whole, while the server keeps no more of them than its
+// buffers hold.
 func TestSlowReader(t *testing.T) {
 	t.Parallel()
 	s := start(t)
@@ -108,7 +109,8 @@ func (r *slowReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// TestThousandsOfCommands: each of 2,500 short commands, or 10,000 with STACYVM_TEST_LONG, gives its exact output and exit code.
+// TestThousandsOfCommands: each of 2,500 short commands, or 10,000 with STACYVM_TEST_LONG, gives
+// its exact output and exit code.
 func TestThousandsOfCommands(t *testing.T) {
 	s := start(t)
 	const clients = 4

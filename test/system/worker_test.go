@@ -17,8 +17,9 @@ import (
 	"github.com/stacyvm/stacyvm/test/harness"
 )
 
-// TestRemoteWorker: a control plane on SQLite that runs nothing itself, and a worker with real sandboxes. They are used as local
-// ones are; the worker's process may be killed, and stopped, and nothing of them changes but who watches over them.
+// TestRemoteWorker: a control plane on SQLite that runs nothing itself, and a worker with real
+// sandboxes. They are used as local ones are; the worker's process may be killed, and stopped, and
+// nothing of them changes but who watches over them.
 func TestRemoteWorker(t *testing.T) {
 	t.Parallel()
 	token := "STACYVM_AUTH_WORKER_TOKEN=token-0123456789abcdef0123456789abcdef"
@@ -49,7 +50,8 @@ func TestRemoteWorker(t *testing.T) {
 			t.Error(err)
 		}
 		_, err := s.Exec(t.Context(), sandbox.ID, client.ExecRequest{Command: "true"})
-		if code := client.CodeOf(err); code != client.CodeUnavailable && code != client.CodeConflict { // it may read unhealthy already
+		// it may read unhealthy already
+		if code := client.CodeOf(err); code != client.CodeUnavailable && code != client.CodeConflict {
 			t.Errorf("a command without the worker: %v", err)
 		}
 		if err := w.Up(); err != nil {
@@ -87,7 +89,8 @@ func TestRemoteWorker(t *testing.T) {
 	s.until(time.Minute, "nothing is left on the worker", func() bool { return len(w.Sentries()) == 0 })
 }
 
-// remoteWorker starts a worker process of this server, with the gVisor engine. It ends with the test, and leaves nothing.
+// remoteWorker starts a worker process of this server, with the gVisor engine. It ends with the
+// test, and leaves nothing.
 func (s *server) remoteWorker(id string, env ...string) *harness.Worker {
 	s.t.Helper()
 	dir, err := os.MkdirTemp("", "stacyvm-system-")

@@ -102,7 +102,8 @@ func (m *machine) boot(ctx context.Context) error {
 	if err := m.connect(deadline, socket); err != nil {
 		return err
 	}
-	// Disks are numbered as the kernel finds them; the payload is a tar file from its first byte on.
+	// Disks are numbered as the kernel finds them; the payload is a tar file from its first byte
+	// on.
 	script := `systemctl is-system-running --wait; mkdir -p /payload
 for disk in /dev/vda /dev/vdb; do tar -C /payload -xf $disk 2>/dev/null; done; [ -e /payload/new.deb ]`
 	output, status, err := m.run(deadline, script)
@@ -126,7 +127,8 @@ func clockRate() (string, error) {
 	return "", errors.New("/proc/cpuinfo does not tell the clock's rate")
 }
 
-// connect waits for QEMU's end of the control channel. The agent in the machine may come up later: what is sent waits for it.
+// connect waits for QEMU's end of the control channel. The agent in the machine may come up later:
+// what is sent waits for it.
 func (m *machine) connect(ctx context.Context, socket string) error {
 	for {
 		conn, err := (&net.Dialer{}).DialContext(ctx, "unix", socket)

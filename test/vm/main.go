@@ -1,5 +1,6 @@
-// Command vm tries the Debian package in a virtual machine with systemd and cgroup v2: QEMU without KVM, so that it runs
-// anywhere, and slowly. It runs the scripts of steps/ in the machine, in order, and writes a report. `make vm-test` starts it.
+// Command vm tries the Debian package in a virtual machine with systemd and cgroup v2: QEMU
+// without KVM, so that it runs anywhere, and slowly. It runs the scripts of steps/ in the machine,
+// in order, and writes a report. `make vm-test` starts it.
 package main
 
 import (
@@ -52,7 +53,8 @@ func main() {
 	}
 }
 
-// run makes the machine, runs the steps and writes the report. A step that fails does not end the run.
+// run makes the machine, runs the steps and writes the report. A step that fails does not end the
+// run.
 func run(ctx context.Context, o options) error {
 	names, err := filepath.Glob("test/vm/steps/[0-9]*.sh")
 	if err != nil || len(names) == 0 {

@@ -12,7 +12,8 @@ import (
 	"time"
 )
 
-// report is what each step has shown last. A run of some steps alone leaves the results of the others as they were.
+// report is what each step has shown last. A run of some steps alone leaves the results of the
+// others as they were.
 type report struct {
 	file     string   // where it is kept
 	steps    []string // all that there are

@@ -21,8 +21,8 @@ const (
 	loadTime  = 30 * time.Second
 )
 
-// step runs one script in the machine. The one named "…-power-cut" is the load beside which the power is cut; what follows a cut is
-// after-cut.sh.
+// step runs one script in the machine. The one named "…-power-cut" is the load beside which the
+// power is cut; what follows a cut is after-cut.sh.
 func (m *machine) step(ctx context.Context, name string) outcome {
 	ctx, cancel := context.WithTimeout(ctx, stepTime)
 	defer cancel()
@@ -52,7 +52,8 @@ func (m *machine) reset(ctx context.Context) error {
 	return m.boot(ctx)
 }
 
-// load reads a script with the common functions before it. Its first comment says what it is about.
+// load reads a script with the common functions before it. Its first comment says what it is
+// about.
 func load(name string) (script, about string, err error) {
 	common, err := os.ReadFile("test/vm/lib.sh")
 	if err != nil {
@@ -97,7 +98,8 @@ func lastLine(text string) string {
 	return lines[len(lines)-1]
 }
 
-// cuts cuts the power ten times while sandboxes are created and destroyed, and looks each time at what the next start finds.
+// cuts cuts the power ten times while sandboxes are created and destroyed, and looks each time at
+// what the next start finds.
 func (m *machine) cuts(ctx context.Context, load string) (shown []string, err error) {
 	if _, err := m.script(ctx, load+"\nprepare\n"); err != nil {
 		return nil, err
@@ -141,7 +143,8 @@ func (m *machine) cuts(ctx context.Context, load string) (shown []string, err er
 	return shown, nil
 }
 
-// told gives what the machine wrote to its serial port from a byte on: the answered creates and deletes of all cuts.
+// told gives what the machine wrote to its serial port from a byte on: the answered creates and
+// deletes of all cuts.
 func (m *machine) told(from int) (made, gone []string) {
 	text, _ := os.ReadFile(m.serial)
 	for line := range strings.Lines(string(text[min(from, len(text)):])) {

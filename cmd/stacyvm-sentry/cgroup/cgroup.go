@@ -1,5 +1,6 @@
-// Package cgroup finds the control groups that this process may write below. With systemd it asks for a scope of its own,
-// which outlives the service that started the process; without, it is the group that the process was started in.
+// Package cgroup finds the control groups that this process may write below. With systemd it asks
+// for a scope of its own, which outlives the service that started the process; without, it is the
+// group that the process was started in.
 package cgroup
 
 import (
@@ -14,8 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// leaf is the group, with version 2, of the processes that are in no group of a sandbox: a group with processes of its own
-// cannot pass controllers on.
+// leaf is the group, with version 2, of the processes that are in no group of a sandbox: a group
+// with processes of its own cannot pass controllers on.
 const leaf = "launcher"
 
 // Controllers are the ones that hold a sandbox's limits.
@@ -29,8 +30,8 @@ type Delegated struct {
 	Dirs map[string]string
 }
 
-// Enter makes sure that this process is in groups that it may divide, and gives them. name is that of the scope to ask
-// systemd for.
+// Enter makes sure that this process is in groups that it may divide, and gives them. name is that
+// of the scope to ask systemd for.
 func Enter(name, description string) (Delegated, error) {
 	if _, err := os.Stat("/run/systemd/system"); err == nil {
 		if err := enterScope(name, description); err != nil {
@@ -56,7 +57,8 @@ func find() (Delegated, error) {
 	return parse(string(groups), string(mounts)), nil
 }
 
-// parse reads /proc/self/cgroup and /proc/self/mountinfo. A controller whose hierarchy is not mounted is left out.
+// parse reads /proc/self/cgroup and /proc/self/mountinfo. A controller whose hierarchy is not
+// mounted is left out.
 func parse(groups, mounts string) Delegated {
 	own := Delegated{Unified: true, Dirs: map[string]string{}}
 	unified := ""
@@ -93,8 +95,9 @@ func parse(groups, mounts string) Delegated {
 	return own
 }
 
-// directory gives where the group at path is to be seen in the hierarchy of the controller; with "" in that of version 2.
-// Inside a container the mount may show a part of the hierarchy only; a group outside of that part is represented by its top.
+// directory gives where the group at path is to be seen in the hierarchy of the controller; with
+// "" in that of version 2. Inside a container the mount may show a part of the hierarchy only; a
+// group outside of that part is represented by its top.
 func directory(mounts, controller, path string) string {
 	for line := range strings.Lines(mounts) {
 		before, after, ok := strings.Cut(strings.TrimSuffix(line, "\n"), " - ")
@@ -123,14 +126,16 @@ func directory(mounts, controller, path string) string {
 	return ""
 }
 
-// divide makes it possible to make groups with limits below a group of version 2: its processes move into a leaf, and its
-// controllers are passed on. A controller that cannot be passed on is found missing by whoever uses it.
+// divide makes it possible to make groups with limits below a group of version 2: its processes
+// move into a leaf, and its controllers are passed on. A controller that cannot be passed on is
+// found missing by whoever uses it.
 func (d Delegated) divide() error {
 	dir := d.Dirs[Controllers[0]]
 	if dir == "" {
 		return nil
 	}
-	if _, err := os.Stat(filepath.Join(dir, "cgroup.type")); err == nil { // the hierarchy's root has none, and may have processes
+	// the hierarchy's root has none, and may have processes
+	if _, err := os.Stat(filepath.Join(dir, "cgroup.type")); err == nil {
 		if err := os.Mkdir(filepath.Join(dir, leaf), 0o755); err != nil && !errors.Is(err, os.ErrExist) {
 			return err
 		}
@@ -144,7 +149,8 @@ func (d Delegated) divide() error {
 	return nil
 }
 
-// moveAll moves this process, and then whatever else is in the group: in a container without systemd that is also the server.
+// moveAll moves this process, and then whatever else is in the group: in a container without
+// systemd that is also the server.
 func moveAll(from, to string) error {
 	if err := enter(to, os.Getpid()); err != nil {
 		return err

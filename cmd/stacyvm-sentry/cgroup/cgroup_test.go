@@ -77,7 +77,8 @@ func TestParse(t *testing.T) {
 	}
 }
 
-// TestDivide divides a real group of version 2: this process and another one are in it, and afterwards it passes controllers on.
+// TestDivide divides a real group of version 2: this process and another one are in it, and
+// afterwards it passes controllers on.
 func TestDivide(t *testing.T) {
 	if os.Getenv("STACYVM_TEST_DIVIDE") != "" {
 		divideOwn()

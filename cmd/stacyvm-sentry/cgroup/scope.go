@@ -16,16 +16,19 @@ import (
 )
 
 const (
-	// slice holds the scopes of all launchers of the machine: what is set on it bounds their sandboxes together.
+	// slice holds the scopes of all launchers of the machine: what is set on it bounds their
+	// sandboxes together.
 	slice = "stacyvm.slice"
 	// scopeTime bounds what is asked of systemd.
 	scopeTime = 15 * time.Second
-	// stopTime is how long the machine's shutdown waits for sandboxes, which do not answer SIGTERM otherwise than by their end.
+	// stopTime is how long the machine's shutdown waits for sandboxes, which do not answer SIGTERM
+	// otherwise than by their end.
 	stopTime = 10 * time.Second
 )
 
-// enterScope moves this process into a delegated scope of systemd. What a service started ends with the service; what is in a
-// scope does not. The scope lasts as long as there is a process in it: a launcher that follows a dead one finds it again.
+// enterScope moves this process into a delegated scope of systemd. What a service started ends
+// with the service; what is in a scope does not. The scope lasts as long as there is a process in
+// it: a launcher that follows a dead one finds it again.
 func enterScope(name, description string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), scopeTime)
 	defer cancel()
@@ -101,8 +104,8 @@ func joinScope(ctx context.Context, conn *systemd.Conn, name string) error {
 	return joinAll(string(groups), string(mounts), path)
 }
 
-// joinAll enters the group at path in every hierarchy that has it: with version 2 its leaf, as the group itself passes on its
-// controllers.
+// joinAll enters the group at path in every hierarchy that has it: with version 2 its leaf, as the
+// group itself passes on its controllers.
 func joinAll(groups, mounts, path string) error {
 	joined := false
 	for line := range strings.Lines(groups) {
@@ -130,7 +133,8 @@ func joinAll(groups, mounts, path string) error {
 	return nil
 }
 
-// leafOf gives the leaf of a group of version 2, or the group where it has none: with version 1 beside it, it has no controllers.
+// leafOf gives the leaf of a group of version 2, or the group where it has none: with version 1
+// beside it, it has no controllers.
 func leafOf(dir string) string {
 	inner := filepath.Join(dir, leaf)
 	if _, err := os.Stat(inner); err != nil {
@@ -143,7 +147,8 @@ func exists(err error) bool { return named(err, "org.freedesktop.systemd1.UnitEx
 
 // gone tells that a unit, or its group, is not there any more.
 func gone(err error) bool {
-	return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENODEV) || named(err, "org.freedesktop.systemd1.NoSuchUnit")
+	return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENODEV) ||
+		named(err, "org.freedesktop.systemd1.NoSuchUnit")
 }
 
 func named(err error, name string) bool {

@@ -12,8 +12,9 @@ import (
 	"github.com/stacyvm/stacyvm/internal/engine/gvisor/wire"
 )
 
-// create makes and starts a sandbox and gives the host's end of its guest descriptor. After an error nothing is left. A client that
-// left has its sandbox removed on another connection, perhaps before this request had its turn: nothing is made for it any more.
+// create makes and starts a sandbox and gives the host's end of its guest descriptor. After an
+// error nothing is left. A client that left has its sandbox removed on another connection, perhaps
+// before this request had its turn: nothing is made for it any more.
 func (s *Server) create(id string, request *wire.Create, client *net.UnixConn) ([]wire.Runtime, *os.File, error) {
 	if request == nil {
 		return nil, nil, Fail(wire.FailureInvalid, errors.New("no create request"))
@@ -39,7 +40,12 @@ func (s *Server) create(id string, request *wire.Create, client *net.UnixConn) (
 
 // assemble does the steps of create; its caller undoes them all by removing the sandbox.
 func (s *Server) assemble(id string, request *wire.Create) (runtime wire.Runtime, host *os.File, err error) {
-	about := about{Labels: request.Labels, Created: time.Now().UTC(), Boot: bootID(), Unenforced: s.Groups.Unenforced(request)}
+	about := about{
+		Labels:     request.Labels,
+		Created:    time.Now().UTC(),
+		Boot:       bootID(),
+		Unenforced: s.Groups.Unenforced(request),
+	}
 	if err := s.writeJSON(id, aboutFile, about); err != nil {
 		return runtime, nil, err
 	}

@@ -18,7 +18,8 @@ import (
 const (
 	// endFile keeps how a sandbox ended, for whoever asks later, also another launcher.
 	endFile = "end.json"
-	// otherTime is how long after the end of the sentry or the gofer the other's may be seen: each ends when the other has.
+	// otherTime is how long after the end of the sentry or the gofer the other's may be seen: each
+	// ends when the other has.
 	otherTime = time.Second
 )
 
@@ -36,8 +37,9 @@ func (s *Server) watch(id string, box Box) error {
 	return nil
 }
 
-// cause gives the exit that explains a sandbox's end: the first that a signal brought about, or else the sentry's. The order
-// in which two exits are seen says nothing, since whichever process is left ends at once by itself.
+// cause gives the exit that explains a sandbox's end: the first that a signal brought about, or
+// else the sentry's. The order in which two exits are seen says nothing, since whichever process
+// is left ends at once by itself.
 func cause(status <-chan process.Exit) process.Exit {
 	first := <-status
 	if first.Status.Signaled() {
@@ -77,7 +79,12 @@ func (s *Server) explain(id string, e process.Exit) wire.End {
 	case !e.Known:
 		end.Cause, end.Detail = wire.CauseLauncherGone, name+" ended, nobody knows how: the launcher that had started it was gone"
 	case e.Status.Signaled() && outside(e.Status.Signal()):
-		end.Cause, end.Detail = wire.CauseKilled, fmt.Sprintf("%s was ended by signal %d (%s)", name, e.Status.Signal(), e.Status.Signal())
+		end.Cause, end.Detail = wire.CauseKilled, fmt.Sprintf(
+			"%s was ended by signal %d (%s)",
+			name,
+			e.Status.Signal(),
+			e.Status.Signal(),
+		)
 	case e.Status.Signaled():
 		end.Detail = fmt.Sprintf("%s ended with signal %d (%s)", name, e.Status.Signal(), e.Status.Signal())
 	default:
@@ -86,7 +93,8 @@ func (s *Server) explain(id string, e process.Exit) wire.End {
 	return end
 }
 
-// outside tells whether a signal comes from somebody else and is not a fault of the process itself.
+// outside tells whether a signal comes from somebody else and is not a fault of the process
+// itself.
 func outside(signal unix.Signal) bool {
 	switch signal {
 	case unix.SIGKILL, unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2:
@@ -96,8 +104,8 @@ func outside(signal unix.Signal) bool {
 	}
 }
 
-// end is how a sandbox ended that does not run. What no launcher saw is told by the machine's boot, by the group's counters
-// or not at all.
+// end is how a sandbox ended that does not run. What no launcher saw is told by the machine's
+// boot, by the group's counters or not at all.
 func (s *Server) end(id string, kept about) *wire.End {
 	var end wire.End
 	if text, err := os.ReadFile(filepath.Join(s.home(id), endFile)); err == nil && json.Unmarshal(text, &end) == nil {
@@ -118,7 +126,10 @@ func (s *Server) hasEnd(id string) bool {
 
 // readAbout gives what is kept of a sandbox; the zero value when nothing can be read.
 func (s *Server) readAbout(id string) (kept about) {
-	if text, err := os.ReadFile(filepath.Join(s.home(id), aboutFile)); err != nil || json.Unmarshal(text, &kept) != nil {
+	if text, err := os.ReadFile(
+		filepath.Join(s.home(id), aboutFile),
+	); err != nil ||
+		json.Unmarshal(text, &kept) != nil {
 		return about{}
 	}
 	return kept

@@ -47,7 +47,8 @@ func TestCause(t *testing.T) {
 	}
 }
 
-// TestCauseAlone: an exit that stays the only one is told after a while, and one by a signal at once.
+// TestCauseAlone: an exit that stays the only one is told after a while, and one by a signal at
+// once.
 func TestCauseAlone(t *testing.T) {
 	for _, test := range []struct {
 		exit  process.Exit
@@ -114,7 +115,8 @@ func TestEnded(t *testing.T) {
 	}
 }
 
-// TestWatch: the end of a process is noted as it happens; after a reboot, which nobody saw, it is told by the boot.
+// TestWatch: the end of a process is noted as it happens; after a reboot, which nobody saw, it is
+// told by the boot.
 func TestWatch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, f := newServer(t)

@@ -26,8 +26,8 @@ func (s *Server) expireLoop() {
 	}
 }
 
-// expireAll ends what has expired, unless a server is connected. It reads the labels anew each time: what a launcher before this
-// one was told counts.
+// expireAll ends what has expired, unless a server is connected. It reads the labels anew each
+// time: what a launcher before this one was told counts.
 func (s *Server) expireAll() {
 	if _, alone := s.absence(); !alone {
 		return
@@ -83,7 +83,8 @@ func (s *Server) expire(id string) (err error) {
 			Cause: wire.CauseExpired, At: time.Now().UTC(),
 			Detail: "it expired at " + at + " by its machine's record, while no server ran there",
 		}
-		if err := s.writeJSON(id, endFile, end); err != nil { // first, so that its end is not taken for another's doing
+		// first, so that its end is not taken for another's doing
+		if err := s.writeJSON(id, endFile, end); err != nil {
 			return err
 		}
 	}

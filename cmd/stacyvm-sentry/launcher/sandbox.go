@@ -13,8 +13,8 @@ import (
 )
 
 const (
-	// Sandboxes is the directory, in the engine's, that holds one for each sandbox with all that there is of it: the runtime's state
-	// and control socket, the spec, the disk.
+	// Sandboxes is the directory, in the engine's, that holds one for each sandbox with all that
+	// there is of it: the runtime's state and control socket, the spec, the disk.
 	Sandboxes = "sandboxes"
 	aboutFile = "about.json"
 )
@@ -22,7 +22,8 @@ const (
 // homes is the directory of all sandboxes.
 func (s *Server) homes() string { return filepath.Join(s.Dir, Sandboxes) }
 
-// home is a sandbox's directory, with its whole path. It is on the command line of the sandbox's processes, which are known by it.
+// home is a sandbox's directory, with its whole path. It is on the command line of the sandbox's
+// processes, which are known by it.
 func (s *Server) home(id string) string { return filepath.Join(s.homes(), id) }
 
 // about is what we keep of a sandbox beside gVisor's own state.
@@ -34,7 +35,14 @@ type about struct {
 }
 
 func (a about) runtime(id string, running bool, detail string) wire.Runtime {
-	return wire.Runtime{ID: id, Labels: a.Labels, Created: a.Created, Running: running, Detail: detail, Unenforced: a.Unenforced}
+	return wire.Runtime{
+		ID:         id,
+		Labels:     a.Labels,
+		Created:    a.Created,
+		Running:    running,
+		Detail:     detail,
+		Unenforced: a.Unenforced,
+	}
 }
 
 // status tells of one sandbox.
@@ -45,7 +53,8 @@ func (s *Server) status(id string) ([]wire.Runtime, error) {
 	return []wire.Runtime{s.examine(id)}, nil
 }
 
-// list tells of every sandbox that has a directory; one that cannot be examined is listed with the reason.
+// list tells of every sandbox that has a directory; one that cannot be examined is listed with the
+// reason.
 func (s *Server) list() ([]wire.Runtime, error) {
 	entries, err := os.ReadDir(s.homes())
 	if err != nil {
@@ -119,8 +128,8 @@ func (s *Server) dial(id string, port uint16) (*os.File, error) {
 	return host, nil
 }
 
-// destroy removes a sandbox. One that is being created just now loses its processes first, so that a create that hangs
-// ends and lets go of the lock.
+// destroy removes a sandbox. One that is being created just now loses its processes first, so that
+// a create that hangs ends and lets go of the lock.
 func (s *Server) destroy(id string) error {
 	if s.locks.busy(id) {
 		if err := s.Processes.Kill(s.search(id)); err != nil {
@@ -131,8 +140,8 @@ func (s *Server) destroy(id string) error {
 	return s.remove(id)
 }
 
-// remove ends every process of the sandbox and then takes away its control groups and its directory, in this order: as
-// long as anything is left it is listed.
+// remove ends every process of the sandbox and then takes away its control groups and its
+// directory, in this order: as long as anything is left it is listed.
 func (s *Server) remove(id string) error {
 	if _, err := os.Lstat(s.home(id)); errors.Is(err, os.ErrNotExist) {
 		return nil
@@ -151,8 +160,8 @@ func (s *Server) terminate(id string) error {
 	return s.Groups.Remove(id)
 }
 
-// known gives the sandbox's processes from gVisor's state, which names them once a create is through, and otherwise from
-// a search.
+// known gives the sandbox's processes from gVisor's state, which names them once a create is
+// through, and otherwise from a search.
 func (s *Server) known(id string) []int {
 	box, err := s.Runtime.Load(id)
 	if err != nil {
@@ -174,9 +183,9 @@ func (s *Server) known(id string) []int {
 // search finds a sandbox's processes among all of the machine's.
 func (s *Server) search(id string) []int { return s.Processes.Find(s.homes())[id] }
 
-// recover clears what an earlier launcher left half done: creates that were not through, processes and control groups of
-// sandboxes that have no directory any more. Sandboxes that were started are left alone, dead ones too: they are listed
-// until somebody destroys them.
+// recover clears what an earlier launcher left half done: creates that were not through, processes
+// and control groups of sandboxes that have no directory any more. Sandboxes that were started are
+// left alone, dead ones too: they are listed until somebody destroys them.
 func (s *Server) recover() error {
 	entries, err := os.ReadDir(s.homes())
 	if err != nil {

@@ -70,7 +70,8 @@ func TestSandbox(t *testing.T) {
 	}
 }
 
-// TestRefused: requests that mean nothing are told so, and a fault in the runtime is the fault of one request.
+// TestRefused: requests that mean nothing are told so, and a fault in the runtime is the fault of
+// one request.
 func TestRefused(t *testing.T) {
 	_, f := newServer(t)
 	for name, request := range map[string]wire.Request{
@@ -130,7 +131,8 @@ func TestDestroyEndsCreate(t *testing.T) {
 	}
 }
 
-// TestRestart: another launcher finds what runs and what has ended, and clears what was not through or has no directory.
+// TestRestart: another launcher finds what runs and what has ended, and clears what was not
+// through or has no directory.
 func TestRestart(t *testing.T) {
 	_, f := newServer(t)
 	for _, id := range []string{"runs", "dead", "never", "half", "ended", "orphan", "damaged"} {
@@ -191,7 +193,8 @@ func TestRestartBeside(t *testing.T) {
 	}
 }
 
-// TestExpire: what expires is ended when no server has been connected for the grace, and its record and end stay.
+// TestExpire: what expires is ended when no server has been connected for the grace, and its
+// record and end stay.
 func TestExpire(t *testing.T) {
 	for _, test := range []struct {
 		name      string

@@ -1,6 +1,6 @@
-// Package launcher makes, finds and removes sandboxes for the server, over a Unix socket. What a sandbox is made of, gVisor, control
-// groups and processes, it knows by interfaces. It keeps no state that is not on disk: after its death a new launcher finds every
-// sandbox again.
+// Package launcher makes, finds and removes sandboxes for the server, over a Unix socket. What a
+// sandbox is made of, gVisor, control groups and processes, it knows by interfaces. It keeps no
+// state that is not on disk: after its death a new launcher finds every sandbox again.
 package launcher
 
 import (
@@ -35,8 +35,8 @@ type Config struct {
 
 // Runtime is gVisor.
 type Runtime interface {
-	// Start makes a sandbox's processes and runs its first program, with guest as its descriptor 3. What it keeps is in the
-	// sandbox's directory.
+	// Start makes a sandbox's processes and runs its first program, with guest as its descriptor
+	// 3. What it keeps is in the sandbox's directory.
 	Start(id string, request *wire.Create, guest *os.File) (Box, error)
 	// Load finds a sandbox by what Start has kept.
 	Load(id string) (Box, error)
@@ -44,7 +44,8 @@ type Runtime interface {
 
 // Box is a sandbox as the runtime has it.
 type Box interface {
-	// Running tells whether it was started; its processes may have ended. An error says what it is else.
+	// Running tells whether it was started; its processes may have ended. An error says what it is
+	// else.
 	Running() error
 	// Processes gives the numbers of its sentry and its gofer; 0: there was none yet.
 	Processes() (sentry, gofer int)
@@ -71,7 +72,8 @@ type Processes interface {
 	Watch(sentry, gofer int) (<-chan process.Exit, error)
 }
 
-// Server answers requests. Requests for different sandboxes run in parallel, those for one sandbox one after the other.
+// Server answers requests. Requests for different sandboxes run in parallel, those for one sandbox
+// one after the other.
 type Server struct {
 	Config
 	locks keyed
@@ -121,7 +123,8 @@ func (s *Server) count(change int) {
 	s.since = time.Now()
 }
 
-// idle tells whether there are no sandboxes, no more than the given clients, and that for the given time.
+// idle tells whether there are no sandboxes, no more than the given clients, and that for the
+// given time.
 func (s *Server) idle(clients int, since time.Duration) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -176,8 +179,8 @@ func (s *Server) hold(conn *net.UnixConn) {
 	}
 }
 
-// settles tells whether nobody but the asking client needs the launcher. A request whose answer has just been read may still
-// count for a moment.
+// settles tells whether nobody but the asking client needs the launcher. A request whose answer
+// has just been read may still count for a moment.
 func (s *Server) settles() bool {
 	for range 100 {
 		if s.idle(1, 0) {
@@ -200,7 +203,12 @@ func (s *Server) answer(request wire.Request, client *net.UnixConn) (answer wire
 		}
 	}()
 	if request.Version != wire.Version {
-		return failed(Fail(wire.FailureInvalid, fmt.Errorf("protocol version %d, this launcher speaks %d", request.Version, wire.Version))), nil
+		return failed(
+			Fail(
+				wire.FailureInvalid,
+				fmt.Errorf("protocol version %d, this launcher speaks %d", request.Version, wire.Version),
+			),
+		), nil
 	}
 	if request.Verb == wire.VerbHello {
 		return s.hello(), nil
@@ -246,7 +254,12 @@ func (s *Server) hello() wire.Answer {
 	if err != nil {
 		return failed(err)
 	}
-	return wire.Answer{Version: wire.Version, Build: s.Build, Enforces: append(s.Groups.Enforced(), "disk"), Sandboxes: len(entries)}
+	return wire.Answer{
+		Version:   wire.Version,
+		Build:     s.Build,
+		Enforces:  append(s.Groups.Enforced(), "disk"),
+		Sandboxes: len(entries),
+	}
 }
 
 // failure is an error with its kind on the wire.

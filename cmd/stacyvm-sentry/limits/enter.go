@@ -11,9 +11,10 @@ import (
 	"github.com/stacyvm/stacyvm/cmd/stacyvm-sentry/process"
 )
 
-// Enter runs in every process that gVisor starts for a sandbox, before gVisor's own code: it moves the process into
-// the sandbox's groups and tells the sentry what the guest shall see. gVisor re-executes each process once it has given up
-// the host's files; only the first time there is something to do.
+// Enter runs in every process that gVisor starts for a sandbox, before gVisor's own code: it moves
+// the process into the sandbox's groups and tells the sentry what the guest shall see. gVisor
+// re-executes each process once it has given up the host's files; only the first time there is
+// something to do.
 func Enter() {
 	command := slices.IndexFunc(os.Args, func(word string) bool { return word == "boot" || word == "gofer" })
 	bundle := process.BundleArgument(os.Args)

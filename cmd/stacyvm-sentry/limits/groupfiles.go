@@ -12,12 +12,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// LowDescriptors is the number below which the launcher itself opens nothing, so that a sandbox's process can tell what it was
-// meant to inherit.
+// LowDescriptors is the number below which the launcher itself opens nothing, so that a sandbox's
+// process can tell what it was meant to inherit.
 const LowDescriptors = 512
 
-// Descriptors that a sentry opens while it still sees the host's files and keeps when gVisor re-executes it without them.
-// They are below LowDescriptors, so that they are not taken for strangers, and above all that gVisor opens.
+// Descriptors that a sentry opens while it still sees the host's files and keeps when gVisor
+// re-executes it without them. They are below LowDescriptors, so that they are not taken for
+// strangers, and above all that gVisor opens.
 const (
 	limitsDescriptor = LowDescriptors - 1 - iota
 	usageDescriptor
@@ -30,8 +31,8 @@ type GroupFiles struct {
 	usage, stat, wake int // -1: not there
 }
 
-// keepGroupFiles opens them for the sentry. Version 1 tells by an event descriptor when the use passes a mark, version 2 by
-// a change of memory.events when it passes memory.high.
+// keepGroupFiles opens them for the sentry. Version 1 tells by an event descriptor when the use
+// passes a mark, version 2 by a change of memory.events when it passes memory.high.
 func keepGroupFiles(bundle string, own Limits) error {
 	if err := keep(filepath.Join(bundle, file), limitsDescriptor); err != nil {
 		return err
@@ -77,7 +78,8 @@ func keepNotifier(path string) error {
 	return unix.Dup3(fd, wakeDescriptor, 0)
 }
 
-// keepMarks has the group tell when its use passes each eighth of the limit from the first mark on.
+// keepMarks has the group tell when its use passes each eighth of the limit from the first mark
+// on.
 func keepMarks(own Limits) error {
 	fd, err := unix.Eventfd(0, unix.EFD_NONBLOCK|unix.EFD_CLOEXEC)
 	if err != nil {
@@ -101,7 +103,8 @@ func keepMarks(own Limits) error {
 // firstMark is the use below which nobody looks.
 func firstMark(memory int64) int64 { return memory / 2 }
 
-// Inherited finds what keepGroupFiles left, in the sentry. An error: an earlier build made it, and there is nothing to watch.
+// Inherited finds what keepGroupFiles left, in the sentry. An error: an earlier build made it, and
+// there is nothing to watch.
 func Inherited() (own Limits, files GroupFiles, err error) {
 	text := make([]byte, 64<<10)
 	n, err := unix.Pread(limitsDescriptor, text, 0)
@@ -117,10 +120,15 @@ func Inherited() (own Limits, files GroupFiles, err error) {
 		}
 		return number
 	}
-	return own, GroupFiles{usage: inherited(usageDescriptor), stat: inherited(statDescriptor), wake: inherited(wakeDescriptor)}, nil
+	return own, GroupFiles{
+		usage: inherited(usageDescriptor),
+		stat:  inherited(statDescriptor),
+		wake:  inherited(wakeDescriptor),
+	}, nil
 }
 
-// Beyond is how many bytes the group uses beyond limit without files that the kernel can forget, negative when it uses less.
+// Beyond is how many bytes the group uses beyond limit without files that the kernel can forget,
+// negative when it uses less.
 func (f GroupFiles) Beyond(limit int64) int64 {
 	used := f.used()
 	if used <= limit || f.stat < 0 {
@@ -154,12 +162,14 @@ func (f GroupFiles) used() int64 {
 	return number(text[:n])
 }
 
-// Grown tells whether the use is beyond the first mark, where one has to look again, also without a word from the group.
+// Grown tells whether the use is beyond the first mark, where one has to look again, also without
+// a word from the group.
 func (f GroupFiles) Grown(memory int64) bool {
 	return f.usage < 0 || f.wake < 0 || f.used() >= firstMark(memory)
 }
 
-// Wait returns after the time, without end when it is negative, or when the group tells that the use has changed much.
+// Wait returns after the time, without end when it is negative, or when the group tells that the
+// use has changed much.
 func (f GroupFiles) Wait(limit time.Duration) {
 	if f.wake < 0 {
 		time.Sleep(max(limit, time.Millisecond))

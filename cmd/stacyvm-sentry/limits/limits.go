@@ -1,5 +1,5 @@
-// Package limits keeps sandboxes within their limits by control groups: it makes and removes the groups, moves a sandbox's
-// processes into them, and lends memory to a group that is full.
+// Package limits keeps sandboxes within their limits by control groups: it makes and removes the
+// groups, moves a sandbox's processes into them, and lends memory to a group that is full.
 package limits
 
 import (
@@ -29,18 +29,21 @@ const (
 	file = "limits.json"
 	// Overhead is what sentry and gofer themselves need, on top of what the guest may use.
 	Overhead = 64 << 20
-	// minReserve is the least that lies between the guard's limit and the kernel's. It is more than most calls can fill: in a
-	// full group the kernel refuses memory to calls of the sentry's at once, and process 1 can be ended by that.
+	// minReserve is the least that lies between the guard's limit and the kernel's. It is more
+	// than most calls can fill: in a full group the kernel refuses memory to calls of the sentry's
+	// at once, and process 1 can be ended by that.
 	minReserve = 512 << 20
 	period     = 100_000 // microseconds, of the CPU quota
-	// minTasks and tasksPerPid turn a limit of guest processes into one of host tasks: the group counts the sentry's
-	// threads, and every guest process takes some. A sandbox that reaches it dies; that is for fork bombs.
+	// minTasks and tasksPerPid turn a limit of guest processes into one of host tasks: the group
+	// counts the sentry's threads, and every guest process takes some. A sandbox that reaches it
+	// dies; that is for fork bombs.
 	minTasks    = 2048
 	tasksPerPid = 4
 )
 
-// Groups makes control groups for sandboxes, below those that were delegated to this process and nowhere else. With version 2
-// each sandbox has one directory, with version 1 one in every controller's hierarchy.
+// Groups makes control groups for sandboxes, below those that were delegated to this process and
+// nowhere else. With version 2 each sandbox has one directory, with version 1 one in every
+// controller's hierarchy.
 type Groups struct {
 	// Warn writes to the log.
 	Warn func(format string, values ...any)
@@ -62,8 +65,8 @@ type Limits struct {
 	Pids        int64    `json:"pids,omitempty"`
 }
 
-// Find enters groups that this process may divide and finds out, by trying, which controllers can be used there. dir is the
-// engine's directory, homes the one with those of the sandboxes.
+// Find enters groups that this process may divide and finds out, by trying, which controllers can
+// be used there. dir is the engine's directory, homes the one with those of the sandboxes.
 func Find(dir, homes string, warn func(string, ...any)) (*Groups, error) {
 	sum := sha256.Sum256([]byte(dir))
 	name := "stacyvm-" + hex.EncodeToString(sum[:4])
@@ -97,7 +100,11 @@ func (g *Groups) usable(controller string) bool {
 
 // files names the files that hold a controller's limit.
 func (g *Groups) files(controller string) []string {
-	names := map[string][]string{"memory": {"memory.limit_in_bytes"}, "cpu": {"cpu.cfs_period_us", "cpu.cfs_quota_us"}, "pids": {"pids.max"}}
+	names := map[string][]string{
+		"memory": {"memory.limit_in_bytes"},
+		"cpu":    {"cpu.cfs_period_us", "cpu.cfs_quota_us"},
+		"pids":   {"pids.max"},
+	}
 	if g.unified {
 		names = map[string][]string{"memory": {"memory.max"}, "cpu": {"cpu.max"}, "pids": {"pids.max"}}
 	}
@@ -125,7 +132,8 @@ func (g *Groups) Unenforced(request *wire.Create) []string {
 	return missing
 }
 
-// Make makes a sandbox's groups, writes its limits into them, and into its directory what its own processes read of them.
+// Make makes a sandbox's groups, writes its limits into them, and into its directory what its own
+// processes read of them.
 func (g *Groups) Make(id string, request *wire.Create) error {
 	made, err := g.make(id, request)
 	if err != nil {
@@ -179,15 +187,19 @@ func (g *Groups) values(controller string, request *wire.Create) map[string]stri
 	case controller == "cpu" && request.CPUs > 0 && g.unified:
 		return map[string]string{files[0]: fmt.Sprintf("%d %d", int64(request.CPUs*period), period)}
 	case controller == "cpu" && request.CPUs > 0:
-		return map[string]string{files[0]: strconv.Itoa(period), files[1]: strconv.FormatInt(int64(request.CPUs*period), 10)}
+		return map[string]string{
+			files[0]: strconv.Itoa(period),
+			files[1]: strconv.FormatInt(int64(request.CPUs*period), 10),
+		}
 	case controller == "pids":
 		return map[string]string{files[0]: strconv.FormatInt(minTasks+tasksPerPid*request.Pids, 10)}
 	}
 	return nil
 }
 
-// hardLimit is where the kernel stops a sandbox. The sentry's own guard ends a process long before, at memory and Overhead;
-// what is between them is what a guest can fill until the guard has acted.
+// hardLimit is where the kernel stops a sandbox. The sentry's own guard ends a process long
+// before, at memory and Overhead; what is between them is what a guest can fill until the guard
+// has acted.
 func hardLimit(memory int64) int64 { return memory + Overhead + max(memory/2, minReserve) }
 
 // read gives a sandbox's limits.
@@ -200,7 +212,8 @@ func (g *Groups) read(id string) (own Limits, err error) {
 	return own, err
 }
 
-// forbidSwap keeps a sandbox from going round its memory limit. Machines without swap accounting lack the file.
+// forbidSwap keeps a sandbox from going round its memory limit. Machines without swap accounting
+// lack the file.
 func (g *Groups) forbidSwap(id string, memory int64) {
 	if !slices.Contains(g.controllers, "memory") {
 		return
@@ -213,8 +226,8 @@ func (g *Groups) forbidSwap(id string, memory int64) {
 	_ = os.WriteFile(filepath.Join(dir, "memory.memsw.limit_in_bytes"), []byte(strconv.FormatInt(memory, 10)), 0)
 }
 
-// Remove takes a sandbox's groups away. The kernel may need a moment after the last process's end; a process that is still
-// in a group belongs to the sandbox and is killed.
+// Remove takes a sandbox's groups away. The kernel may need a moment after the last process's end;
+// a process that is still in a group belongs to the sandbox and is killed.
 func (g *Groups) Remove(id string) error {
 	deadline := time.Now().Add(process.KillTime)
 	for _, dir := range g.dirs(id) {
@@ -233,8 +246,9 @@ func (g *Groups) Remove(id string) error {
 	return nil
 }
 
-// dirs gives the directories of a sandbox's groups: those that it was made with, which are others where an earlier launcher was
-// started in another group, and those that a launcher here would make.
+// dirs gives the directories of a sandbox's groups: those that it was made with, which are others
+// where an earlier launcher was started in another group, and those that a launcher here would
+// make.
 func (g *Groups) dirs(id string) []string {
 	var dirs []string
 	var made Limits

@@ -13,28 +13,32 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A sentry's guard acts long before its group is full. Should the guest be faster, on a machine that is busy, the kernel
-// must not choose whom to kill: with version 1 the launcher forbids it that. What needs more memory then stands still, the
-// sentry too, until the launcher has raised the limit for a moment, in which the guard ends the largest process. With
-// version 2 memory.high slows the guest down in the same place, and nobody needs to raise anything.
+// A sentry's guard acts long before its group is full. Should the guest be faster, on a machine
+// that is busy, the kernel must not choose whom to kill: with version 1 the launcher forbids it
+// that. What needs more memory then stands still, the sentry too, until the launcher has raised
+// the limit for a moment, in which the guard ends the largest process. With version 2 memory.high
+// slows the guest down in the same place, and nobody needs to raise anything.
 
 const (
-	// raises is how often the limit is raised, each time by a quarter of the guest's memory, before the kernel may kill: one
-	// call of the guest's can write 2 GiB. spareShare is the part of the machine's memory that must be free for that.
+	// raises is how often the limit is raised, each time by a quarter of the guest's memory,
+	// before the kernel may kill: one call of the guest's can write 2 GiB. spareShare is the part
+	// of the machine's memory that must be free for that.
 	raises     = 32
 	raiseStep  = 64 << 20 // at least
 	spareShare = 8
 	// raiseTime is how long a raise may take to help.
 	raiseTime = time.Second
-	// pressureLook is the time between two looks at a group whose limit is raised, and lowerLook the same once the kernel may kill.
+	// pressureLook is the time between two looks at a group whose limit is raised, and lowerLook
+	// the same once the kernel may kill.
 	pressureLook = 5 * time.Millisecond
 	lowerLook    = time.Second
-	// nearlyFull is what the kernel keeps for each processor of what a full group has been charged, and more than one call asks for.
+	// nearlyFull is what the kernel keeps for each processor of what a full group has been
+	// charged, and more than one call asks for.
 	nearlyFull = 4 << 20
 )
 
-// Watch forbids the kernel to kill in a sandbox's group and lends it memory whenever it is full. It does nothing where
-// the sandbox has no limit or the group is of version 2.
+// Watch forbids the kernel to kill in a sandbox's group and lends it memory whenever it is full.
+// It does nothing where the sandbox has no limit or the group is of version 2.
 func (g *Groups) Watch(id string) error {
 	own, err := g.read(id)
 	if err != nil || own.MemoryBytes <= 0 || own.MemoryGroup == "" || own.Unified {
@@ -73,14 +77,16 @@ type pressured interface {
 	full() bool
 	// letKill says whether the kernel may kill in the group when it is full.
 	letKill(may bool) error
-	// wait returns when the group has become full, or after the time, which is without end when it is zero; false: it is gone.
+	// wait returns when the group has become full, or after the time, which is without end when it
+	// is zero; false: it is gone.
 	wait(time.Duration) bool
 	// spare tells whether the machine has memory left to lend.
 	spare() bool
 }
 
-// lend raises the limit of a group whenever it is full, until the group is gone. A limit that stays raised, because nothing
-// was given back or because an earlier launcher died meanwhile, is lowered as soon as that is possible.
+// lend raises the limit of a group whenever it is full, until the group is gone. A limit that
+// stays raised, because nothing was given back or because an earlier launcher died meanwhile, is
+// lowered as soon as that is possible.
 func lend(group pressured, id string, memory int64, warn func(string, ...any)) {
 	for raised, hopeless := true, false; ; {
 		patience := time.Duration(0)
@@ -101,8 +107,9 @@ func lend(group pressured, id string, memory int64, warn func(string, ...any)) {
 	}
 }
 
-// raise gives the sentry the memory that its guard needs, and takes it back when the guard has made room. When that does
-// not help, the kernel may kill. It reports whether the limit is as before.
+// raise gives the sentry the memory that its guard needs, and takes it back when the guard has
+// made room. When that does not help, the kernel may kill. It reports whether the limit is as
+// before.
 func raise(group pressured, id string, memory int64, warn func(string, ...any)) bool {
 	for n := int64(1); n <= raises; n++ {
 		if !group.spare() {
@@ -184,8 +191,8 @@ func (m memoryGroup) spare() bool {
 	return free > total/spareShare
 }
 
-// setLimit writes also the limit of memory with swap, which is never the lower of the two; machines without swap accounting
-// lack it.
+// setLimit writes also the limit of memory with swap, which is never the lower of the two;
+// machines without swap accounting lack it.
 func (m memoryGroup) setLimit(limit int64, up bool) error {
 	names := []string{"memory.limit_in_bytes", "memory.memsw.limit_in_bytes"}
 	if up {

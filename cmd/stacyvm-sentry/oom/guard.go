@@ -1,9 +1,10 @@
-// Package oom keeps a guest within its memory: it decides when a process is ended for it, which one, and whom a new process has
-// to wait for.
+// Package oom keeps a guest within its memory: it decides when a process is ended for it, which
+// one, and whom a new process has to wait for.
 //
-// The kernel that enforces a control group knows the sentry and not the guest's processes: all of the guest's memory is one
-// file of the sentry's, and whom it kills when the group is full takes the whole sandbox with it. So the sentry itself
-// looks after the limit, below the group's: it ends the guest's largest process before the group is full.
+// The kernel that enforces a control group knows the sentry and not the guest's processes: all of
+// the guest's memory is one file of the sentry's, and whom it kills when the group is full takes
+// the whole sandbox with it. So the sentry itself looks after the limit, below the group's: it
+// ends the guest's largest process before the group is full.
 package oom
 
 import (
@@ -15,26 +16,31 @@ import (
 )
 
 const (
-	// fillRate is how many bytes per second a guest can fill at most: it says how often a guard must look.
+	// fillRate is how many bytes per second a guest can fill at most: it says how often a guard
+	// must look.
 	fillRate = 4 << 30
-	// shortestLook and longestLook bound the time between two looks while a good part of the memory is used.
+	// shortestLook and longestLook bound the time between two looks while a good part of the
+	// memory is used.
 	shortestLook = time.Millisecond
 	longestLook  = 50 * time.Millisecond
-	// exitTime is how long a process may take to end before the next one is ended too: a system call that fills memory is
-	// not interrupted, and writes up to 2 GiB. settledTime is how long nothing more has to come back after its end. What its files held is freed in
-	// the background, in calls to the host that wait for their turn on a busy one: while those that live hold less than the
-	// limit, the rest is on its way, and backgroundTime has to pass. A process that held little is not waited for that long.
+	// exitTime is how long a process may take to end before the next one is ended too: a system
+	// call that fills memory is not interrupted, and writes up to 2 GiB. settledTime is how long
+	// nothing more has to come back after its end. What its files held is freed in the background,
+	// in calls to the host that wait for their turn on a busy one: while those that live hold less
+	// than the limit, the rest is on its way, and backgroundTime has to pass. A process that held
+	// little is not waited for that long.
 	exitTime       = 20 * time.Second
 	settledTime    = 20 * time.Millisecond
 	backgroundTime = 2 * time.Second
 	// little is the part of the limit that is not worth waiting for.
 	little = 32
-	// roomTime is how long a new process waits for room before it is refused, and roomLook how old the answer may be whether
-	// there is some: a fork bomb's processes all ask.
+	// roomTime is how long a new process waits for room before it is refused, and roomLook how old
+	// the answer may be whether there is some: a fork bomb's processes all ask.
 	roomTime = 300 * time.Millisecond
 	roomLook = 5 * time.Millisecond
-	// shrinkPause is the time between two times that the sentry collects its garbage because memory is short, and
-	// quickPause the same after the end of a process: its pipes and sockets were garbage of the sentry's.
+	// shrinkPause is the time between two times that the sentry collects its garbage because
+	// memory is short, and quickPause the same after the end of a process: its pipes and sockets
+	// were garbage of the sentry's.
 	shrinkPause = time.Second
 	quickPause  = 100 * time.Millisecond
 )
@@ -51,11 +57,13 @@ type Process struct {
 type Guest interface {
 	// Memory is what the guest's processes and memory file systems take.
 	Memory() int64
-	// Beyond is how many bytes the sandbox uses with all that serves it beyond a limit; negative: less.
+	// Beyond is how many bytes the sandbox uses with all that serves it beyond a limit; negative:
+	// less.
 	Beyond(limit int64) int64
 	// Grown tells whether so much is used that somebody has to look again without being told.
 	Grown() bool
-	// Wait returns after the time, without end when it is negative, or when the use has changed much.
+	// Wait returns after the time, without end when it is negative, or when the use has changed
+	// much.
 	Wait(time.Duration)
 	// Evict begins to drop the contents of files that are only cached.
 	Evict()
@@ -63,11 +71,13 @@ type Guest interface {
 	Shrink()
 	// Processes lists the processes that have memory.
 	Processes() []Process
-	// Stop lets a process stand still, with threads that it has made since, Resume lets it go on, and ResumeAll all of them.
+	// Stop lets a process stand still, with threads that it has made since, Resume lets it go on,
+	// and ResumeAll all of them.
 	Stop(Process)
 	Resume(Process)
 	ResumeAll()
-	// End kills a process, because so many bytes are missing. A system call that it is in may go on for a while.
+	// End kills a process, because so many bytes are missing. A system call that it is in may go
+	// on for a while.
 	End(p Process, excess int64)
 	// Exited tells whether a process has given up all that it had, its files too.
 	Exited(Process) bool
@@ -111,7 +121,8 @@ func (g *Guard) step() {
 	g.guest.Wait(g.pause())
 }
 
-// over is how many bytes are used beyond the limit: by the guest's memory alone, or with what the sentry needs to serve it.
+// over is how many bytes are used beyond the limit: by the guest's memory alone, or with what the
+// sentry needs to serve it.
 func (g *Guard) over() int64 {
 	guest := g.guest.Memory() - g.memory
 	if guest > 0 {
@@ -120,8 +131,8 @@ func (g *Guard) over() int64 {
 	return max(guest, g.guest.Beyond(g.memory+g.overhead))
 }
 
-// pause is the time until the next look: as long as it takes a guest to fill what is left, and without end (negative)
-// while the group tells when the use grows.
+// pause is the time until the next look: as long as it takes a guest to fill what is left, and
+// without end (negative) while the group tells when the use grows.
 func (g *Guard) pause() time.Duration {
 	if !g.guest.Grown() {
 		return -1
@@ -143,9 +154,10 @@ const (
 	Interrupted      // it was waited for, and something else has to be done first
 )
 
-// Room refuses when the sentry's tables and the kernel's may not grow further. Their limit is the group's and lies so far
-// below the guard's that a fork loop meets it first. It waits a moment, for what has just ended gives its memory back, and
-// for as long as the guard works. wait tells whether it was interrupted.
+// Room refuses when the sentry's tables and the kernel's may not grow further. Their limit is the
+// group's and lies so far below the guard's that a fork loop meets it first. It waits a moment,
+// for what has just ended gives its memory back, and for as long as the guard works. wait tells
+// whether it was interrupted.
 func (g *Guard) Room(wait func(time.Duration) (interrupted bool)) Room {
 	for began := time.Now(); g.memory > 0 && g.crowded(); {
 		if g.relieving.Load() {
@@ -172,7 +184,8 @@ func (g *Guard) crowded() bool {
 	return g.full
 }
 
-// shrink gives back what the sentry's own tables no longer need, unless it did that within the pause.
+// shrink gives back what the sentry's own tables no longer need, unless it did that within the
+// pause.
 func (g *Guard) shrink(pause time.Duration) {
 	if !g.shrinking.TryLock() {
 		return // somebody else does
@@ -184,8 +197,9 @@ func (g *Guard) shrink(pause time.Duration) {
 	}
 }
 
-// relieve ends the largest processes, one after the other, until there is room. All others stand still meanwhile: they
-// would use up what is given back. What is dying already is waited for first.
+// relieve ends the largest processes, one after the other, until there is room. All others stand
+// still meanwhile: they would use up what is given back. What is dying already is waited for
+// first.
 func (g *Guard) relieve() {
 	if g.guest.Memory() <= g.memory {
 		g.shrink(shrinkPause)
@@ -226,7 +240,8 @@ func (g *Guard) relieve() {
 	}
 }
 
-// part takes the dying from a list and tells whether there were any. They go on, so that they end; the others stand still.
+// part takes the dying from a list and tells whether there were any. They go on, so that they end;
+// the others stand still.
 func (g *Guard) part(list *[]Process) (dying bool) {
 	*list = slices.DeleteFunc(*list, func(p Process) bool {
 		if p.Dying {
@@ -240,8 +255,9 @@ func (g *Guard) part(list *[]Process) (dying bool) {
 	return dying
 }
 
-// await waits until there is room, or until an ended process has nothing more to give. That is soon should it have held little, or
-// should those that live, which hold rest, hold too much themselves.
+// await waits until there is room, or until an ended process has nothing more to give. That is
+// soon should it have held little, or should those that live, which hold rest, hold too much
+// themselves.
 func (g *Guard) await(ended Process, rest int64) {
 	settled := backgroundTime
 	if rest > g.memory || ended.Bytes < g.memory/little {

@@ -188,7 +188,8 @@ func (f *fakeGuest) left(id any, bytes int64) int64 {
 	return bytes
 }
 
-// TestStep: a guard looks the more often the less is left, sleeps while little is used, and does not spin when nobody can be ended.
+// TestStep: a guard looks the more often the less is left, sleeps while little is used, and does
+// not spin when nobody can be ended.
 func TestStep(t *testing.T) {
 	for _, test := range []struct {
 		name   string
@@ -258,7 +259,8 @@ func TestRoom(t *testing.T) {
 	}
 }
 
-// TestRoomForMany: a fork bomb's processes, which all ask for room, do not make the kernel count for each of them.
+// TestRoomForMany: a fork bomb's processes, which all ask for room, do not make the kernel count
+// for each of them.
 func TestRoomForMany(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newGuest(t)

@@ -15,8 +15,9 @@ type Exit struct {
 	Known   bool // Status is; of a process that an earlier launcher started it is not
 }
 
-// Watch tells when a sandbox's sentry and its gofer end, and collects them, so that no dead one stays in the machine's table. It
-// parks on process handles: no thread waits. The channel takes both ends.
+// Watch tells when a sandbox's sentry and its gofer end, and collects them, so that no dead one
+// stays in the machine's table. It parks on process handles: no thread waits. The channel takes
+// both ends.
 func (Table) Watch(sentry, gofer int) (<-chan Exit, error) {
 	first, err := open(sentry)
 	if err != nil {

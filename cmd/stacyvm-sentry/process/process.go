@@ -1,7 +1,8 @@
 // Package process finds and ends the processes of sandboxes on this machine.
 //
-// A sandbox has two that matter, sentry and gofer. Each is the first of a process namespace, so that the kernel ends all others
-// with it. They are known by the bundle directory on their command line: a number alone can have passed to a stranger.
+// A sandbox has two that matter, sentry and gofer. Each is the first of a process namespace, so
+// that the kernel ends all others with it. They are known by the bundle directory on their command
+// line: a number alone can have passed to a stranger.
 package process
 
 import (
@@ -19,8 +20,8 @@ import (
 // KillTime is how long a killed process may take to be gone.
 const KillTime = 10 * time.Second
 
-// bundleOf gives the bundle directory on the command line of a sentry or gofer, "" for any other process and for one that
-// has ended.
+// bundleOf gives the bundle directory on the command line of a sentry or gofer, "" for any other
+// process and for one that has ended.
 func bundleOf(pid int) string {
 	line, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "cmdline"))
 	if err != nil {
@@ -33,7 +34,8 @@ func bundleOf(pid int) string {
 	return BundleArgument(words)
 }
 
-// BundleArgument gives the bundle directory on the command line of a sentry or gofer; "" when there is none.
+// BundleArgument gives the bundle directory on the command line of a sentry or gofer; "" when
+// there is none.
 func BundleArgument(words []string) string {
 	for i, word := range words {
 		if bundle, ok := strings.CutPrefix(word, "--bundle="); ok {
@@ -49,8 +51,8 @@ func BundleArgument(words []string) string {
 // Table is the machine's table of processes.
 type Table struct{}
 
-// Belongs tells whether pid is a living process of the sandbox with that bundle. A dead one that nobody has reaped has no
-// command line.
+// Belongs tells whether pid is a living process of the sandbox with that bundle. A dead one that
+// nobody has reaped has no command line.
 func (Table) Belongs(pid int, bundle string) bool { return pid > 0 && bundleOf(pid) == bundle }
 
 // Find searches the machine for sentries and gofers of sandboxes below dir.
@@ -73,8 +75,9 @@ func (Table) Find(dir string) map[string][]int {
 	return found
 }
 
-// Kill ends processes and returns when they are gone. A number that passes to a stranger between the search and the
-// signal is safe: the handle is taken first and the command line compared again.
+// Kill ends processes and returns when they are gone. A number that passes to a stranger between
+// the search and the signal is safe: the handle is taken first and the command line compared
+// again.
 func (Table) Kill(pids []int) error {
 	var handles []handle
 	defer func() {

@@ -17,13 +17,17 @@ const (
 	restStall = 5 * time.Second
 )
 
-// Body refuses encoded bodies and gives each read of a body its own deadline, so that a client which sends nothing holds
-// nothing.
+// Body refuses encoded bodies and gives each read of a body its own deadline, so that a client
+// which sends nothing holds nothing.
 func Body(fail Fail) Middleware {
 	return func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if encoding := r.Header.Get("Content-Encoding"); encoding != "" && encoding != "identity" {
-				fail(w, r, stacyvm.Invalid("Content-Encoding", "%.64q is not supported; send the body as it is", encoding))
+				fail(
+					w,
+					r,
+					stacyvm.Invalid("Content-Encoding", "%.64q is not supported; send the body as it is", encoding),
+				)
 				return
 			}
 			if r.Body == nil || r.Body == http.NoBody {
@@ -46,8 +50,9 @@ type body struct {
 	ended   bool // it was read to its end
 }
 
-// Read starts the time anew and takes the deadline away at the end: it would end the whole request otherwise. A body that
-// breaks off is the client's error, and none that anybody takes for a body's end.
+// Read starts the time anew and takes the deadline away at the end: it would end the whole request
+// otherwise. A body that breaks off is the client's error, and none that anybody takes for a
+// body's end.
 func (b *body) Read(p []byte) (int, error) {
 	_ = b.control.SetReadDeadline(time.Now().Add(bodyStall)) // a connection without deadlines goes without
 	n, err := b.ReadCloser.Read(p)

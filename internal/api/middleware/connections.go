@@ -10,14 +10,17 @@ import (
 )
 
 const (
-	// maxRefusals bounds the connections that are being refused with words; more are closed at once.
+	// maxRefusals bounds the connections that are being refused with words; more are closed at
+	// once.
 	maxRefusals = 64
 	// refuseWithin bounds one of them.
 	refuseWithin = time.Second
 )
 
-// Connections bounds the connections of a listener: all of them, and those of one address (of IPv6 one network of 64 bits, as a machine has all of it) to three quarters, so that others find
-// room. One more is sent the refusal and closed; with nil, as under TLS, where nobody could read it, it is closed at once.
+// Connections bounds the connections of a listener: all of them, and those of one address (of IPv6
+// one network of 64 bits, as a machine has all of it) to three quarters, so that others find room.
+// One more is sent the refusal and closed; with nil, as under TLS, where nobody could read it, it
+// is closed at once.
 func Connections(listener net.Listener, most int, refusal []byte) net.Listener {
 	return &boundedListener{
 		Listener: listener, most: max(1, most-most/4), refusal: refusal,
@@ -27,8 +30,12 @@ func Connections(listener net.Listener, most int, refusal []byte) net.Listener {
 
 // Refusal is an answer to a request that nobody has read, in the form of every other.
 func Refusal(retryAfter, body string) []byte {
-	return []byte("HTTP/1.1 503 " + http.StatusText(http.StatusServiceUnavailable) + "\r\nContent-Type: application/json\r\nRetry-After: " +
-		retryAfter + "\r\nConnection: close\r\n\r\n" + body + "\n")
+	return []byte(
+		"HTTP/1.1 503 " + http.StatusText(
+			http.StatusServiceUnavailable,
+		) + "\r\nContent-Type: application/json\r\nRetry-After: " +
+			retryAfter + "\r\nConnection: close\r\n\r\n" + body + "\n",
+	)
 }
 
 type boundedListener struct {
@@ -73,7 +80,8 @@ func (l *boundedListener) refuse(conn net.Conn) {
 			return
 		}
 		if half, ok := conn.(interface{ CloseWrite() error }); ok && half.CloseWrite() == nil {
-			_, _ = io.Copy(io.Discard, io.LimitReader(conn, 64<<10)) // a close with unread bytes would take the answer away
+			// a close with unread bytes would take the answer away
+			_, _ = io.Copy(io.Discard, io.LimitReader(conn, 64<<10))
 		}
 	}()
 }

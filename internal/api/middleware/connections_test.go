@@ -12,8 +12,8 @@ import (
 	"github.com/stacyvm/stacyvm/internal/api/middleware"
 )
 
-// TestConnectionsOfOneAddress: one address cannot take every connection, one too many of them is answered, and a connection that
-// is closed makes room.
+// TestConnectionsOfOneAddress: one address cannot take every connection, one too many of them is
+// answered, and a connection that is closed makes room.
 func TestConnectionsOfOneAddress(t *testing.T) {
 	inner, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

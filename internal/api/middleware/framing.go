@@ -13,11 +13,13 @@ import (
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
 
-// net/http drops Content-Length from a request that also has Transfer-Encoding, and goes on. A proxy that goes by the length
-// sees another end of the body, and what it takes for a body is a request to us. The header that was dropped can be seen on
-// the connection alone, so that what arrives there is followed from request to request.
+// net/http drops Content-Length from a request that also has Transfer-Encoding, and goes on. A
+// proxy that goes by the length sees another end of the body, and what it takes for a body is a
+// request to us. The header that was dropped can be seen on the connection alone, so that what
+// arrives there is followed from request to request.
 
-// Framing follows the requests of each connection of a listener, for Framed to ask. The connections must carry plain HTTP/1.
+// Framing follows the requests of each connection of a listener, for Framed to ask. The
+// connections must carry plain HTTP/1.
 func Framing(listener net.Listener) net.Listener { return framingListener{listener} }
 
 type framingListener struct{ net.Listener }
@@ -37,9 +39,9 @@ func FramingContext(ctx context.Context, conn net.Conn) context.Context {
 	return context.WithValue(ctx, framedKey{}, conn)
 }
 
-// Framed refuses a request whose length is told in two ways, and closes its connection. Where the connection cannot be
-// followed, as under TLS, it is closed after each request with Transfer-Encoding, so that nothing that was hidden in one is
-// taken for the next.
+// Framed refuses a request whose length is told in two ways, and closes its connection. Where the
+// connection cannot be followed, as under TLS, it is closed after each request with
+// Transfer-Encoding, so that nothing that was hidden in one is taken for the next.
 func Framed(fail Fail) Middleware {
 	return func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -48,7 +50,14 @@ func Framed(fail Fail) Middleware {
 			case r.ProtoMajor != 1:
 			case followed && !conn.clear():
 				w.Header().Set("Connection", "close")
-				fail(w, r, stacyvm.Invalid("Content-Length", "tells the body's end in another way than Transfer-Encoding; send one of them"))
+				fail(
+					w,
+					r,
+					stacyvm.Invalid(
+						"Content-Length",
+						"tells the body's end in another way than Transfer-Encoding; send one of them",
+					),
+				)
 				return
 			case !followed && len(r.TransferEncoding) > 0:
 				w.Header().Set("Connection", "close")

@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// FuzzFraming has net/http read what the framing follows, in pieces of any size: each request that net/http takes has a
-// verdict, and one that is clear has one length.
+// FuzzFraming has net/http read what the framing follows, in pieces of any size: each request that
+// net/http takes has a verdict, and one that is clear has one length.
 func FuzzFraming(f *testing.F) {
 	for _, seed := range []string{
 		"GET / HTTP/1.1\r\nHost: x\r\n\r\nPOST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabcGET / HTTP/1.1\r\nHost: x\r\n\r\n",

@@ -7,12 +7,13 @@ import (
 	"github.com/stacyvm/stacyvm/internal/budget"
 )
 
-// BodyCopies is how often the bytes of a body are in memory while it is decoded: in a buffer that doubles as it grows, in the
-// form that is validated and in the form that the handler gets.
+// BodyCopies is how often the bytes of a body are in memory while it is decoded: in a buffer that
+// doubles as it grows, in the form that is validated and in the form that the handler gets.
 const BodyCopies = 4
 
-// Hold gives each request an account of the server's memory budget, against its credential's share or, without one, its
-// peer's, and counts its body, unless streamed says that its route does not keep it. It comes after Identify.
+// Hold gives each request an account of the server's memory budget, against its credential's share
+// or, without one, its peer's, and counts its body, unless streamed says that its route does not
+// keep it. It comes after Identify.
 func Hold(b *budget.Budget, streamed func(*http.Request) bool) Middleware {
 	return func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -9,8 +9,9 @@ import (
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
 
-// Host refuses requests for a name that is not the server's, so that a web page cannot reach it by letting its own name
-// resolve to the server's address. Good are loopback's names, the address at which the connection arrived, and allowed.
+// Host refuses requests for a name that is not the server's, so that a web page cannot reach it by
+// letting its own name resolve to the server's address. Good are loopback's names, the address at
+// which the connection arrived, and allowed.
 func Host(allowed []string, fail Fail) Middleware {
 	names := map[string]bool{"localhost": true}
 	for _, name := range allowed {
@@ -22,7 +23,15 @@ func Host(allowed []string, fail Fail) Middleware {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			host := hostOf(r.Host)
 			if !names[host] && !localAddress(r, host) {
-				fail(w, r, stacyvm.Errorf(stacyvm.CodeForbidden, "Host: this server does not answer to %.100q; see server.allowed_hosts", r.Host))
+				fail(
+					w,
+					r,
+					stacyvm.Errorf(
+						stacyvm.CodeForbidden,
+						"Host: this server does not answer to %.100q; see server.allowed_hosts",
+						r.Host,
+					),
+				)
 				return
 			}
 			next.ServeHTTP(w, r)
@@ -40,7 +49,8 @@ func hostOf(hostport string) string {
 	return strings.ToLower(strings.TrimSuffix(host, "."))
 }
 
-// localAddress reports whether host is a loopback address or the one at which the connection arrived.
+// localAddress reports whether host is a loopback address or the one at which the connection
+// arrived.
 func localAddress(r *http.Request, host string) bool {
 	address, err := netip.ParseAddr(host)
 	if err != nil {

@@ -18,9 +18,9 @@ import (
 // maxBuckets bounds the memory of a limiter; the one that was used least recently is forgotten.
 const maxBuckets = 10_000
 
-// Limit bounds the requests of each credential or, without one, of each peer's address: perMinute on average, burst at
-// once. No header that a client chooses freely takes part in the key. Exempt requests, such as a load balancer's probes,
-// are not counted.
+// Limit bounds the requests of each credential or, without one, of each peer's address: perMinute
+// on average, burst at once. No header that a client chooses freely takes part in the key. Exempt
+// requests, such as a load balancer's probes, are not counted.
 func Limit(perMinute, burst int, exempt func(*http.Request) bool, fail Fail) Middleware {
 	buckets := newBuckets(rate.Limit(float64(perMinute)/60), burst)
 	return func(next http.Handler) http.Handler {
@@ -42,8 +42,8 @@ func Limit(perMinute, burst int, exempt func(*http.Request) bool, fail Fail) Mid
 	}
 }
 
-// Caller is whom a request counts against: its credential or, without one, its peer's address. No header that a client chooses
-// freely takes part in it. It comes after Identify.
+// Caller is whom a request counts against: its credential or, without one, its peer's address. No
+// header that a client chooses freely takes part in it. It comes after Identify.
 func Caller(r *http.Request) string {
 	if credential := identifiedIn(r.Context()).client.Credential; credential != "" {
 		return "key " + credential
@@ -51,7 +51,8 @@ func Caller(r *http.Request) string {
 	return "peer " + peerOf(r.RemoteAddr)
 }
 
-// peerOf is whom an address stands for: with IPv6 its network of 64 bits, as one machine is usually given all of it.
+// peerOf is whom an address stands for: with IPv6 its network of 64 bits, as one machine is
+// usually given all of it.
 func peerOf(address string) string {
 	host := hostPart(address)
 	ip, err := netip.ParseAddr(host)

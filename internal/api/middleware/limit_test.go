@@ -8,7 +8,8 @@ import (
 	"github.com/stacyvm/stacyvm/internal/api/middleware"
 )
 
-// TestCallerOfAnAddress: a machine that changes its IPv6 address within its network stays one caller.
+// TestCallerOfAnAddress: a machine that changes its IPv6 address within its network stays one
+// caller.
 func TestCallerOfAnAddress(t *testing.T) {
 	for address, want := range map[string]string{
 		"192.0.2.7:4711":              "peer 192.0.2.7",

@@ -1,5 +1,6 @@
-// Package middleware is what happens to every request before its route: ids, panics, hosts, origins, credentials, rates
-// and body bounds. It knows no route and no error format: refusals go to a Fail.
+// Package middleware is what happens to every request before its route: ids, panics, hosts,
+// origins, credentials, rates and body bounds. It knows no route and no error format: refusals go
+// to a Fail.
 package middleware
 
 import (

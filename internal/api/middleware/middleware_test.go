@@ -145,7 +145,8 @@ func TestPanics(t *testing.T) {
 	}
 }
 
-// pipes is a listener whose connections live in memory, so that their deadlines follow a bubble's clock.
+// pipes is a listener whose connections live in memory, so that their deadlines follow a bubble's
+// clock.
 type pipes struct {
 	conns chan net.Conn
 	done  chan struct{}

@@ -15,8 +15,9 @@ const (
 	corsExposed = "X-Request-ID, X-RateLimit-Limit, X-RateLimit-Remaining, Retry-After, Idempotent-Replayed, X-Process-ID, X-Next-Cursor"
 )
 
-// Origin decides what web pages may do. Pages of the allowed origins ("*" is all) get CORS headers; every other page's
-// request that changes something or opens a stream is refused. Preflights are answered here, before authentication.
+// Origin decides what web pages may do. Pages of the allowed origins ("*" is all) get CORS
+// headers; every other page's request that changes something or opens a stream is refused.
+// Preflights are answered here, before authentication.
 func Origin(allowed []string, fail Fail) Middleware {
 	all := slices.Contains(allowed, "*")
 	protection := http.NewCrossOriginProtection()
@@ -29,7 +30,11 @@ func Origin(allowed []string, fail Fail) Middleware {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			origin := r.Header.Get("Origin")
 			if values := r.Header.Values("Origin"); len(values) > 1 || len(values) == 1 && !oneOrigin(origin) {
-				fail(w, r, stacyvm.Errorf(stacyvm.CodeForbidden, "Origin: must be one scheme and host, as browsers send it"))
+				fail(
+					w,
+					r,
+					stacyvm.Errorf(stacyvm.CodeForbidden, "Origin: must be one scheme and host, as browsers send it"),
+				)
 				return
 			}
 			known := origin != "" && (all || slices.Contains(allowed, origin))
@@ -49,7 +54,14 @@ func Origin(allowed []string, fail Fail) Middleware {
 			case r.Method == http.MethodOptions && r.Header.Get("Access-Control-Request-Method") != "":
 				preflight(w, known)
 			case !all && crossOrigin(protection, r):
-				fail(w, r, stacyvm.Errorf(stacyvm.CodeForbidden, "Origin: web pages of other origins may not do this; see server.cors_allowed_origins"))
+				fail(
+					w,
+					r,
+					stacyvm.Errorf(
+						stacyvm.CodeForbidden,
+						"Origin: web pages of other origins may not do this; see server.cors_allowed_origins",
+					),
+				)
 			default:
 				next.ServeHTTP(w, r)
 			}
@@ -57,8 +69,8 @@ func Origin(allowed []string, fail Fail) Middleware {
 	}
 }
 
-// oneOrigin reports what a browser sends: null, or scheme://host[:port] and nothing else, such as user information that looks
-// like a host.
+// oneOrigin reports what a browser sends: null, or scheme://host[:port] and nothing else, such as
+// user information that looks like a host.
 func oneOrigin(origin string) bool {
 	if origin == "null" {
 		return true
@@ -78,8 +90,8 @@ func preflight(w http.ResponseWriter, known bool) {
 	w.WriteHeader(http.StatusNoContent)
 }
 
-// crossOrigin reports a browser's request from a foreign page. One that opens a stream is judged like one that changes
-// something: a page can read a WebSocket without any CORS header.
+// crossOrigin reports a browser's request from a foreign page. One that opens a stream is judged
+// like one that changes something: a page can read a WebSocket without any CORS header.
 func crossOrigin(protection *http.CrossOriginProtection, r *http.Request) bool {
 	judged := r
 	if r.Header.Get("Upgrade") != "" || strings.Contains(r.Header.Get("Accept"), "text/event-stream") {

@@ -47,7 +47,8 @@ func rawServer(t *testing.T) string {
 	return listener.Addr().String()
 }
 
-// says is a request as text. Lines are header lines; a body gets a Content-Length unless lines tell its length.
+// says is a request as text. Lines are header lines; a body gets a Content-Length unless lines
+// tell its length.
 func says(method, path, body string, lines ...string) string {
 	head := method + " " + path + " HTTP/1.1\r\nHost: localhost\r\n"
 	all := strings.ToLower(strings.Join(lines, "\n"))
@@ -82,8 +83,8 @@ type answer struct {
 	closes bool
 }
 
-// exchange writes text on a new connection and reads answers until the server closes it, or until there are as many as wanted
-// and the connection stays.
+// exchange writes text on a new connection and reads answers until the server closes it, or until
+// there are as many as wanted and the connection stays.
 func exchange(t *testing.T, address, text string, want int) (answers []answer, closed bool) {
 	t.Helper()
 	conn, err := net.Dial("tcp", address)
@@ -116,8 +117,8 @@ func exchange(t *testing.T, address, text string, want int) (answers []answer, c
 
 const exec = "/sandboxes/" + sandboxID + "/exec"
 
-// TestOneMeaningForEachRequest sends what two readers could understand in two ways. A refusal names the part; 404 means that
-// the request was understood, and that there is no such sandbox.
+// TestOneMeaningForEachRequest sends what two readers could understand in two ways. A refusal
+// names the part; 404 means that the request was understood, and that there is no such sandbox.
 func TestOneMeaningForEachRequest(t *testing.T) {
 	address := rawServer(t)
 	for name, c := range map[string]struct {
@@ -201,11 +202,12 @@ func TestOneMeaningForEachRequest(t *testing.T) {
 	}
 }
 
-// hidden is a request that is the body of another one by its Content-Length, and the next one by its Transfer-Encoding.
+// hidden is a request that is the body of another one by its Content-Length, and the next one by
+// its Transfer-Encoding.
 var hidden = says("DELETE", "/api/v1/sandboxes/hidden", "", "X-API-Key: "+clientKey)
 
-// TestOneLengthForEachBody: a request that tells its length in two ways is refused, and nothing behind it is answered. Requests
-// with one length go on, one behind the other.
+// TestOneLengthForEachBody: a request that tells its length in two ways is refused, and nothing
+// behind it is answered. Requests with one length go on, one behind the other.
 func TestOneLengthForEachBody(t *testing.T) {
 	address := rawServer(t)
 	chunked := "Transfer-Encoding: chunked"
@@ -258,7 +260,8 @@ func btoi(b bool) int {
 	return 0
 }
 
-// TestAConnectionThatCannotBeFollowedIsClosed: under TLS nobody sees the header that net/http drops, so that nothing may follow.
+// TestAConnectionThatCannotBeFollowedIsClosed: under TLS nobody sees the header that net/http
+// drops, so that nothing may follow.
 func TestAConnectionThatCannotBeFollowedIsClosed(t *testing.T) {
 	for encoding, closes := range map[string]bool{"chunked": true, "": false} {
 		w := ask(middleware.Chain(http.HandlerFunc(ok), middleware.Framed(fail)), func(r *http.Request) {

@@ -39,8 +39,9 @@ func newRequestID() string {
 	return text[:8] + "-" + text[8:12] + "-" + text[12:16] + "-" + text[16:20] + "-" + text[20:]
 }
 
-// Request is the outermost: it gives each request its id, each write its deadline, and every answer the headers that keep
-// a browser from guessing; it turns a panic into an error answer, and logs.
+// Request is the outermost: it gives each request its id, each write its deadline, and every
+// answer the headers that keep a browser from guessing; it turns a panic into an error answer, and
+// logs.
 func Request(log *slog.Logger, fail Fail) Middleware {
 	return func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(raw http.ResponseWriter, r *http.Request) {
@@ -58,16 +59,27 @@ func Request(log *slog.Logger, fail Fail) Middleware {
 				if cause := recover(); cause != nil {
 					recovered(w, r, log, fail, cause)
 				}
-				log.LogAttrs(r.Context(), slog.LevelDebug, "request", slog.String("id", id), slog.String("method", r.Method),
-					slog.String("path", cut(r.URL.Path)), slog.Int("status", w.Status), slog.Duration("took", time.Since(began)))
+				log.LogAttrs(
+					r.Context(),
+					slog.LevelDebug,
+					"request",
+					slog.String("id", id),
+					slog.String("method", r.Method),
+					slog.String(
+						"path",
+						cut(r.URL.Path),
+					),
+					slog.Int("status", w.Status),
+					slog.Duration("took", time.Since(began)),
+				)
 			}()
 			next.ServeHTTP(w, r)
 		})
 	}
 }
 
-// recovered answers a request whose handler panicked. An answer that has begun is broken off, so that nobody takes it for
-// whole.
+// recovered answers a request whose handler panicked. An answer that has begun is broken off, so
+// that nobody takes it for whole.
 func recovered(w *Writer, r *http.Request, log *slog.Logger, fail Fail, cause any) {
 	err, _ := cause.(error)
 	switch {
@@ -76,7 +88,19 @@ func recovered(w *Writer, r *http.Request, log *slog.Logger, fail Fail, cause an
 	case err != nil && (r.Context().Err() != nil || unsent(err)):
 		panic(http.ErrAbortHandler) // the client left
 	}
-	log.Error("panic", "id", RequestID(r.Context()), "method", r.Method, "path", cut(r.URL.Path), "cause", cause, "stack", string(debug.Stack()))
+	log.Error(
+		"panic",
+		"id",
+		RequestID(r.Context()),
+		"method",
+		r.Method,
+		"path",
+		cut(r.URL.Path),
+		"cause",
+		cause,
+		"stack",
+		string(debug.Stack()),
+	)
 	if w.Status != 0 {
 		panic(http.ErrAbortHandler)
 	}
@@ -86,7 +110,8 @@ func recovered(w *Writer, r *http.Request, log *slog.Logger, fail Fail, cause an
 // unsent reports an error of writing to a client.
 func unsent(err error) bool {
 	var op *net.OpError
-	return errors.As(err, &op) || errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, syscall.EPIPE) || errors.Is(err, http.ErrContentLength)
+	return errors.As(err, &op) || errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, syscall.EPIPE) ||
+		errors.Is(err, http.ErrContentLength)
 }
 
 // cut bounds a client's text in the log.

@@ -12,15 +12,15 @@ import (
 
 const keyHeader = "Idempotency-Key"
 
-// single are the headers that this program reads; each has one meaning only when it stands once. Those of credentials are
-// judged by Identify, Origin by Origin.
+// single are the headers that this program reads; each has one meaning only when it stands once.
+// Those of credentials are judged by Identify, Origin by Origin.
 var single = []string{
 	UserHeader, TenantHeader, keyHeader, "Last-Event-ID", "Content-Type", "Content-Encoding", "Upgrade",
 }
 
-// Text refuses a request whose path, query or headers hold bytes that are no text or have more than one meaning: no store and
-// no route then sees a zero byte or a byte that is not UTF-8, and no two readers of a request disagree on it. Bodies are their
-// decoder's.
+// Text refuses a request whose path, query or headers hold bytes that are no text or have more
+// than one meaning: no store and no route then sees a zero byte or a byte that is not UTF-8, and
+// no two readers of a request disagree on it. Bodies are their decoder's.
 func Text(fail Fail) Middleware {
 	return func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -61,7 +61,8 @@ func ambiguous(r *http.Request) error {
 			return stacyvm.Invalid(name, "stands twice")
 		case slices.ContainsFunc(values, func(value string) bool { return !isText(value) }):
 			return stacyvm.Invalid(name, notText)
-		case name == keyHeader && len(values) == 1 && values[0] == "": // whoever sends it expects that nothing runs twice
+		// whoever sends it expects that nothing runs twice
+		case name == keyHeader && len(values) == 1 && values[0] == "":
 			return stacyvm.Invalid(name, "must not be empty")
 		}
 	}

@@ -7,11 +7,12 @@ import (
 	"time"
 )
 
-// Stall is how long a write to a client, or a read of its body, may make no progress. There is no limit on a request's
-// whole time.
+// Stall is how long a write to a client, or a read of its body, may make no progress. There is no
+// limit on a request's whole time.
 const Stall = 5 * time.Minute
 
-// Writer gives each write its own deadline and remembers what was answered. Its Unwrap makes http.ResponseController work.
+// Writer gives each write its own deadline and remembers what was answered. Its Unwrap makes
+// http.ResponseController work.
 type Writer struct {
 	http.ResponseWriter
 	Status   int  // 0: nothing was answered yet

@@ -39,10 +39,12 @@ func (w *Writer) Record(
 	return err
 }
 
-// errLeft stands in the audit for the failure of an operation whose caller went away: nothing here is at fault.
+// errLeft stands in the audit for the failure of an operation whose caller went away: nothing here
+// is at fault.
 var errLeft = stacyvm.Errorf(stacyvm.CodeInvalid, "the caller left before the end")
 
-// left reports whether an operation failed because its caller went away. A server that stops gives another cause.
+// left reports whether an operation failed because its caller went away. A server that stops gives
+// another cause.
 func left(ctx context.Context, err error) bool {
 	return stacyvm.CodeOf(err) == stacyvm.CodeUnavailable && errors.Is(context.Cause(ctx), context.Canceled)
 }

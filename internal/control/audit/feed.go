@@ -10,16 +10,18 @@ import (
 )
 
 const (
-	// replayReads is how many pages of the past are read at a time, for all subscribers together; recentReads is how many of what has
-	// just happened, so that whoever replays delays nobody who follows.
+	// replayReads is how many pages of the past are read at a time, for all subscribers together;
+	// recentReads is how many of what has just happened, so that whoever replays delays nobody who
+	// follows.
 	replayReads = 1
 	recentReads = 2
 	// pageWithin bounds one read, which may be for many.
 	pageWithin = 10 * time.Second
 )
 
-// Feed reads events for all subscribers: a few pages at a time, and one for all who wait for the same. However many subscribers
-// there are and however slowly they read, they leave the store to others.
+// Feed reads events for all subscribers: a few pages at a time, and one for all who wait for the
+// same. However many subscribers there are and however slowly they read, they leave the store to
+// others.
 type Feed struct {
 	store          store.Store
 	replay, recent chan struct{} // slots
@@ -48,11 +50,15 @@ type pageRead struct {
 // NewFeed makes the feed of a store; it holds nothing that must be closed.
 func NewFeed(s store.Store) *Feed {
 	return &Feed{
-		store: s, replay: make(chan struct{}, replayReads), recent: make(chan struct{}, recentReads), waiting: map[pageKey]*pageRead{},
+		store:   s,
+		replay:  make(chan struct{}, replayReads),
+		recent:  make(chan struct{}, recentReads),
+		waiting: map[pageKey]*pageRead{},
 	}
 }
 
-// read waits for its turn and gives a page. CodeUnavailable: the store does not answer, or ctx ended.
+// read waits for its turn and gives a page. CodeUnavailable: the store does not answer, or ctx
+// ended.
 func (f *Feed) read(ctx context.Context, key pageKey) (*pageRead, error) {
 	f.mu.Lock()
 	r := f.waiting[key]
@@ -105,8 +111,9 @@ func (f *Feed) run(key pageKey, r *pageRead) {
 	})
 }
 
-// numbered gives the span of all that was committed before: what has no number yet, for want of readers, gets one first. Else who
-// does not stay would miss it, and who wants only what comes would be told of it.
+// numbered gives the span of all that was committed before: what has no number yet, for want of
+// readers, gets one first. Else who does not stay would miss it, and who wants only what comes
+// would be told of it.
 func (f *Feed) numbered(ctx context.Context) (span store.EventSpan, err error) {
 	look := func() error {
 		return f.store.View(ctx, func(tx store.Tx) error {

@@ -42,8 +42,8 @@ func (s *gatedStore) View(ctx context.Context, read func(store.Tx) error) error 
 // othersReads is how many reads the service may make beside.
 const othersReads = 5
 
-// TestReplaysLeaveTheStoreToOthers: hundreds of readers of the past, each of which wants pages of its own, make a few reads at a
-// time.
+// TestReplaysLeaveTheStoreToOthers: hundreds of readers of the past, each of which wants pages of
+// its own, make a few reads at a time.
 func TestReplaysLeaveTheStoreToOthers(t *testing.T) {
 	testneed.Patience(t)
 	const readers, events = 300, 450
@@ -104,8 +104,8 @@ func TestFollowersShareReads(t *testing.T) {
 	})
 }
 
-// TestAFollowerWaitsForNoReplay: one who came back to the place where a follower is, and stands in the line of replays, does not
-// take the follower into it.
+// TestAFollowerWaitsForNoReplay: one who came back to the place where a follower is, and stands in
+// the line of replays, does not take the follower into it.
 func TestAFollowerWaitsForNoReplay(t *testing.T) {
 	const events = 150
 	onGatedStore(t, func(t *testing.T, r *rig, gated *gatedStore) {
@@ -130,7 +130,8 @@ func TestAFollowerWaitsForNoReplay(t *testing.T) {
 	})
 }
 
-// TestABurstMakesNoReplay: whoever follows and is behind by some pages does not wait in the line of replays.
+// TestABurstMakesNoReplay: whoever follows and is behind by some pages does not wait in the line
+// of replays.
 func TestABurstMakesNoReplay(t *testing.T) {
 	onGatedStore(t, func(t *testing.T, r *rig, gated *gatedStore) {
 		follower := subscribe(t, r.Ctx, r.Service, audit.Latest)

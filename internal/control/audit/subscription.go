@@ -14,8 +14,8 @@ const (
 
 	// eventPage is all that is kept in memory for a subscriber.
 	eventPage = 100
-	// nearby is how many numbers a subscriber may be behind and still counts as one who follows: a burst does not put it in the
-	// line of replays.
+	// nearby is how many numbers a subscriber may be behind and still counts as one who follows: a
+	// burst does not put it in the line of replays.
 	nearby = 10 * eventPage
 	// gather is how long a subscriber that was woken waits for more, so that a busy store is not
 	// asked at each commit.

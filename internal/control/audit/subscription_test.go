@@ -155,7 +155,8 @@ func TestEventsAreReplayed(t *testing.T) {
 	quiet(t, b)
 }
 
-// TestEventsAcrossServers tells each server's subscriber of what any of them does, once and in one order.
+// TestEventsAcrossServers tells each server's subscriber of what any of them does, once and in one
+// order.
 func TestEventsAcrossServers(t *testing.T) {
 	for driver, database := range map[string]func(*testing.T) store.Config{
 		"sqlite":   func(t *testing.T) store.Config { return store.Config{Path: filepath.Join(t.TempDir(), "stacyvm.db")} },
@@ -204,8 +205,9 @@ func TestEventsAcrossServers(t *testing.T) {
 	}
 }
 
-// TestWhatIsThereNow: who asks for what is there, and does not stay, gets everything that was committed before, whichever server
-// did it and whether or not anybody listened; and who asks for what happens from now on gets nothing of it.
+// TestWhatIsThereNow: who asks for what is there, and does not stay, gets everything that was
+// committed before, whichever server did it and whether or not anybody listened; and who asks for
+// what happens from now on gets nothing of it.
 func TestWhatIsThereNow(t *testing.T) {
 	for driver, database := range map[string]func(*testing.T) store.Config{
 		"sqlite":   func(t *testing.T) store.Config { return store.Config{Path: filepath.Join(t.TempDir(), "stacyvm.db")} },
@@ -248,7 +250,8 @@ func TestWhatIsThereNow(t *testing.T) {
 	}
 }
 
-// TestEventsOfASlowSubscriber lets it fall behind what is kept: it is told so and reads on, and has never more than a page.
+// TestEventsOfASlowSubscriber lets it fall behind what is kept: it is told so and reads on, and
+// has never more than a page.
 func TestEventsOfASlowSubscriber(t *testing.T) {
 	r := &rig{controltest.NewRig(t, nil)}
 	b := subscribe(t, r.Ctx, r.Service, 0)

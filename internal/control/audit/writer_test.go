@@ -21,7 +21,8 @@ import (
 // refused is what a store says of a line that it will never take.
 var refused = stacyvm.Errorf(stacyvm.CodeInternal, "the database refused a value")
 
-// eventually waits until the audit holds so many lines of an action. The journal writes them within 100 ms.
+// eventually waits until the audit holds so many lines of an action. The journal writes them
+// within 100 ms.
 func (r *rig) eventually(t *testing.T, action string, want int) []stacyvm.Operation {
 	t.Helper()
 	deadline := time.Now().Add(20 * time.Second)
@@ -40,8 +41,8 @@ func (r *rig) eventually(t *testing.T, action string, want int) []stacyvm.Operat
 // poison is text that PostgreSQL refuses.
 const poison = "a\x00b\xff"
 
-// TestAuditGoesOnAfterTextThatADatabaseRefuses calls everything that writes a line of the audit with text that PostgreSQL refuses.
-// The line after each is written, and none is lost.
+// TestAuditGoesOnAfterTextThatADatabaseRefuses calls everything that writes a line of the audit
+// with text that PostgreSQL refuses. The line after each is written, and none is lost.
 func TestAuditGoesOnAfterTextThatADatabaseRefuses(t *testing.T) {
 	r := &rig{controltest.NewRig(t, nil)}
 	id := r.MustCreate(t).ID
@@ -82,7 +83,8 @@ func TestAuditGoesOnAfterTextThatADatabaseRefuses(t *testing.T) {
 	}
 }
 
-// TestALineThatTheStoreRefusesIsDroppedAlone has a store refuse a few lines for ever: the others are written, in their order.
+// TestALineThatTheStoreRefusesIsDroppedAlone has a store refuse a few lines for ever: the others
+// are written, in their order.
 func TestALineThatTheStoreRefusesIsDroppedAlone(t *testing.T) {
 	s := &controltest.FaultStore{Store: controltest.OpenStore(t)}
 	s.BeforeLine = func(line any) error {
@@ -109,7 +111,8 @@ func TestALineThatTheStoreRefusesIsDroppedAlone(t *testing.T) {
 	}
 }
 
-// TestEachPartOfARefusedLineCounts: an event that the store refuses does not take the audit line with it.
+// TestEachPartOfARefusedLineCounts: an event that the store refuses does not take the audit line
+// with it.
 func TestEachPartOfARefusedLineCounts(t *testing.T) {
 	s := &controltest.FaultStore{Store: controltest.OpenStore(t)}
 	s.BeforeLine = func(line any) error {
@@ -165,8 +168,8 @@ func TestAFaultThatPassesLosesNothing(t *testing.T) {
 	}
 }
 
-// TestACallerLeavesAFullQueue: while the store is away the queue fills up; whose context ends then does not wait any longer, and
-// the line is counted.
+// TestACallerLeavesAFullQueue: while the store is away the queue fills up; whose context ends then
+// does not wait any longer, and the line is counted.
 func TestACallerLeavesAFullQueue(t *testing.T) {
 	testneed.Patience(t)
 	synctest.Test(t, func(t *testing.T) {

@@ -13,7 +13,8 @@ import (
 	"github.com/stacyvm/stacyvm/internal/control/controltest"
 )
 
-// TestWhatAWorkerSaysOfItself is refused at the heartbeat, with the field's name, before a row holds it.
+// TestWhatAWorkerSaysOfItself is refused at the heartbeat, with the field's name, before a row
+// holds it.
 func TestWhatAWorkerSaysOfItself(t *testing.T) {
 	r := &rig{controltest.NewRig(t, nil)}
 	ctx := auth.With(t.Context(), auth.WorkerIdentity{WorkerID: "w", Scopes: auth.WorkerScopes()}.Principal())

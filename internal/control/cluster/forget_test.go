@@ -48,7 +48,8 @@ func (r *rig) wantLost(t *testing.T, id stacyvm.SandboxID) {
 	})
 }
 
-// TestForgetAWorker: one that is online, and one that has sandboxes, is forgotten with force alone. Its sandboxes end then.
+// TestForgetAWorker: one that is online, and one that has sandboxes, is forgotten with force
+// alone. Its sandboxes end then.
 func TestForgetAWorker(t *testing.T) {
 	for name, change := range map[string]func(*stacyvm.Worker){
 		"online": nil, "draining": func(w *stacyvm.Worker) { w.Status = "draining" }, "offline": func(w *stacyvm.Worker) { w.Status = "offline" },
@@ -71,7 +72,8 @@ func TestForgetAWorker(t *testing.T) {
 	t.Run("without sandboxes", func(t *testing.T) {
 		r := &rig{controltest.NewFleetRig(t)}
 		r.Register(t, "w1", nil)
-		wantCode(t, r.DeleteWorker(controltest.AsAdmin(t.Context()), "w1", false), stacyvm.CodeConflict) // it would register anew
+		// it would register anew
+		wantCode(t, r.DeleteWorker(controltest.AsAdmin(t.Context()), "w1", false), stacyvm.CodeConflict)
 		r.Register(t, "w1", func(w *stacyvm.Worker) { w.Status = "offline" })
 		wantCode(t, r.DeleteWorker(controltest.AsAdmin(t.Context()), "w1", false), "")
 	})

@@ -81,7 +81,8 @@ func TestJoin(t *testing.T) {
 	}
 }
 
-// TestJoinAsAWorkerThatExists: a token for any new worker makes nobody one that is there already. One that names it does.
+// TestJoinAsAWorkerThatExists: a token for any new worker makes nobody one that is there already.
+// One that names it does.
 func TestJoinAsAWorkerThatExists(t *testing.T) {
 	r, _ := newJoinRig(t)
 	anybody := r.joinToken(t, "")
@@ -103,8 +104,9 @@ func TestJoinAsAWorkerThatExists(t *testing.T) {
 	wantCode(t, err, "")
 }
 
-// TestNobodyIsAControlPlanesOwn: no token makes a certificate for the worker in a control plane, nor for this one's own name while no
-// record has it; and a worker that says to be such a one is not believed.
+// TestNobodyIsAControlPlanesOwn: no token makes a certificate for the worker in a control plane,
+// nor for this one's own name while no record has it; and a worker that says to be such a one is
+// not believed.
 func TestNobodyIsAControlPlanesOwn(t *testing.T) {
 	r, _ := newJoinRig(t)
 	controltest.Update(t, r.Store, func(tx store.Tx) error {
@@ -174,8 +176,8 @@ func TestJoinTokensOfDeletedAndElsewhere(t *testing.T) {
 	wantCode(t, err, "")
 }
 
-// TestWhoMayDoWhatWithWorkers: every verb of administrators refuses clients and workers, and every verb of workers all but the worker
-// with the scope, and administrators.
+// TestWhoMayDoWhatWithWorkers: every verb of administrators refuses clients and workers, and every
+// verb of workers all but the worker with the scope, and administrators.
 func TestWhoMayDoWhatWithWorkers(t *testing.T) {
 	r, _ := newJoinRig(t)
 	client := controltest.As(t.Context(), "ann", "")

@@ -12,8 +12,8 @@ import (
 	"github.com/stacyvm/stacyvm/internal/store"
 )
 
-// TestRegistrationTakesOver: with the answer to its registration a process has every sandbox of its worker, with new epochs, and the
-// process before it has nothing any more.
+// TestRegistrationTakesOver: with the answer to its registration a process has every sandbox of
+// its worker, with new epochs, and the process before it has nothing any more.
 func TestRegistrationTakesOver(t *testing.T) {
 	r := &rig{controltest.NewRig(t, nil)}
 	made := map[string]stacyvm.Sandbox{}
@@ -59,8 +59,8 @@ func TestRegistrationTakesOver(t *testing.T) {
 	}
 }
 
-// TestRenewalTakesAgain: a lease that ran out while its process was cut off comes back with a new epoch; one that was given away, or
-// whose sandbox is gone, does not.
+// TestRenewalTakesAgain: a lease that ran out while its process was cut off comes back with a new
+// epoch; one that was given away, or whose sandbox is gone, does not.
 func TestRenewalTakesAgain(t *testing.T) {
 	r := &rig{controltest.NewRig(t, nil)}
 	lapsed, taken, gone := r.MustCreate(t), r.MustCreate(t), r.MustCreate(t)

@@ -27,8 +27,8 @@ func (o *otherEngine) Providers(context.Context) ([]worker.Provider, error) {
 	return []worker.Provider{p}, o.fail
 }
 
-// TestEnginesOfOtherMachines: a server has the engines of its own worker and of those that it can call; without a worker of its
-// own it is ready when one of those has an engine that works.
+// TestEnginesOfOtherMachines: a server has the engines of its own worker and of those that it can
+// call; without a worker of its own it is ready when one of those has an engine that works.
 func TestEnginesOfOtherMachines(t *testing.T) {
 	tests := []struct {
 		name    string

@@ -93,8 +93,8 @@ func TestReport(t *testing.T) {
 	wantCode(t, err, stacyvm.CodeForbidden)
 }
 
-// TestReportOfWorkers: one that does not answer, one with a full disk, one that an operator has drained. Their restarts and problems
-// are told as events, once.
+// TestReportOfWorkers: one that does not answer, one with a full disk, one that an operator has
+// drained. Their restarts and problems are told as events, once.
 func TestReportOfWorkers(t *testing.T) {
 	r := &rig{controltest.NewRig(t, nil)}
 	beat := func(id stacyvm.WorkerID, session string, change func(*cluster.Beat)) {
@@ -137,8 +137,8 @@ func TestReportOfWorkers(t *testing.T) {
 	}
 }
 
-// TestOutageIsTold: while the store does not answer the report says so and since when, and readiness does; when it answers again, two
-// events tell of it.
+// TestOutageIsTold: while the store does not answer the report says so and since when, and
+// readiness does; when it answers again, two events tell of it.
 func TestOutageIsTold(t *testing.T) { synctest.Test(t, outageIsTold) }
 
 func outageIsTold(t *testing.T) {

@@ -51,7 +51,8 @@ func TestAdmissionExplainsPlacement(t *testing.T) {
 	}
 }
 
-// TestPlacesAreLookedAtAnew changes workers behind the back of what is known of them: each create finds out by itself.
+// TestPlacesAreLookedAtAnew changes workers behind the back of what is known of them: each create
+// finds out by itself.
 func TestPlacesAreLookedAtAnew(t *testing.T) {
 	r := newFleetRig(t)
 	one := func(w *stacyvm.Worker) { w.Capacity.MaxSandboxes = 1 }
@@ -81,8 +82,8 @@ func TestPlacesAreLookedAtAnew(t *testing.T) {
 	wantCode(t, err, stacyvm.CodeLimit)
 }
 
-// TestPlacesThatFilledMeanwhileAreLeft has another control plane give sandboxes to two of eight workers after they were counted:
-// creates find out, and go to those that have fewer.
+// TestPlacesThatFilledMeanwhileAreLeft has another control plane give sandboxes to two of eight
+// workers after they were counted: creates find out, and go to those that have fewer.
 func TestPlacesThatFilledMeanwhileAreLeft(t *testing.T) {
 	r := newFleetRig(t)
 	for _, id := range "abcdefgh" {

@@ -42,7 +42,8 @@ type waiter struct {
 	refused chan stacyvm.AdmissionReason // the reason why a try was refused
 	left    chan struct{}                // closed when it waits no longer
 	timeout *time.Timer                  // nil: none
-	why     stacyvm.AdmissionReason      // the last refusal's reason, empty before the first; guarded by the queue's mu
+	// the last refusal's reason, empty before the first; guarded by the queue's mu
+	why stacyvm.AdmissionReason
 }
 
 func newQueue(c QueueConfig, watch func(context.Context) <-chan struct{}) *queue {
@@ -65,7 +66,10 @@ func (q *queue) room() bool {
 func (q *queue) free(owner string) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return !slices.ContainsFunc(q.waiting, func(w *waiter) bool { return w.owner == owner || w.why != stacyvm.AdmissionMaxOwned })
+	return !slices.ContainsFunc(
+		q.waiting,
+		func(w *waiter) bool { return w.owner == owner || w.why != stacyvm.AdmissionMaxOwned },
+	)
 }
 
 // join puts a create at the end of the line; nil when there is no room for it. leave must follow.
@@ -75,7 +79,12 @@ func (q *queue) join(owner string) *waiter {
 	if !q.room() {
 		return nil
 	}
-	w := &waiter{owner: owner, turn: make(chan time.Time), refused: make(chan stacyvm.AdmissionReason, 1), left: make(chan struct{})}
+	w := &waiter{
+		owner:   owner,
+		turn:    make(chan time.Time),
+		refused: make(chan stacyvm.AdmissionReason, 1),
+		left:    make(chan struct{}),
+	}
 	if q.Timeout > 0 {
 		w.timeout = time.NewTimer(q.Timeout)
 	}
@@ -195,7 +204,12 @@ func (q *queue) turns(ctx context.Context) (left int) {
 
 // one gives a waiter its turn, unless spare says that this is of no use after its last refusal.
 // It gives why it must wait on, or nothing when it need not.
-func (q *queue) one(ctx context.Context, w *waiter, began time.Time, spare func(last stacyvm.AdmissionReason) bool) (why stacyvm.AdmissionReason) {
+func (q *queue) one(
+	ctx context.Context,
+	w *waiter,
+	began time.Time,
+	spare func(last stacyvm.AdmissionReason) bool,
+) (why stacyvm.AdmissionReason) {
 	if spare(w.why) { // written here alone
 		return w.why
 	}

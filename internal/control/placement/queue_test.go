@@ -17,7 +17,8 @@ import (
 	"github.com/stacyvm/stacyvm/internal/store"
 )
 
-// newQueueRig is a rig whose worker has so many places, and whose creates wait up to 30 s for one, at most three of them.
+// newQueueRig is a rig whose worker has so many places, and whose creates wait up to 30 s for one,
+// at most three of them.
 func newQueueRig(t *testing.T, places int, change func(*control.Config)) *rig {
 	t.Helper()
 	r := &rig{controltest.NewRigOn(t, controltest.OpenSQLite(t), func(c *control.Config) {
@@ -180,7 +181,8 @@ func TestWaitingEnds(t *testing.T) {
 	})
 }
 
-// TestWhoNeedNotWait has a full worker with somebody in the line, and creates that it does not concern.
+// TestWhoNeedNotWait has a full worker with somebody in the line, and creates that it does not
+// concern.
 func TestWhoNeedNotWait(t *testing.T) { synctest.Test(t, whoNeedNotWait) }
 
 func whoNeedNotWait(t *testing.T) {
@@ -250,7 +252,8 @@ func (s *lateStore) Update(ctx context.Context, write func(store.Tx) error) erro
 	return nil
 }
 
-// TestWhoLeavesWithARow lets the client go in the moment in which its row is committed: the sandbox is made.
+// TestWhoLeavesWithARow lets the client go in the moment in which its row is committed: the
+// sandbox is made.
 func TestWhoLeavesWithARow(t *testing.T) { synctest.Test(t, whoLeavesWithARow) }
 
 func whoLeavesWithARow(t *testing.T) {
@@ -278,7 +281,8 @@ func whoLeavesWithARow(t *testing.T) {
 	}
 }
 
-// TestManyShareFewPlaces has more clients than places; everybody gets one, and there are never more than there is room for.
+// TestManyShareFewPlaces has more clients than places; everybody gets one, and there are never
+// more than there is room for.
 func TestManyShareFewPlaces(t *testing.T) {
 	const clients, places = 40, 4
 	r := newQueueRig(t, places, func(c *control.Config) { c.Defaults.MaxSpawnQueue = 0 })
@@ -302,7 +306,8 @@ func TestManyShareFewPlaces(t *testing.T) {
 	}
 }
 
-// TestAFullLineSaysWhy: who has tried and finds no place to wait in is told both, in words for people.
+// TestAFullLineSaysWhy: who has tried and finds no place to wait in is told both, in words for
+// people.
 func TestAFullLineSaysWhy(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newQueueRig(t, 1, func(c *control.Config) { c.Defaults.MaxSandboxesPerOwner, c.Defaults.MaxSpawnQueue = 1, 1 })

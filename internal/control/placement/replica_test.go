@@ -14,7 +14,8 @@ import (
 	"github.com/stacyvm/stacyvm/internal/worker"
 )
 
-// TestLimitsHoldAcrossServers has two servers on one database take 200 creates for 10 places, by each kind of limit.
+// TestLimitsHoldAcrossServers has two servers on one database take 200 creates for 10 places, by
+// each kind of limit.
 func TestLimitsHoldAcrossServers(t *testing.T) {
 	const clients, limit = 200, 10
 	limits := map[string]func(*control.Config, *stacyvm.Worker){

@@ -14,7 +14,8 @@ import (
 	"github.com/stacyvm/stacyvm/internal/store"
 )
 
-// startRig is a rig in a bubble whose worker starts two sandboxes at a time, each in 50 s: little less than it may take.
+// startRig is a rig in a bubble whose worker starts two sandboxes at a time, each in 50 s: little
+// less than it may take.
 type startRig struct {
 	*rig
 	mu      sync.Mutex
@@ -106,8 +107,9 @@ func (r *startRig) waits(t *testing.T, id stacyvm.SandboxID, place int) {
 	}
 }
 
-// TestCreatesAreStartedInTheirOrder: two at a time, first come first; the time of each counts from its turn on, so that the last one,
-// which waits far longer than a create may take, is made too. All the while no row looks abandoned.
+// TestCreatesAreStartedInTheirOrder: two at a time, first come first; the time of each counts from
+// its turn on, so that the last one, which waits far longer than a create may take, is made too.
+// All the while no row looks abandoned.
 func TestCreatesAreStartedInTheirOrder(t *testing.T) {
 	inStartRig(t, func(t *testing.T, r *startRig) {
 		began := time.Now()
@@ -158,8 +160,8 @@ func TestCreatesAreStartedInTheirOrder(t *testing.T) {
 	})
 }
 
-// TestWhoLeavesTheLine: a caller that hangs up, a sandbox that is destroyed and a server that stops end the waiting at once; those
-// behind move up, and the worker hears of none of them.
+// TestWhoLeavesTheLine: a caller that hangs up, a sandbox that is destroyed and a server that
+// stops end the waiting at once; those behind move up, and the worker hears of none of them.
 func TestWhoLeavesTheLine(t *testing.T) {
 	inStartRig(t, func(t *testing.T, r *startRig) {
 		began := time.Now()
@@ -225,7 +227,8 @@ func TestDestroysDoNotWait(t *testing.T) {
 	})
 }
 
-// TestATurnUnderANewFence: the worker starts anew while a create waits; the create is made for the new owner.
+// TestATurnUnderANewFence: the worker starts anew while a create waits; the create is made for the
+// new owner.
 func TestATurnUnderANewFence(t *testing.T) {
 	inStartRig(t, func(t *testing.T, r *startRig) {
 		all := []creating{r.join(t), r.join(t), r.join(t)}
@@ -248,7 +251,8 @@ func TestATurnUnderANewFence(t *testing.T) {
 	})
 }
 
-// TestShortLifeOnABusyMachine: the time of a sandbox counts from the moment when it runs, however long it was waited for.
+// TestShortLifeOnABusyMachine: the time of a sandbox counts from the moment when it runs, however
+// long it was waited for.
 func TestShortLifeOnABusyMachine(t *testing.T) {
 	inStartRig(t, func(t *testing.T, r *startRig) {
 		all := []creating{r.join(t), r.join(t)}

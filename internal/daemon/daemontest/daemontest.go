@@ -1,5 +1,5 @@
-// Package daemontest starts servers and makes what they and worker processes are configured with, for the tests of the composition
-// roots.
+// Package daemontest starts servers and makes what they and worker processes are configured with,
+// for the tests of the composition roots.
 package daemontest
 
 import (
@@ -78,7 +78,11 @@ func SigningKey(t *testing.T) (private, public string) {
 	}
 	secret := Must[[]byte](t)(x509.MarshalPKCS8PrivateKey(key))
 	open := Must[[]byte](t)(x509.MarshalPKIXPublicKey(pub))
-	return string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret})), string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: open}))
+	return string(
+			pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret}),
+		), string(
+			pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: open}),
+		)
 }
 
 // PKIDir makes an authority with certificates of a control plane and of the worker a.
@@ -124,9 +128,12 @@ func ClientAt(t *testing.T, address string, web *http.Client) *client.Client {
 	return Must[*client.Client](t)(client.New(address, client.Options{HTTPClient: web}))
 }
 
-// Start runs a server until the test ends, or until end. serve is daemon.Serve with its options; it calls ready with the server's
-// address.
-func Start(t *testing.T, serve func(ctx context.Context, ready func(address string)) error) (address string, end func()) {
+// Start runs a server until the test ends, or until end. serve is daemon.Serve with its options;
+// it calls ready with the server's address.
+func Start(
+	t *testing.T,
+	serve func(ctx context.Context, ready func(address string)) error,
+) (address string, end func()) {
 	t.Helper()
 	ctx, stop := context.WithCancel(context.Background())
 	addresses, ended := make(chan string, 1), make(chan error, 1)

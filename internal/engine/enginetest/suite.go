@@ -1,5 +1,6 @@
-// Package enginetest is the suite that every engine must pass: the promises of package engine, tried with a real guest
-// program. It knows no engine; what an engine does beyond the port is tested beside it.
+// Package enginetest is the suite that every engine must pass: the promises of package engine,
+// tried with a real guest program. It knows no engine; what an engine does beyond the port is
+// tested beside it.
 package enginetest
 
 import (
@@ -13,14 +14,15 @@ import (
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
 
-// Open gives an engine that can be used here, with no runtimes. The caller's clean-up closes it and checks that nothing is
-// left on the machine.
+// Open gives an engine that can be used here, with no runtimes. The caller's clean-up closes it
+// and checks that nothing is left on the machine.
 type Open func(t *testing.T) engine.Engine
 
 // Spec gives a sandbox with an id of its own, a secret, and a root in which /bin/sh and perl run.
 type Spec func(t *testing.T) engine.Spec
 
-// Reopen gives another engine on the same state, after the first was closed: what a restarted server has.
+// Reopen gives another engine on the same state, after the first was closed: what a restarted
+// server has.
 type Reopen func(t *testing.T, closed engine.Engine) engine.Engine
 
 // Run checks every promise of the port. The sandboxes must hold the guest program, not a stand-in.

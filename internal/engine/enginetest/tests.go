@@ -18,7 +18,8 @@ import (
 // limits are the names that an engine may use for what it can hold.
 var limits = []string{"memory", "cpu", "disk", "pids"}
 
-// powers are features that stand for an interface which the port does not have yet: nobody can have them.
+// powers are features that stand for an interface which the port does not have yet: nobody can
+// have them.
 var powers = []string{"pause", "resume", "snapshots", "fork"}
 
 func testCapabilities(t *testing.T, s suite) {

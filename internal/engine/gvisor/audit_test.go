@@ -11,10 +11,12 @@ import (
 	"time"
 )
 
-// audit fails the test when anything of the engine in dir is left: a process, a mount, a control group, a sandbox's files.
+// audit fails the test when anything of the engine in dir is left: a process, a mount, a control
+// group, a sandbox's files.
 func audit(t *testing.T, dir string) {
 	t.Helper()
-	// A launcher that counts one more client at the moment when it is asked to stop ends when it has been idle.
+	// A launcher that counts one more client at the moment when it is asked to stop ends when it
+	// has been idle.
 	deadline := time.Now().Add(10 * time.Second)
 	left := leftovers(dir)
 	for len(left) > 0 && time.Now().Before(deadline) {
@@ -37,10 +39,12 @@ func leftovers(dir string) []string {
 	if mounts, err := os.ReadFile("/proc/self/mountinfo"); err == nil && strings.Contains(string(mounts), dir) {
 		left = append(left, "a mount")
 	}
-	// A launcher's groups carry a hash of its directory: other servers of this machine have theirs.
+	// A launcher's groups carry a hash of its directory: other servers of this machine have
+	// theirs.
 	sum := sha256.Sum256([]byte(dir))
 	prefix := fmt.Sprintf("stacyvm-%x-", sum[:4])
-	_ = filepath.WalkDir("/sys/fs/cgroup", func(path string, entry fs.DirEntry, err error) error { // groups come and go meanwhile
+	// groups come and go meanwhile
+	_ = filepath.WalkDir("/sys/fs/cgroup", func(path string, entry fs.DirEntry, err error) error {
 		if err == nil && entry.IsDir() && strings.HasPrefix(entry.Name(), prefix) {
 			left = append(left, path)
 		}

@@ -1,6 +1,7 @@
-// Package gvisor is the embedded gVisor engine. It turns an engine.Spec into an OCI spec and asks a launcher, a process of
-// its own that links gVisor, to run it; this package links none of gVisor. Sandboxes and the launcher outlive this process.
-// All state is below one directory, which nobody else may use.
+// Package gvisor is the embedded gVisor engine. It turns an engine.Spec into an OCI spec and asks
+// a launcher, a process of its own that links gVisor, to run it; this package links none of
+// gVisor. Sandboxes and the launcher outlive this process. All state is below one directory, which
+// nobody else may use.
 package gvisor
 
 import (
@@ -25,9 +26,11 @@ const Name = "gvisor"
 
 // Config says where the engine lives.
 type Config struct {
-	// Dir holds all state; made when missing. It must be on a local disk with room for the sandboxes' files.
+	// Dir holds all state; made when missing. It must be on a local disk with room for the
+	// sandboxes' files.
 	Dir string
-	// Launcher and Guest are paths of the two programs; empty: those in this build, unpacked below Dir.
+	// Launcher and Guest are paths of the two programs; empty: those in this build, unpacked below
+	// Dir.
 	Launcher string
 	Guest    string
 }
@@ -49,8 +52,8 @@ var (
 	_ engine.Expirer = (*Engine)(nil)
 )
 
-// Open prepares the directory. The launcher is started by the first call that needs it. CodeInvalid: the directory cannot
-// be used; CodeUnsupported: this build lacks the programs.
+// Open prepares the directory. The launcher is started by the first call that needs it.
+// CodeInvalid: the directory cannot be used; CodeUnsupported: this build lacks the programs.
 func Open(config Config) (*Engine, error) {
 	dir, err := filepath.Abs(config.Dir)
 	if err != nil || config.Dir == "" {

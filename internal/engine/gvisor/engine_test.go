@@ -46,7 +46,8 @@ func TestMain(m *testing.M) {
 	os.Exit(status)
 }
 
-// open gives an engine on a directory of its own. At the end of the test nothing of it may be left on the machine.
+// open gives an engine on a directory of its own. At the end of the test nothing of it may be left
+// on the machine.
 func open(t *testing.T) *gvisor.Engine {
 	t.Helper()
 	testneed.GVisor(t)

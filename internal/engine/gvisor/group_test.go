@@ -12,8 +12,9 @@ import (
 	"github.com/stacyvm/stacyvm/internal/testneed"
 )
 
-// TestOwnGroup shows that a launcher makes groups below the one that it was started in and nowhere else. With version 2 the
-// groups of cmd/stacyvm-sentry/cgroup and the virtual machine's test show it.
+// TestOwnGroup shows that a launcher makes groups below the one that it was started in and nowhere
+// else. With version 2 the groups of cmd/stacyvm-sentry/cgroup and the virtual machine's test show
+// it.
 func TestOwnGroup(t *testing.T) {
 	testneed.GVisor(t)
 	group := enterMemoryGroup(t)
@@ -35,7 +36,8 @@ func TestOwnGroup(t *testing.T) {
 	}
 }
 
-// enterMemoryGroup moves this process into a new group of the memory controller until the test ends.
+// enterMemoryGroup moves this process into a new group of the memory controller until the test
+// ends.
 func enterMemoryGroup(t *testing.T) string {
 	t.Helper()
 	text, err := os.ReadFile("/proc/self/cgroup")

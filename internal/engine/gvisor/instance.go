@@ -21,8 +21,8 @@ type instance struct {
 	first net.Conn // the descriptor that the guest was born with, until somebody takes it
 }
 
-// Dial implements engine.Instance. The first connection to the guest program is the descriptor that it was started with;
-// later ones go through gVisor to the port that it listens on.
+// Dial implements engine.Instance. The first connection to the guest program is the descriptor
+// that it was started with; later ones go through gVisor to the port that it listens on.
 func (i *instance) Dial(ctx context.Context, target engine.Target) (net.Conn, error) {
 	if target.Port == 0 {
 		if conn := i.takeFirst(); conn != nil {
@@ -35,7 +35,11 @@ func (i *instance) Dial(ctx context.Context, target engine.Target) (net.Conn, er
 		return nil, err
 	}
 	if conn == nil {
-		return nil, stacyvm.Wrap(stacyvm.CodeInternal, errors.New("the launcher passed no descriptor"), "cannot reach the sandbox")
+		return nil, stacyvm.Wrap(
+			stacyvm.CodeInternal,
+			errors.New("the launcher passed no descriptor"),
+			"cannot reach the sandbox",
+		)
 	}
 	return conn, nil
 }
@@ -55,7 +59,11 @@ func (i *instance) Status(ctx context.Context) (engine.Status, error) {
 		return engine.Status{}, err
 	}
 	if len(answer.Runtimes) != 1 {
-		return engine.Status{}, stacyvm.Wrap(stacyvm.CodeInternal, errors.New("the launcher gave no status"), "cannot examine the sandbox")
+		return engine.Status{}, stacyvm.Wrap(
+			stacyvm.CodeInternal,
+			errors.New("the launcher gave no status"),
+			"cannot examine the sandbox",
+		)
 	}
 	r := answer.Runtimes[0]
 	return engine.Status{Running: r.Running, Detail: r.Detail, Cause: causeOf(r), Unenforced: r.Unenforced}, nil

@@ -17,14 +17,15 @@ import (
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
 
-// startTime bounds the start of a launcher, which looks for the sandboxes of its predecessor first: on a slow machine that is busy
-// with other things a quarter of a minute.
+// startTime bounds the start of a launcher, which looks for the sandboxes of its predecessor
+// first: on a slow machine that is busy with other things a quarter of a minute.
 const startTime = time.Minute
 
 // startPause is the pause between two looks at whether a start can go on.
 const startPause = 10 * time.Millisecond
 
-// call asks the launcher, starting one if none listens. The connection beside the answer is the caller's.
+// call asks the launcher, starting one if none listens. The connection beside the answer is the
+// caller's.
 func (e *Engine) call(ctx context.Context, request wire.Request) (wire.Answer, net.Conn, error) {
 	if err := ctx.Err(); err != nil { // what is not waited for is not begun
 		return wire.Answer{}, nil, wrap(err, "the gVisor launcher was not asked")
@@ -107,8 +108,8 @@ type launcherError struct {
 
 func (l *launcherError) Error() string { return l.text }
 
-// refused tells whether the launcher answered and left nothing to clean up: in particular a sandbox that exists must not
-// be removed because somebody tried to make it again.
+// refused tells whether the launcher answered and left nothing to clean up: in particular a
+// sandbox that exists must not be removed because somebody tried to make it again.
 func refused(err error) bool {
 	var l *launcherError
 	return errors.As(err, &l)
@@ -118,7 +119,8 @@ func refused(err error) bool {
 func (e *Engine) ensure(ctx context.Context) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	// A start is not interrupted: a launcher that nobody waits for would come up in a directory that its caller gives up.
+	// A start is not interrupted: a launcher that nobody waits for would come up in a directory
+	// that its caller gives up.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), startTime)
 	defer cancel()
 	unlock, err := e.lockStart(ctx)
@@ -144,7 +146,8 @@ func (e *Engine) ensure(ctx context.Context) error {
 		if !served(err) {
 			return err
 		}
-		// It was killed and is not gone yet, or a server that was killed had started it and it does not listen yet.
+		// It was killed and is not gone yet, or a server that was killed had started it and it
+		// does not listen yet.
 		if retry.Sleep(ctx, startPause) != nil {
 			return err
 		}
@@ -202,7 +205,8 @@ func (e *Engine) greet(ctx context.Context) error {
 	return nil
 }
 
-// stop asks the launcher to end, which it does when it has no sandbox and no other client, and waits for its end.
+// stop asks the launcher to end, which it does when it has no sandbox and no other client, and
+// waits for its end.
 func (e *Engine) stop(ctx context.Context) bool {
 	conn := e.hold
 	e.hold = nil
@@ -216,7 +220,8 @@ func (e *Engine) stop(ctx context.Context) bool {
 	return ctx.Err() == nil
 }
 
-// start runs the launcher's program, which returns when the launcher, in a session of its own, listens.
+// start runs the launcher's program, which returns when the launcher, in a session of its own,
+// listens.
 func (e *Engine) start(ctx context.Context, build string) error {
 	command := exec.CommandContext(ctx, e.config.Launcher, "launch", "--dir", e.config.Dir, "--build", build)
 	command.Env = []string{}

@@ -12,8 +12,9 @@ import (
 	"github.com/stacyvm/stacyvm/internal/testneed"
 )
 
-// TestOOMScoreIsInherited: no process of a sandbox ever has another oom_score_adj than the one that marks it as the machine's
-// first victim. gVisor reads the value in two pieces right after the start, and fails the create when it changes in between.
+// TestOOMScoreIsInherited: no process of a sandbox ever has another oom_score_adj than the one
+// that marks it as the machine's first victim. gVisor reads the value in two pieces right after
+// the start, and fails the create when it changes in between.
 func TestOOMScoreIsInherited(t *testing.T) {
 	testneed.GVisor(t)
 	dir := t.TempDir()
@@ -66,7 +67,8 @@ func TestOOMScoreIsInherited(t *testing.T) {
 	}
 }
 
-// watchOOMScores adds every pair of a process of an engine directory and a score that is not there yet.
+// watchOOMScores adds every pair of a process of an engine directory and a score that is not there
+// yet.
 func watchOOMScores(dir string, seen map[string]string) {
 	names, _ := filepath.Glob("/proc/[0-9]*/cmdline")
 	for _, name := range names {

@@ -14,26 +14,36 @@ import (
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
 
-// Probe implements engine.Engine. Until it has once worked it makes and destroys a small sandbox: what stops gVisor on a
-// machine (a kernel option, a container's system call filter) cannot be told from outside.
+// Probe implements engine.Engine. Until it has once worked it makes and destroys a small sandbox:
+// what stops gVisor on a machine (a kernel option, a container's system call filter) cannot be
+// told from outside.
 func (e *Engine) Probe(ctx context.Context) (engine.Capabilities, error) {
-	found := engine.Capabilities{Isolates: true, Survives: true, Features: []string{}, Version: filepath.Base(filepath.Dir(e.config.Launcher))}
+	found := engine.Capabilities{
+		Isolates: true,
+		Survives: true,
+		Features: []string{},
+		Version:  filepath.Base(filepath.Dir(e.config.Launcher)),
+	}
 	if runtime.GOOS != "linux" {
 		found.Problems = []engine.Problem{{What: "gVisor runs on Linux only", Fix: "run stacyvm on a Linux machine"}}
 		return found, nil
 	}
 	if os.Geteuid() != 0 {
-		found.Problems = []engine.Problem{{What: "the gVisor engine needs root and this process runs as another user", Fix: "start stacyvm as root"}}
+		found.Problems = []engine.Problem{
+			{What: "the gVisor engine needs root and this process runs as another user", Fix: "start stacyvm as root"},
+		}
 		return found, nil
 	}
 	if err := e.try(ctx); err != nil {
 		if ctx.Err() != nil {
 			return found, wrap(ctx.Err(), "the probe was interrupted")
 		}
-		found.Problems = []engine.Problem{{
-			What: fmt.Sprintf("gVisor does not run a sandbox here: %v", err),
-			Fix:  "see launcher.log in the engine's directory; inside a container, allow new namespaces and ptrace (Docker: --privileged)",
-		}}
+		found.Problems = []engine.Problem{
+			{
+				What: fmt.Sprintf("gVisor does not run a sandbox here: %v", err),
+				Fix:  "see launcher.log in the engine's directory; inside a container, allow new namespaces and ptrace (Docker: --privileged)",
+			},
+		}
 		return found, nil
 	}
 	found.Usable = true
@@ -83,7 +93,8 @@ func (e *Engine) removeTrials(ctx context.Context) error {
 	return nil
 }
 
-// try makes a launcher run and, the first time, a sandbox with nothing in it but the guest program.
+// try makes a launcher run and, the first time, a sandbox with nothing in it but the guest
+// program.
 func (e *Engine) try(ctx context.Context) error {
 	e.mu.Lock()
 	connected, tried := e.hold != nil, e.tried

@@ -14,25 +14,33 @@ import (
 )
 
 const (
-	// guestDir is where the guest program's directory is mounted: a mount point cannot be renamed or replaced by the
-	// guest, as a file or a directory could be.
+	// guestDir is where the guest program's directory is mounted: a mount point cannot be renamed
+	// or replaced by the guest, as a file or a directory could be.
 	guestDir = "/.stacyvm"
 	// openFiles is the limit of open files per process.
 	openFiles = 65536
-	// reserved is an empty mount in /tmp: gVisor puts a memory file system over a /tmp that is empty at the start, and what
-	// is written there would count as memory and not as disk.
+	// reserved is an empty mount in /tmp: gVisor puts a memory file system over a /tmp that is
+	// empty at the start, and what is written there would count as memory and not as disk.
 	reserved = "/tmp/.stacyvm"
 )
 
-// capabilities is what root in a sandbox needs to act as root on its own files and processes. No tracing, no mounting, no
-// network administration, no device nodes.
+// capabilities is what root in a sandbox needs to act as root on its own files and processes. No
+// tracing, no mounting, no network administration, no device nodes.
 var capabilities = []string{
-	"CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL", "CAP_NET_BIND_SERVICE", "CAP_SETGID", "CAP_SETUID",
+	"CAP_CHOWN",
+	"CAP_DAC_OVERRIDE",
+	"CAP_FOWNER",
+	"CAP_FSETID",
+	"CAP_KILL",
+	"CAP_NET_BIND_SERVICE",
+	"CAP_SETGID",
+	"CAP_SETUID",
 	"CAP_SYS_CHROOT",
 }
 
-// guestCapabilities are what process 1 begins with besides. It gives each command a UTS namespace, by which it finds the command's
-// descendants, and takes both from its bounding set first, so that no command inherits them.
+// guestCapabilities are what process 1 begins with besides. It gives each command a UTS namespace,
+// by which it finds the command's descendants, and takes both from its bounding set first, so that
+// no command inherits them.
 var guestCapabilities = append([]string{"CAP_SYS_ADMIN", "CAP_SETPCAP"}, capabilities...)
 
 // request translates a spec for the launcher.
@@ -55,7 +63,8 @@ func check(root engine.Root) error {
 		return stacyvm.Invalid("root", "the directory must be absolute")
 	}
 	for _, mount := range root.Mounts {
-		if mount.Source != "" && !filepath.IsAbs(mount.Source) || !filepath.IsAbs(mount.Target) || filepath.Clean(mount.Target) == "/" {
+		if mount.Source != "" && !filepath.IsAbs(mount.Source) || !filepath.IsAbs(mount.Target) ||
+			filepath.Clean(mount.Target) == "/" {
 			return stacyvm.Invalid("root", "mounts must be absolute and not on the root itself")
 		}
 	}
@@ -80,24 +89,33 @@ func (e *Engine) oci(spec engine.Spec) *specs.Spec {
 			Rlimits: []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Hard: openFiles, Soft: openFiles}},
 		},
 		Linux: &specs.Linux{
-			Namespaces: []specs.LinuxNamespace{{Type: specs.PIDNamespace}, {Type: specs.IPCNamespace}, {Type: specs.UTSNamespace}, {Type: specs.MountNamespace}},
+			Namespaces: []specs.LinuxNamespace{
+				{Type: specs.PIDNamespace},
+				{Type: specs.IPCNamespace},
+				{Type: specs.UTSNamespace},
+				{Type: specs.MountNamespace},
+			},
 		},
 	}
 }
 
-// mounts lists the file systems below the root: the usual kernel ones, the image's read-only views, parents before
-// children, and the guest program.
+// mounts lists the file systems below the root: the usual kernel ones, the image's read-only
+// views, parents before children, and the guest program.
 func (e *Engine) mounts(views []engine.Mount) []specs.Mount {
 	mounts := []specs.Mount{
 		{Destination: "/proc", Type: "proc", Source: "proc", Options: []string{"nosuid", "noexec", "nodev"}},
 		{Destination: "/sys", Type: "sysfs", Source: "sysfs", Options: []string{"nosuid", "noexec", "nodev", "ro"}},
-		{Destination: "/dev", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "mode=755", "size=1m"}}, // nodes and links
+		// nodes and links
+		{Destination: "/dev", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "mode=755", "size=1m"}},
 		{Destination: "/dev/pts", Type: "devpts", Source: "devpts", Options: []string{"nosuid", "noexec"}},
 		{Destination: "/dev/shm", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "nodev", "mode=1777"}},
 		empty(reserved),
 	}
 	views = slices.Clone(views)
-	slices.SortStableFunc(views, func(a, b engine.Mount) int { return cmp.Compare(filepath.Clean(a.Target), filepath.Clean(b.Target)) })
+	slices.SortStableFunc(
+		views,
+		func(a, b engine.Mount) int { return cmp.Compare(filepath.Clean(a.Target), filepath.Clean(b.Target)) },
+	)
 	for _, view := range views {
 		if view.Source == "" {
 			mounts = append(mounts, empty(view.Target))
@@ -109,9 +127,19 @@ func (e *Engine) mounts(views []engine.Mount) []specs.Mount {
 }
 
 func readOnly(source, target string) specs.Mount {
-	return specs.Mount{Destination: target, Type: "bind", Source: source, Options: []string{"rbind", "ro", "nosuid", "nodev"}}
+	return specs.Mount{
+		Destination: target,
+		Type:        "bind",
+		Source:      source,
+		Options:     []string{"rbind", "ro", "nosuid", "nodev"},
+	}
 }
 
 func empty(target string) specs.Mount {
-	return specs.Mount{Destination: target, Type: "tmpfs", Source: "tmpfs", Options: []string{"ro", "nosuid", "nodev", "noexec", "mode=755"}}
+	return specs.Mount{
+		Destination: target,
+		Type:        "tmpfs",
+		Source:      "tmpfs",
+		Options:     []string{"ro", "nosuid", "nodev", "noexec", "mode=755"},
+	}
 }

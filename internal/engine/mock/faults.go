@@ -8,7 +8,8 @@ import (
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
 
-// Faults make the engine misbehave; the zero value behaves. They hold for calls that begin after Inject.
+// Faults make the engine misbehave; the zero value behaves. They hold for calls that begin after
+// Inject.
 type Faults struct {
 	CreateDelay time.Duration // before anything is made
 	Create      error         // what Create gives, before anything is made
@@ -30,14 +31,16 @@ func (e *Engine) Inject(faults Faults) {
 	e.faults = faults
 }
 
-// Kill ends a sandbox's guest program with all its processes, as if it had died; the runtime stays.
+// Kill ends a sandbox's guest program with all its processes, as if it had died; the runtime
+// stays.
 func (e *Engine) Kill(id stacyvm.SandboxID) {
 	if r := e.find(id); r != nil {
 		_ = r.kill("its guest program was killed") // what does not end now is ended by Destroy
 	}
 }
 
-// Mute cuts the connections to a sandbox's guest program and lets nobody hear an answer on new ones.
+// Mute cuts the connections to a sandbox's guest program and lets nobody hear an answer on new
+// ones.
 func (e *Engine) Mute(id stacyvm.SandboxID) {
 	if r := e.find(id); r != nil {
 		r.mute()

@@ -1,6 +1,7 @@
-// Package mock is an engine that isolates nothing: the guest program's code runs in this process, and a sandbox's commands
-// are processes of this machine with a private directory. It is for tests, and for measuring the control plane without the
-// cost of a sandbox. It can be told to misbehave: see Faults.
+// Package mock is an engine that isolates nothing: the guest program's code runs in this process,
+// and a sandbox's commands are processes of this machine with a private directory. It is for
+// tests, and for measuring the control plane without the cost of a sandbox. It can be told to
+// misbehave: see Faults.
 package mock
 
 import (
@@ -45,7 +46,8 @@ var (
 	_ engine.Expirer = (*Engine)(nil)
 )
 
-// Open prepares the directory and removes what an earlier process left there. CodeInvalid: it cannot be used.
+// Open prepares the directory and removes what an earlier process left there. CodeInvalid: it
+// cannot be used.
 func Open(config Config) (*Engine, error) {
 	dir, err := filepath.Abs(config.Dir)
 	if err != nil || config.Dir == "" {

@@ -56,7 +56,8 @@ func nothingLeft(t *testing.T, dir string) {
 	}
 }
 
-// TestEndingEndsProcesses: what a sandbox started does not outlive it, background children included.
+// TestEndingEndsProcesses: what a sandbox started does not outlive it, background children
+// included.
 func TestEndingEndsProcesses(t *testing.T) {
 	for name, end := range map[string]func(context.Context, *mock.Engine, engine.Instance, stacyvm.SandboxID) error{
 		"destroy": func(ctx context.Context, _ *mock.Engine, i engine.Instance, _ stacyvm.SandboxID) error {

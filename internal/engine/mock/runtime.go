@@ -20,7 +20,8 @@ import (
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
 
-// runtime is one sandbox: a directory and a guest program in this process. It implements engine.Instance.
+// runtime is one sandbox: a directory and a guest program in this process. It implements
+// engine.Instance.
 type runtime struct {
 	engine     *Engine
 	id         stacyvm.SandboxID
@@ -58,8 +59,8 @@ func newRuntime(e *Engine, spec engine.Spec) *runtime {
 	return r
 }
 
-// start makes it ready. Its directory and its guest program come with the first dial, so that who measures creates does not
-// measure them.
+// start makes it ready. Its directory and its guest program come with the first dial, so that who
+// measures creates does not measure them.
 func (r *runtime) start(boot guest.Boot) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -190,7 +191,12 @@ func (r *runtime) Status(ctx context.Context) (engine.Status, error) {
 	if r.gone {
 		return engine.Status{}, errNotFound
 	}
-	return engine.Status{Running: r.ended == "", Detail: r.ended, Cause: r.causeLocked(), Unenforced: r.unenforced}, nil
+	return engine.Status{
+		Running:    r.ended == "",
+		Detail:     r.ended,
+		Cause:      r.causeLocked(),
+		Unenforced: r.unenforced,
+	}, nil
 }
 
 // Destroy implements engine.Instance.
@@ -261,7 +267,8 @@ func (r *runtime) cut() {
 	clear(r.conns)
 }
 
-// pair gives two connected stream sockets: unlike net.Pipe they have a buffer, as every real connection does.
+// pair gives two connected stream sockets: unlike net.Pipe they have a buffer, as every real
+// connection does.
 func pair() (net.Conn, net.Conn, error) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {

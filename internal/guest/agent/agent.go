@@ -1,6 +1,6 @@
-// Package agent is the guest program: it starts processes, keeps their output, serves files and ports to its host. It is
-// the code nearest to the enemy, who shares its kernel, its files and its memory limit, and it must stay small. It knows
-// the protocol and nothing else of the product.
+// Package agent is the guest program: it starts processes, keeps their output, serves files and
+// ports to its host. It is the code nearest to the enemy, who shares its kernel, its files and its
+// memory limit, and it must stay small. It knows the protocol and nothing else of the product.
 package agent
 
 import (
@@ -21,7 +21,8 @@ import (
 const (
 	defaultRing  = 1 << 20
 	defaultSpill = 64 << 20
-	// ringMemory bounds what all output together takes in memory: beyond, each stream keeps two chunks there.
+	// ringMemory bounds what all output together takes in memory: beyond, each stream keeps two
+	// chunks there.
 	ringMemory = 48 << 20
 	// closeTime is how long killed processes may take to be gone.
 	closeTime = 10 * time.Second
@@ -29,17 +30,21 @@ const (
 
 // Config says where the agent works.
 type Config struct {
-	// Root is "/" inside a sandbox and a private directory for the mock engine: work directories and file paths are taken
-	// below it.
+	// Root is "/" inside a sandbox and a private directory for the mock engine: work directories
+	// and file paths are taken below it.
 	Root string
-	// SpillDir holds output that does not fit in memory, in files without a name. Made when it is missing, with mode 0700.
+	// SpillDir holds output that does not fit in memory, in files without a name. Made when it is
+	// missing, with mode 0700.
 	SpillDir string
 	Version  string
-	// Init says that this is process 1: it collects orphans. No other part of the program may wait for children.
+	// Init says that this is process 1: it collects orphans. No other part of the program may wait
+	// for children.
 	Init bool
-	// OOMReports is a pipe that tells of processes that were ended for lack of memory; 0: there is none.
+	// OOMReports is a pipe that tells of processes that were ended for lack of memory; 0: there is
+	// none.
 	OOMReports int
-	// Freeze lets all other processes of the sandbox stand still, or go on; nil: that is not possible.
+	// Freeze lets all other processes of the sandbox stand still, or go on; nil: that is not
+	// possible.
 	Freeze func(bool) error
 }
 
@@ -83,10 +88,19 @@ func New(config Config, boot guest.Boot) (*Agent, error) {
 		return nil, err
 	}
 	a := &Agent{
-		config: config, env: maps.Clone(boot.Env), bootID: rand.Text(), began: time.Now(), ownMark: ownMark(), freezer: newFreezer(config.Freeze),
-		user: imageUser(boot.User), workdir: imageWorkdir(boot.Workdir),
-		ringBytes: defaultRing, spillBytes: defaultSpill, table: newTable(), oom: oomReports{fd: config.OOMReports},
-		stop: make(chan struct{}),
+		config:     config,
+		env:        maps.Clone(boot.Env),
+		bootID:     rand.Text(),
+		began:      time.Now(),
+		ownMark:    ownMark(),
+		freezer:    newFreezer(config.Freeze),
+		user:       imageUser(boot.User),
+		workdir:    imageWorkdir(boot.Workdir),
+		ringBytes:  defaultRing,
+		spillBytes: defaultSpill,
+		table:      newTable(),
+		oom:        oomReports{fd: config.OOMReports},
+		stop:       make(chan struct{}),
 	}
 	if boot.RingBytes > 0 {
 		a.ringBytes = boot.RingBytes
@@ -118,8 +132,9 @@ func New(config Config, boot guest.Boot) (*Agent, error) {
 // Handler serves all services; every request must carry `authorization: Bearer <secret>`.
 func (a *Agent) Handler() http.Handler { return a.handler }
 
-// Close ends the requests, kills all processes with their descendants, waits for them and removes the spill directory. What an ended
-// process left behind outside its group, and cannot be told from others therefore, goes on without its output being read.
+// Close ends the requests, kills all processes with their descendants, waits for them and removes
+// the spill directory. What an ended process left behind outside its group, and cannot be told
+// from others therefore, goes on without its output being read.
 func (a *Agent) Close() error {
 	a.mu.Lock()
 	if a.closed {

@@ -119,7 +119,8 @@ func (h *host) port(t *testing.T) string {
 	return l.Addr().String()
 }
 
-// TestStrangersCannotFillThePort opens more connections than there is room for; the host still gets in, and stays.
+// TestStrangersCannotFillThePort opens more connections than there is room for; the host still
+// gets in, and stays.
 func TestStrangersCannotFillThePort(t *testing.T) {
 	testneed.Patience(t)
 	h := newHost(t)

@@ -14,7 +14,8 @@ import (
 	"github.com/stacyvm/stacyvm/proto/guest/v1/guestv1connect"
 )
 
-// BenchmarkRunTrue is a whole command over a connection; compare BenchmarkForkExec, which is what of it the kernel takes.
+// BenchmarkRunTrue is a whole command over a connection; compare BenchmarkForkExec, which is what
+// of it the kernel takes.
 func BenchmarkRunTrue(b *testing.B) {
 	dir := b.TempDir()
 	secret := guest.NewSecret()

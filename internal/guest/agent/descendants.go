@@ -11,23 +11,27 @@ import (
 )
 
 const (
-	// freezeTime bounds the search for a command's processes before the first of them is killed, and killTime the killing:
-	// a program that forks as fast as it can is not waited for longer.
+	// freezeTime bounds the search for a command's processes before the first of them is killed,
+	// and killTime the killing: a program that forks as fast as it can is not waited for longer.
 	freezeTime = 2 * time.Second
 	killTime   = 5 * time.Second
-	// settleTime is how long signalled processes may take to stop before the others are looked for.
+	// settleTime is how long signalled processes may take to stop before the others are looked
+	// for.
 	settleTime = 50 * time.Millisecond
-	// settlePause is the time between the first two looks at a process that was signalled. Each one after that takes twice as
-	// long, up to mostPause: whoever waits for many must not take the processors that they need to end.
+	// settlePause is the time between the first two looks at a process that was signalled. Each
+	// one after that takes twice as long, up to mostPause: whoever waits for many must not take
+	// the processors that they need to end.
 	settlePause = 200 * time.Microsecond
 	mostPause   = 20 * time.Millisecond
-	// crowd is how many processes take so much of the processors that a search takes too long beside them.
+	// crowd is how many processes take so much of the processors that a search takes too long
+	// beside them.
 	crowd = 32
 )
 
-// marked is the clone flag that gives each command a UTS namespace of its own. All descendants of the command inherit the
-// namespace, whatever they do to their parents, groups, sessions, descriptors and environment, and /proc shows it. Nobody
-// in a sandbox may change a host name anyhow.
+// marked is the clone flag that gives each command a UTS namespace of its own. All descendants of
+// the command inherit the namespace, whatever they do to their parents, groups, sessions,
+// descriptors and environment, and /proc shows it. Nobody in a sandbox may change a host name
+// anyhow.
 const marked = unix.CLONE_NEWUTS
 
 // mark gives the UTS namespace of a process; "" when the process has ended.
@@ -36,8 +40,8 @@ func mark(pid string) string {
 	return name
 }
 
-// ownMark gives this program's own UTS namespace; "" when it may not make others, and descendants are found by their
-// parents alone.
+// ownMark gives this program's own UTS namespace; "" when it may not make others, and descendants
+// are found by their parents alone.
 func ownMark() string {
 	var set [2]unix.CapUserData
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
@@ -62,7 +66,12 @@ type startTime = uint64
 
 func newDescendants(own string, freeze freezer) *descendants {
 	return &descendants{
-		own: own, freeze: freeze, ever: map[int]bool{}, marks: map[string]bool{}, living: map[int]procStat{}, frozen: map[int]startTime{},
+		own:    own,
+		freeze: freeze,
+		ever:   map[int]bool{},
+		marks:  map[string]bool{},
+		living: map[int]procStat{},
+		frozen: map[int]startTime{},
 	}
 }
 
@@ -118,8 +127,8 @@ func (d *descendants) look() {
 	}
 }
 
-// related tells whether a process descends from one that is known: its parent or its mark says so, or it is in a group or a
-// session that one of them made.
+// related tells whether a process descends from one that is known: its parent or its mark says so,
+// or it is in a group or a session that one of them made.
 func (d *descendants) related(pid int, stat procStat) bool {
 	if _, ok := d.living[stat.parent]; ok || d.ever[stat.group] || d.ever[stat.session] {
 		return true
@@ -143,8 +152,9 @@ func (d *descendants) kill() {
 	}
 }
 
-// killFrozen ends all of them while no process of the sandbox runs: a program that forks as fast as it can takes the processors
-// from whoever searches for its processes. It reports whether it found them all.
+// killFrozen ends all of them while no process of the sandbox runs: a program that forks as fast
+// as it can takes the processors from whoever searches for its processes. It reports whether it
+// found them all.
 func (d *descendants) killFrozen() bool {
 	thaw, ok := d.freeze.freeze()
 	if !ok {
@@ -158,8 +168,8 @@ func (d *descendants) killFrozen() bool {
 	return true
 }
 
-// stop stops all of them, so that none starts another one, and none loses its parent, while the others are searched for. It
-// reports whether there is no other.
+// stop stops all of them, so that none starts another one, and none loses its parent, while the
+// others are searched for. It reports whether there is no other.
 func (d *descendants) stop(began time.Time) (whole bool) {
 	for fresh := d.living; !whole && time.Since(began) < freezeTime; {
 		for pid, stat := range fresh {

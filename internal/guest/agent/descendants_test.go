@@ -17,8 +17,8 @@ import (
 	guestv1 "github.com/stacyvm/stacyvm/proto/guest/v1"
 )
 
-// escapes are ways in which a program leaves its parent's group, session or family; %s is a sleep that must be found again, and
-// the command prints a line when it runs.
+// escapes are ways in which a program leaves its parent's group, session or family; %s is a sleep
+// that must be found again, and the command prints a line when it runs.
 var escapes = map[string]struct {
 	needs, script string
 }{
@@ -33,8 +33,8 @@ var escapes = map[string]struct {
 	"terminal":            {"script", `(sleep 0.1; echo up) & script -qc '%s' /dev/null >/dev/null`},
 }
 
-// TestKillReachesDescendants: a time limit and a kill end everything that a command started, and a command that ended leaves what it
-// left on purpose.
+// TestKillReachesDescendants: a time limit and a kill end everything that a command started, and a
+// command that ended leaves what it left on purpose.
 func TestKillReachesDescendants(t *testing.T) {
 	if ownMark() == "" {
 		testneed.Missing(t, "root", "processes that lost their parents are told by a namespace, which only root may make")
@@ -90,7 +90,8 @@ func TestKillLeavesOthers(t *testing.T) {
 	}
 }
 
-// TestKillEndsForkBomb: processes that start others faster than they can be counted end all the same.
+// TestKillEndsForkBomb: processes that start others faster than they can be counted end all the
+// same.
 func TestKillEndsForkBomb(t *testing.T) {
 	h := newHost(t)
 	sleep := uniqueSleep(t)
@@ -108,7 +109,8 @@ func TestKillEndsForkBomb(t *testing.T) {
 	}
 }
 
-// TestKillFreezes: beside many processes all stand still while those of the command are searched for, where that is possible.
+// TestKillFreezes: beside many processes all stand still while those of the command are searched
+// for, where that is possible.
 func TestKillFreezes(t *testing.T) {
 	for _, possible := range []bool{true, false} {
 		calls := make(chan bool, 100) // the end of the test kills, too
@@ -144,7 +146,8 @@ func TestKillFreezes(t *testing.T) {
 	}
 }
 
-// TestKillWithoutMarks finds descendants by their parents alone, as an agent that is not root must.
+// TestKillWithoutMarks finds descendants by their parents alone, as an agent that is not root
+// must.
 func TestKillWithoutMarks(t *testing.T) {
 	h := newHost(t)
 	h.ownMark = ""

@@ -98,8 +98,8 @@ func TestNothingLeadsOutOfAPrivateRoot(t *testing.T) {
 	}
 }
 
-// TestNoRaceLeadsOutOfAPrivateRoot exchanges a directory and a link that leads outside, as fast as it can, while files are
-// used through that name.
+// TestNoRaceLeadsOutOfAPrivateRoot exchanges a directory and a link that leads outside, as fast as
+// it can, while files are used through that name.
 func TestNoRaceLeadsOutOfAPrivateRoot(t *testing.T) {
 	root, outside := canaries(t)
 	c, _, _ := serveServices(t, root)

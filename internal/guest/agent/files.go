@@ -20,14 +20,16 @@ import (
 const (
 	maxPath = 4096
 	maxMode = 0o7777
-	// fileFrame is the most that one data frame holds, in bytes: the host holds one for each reader that does not read.
+	// fileFrame is the most that one data frame holds, in bytes: the host holds one for each
+	// reader that does not read.
 	fileFrame = 32 << 10
 	// mostListed is what the host takes of one listing or glob, in entries.
 	mostListed = 100_000
 )
 
-// fileService implements the file service on one directory tree: "/" in a sandbox, where everything that the kernel allows
-// is right, or a private directory, which no path and no symbolic link leads out of.
+// fileService implements the file service on one directory tree: "/" in a sandbox, where
+// everything that the kernel allows is right, or a private directory, which no path and no
+// symbolic link leads out of.
 type fileService struct {
 	guestv1connect.UnimplementedFileServiceHandler
 	root string
@@ -37,12 +39,14 @@ type fileService struct {
 	owner func(user string) (uid, gid int, err error)
 }
 
-// newFileService serves the files below root. user owns what is made for a request that names nobody.
+// newFileService serves the files below root. user owns what is made for a request that names
+// nobody.
 func newFileService(root, user string) guestv1connect.FileServiceHandler {
 	return &fileService{root: root, most: mostListed, owner: ownerIn(root, user)}
 }
 
-// tree is what the service needs of a file system. Names are those that fileService.name makes. *os.Root is one.
+// tree is what the service needs of a file system. Names are those that fileService.name makes.
+// *os.Root is one.
 type tree interface {
 	OpenFile(name string, flag int, perm fs.FileMode) (*os.File, error)
 	Stat(name string) (fs.FileInfo, error)
@@ -77,8 +81,9 @@ func (whole) Link(from, name string) error              { return os.Link(from, n
 func (whole) Remove(name string) error                  { return os.Remove(name) }
 func (whole) Close() error                              { return nil }
 
-// RemoveAll refuses what the kernel makes. No file is there to be removed, and in gVisor a walk through it follows the links of
-// /proc/PID, which lead to the root directory, whatever it says about links.
+// RemoveAll refuses what the kernel makes. No file is there to be removed, and in gVisor a walk
+// through it follows the links of /proc/PID, which lead to the root directory, whatever it says
+// about links.
 func (whole) RemoveAll(name string) error {
 	for _, dir := range []string{name, filepath.Dir(name)} { // a link of /proc says of itself what it leads to
 		var disk unix.Statfs_t
@@ -93,7 +98,8 @@ func (whole) RemoveAll(name string) error {
 	return os.RemoveAll(name)
 }
 
-// on runs an operation on one path. The path that it gets is absolute and clean, the name is for the tree.
+// on runs an operation on one path. The path that it gets is absolute and clean, the name is for
+// the tree.
 func (s *fileService) on(asked string, do func(t tree, path, name string) error) error {
 	clean, err := cleanPath(asked)
 	if err != nil {
@@ -107,7 +113,8 @@ func (s *fileService) on(asked string, do func(t tree, path, name string) error)
 	return fileFailure(clean, do(t, clean, s.name(clean)))
 }
 
-// open gives the tree. A private root is opened for each operation, so that the service holds nothing.
+// open gives the tree. A private root is opened for each operation, so that the service holds
+// nothing.
 func (s *fileService) open() (tree, error) {
 	if s.root == "/" {
 		return whole{}, nil
@@ -142,7 +149,10 @@ func checkMode(mode uint32) error {
 }
 
 // Stat implements the service.
-func (s *fileService) Stat(_ context.Context, request *connect.Request[guestv1.StatRequest]) (*connect.Response[guestv1.StatResponse], error) {
+func (s *fileService) Stat(
+	_ context.Context,
+	request *connect.Request[guestv1.StatRequest],
+) (*connect.Response[guestv1.StatResponse], error) {
 	var info *guestv1.FileInfo
 	err := s.on(request.Msg.GetPath(), func(t tree, path, name string) (err error) {
 		info, err = tell(t, path, name)
@@ -155,7 +165,10 @@ func (s *fileService) Stat(_ context.Context, request *connect.Request[guestv1.S
 }
 
 // Mkdir implements the service.
-func (s *fileService) Mkdir(_ context.Context, request *connect.Request[guestv1.MkdirRequest]) (*connect.Response[guestv1.MkdirResponse], error) {
+func (s *fileService) Mkdir(
+	_ context.Context,
+	request *connect.Request[guestv1.MkdirRequest],
+) (*connect.Response[guestv1.MkdirResponse], error) {
 	mode := request.Msg.GetMode()
 	if mode == 0 {
 		mode = 0o755
@@ -180,7 +193,10 @@ func (s *fileService) Mkdir(_ context.Context, request *connect.Request[guestv1.
 }
 
 // Move implements the service.
-func (s *fileService) Move(_ context.Context, request *connect.Request[guestv1.MoveRequest]) (*connect.Response[guestv1.MoveResponse], error) {
+func (s *fileService) Move(
+	_ context.Context,
+	request *connect.Request[guestv1.MoveRequest],
+) (*connect.Response[guestv1.MoveResponse], error) {
 	to, err := cleanPath(request.Msg.GetTo())
 	if err == nil {
 		err = s.on(request.Msg.GetFrom(), func(t tree, from, name string) error {
@@ -208,7 +224,10 @@ func (s *fileService) Move(_ context.Context, request *connect.Request[guestv1.M
 }
 
 // Chmod implements the service. It follows links, as chmod(1) does.
-func (s *fileService) Chmod(_ context.Context, request *connect.Request[guestv1.ChmodRequest]) (*connect.Response[guestv1.ChmodResponse], error) {
+func (s *fileService) Chmod(
+	_ context.Context,
+	request *connect.Request[guestv1.ChmodRequest],
+) (*connect.Response[guestv1.ChmodResponse], error) {
 	mode := request.Msg.GetMode()
 	err := checkMode(mode)
 	if err == nil {
@@ -221,7 +240,10 @@ func (s *fileService) Chmod(_ context.Context, request *connect.Request[guestv1.
 }
 
 // Remove implements the service. It removes a link and not what it points to.
-func (s *fileService) Remove(_ context.Context, request *connect.Request[guestv1.RemoveRequest]) (*connect.Response[guestv1.RemoveResponse], error) {
+func (s *fileService) Remove(
+	_ context.Context,
+	request *connect.Request[guestv1.RemoveRequest],
+) (*connect.Response[guestv1.RemoveResponse], error) {
 	err := s.on(request.Msg.GetPath(), func(t tree, path, name string) error {
 		if path == "/" {
 			return wrong("/ cannot be removed")
@@ -240,7 +262,8 @@ func (s *fileService) Remove(_ context.Context, request *connect.Request[guestv1
 	return connect.NewResponse(&guestv1.RemoveResponse{}), nil
 }
 
-// makeDirs makes a directory and its parents, each with mode 0755 and the owner, -1 for the agent's own.
+// makeDirs makes a directory and its parents, each with mode 0755 and the owner, -1 for the
+// agent's own.
 func makeDirs(t tree, name string, uid, gid int) error {
 	info, err := t.Stat(name)
 	switch {

@@ -133,7 +133,8 @@ func TestPackTells(t *testing.T) {
 	}
 }
 
-// TestUnpackOverWhatIsThere: each entry replaces its name and not what that points to, and one that fails stops no other.
+// TestUnpackOverWhatIsThere: each entry replaces its name and not what that points to, and one
+// that fails stops no other.
 func TestUnpackOverWhatIsThere(t *testing.T) {
 	onBothRoots(t, func(t *testing.T, c *guest.Client, dir, base string) {
 		to := filepath.Join(dir, "to")
@@ -171,7 +172,8 @@ func TestUnpackOverWhatIsThere(t *testing.T) {
 	})
 }
 
-// TestUnpackGoesThroughNoLinkOfItsOwn: an archive cannot write outside of the directory by way of a link that it brings.
+// TestUnpackGoesThroughNoLinkOfItsOwn: an archive cannot write outside of the directory by way of
+// a link that it brings.
 func TestUnpackGoesThroughNoLinkOfItsOwn(t *testing.T) {
 	onBothRoots(t, func(t *testing.T, c *guest.Client, dir, base string) {
 		to := filepath.Join(dir, "t")

@@ -13,7 +13,8 @@ import (
 	guestv1 "github.com/stacyvm/stacyvm/proto/guest/v1"
 )
 
-// special are the bits of a mode beyond the permissions, as the kernel has them and as Go has them.
+// special are the bits of a mode beyond the permissions, as the kernel has them and as Go has
+// them.
 var special = map[uint32]fs.FileMode{0o4000: fs.ModeSetuid, 0o2000: fs.ModeSetgid, 0o1000: fs.ModeSticky}
 
 func goMode(mode uint32) fs.FileMode {
@@ -60,15 +61,16 @@ func describe(path string, info fs.FileInfo) *guestv1.FileInfo {
 	}
 }
 
-// sound makes a name fit for a message. A name that is no UTF-8 is shown with replacement characters.
+// sound makes a name fit for a message. A name that is no UTF-8 is shown with replacement
+// characters.
 func sound(name string) string { return strings.ToValidUTF8(name, "\uFFFD") }
 
 func wrong(format string, args ...any) error {
 	return connect.NewError(connect.CodeInvalidArgument, fmt.Errorf(format, args...))
 }
 
-// fileCodes maps what the kernel says; the first that fits counts. Whatever is not here is invalid_argument: what is left
-// is mostly a request that the file at hand does not support.
+// fileCodes maps what the kernel says; the first that fits counts. Whatever is not here is
+// invalid_argument: what is left is mostly a request that the file at hand does not support.
 var fileCodes = []struct {
 	err  error
 	code connect.Code
@@ -92,7 +94,8 @@ var fileCodes = []struct {
 	{context.DeadlineExceeded, connect.CodeDeadlineExceeded},
 }
 
-// fileFailure makes an answer of an error. It names the sandbox's path, never the one below a private root.
+// fileFailure makes an answer of an error. It names the sandbox's path, never the one below a
+// private root.
 func fileFailure(path string, err error) error {
 	var answer *connect.Error
 	if err == nil || errors.As(err, &answer) {

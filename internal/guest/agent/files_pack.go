@@ -17,11 +17,16 @@ import (
 	guestv1 "github.com/stacyvm/stacyvm/proto/guest/v1"
 )
 
-// mostUnsized bounds what is read of a file that says that it is empty, in bytes: those of /proc say so and are not.
+// mostUnsized bounds what is read of a file that says that it is empty, in bytes: those of /proc
+// say so and are not.
 const mostUnsized = 1 << 20
 
 // Pack implements the service.
-func (s *fileService) Pack(ctx context.Context, request *connect.Request[guestv1.PackRequest], stream *connect.ServerStream[guestv1.PackResponse]) error {
+func (s *fileService) Pack(
+	ctx context.Context,
+	request *connect.Request[guestv1.PackRequest],
+	stream *connect.ServerStream[guestv1.PackResponse],
+) error {
 	return s.on(request.Msg.GetPath(), func(t tree, _, name string) error {
 		info, err := t.Stat(name)
 		if err == nil {
@@ -48,7 +53,8 @@ func (w frameWriter) Write(data []byte) (int, error) {
 	return len(data), w.stream.Send(&guestv1.PackResponse{Data: data})
 }
 
-// packer writes one archive. Its methods return errors of the archive; what is wrong with a file is told in the archive.
+// packer writes one archive. Its methods return errors of the archive; what is wrong with a file
+// is told in the archive.
 type packer struct {
 	ctx     context.Context
 	service *fileService
@@ -118,7 +124,8 @@ func (p *packer) special(name, relative string, info fs.FileInfo) error {
 	return p.header(relative, info, header)
 }
 
-// file packs a regular file. Of one that becomes shorter meanwhile the rest is zeros, and it is told.
+// file packs a regular file. Of one that becomes shorter meanwhile the rest is zeros, and it is
+// told.
 func (p *packer) file(name, relative string) error {
 	file, info, err := openToRead(p.t, name, regular)
 	if err != nil {
@@ -161,7 +168,9 @@ func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
 
 // header writes an entry's header. GNU's format takes names that are no UTF-8.
 func (p *packer) header(name string, info fs.FileInfo, header *tar.Header) error {
-	header.Format, header.Name, header.Mode, header.ModTime = tar.FormatGNU, name, int64(unixMode(info.Mode())), info.ModTime()
+	header.Format, header.Name, header.Mode, header.ModTime = tar.FormatGNU, name, int64(
+		unixMode(info.Mode()),
+	), info.ModTime()
 	if stat, ok := info.Sys().(*syscall.Stat_t); ok {
 		header.Uid, header.Gid = int(stat.Uid), int(stat.Gid)
 	}

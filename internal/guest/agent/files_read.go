@@ -16,7 +16,8 @@ import (
 	guestv1 "github.com/stacyvm/stacyvm/proto/guest/v1"
 )
 
-// openToRead opens without waiting for a fifo's writer and without waking a device. kind is what must be there.
+// openToRead opens without waiting for a fifo's writer and without waking a device. kind is what
+// must be there.
 func openToRead(t tree, name string, kind func(fs.FileInfo) error) (*os.File, fs.FileInfo, error) {
 	info, err := t.Stat(name)
 	if err == nil {
@@ -57,9 +58,13 @@ func directory(info fs.FileInfo) error {
 	return nil
 }
 
-// Read implements the service. The size in the info may be wrong, for a file that changes and for those in /proc, which
-// say 0: what counts is what comes.
-func (s *fileService) Read(ctx context.Context, request *connect.Request[guestv1.ReadRequest], stream *connect.ServerStream[guestv1.ReadResponse]) error {
+// Read implements the service. The size in the info may be wrong, for a file that changes and for
+// those in /proc, which say 0: what counts is what comes.
+func (s *fileService) Read(
+	ctx context.Context,
+	request *connect.Request[guestv1.ReadRequest],
+	stream *connect.ServerStream[guestv1.ReadResponse],
+) error {
 	return s.on(request.Msg.GetPath(), func(t tree, path, name string) error {
 		file, info, err := openToRead(t, name, regular)
 		if err != nil {
@@ -89,8 +94,8 @@ func seek(file *os.File, offset uint64) error {
 	return err
 }
 
-// sendFile sends a file's info, and its bytes in frames. A file that cannot be read at all, as some of /proc, fails before anything is
-// sent.
+// sendFile sends a file's info, and its bytes in frames. A file that cannot be read at all, as
+// some of /proc, fails before anything is sent.
 func sendFile(stream *connect.ServerStream[guestv1.ReadResponse], info *guestv1.FileInfo, from io.Reader) error {
 	buffer := make([]byte, fileFrame)
 	for begun := false; ; begun = true {
@@ -121,7 +126,11 @@ func sendFile(stream *connect.ServerStream[guestv1.ReadResponse], info *guestv1.
 const listBatch = 256
 
 // List implements the service.
-func (s *fileService) List(ctx context.Context, request *connect.Request[guestv1.ListFilesRequest], stream *connect.ServerStream[guestv1.ListFilesResponse]) error {
+func (s *fileService) List(
+	ctx context.Context,
+	request *connect.Request[guestv1.ListFilesRequest],
+	stream *connect.ServerStream[guestv1.ListFilesResponse],
+) error {
 	return s.on(request.Msg.GetPath(), func(t tree, dir, name string) error {
 		names, err := s.namesIn(ctx, t, name)
 		if err != nil {

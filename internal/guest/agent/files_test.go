@@ -25,7 +25,8 @@ import (
 	"github.com/stacyvm/stacyvm/proto/guest/v1/guestv1connect"
 )
 
-// serveServices serves files below root, and ports, and gives a client for each scope and the address.
+// serveServices serves files below root, and ports, and gives a client for each scope and the
+// address.
 func serveServices(t *testing.T, root string) (files, exec *guest.Client, conn guest.Conn) {
 	t.Helper()
 	return serveFiles(t, newFileService(root, "root"))
@@ -61,7 +62,8 @@ func serveFiles(t *testing.T, service guestv1connect.FileServiceHandler) (files,
 	return guest.NewClient(conn), guest.NewClient(transport.Conn(guest.ScopeExec)), conn
 }
 
-// onBothRoots runs a test on the whole file system and on a private root. dir is the host's name of what base names.
+// onBothRoots runs a test on the whole file system and on a private root. dir is the host's name
+// of what base names.
 func onBothRoots(t *testing.T, test func(t *testing.T, c *guest.Client, dir, base string)) {
 	t.Run("whole", func(t *testing.T) {
 		dir := t.TempDir()
@@ -309,7 +311,8 @@ func TestSpecialFilesDoNotBlock(t *testing.T) {
 	if _, _, err := c.ReadFile(t.Context(), "/proc/self/mem"); stacyvm.CodeOf(err) != stacyvm.CodeInvalid {
 		t.Errorf("a file that cannot be read at all: %v", err)
 	}
-	// By number: the go command would look at its own /proc/self/cwd, find the module there, and never keep the result.
+	// By number: the go command would look at its own /proc/self/cwd, find the module there, and
+	// never keep the result.
 	link := filepath.Join("/proc", strconv.Itoa(os.Getpid()), "cwd")
 	for _, made := range []string{"/proc", "/proc/self/fdinfo", link, "/proc/sys/kernel"} {
 		wantFailure(t, "remove "+made, c.RemoveFile(t.Context(), made, true), stacyvm.CodeInvalid)

@@ -18,9 +18,13 @@ import (
 // mostFailures is how many entries that could not be unpacked are named; the others are counted.
 const mostFailures = 100
 
-// Unpack implements the service. A file, link or pipe that has an entry's name is replaced and not written through; a
-// directory, or a link to one, stays with what is in it. No entry goes through a symbolic link that the archive itself brought.
-func (s *fileService) Unpack(ctx context.Context, stream *connect.ClientStream[guestv1.UnpackRequest]) (*connect.Response[guestv1.UnpackResponse], error) {
+// Unpack implements the service. A file, link or pipe that has an entry's name is replaced and not
+// written through; a directory, or a link to one, stays with what is in it. No entry goes through
+// a symbolic link that the archive itself brought.
+func (s *fileService) Unpack(
+	ctx context.Context,
+	stream *connect.ClientStream[guestv1.UnpackRequest],
+) (*connect.Response[guestv1.UnpackResponse], error) {
 	if !stream.Receive() || stream.Msg().GetHeader() == nil {
 		if err := stream.Err(); err != nil {
 			return nil, err
@@ -35,7 +39,18 @@ func (s *fileService) Unpack(ctx context.Context, stream *connect.ClientStream[g
 			return wrong("%w", err)
 		}
 		body := &archiveBody{stream: stream}
-		u := &unpacker{ctx: ctx, t: t, dir: name, uid: uid, gid: gid, body: body, tar: tar.NewReader(body), answer: answer, buffer: make([]byte, fileFrame), links: map[inode]bool{}}
+		u := &unpacker{
+			ctx:    ctx,
+			t:      t,
+			dir:    name,
+			uid:    uid,
+			gid:    gid,
+			body:   body,
+			tar:    tar.NewReader(body),
+			answer: answer,
+			buffer: make([]byte, fileFrame),
+			links:  map[inode]bool{},
+		}
 		return u.all()
 	})
 	if err != nil {
@@ -123,7 +138,10 @@ func (u *unpacker) fail(name string, err error) {
 	for inner := errors.Unwrap(err); inner != nil; inner = errors.Unwrap(err) {
 		err = inner // the innermost names no path
 	}
-	u.answer.Failures = append(u.answer.Failures, &guestv1.UnpackFailure{Name: sound(name), Reason: sound(err.Error())})
+	u.answer.Failures = append(
+		u.answer.Failures,
+		&guestv1.UnpackFailure{Name: sound(name), Reason: sound(err.Error())},
+	)
 }
 
 // entry unpacks one entry.
@@ -135,7 +153,8 @@ func (u *unpacker) entry(header *tar.Header) error {
 	if err := u.makeParent(path.Dir(target)); err != nil {
 		return err
 	}
-	if target == u.dir && header.Typeflag != tar.TypeDir { // it may be a link itself, and every entry would go through the new one
+	// it may be a link itself, and every entry would go through the new one
+	if target == u.dir && header.Typeflag != tar.TypeDir {
 		return errors.New("its name is that of the directory itself")
 	}
 	mode := uint32(header.Mode & maxMode)
@@ -159,7 +178,8 @@ func (u *unpacker) entry(header *tar.Header) error {
 	return errors.New("is not a file, a directory or a link")
 }
 
-// target gives the tree's name of an entry. An absolute one starts at the directory that is unpacked to.
+// target gives the tree's name of an entry. An absolute one starts at the directory that is
+// unpacked to.
 func (u *unpacker) target(name string) (string, error) {
 	switch {
 	case len(name) > maxPath, strings.Contains(name, "\x00"):
@@ -203,7 +223,8 @@ func inodeOf(info fs.FileInfo) (inode, bool) {
 
 var errThroughLink = errors.New("its name leads through a symbolic link of the archive")
 
-// checkWay refuses a directory below the one that is unpacked to, when a symbolic link that the archive brought is on the way to it.
+// checkWay refuses a directory below the one that is unpacked to, when a symbolic link that the
+// archive brought is on the way to it.
 func (u *unpacker) checkWay(dir string) error {
 	if len(u.links) == 0 {
 		return nil
@@ -281,7 +302,8 @@ func (u *unpacker) replace(target string, make func(name string) error) error {
 		return err
 	}
 	err := u.t.Rename(name, target)
-	if left := u.t.Remove(name); err == nil && left != nil && !errors.Is(left, fs.ErrNotExist) { // two names of one file: both stay
+	// two names of one file: both stay
+	if left := u.t.Remove(name); err == nil && left != nil && !errors.Is(left, fs.ErrNotExist) {
 		err = left
 	}
 	return err

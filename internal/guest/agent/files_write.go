@@ -19,13 +19,17 @@ import (
 // mostLinks is how many symbolic links in a row are followed, as in the kernel.
 const mostLinks = 40
 
-// Write implements the service. The bytes go to a file beside the target, which takes the target's place when all of them
-// came. So a reader sees the old content or the new one, and a stream that is cut changes nothing.
+// Write implements the service. The bytes go to a file beside the target, which takes the target's
+// place when all of them came. So a reader sees the old content or the new one, and a stream that
+// is cut changes nothing.
 //
-// As with a shell's redirection, a symbolic link is followed and what it points to is written, also when that is not
-// there yet; hard links to the old content keep it. Mode and owner of a file that is there stay unless a mode is given.
-// Only regular files can be written.
-func (s *fileService) Write(ctx context.Context, stream *connect.ClientStream[guestv1.WriteRequest]) (*connect.Response[guestv1.WriteResponse], error) {
+// As with a shell's redirection, a symbolic link is followed and what it points to is written,
+// also when that is not there yet; hard links to the old content keep it. Mode and owner of a file
+// that is there stay unless a mode is given. Only regular files can be written.
+func (s *fileService) Write(
+	ctx context.Context,
+	stream *connect.ClientStream[guestv1.WriteRequest],
+) (*connect.Response[guestv1.WriteResponse], error) {
 	if !stream.Receive() {
 		if err := stream.Err(); err != nil {
 			return nil, err
@@ -94,7 +98,8 @@ func (s *fileService) place(t tree, name string, header *guestv1.WriteHeader) (*
 	return w, err
 }
 
-// follow gives the name that is not a symbolic link at the end of a chain of them, and what is there, if anything is.
+// follow gives the name that is not a symbolic link at the end of a chain of them, and what is
+// there, if anything is.
 func follow(t tree, name string) (string, fs.FileInfo, error) {
 	for range mostLinks {
 		info, err := t.Lstat(name)
@@ -177,8 +182,8 @@ func (w *writing) finish(file *os.File) error {
 	return file.Close()
 }
 
-// ownerIn finds users in the tree's own tables, with user for an empty name. A private directory of an agent that is not
-// root holds the agent's files.
+// ownerIn finds users in the tree's own tables, with user for an empty name. A private directory
+// of an agent that is not root holds the agent's files.
 func ownerIn(dir, user string) func(user string) (uid, gid int, err error) {
 	tables := &Agent{config: Config{Root: dir}, user: user}
 	return func(name string) (int, int, error) {

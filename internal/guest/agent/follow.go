@@ -10,12 +10,12 @@ import (
 	guestv1 "github.com/stacyvm/stacyvm/proto/guest/v1"
 )
 
-// keepalive is how long a stream may be silent. Its first event comes at once, whatever it is: the caller learns that the
-// process is there.
+// keepalive is how long a stream may be silent. Its first event comes at once, whatever it is: the
+// caller learns that the process is there.
 const keepalive = 15 * time.Second
 
-// reader sends a process's output and exit to one caller. It never copies more than one frame at a time: a caller who does
-// not read holds one frame of memory.
+// reader sends a process's output and exit to one caller. It never copies more than one frame at a
+// time: a caller who does not read holds one frame of memory.
 type reader struct {
 	p        *process
 	send     func(*guestv1.ProcessEvent) error
@@ -24,8 +24,14 @@ type reader struct {
 	begun    bool // something was sent
 }
 
-// follow sends events from the offsets on until the exit was sent, or, without following, until what is there now was.
-func (p *process) follow(ctx context.Context, from [2]uint64, begun, noFollow bool, send func(*guestv1.ProcessEvent) error) error {
+// follow sends events from the offsets on until the exit was sent, or, without following, until
+// what is there now was.
+func (p *process) follow(
+	ctx context.Context,
+	from [2]uint64,
+	begun, noFollow bool,
+	send func(*guestv1.ProcessEvent) error,
+) error {
 	r := &reader{p: p, send: send, noFollow: noFollow, begun: begun}
 	for i, s := range p.streams() {
 		c, ok := s.ring.attach(from[i])
@@ -84,7 +90,8 @@ func (r *reader) sayNothing() error {
 	return r.send(&guestv1.ProcessEvent{Event: &guestv1.ProcessEvent_Keepalive{Keepalive: &guestv1.Keepalive{}}})
 }
 
-// drain sends what there is up to the limits, one frame of each stream in turn. It ends however fast more comes.
+// drain sends what there is up to the limits, one frame of each stream in turn. It ends however
+// fast more comes.
 func (r *reader) drain(ctx context.Context, limits [2]uint64) error {
 	frame := frames.Get().(*[frameSize]byte)
 	defer frames.Put(frame)
@@ -111,7 +118,11 @@ func (r *reader) drain(ctx context.Context, limits [2]uint64) error {
 
 func outputEvent(stream guestv1.Stream, offset, gap uint64, data []byte) *guestv1.ProcessEvent {
 	if gap > 0 {
-		return &guestv1.ProcessEvent{Event: &guestv1.ProcessEvent_Gap{Gap: &guestv1.Gap{Stream: stream, Offset: offset, Bytes: gap}}}
+		return &guestv1.ProcessEvent{
+			Event: &guestv1.ProcessEvent_Gap{Gap: &guestv1.Gap{Stream: stream, Offset: offset, Bytes: gap}},
+		}
 	}
-	return &guestv1.ProcessEvent{Event: &guestv1.ProcessEvent_Data{Data: &guestv1.Data{Stream: stream, Offset: offset, Data: data}}}
+	return &guestv1.ProcessEvent{
+		Event: &guestv1.ProcessEvent_Data{Data: &guestv1.Data{Stream: stream, Offset: offset, Data: data}},
+	}
 }

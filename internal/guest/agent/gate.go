@@ -10,8 +10,8 @@ import (
 const (
 	// secretWithin is how long a connection may stay without showing the secret.
 	secretWithin = 5 * time.Second
-	// mostWaiting is how many may at a time. One more makes any other go: whoever fills the places keeps the host out
-	// only with as many connections within the milliseconds that it needs.
+	// mostWaiting is how many may at a time. One more makes any other go: whoever fills the places
+	// keeps the host out only with as many connections within the milliseconds that it needs.
 	mostWaiting = 64
 )
 

@@ -20,7 +20,8 @@ import (
 const (
 	// maxVisited bounds the entries that one glob looks at.
 	maxVisited = 5_000_000
-	// globBatch is the number of paths in one message: with the longest names it stays under 4 MiB.
+	// globBatch is the number of paths in one message: with the longest names it stays under 4
+	// MiB.
 	globBatch = 512
 	// globWithin bounds the time of one glob, whatever its pattern and the files cost.
 	globWithin = 5 * time.Second
@@ -28,8 +29,13 @@ const (
 	maxAlternatives = 1000
 )
 
-// Glob implements the service. `**` does not go through links; a link that the pattern names is followed.
-func (s *fileService) Glob(ctx context.Context, request *connect.Request[guestv1.GlobRequest], stream *connect.ServerStream[guestv1.GlobResponse]) error {
+// Glob implements the service. `**` does not go through links; a link that the pattern names is
+// followed.
+func (s *fileService) Glob(
+	ctx context.Context,
+	request *connect.Request[guestv1.GlobRequest],
+	stream *connect.ServerStream[guestv1.GlobResponse],
+) error {
 	if !doublestar.ValidatePattern(request.Msg.GetPattern()) {
 		return wrong("the pattern is malformed")
 	}
@@ -83,7 +89,8 @@ func alternatives(pattern string) int {
 	return n
 }
 
-// countAlternatives counts those of a sequence, up to the comma or brace that ends it inside of braces.
+// countAlternatives counts those of a sequence, up to the comma or brace that ends it inside of
+// braces.
 func countAlternatives(pattern string, depth int) (n int, rest string) {
 	n = 1
 	for i := 0; i < len(pattern); i++ {
@@ -120,8 +127,8 @@ func countAlternatives(pattern string, depth int) (n int, rest string) {
 	return n, ""
 }
 
-// globEntry is an entry whose name is told for as long as the glob may take: what comes then matches nothing for long, and the end
-// of the time is the answer.
+// globEntry is an entry whose name is told for as long as the glob may take: what comes then
+// matches nothing for long, and the end of the time is the answer.
 type globEntry struct {
 	fs.DirEntry
 	ctx context.Context
@@ -135,8 +142,8 @@ func (t globEntry) Name() string {
 	return t.DirEntry.Name()
 }
 
-// globbed is a tree as doublestar sees it. Only the end of the context and too much work are errors: what cannot be read
-// does not match.
+// globbed is a tree as doublestar sees it. Only the end of the context and too much work are
+// errors: what cannot be read does not match.
 type globbed struct {
 	ctx     context.Context // fs.FS has no room for it
 	t       tree

@@ -24,7 +24,8 @@ func TestAlternatives(t *testing.T) {
 	}
 }
 
-// TestAGlobEndsInTime: when its time is over while names are compared, a glob answers that it takes too long, and gives nothing.
+// TestAGlobEndsInTime: when its time is over while names are compared, a glob answers that it
+// takes too long, and gives nothing.
 func TestAGlobEndsInTime(t *testing.T) {
 	root := t.TempDir()
 	for _, name := range []string{"a", "b", "c"} {

@@ -33,7 +33,8 @@ type host struct {
 	logs      guestv1connect.LogServiceClient
 }
 
-// newHost starts an agent in a private directory. It is closed, and its processes are gone, when the test ends.
+// newHost starts an agent in a private directory. It is closed, and its processes are gone, when
+// the test ends.
 func newHost(t *testing.T, change ...func(*Config, *guest.Boot)) *host {
 	t.Helper()
 	dir := t.TempDir()

@@ -33,7 +33,8 @@ func newInput(dead chan struct{}) *input {
 	return i
 }
 
-// write takes data into the process's pipe and gives the count of all bytes so far. A nil offset appends.
+// write takes data into the process's pipe and gives the count of all bytes so far. A nil offset
+// appends.
 func (i *input) write(ctx context.Context, data []byte, offset *uint64, end bool) (uint64, error) {
 	select {
 	case <-i.turn:
@@ -46,7 +47,10 @@ func (i *input) write(ctx context.Context, data []byte, offset *uint64, end bool
 	}
 	if offset != nil {
 		if *offset > i.received {
-			return i.received, connect.NewError(connect.CodeInvalidArgument, errors.New("offset: bytes before it are missing"))
+			return i.received, connect.NewError(
+				connect.CodeInvalidArgument,
+				errors.New("offset: bytes before it are missing"),
+			)
 		}
 		data = data[min(uint64(len(data)), i.received-*offset):]
 	}
@@ -99,7 +103,8 @@ func (i *input) put(ctx context.Context, data []byte) error {
 	return nil
 }
 
-// end closes the input. On a terminal the first end-of-transmission only hands over an unfinished line.
+// end closes the input. On a terminal the first end-of-transmission only hands over an unfinished
+// line.
 func (i *input) end(ctx context.Context) error {
 	if i.terminal {
 		sign := []byte{endOfTransmission, endOfTransmission}

@@ -2,7 +2,8 @@ package agent
 
 import "sync"
 
-// notifier wakes everybody who waits for a change. Listen before looking at the state, then wait: no change is missed.
+// notifier wakes everybody who waits for a change. Listen before looking at the state, then wait:
+// no change is missed.
 type notifier struct {
 	mu sync.Mutex
 	ch chan struct{} // nil while nobody listens

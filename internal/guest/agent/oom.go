@@ -8,8 +8,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// oomReports reads from the sandbox's kernel which processes it ended for lack of memory: lines with a JSON array of process
-// ids, the ended one first, then its parents. A line is there before its process ends.
+// oomReports reads from the sandbox's kernel which processes it ended for lack of memory: lines
+// with a JSON array of process ids, the ended one first, then its parents. A line is there before
+// its process ends.
 type oomReports struct {
 	mu   sync.Mutex
 	fd   int // a pipe that does not block; 0: there is none
@@ -44,8 +45,9 @@ func (r *oomReports) take() (lines [][]int) {
 	}
 }
 
-// noteOOM marks the processes that lost something to lack of memory: themselves, or one that they had started. It is called
-// whenever a process has ended and is not collected yet, so that each number in a report is still its process's.
+// noteOOM marks the processes that lost something to lack of memory: themselves, or one that they
+// had started. It is called whenever a process has ended and is not collected yet, so that each
+// number in a report is still its process's.
 func (a *Agent) noteOOM() {
 	for _, pids := range a.oom.take() {
 		a.markOOM(pids)

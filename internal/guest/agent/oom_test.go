@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestOOMReports has the kernel's part played by the test: whatever a report names first of the table's processes has the
-// mark in its exit, and no other.
+// TestOOMReports has the kernel's part played by the test: whatever a report names first of the
+// table's processes has the mark in its exit, and no other.
 func TestOOMReports(t *testing.T) {
 	var pipe [2]int
 	if err := unix.Pipe2(pipe[:], unix.O_NONBLOCK|unix.O_CLOEXEC); err != nil {

@@ -127,7 +127,8 @@ func TestGap(t *testing.T) {
 	}
 }
 
-// TestLosslessBlocks has a process that is stopped by a reader who does not come, and nothing is lost when one does.
+// TestLosslessBlocks has a process that is stopped by a reader who does not come, and nothing is
+// lost when one does.
 func TestLosslessBlocks(t *testing.T) {
 	h := newHost(t)
 	data := h.random(t, 1<<20)
@@ -146,8 +147,8 @@ func TestLosslessBlocks(t *testing.T) {
 	}
 }
 
-// TestKilledLosslessEnds: a command that was killed ends although nobody reads what it has printed. What is kept can be read, and a
-// gap tells of the rest.
+// TestKilledLosslessEnds: a command that was killed ends although nobody reads what it has
+// printed. What is kept can be read, and a gap tells of the rest.
 func TestKilledLosslessEnds(t *testing.T) {
 	h := newHost(t)
 	const kept = 64 << 10
@@ -175,8 +176,8 @@ func TestKilledLosslessEnds(t *testing.T) {
 	}
 }
 
-// TestKeptOutputIsBoundedInSum: the output that ended commands leave unread, and what their children print later, takes no more than
-// its bounds; the oldest goes first.
+// TestKeptOutputIsBoundedInSum: the output that ended commands leave unread, and what their
+// children print later, takes no more than its bounds; the oldest goes first.
 func TestKeptOutputIsBoundedInSum(t *testing.T) {
 	testneed.Patience(t)
 	h := newHost(t)
@@ -188,7 +189,8 @@ func TestKeptOutputIsBoundedInSum(t *testing.T) {
 			script = "(sleep 0.4; " + script + "; sleep 1000) & exit" // printed after the end, and held
 		}
 		p := h.begin(t, &guestv1.StartRequest{Argv: shell(script), Lossless: i%2 == 0})
-		eventually(t, "it has ended", func() bool { return h.state(t, p.Id).Exit != nil }) // so that the first is the oldest
+		// so that the first is the oldest
+		eventually(t, "it has ended", func() bool { return h.state(t, p.Id).Exit != nil })
 		ids = append(ids, p.Id)
 	}
 	for _, id := range ids {

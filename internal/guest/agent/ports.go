@@ -22,7 +22,8 @@ type portService struct{}
 // newPortService serves the TCP ports on the loopback.
 func newPortService() guestv1connect.PortServiceHandler { return portService{} }
 
-// Connect implements the service. It returns when both directions have ended, or the host has gone.
+// Connect implements the service. It returns when both directions have ended, or the host has
+// gone.
 func (portService) Connect(ctx context.Context, stream *guest.PortStream) error {
 	first, err := stream.Receive()
 	if err != nil {

@@ -13,8 +13,9 @@ import (
 // largestHosts bounds what is read of an image's /etc/hosts, in bytes.
 const largestHosts = 1 << 20
 
-// prepare makes the sandbox's files agree with the sandbox, before there is a process of the guest. What an image has in the
-// way stays as it is: a sandbox that lacks its name is of more use than none.
+// prepare makes the sandbox's files agree with the sandbox, before there is a process of the
+// guest. What an image has in the way stays as it is: a sandbox that lacks its name is of more use
+// than none.
 func (a *Agent) prepare() {
 	if name, err := os.Hostname(); err == nil && name != "" {
 		a.writeNames(name)
@@ -22,8 +23,8 @@ func (a *Agent) prepare() {
 	a.giveWorkspace()
 }
 
-// writeNames writes /etc/hostname, and what /etc/hosts lacks: localhost and the sandbox's own name. There is no network but
-// the loopback, so the name is an address of that.
+// writeNames writes /etc/hostname, and what /etc/hosts lacks: localhost and the sandbox's own
+// name. There is no network but the loopback, so the name is an address of that.
 func (a *Agent) writeNames(name string) {
 	a.edit("/etc/hostname", func(file *os.File, _ string) error {
 		if err := file.Truncate(0); err != nil {
@@ -60,7 +61,8 @@ func hostNames(content string) (names []string) {
 	return names
 }
 
-// edit opens a regular file of the image, made when it is missing; what is written goes to its end.
+// edit opens a regular file of the image, made when it is missing; what is written goes to its
+// end.
 func (a *Agent) edit(name string, change func(file *os.File, content string) error) {
 	const flags = os.O_RDWR | os.O_CREATE | os.O_APPEND | syscall.O_NONBLOCK | syscall.O_NOCTTY
 	file, err := os.OpenFile(a.path(name), flags, 0o644)
@@ -77,7 +79,8 @@ func (a *Agent) edit(name string, change func(file *os.File, content string) err
 	}
 }
 
-// giveWorkspace gives an empty /workspace, where its processes start, to the user that the image runs as.
+// giveWorkspace gives an empty /workspace, where its processes start, to the user that the image
+// runs as.
 func (a *Agent) giveWorkspace() {
 	who, err := a.lookupUser("")
 	if err != nil || who.credential() == nil {

@@ -9,7 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestWriteNames: the sandbox's own name and localhost resolve in every image, and what an image says of others stays.
+// TestWriteNames: the sandbox's own name and localhost resolve in every image, and what an image
+// says of others stays.
 func TestWriteNames(t *testing.T) {
 	const name, own, local = "sb-1", "127.0.0.1\tsb-1\n", "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
 	for what, row := range map[string]struct{ has, want string }{

@@ -22,12 +22,14 @@ const (
 	exitSignalled = 128 // plus the signal's number
 	exitUnknown   = 255 // somebody else collected it
 
-	// drainTime is how long, after a process has ended, its streams may stay open before the exit is reported all the
-	// same. What the process itself wrote is in the ring by then, however long that takes.
+	// drainTime is how long, after a process has ended, its streams may stay open before the exit
+	// is reported all the same. What the process itself wrote is in the ring by then, however long
+	// that takes.
 	drainTime = 250 * time.Millisecond
 )
 
-// process is one process that was asked for, from its start request until nobody needs its exit any more.
+// process is one process that was asked for, from its start request until nobody needs its exit
+// any more.
 type process struct {
 	id       string
 	about    about
@@ -82,8 +84,8 @@ func (p *process) collect() {
 	close(p.dead)
 }
 
-// finish reports the exit: when both streams have ended, or drainTime after the process when a child that it left behind
-// holds them.
+// finish reports the exit: when both streams have ended, or drainTime after the process when a
+// child that it left behind holds them.
 func (p *process) finish(stop <-chan struct{}) {
 	<-p.dead
 	p.kills.Wait()
@@ -127,7 +129,12 @@ func (p *process) wasKilled() bool {
 func (p *process) outcome(held bool) *guestv1.Exit {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	exit := &guestv1.Exit{TimedOut: p.timedOut, Oom: p.oom, StreamsHeld: held, DurationUs: p.ended.Sub(p.started).Microseconds()}
+	exit := &guestv1.Exit{
+		TimedOut:    p.timedOut,
+		Oom:         p.oom,
+		StreamsHeld: held,
+		DurationUs:  p.ended.Sub(p.started).Microseconds(),
+	}
 	switch {
 	case p.lost != nil:
 		exit.Code, exit.Error = exitUnknown, "its status was lost: "+p.lost.Error()
@@ -175,9 +182,18 @@ func (p *process) report() *guestv1.Exit {
 // describe gives the process as it is now.
 func (p *process) describe() *guestv1.Process {
 	description := &guestv1.Process{
-		Id: p.id, Argv: p.about.argv, Label: p.about.label, Tag: p.about.tag, Workdir: p.about.workdir, User: p.about.user,
-		Terminal: p.terminal != nil, Lossless: p.lossless, StartedUs: p.started.UnixMicro(),
-		Exit: p.report(), Stdout: p.stdout.ring.state(), Stderr: p.stderr.ring.state(),
+		Id:        p.id,
+		Argv:      p.about.argv,
+		Label:     p.about.label,
+		Tag:       p.about.tag,
+		Workdir:   p.about.workdir,
+		User:      p.about.user,
+		Terminal:  p.terminal != nil,
+		Lossless:  p.lossless,
+		StartedUs: p.started.UnixMicro(),
+		Exit:      p.report(),
+		Stdout:    p.stdout.ring.state(),
+		Stderr:    p.stderr.ring.state(),
 	}
 	p.mu.Lock()
 	description.Pid = int64(p.pid)
@@ -192,8 +208,8 @@ func (p *process) describe() *guestv1.Process {
 
 var errEnded = connect.NewError(connect.CodeFailedPrecondition, errors.New("the process has ended"))
 
-// signal goes to the process's group. On a terminal it also goes to the foreground group, as a key would. SIGKILL ends everything
-// that the process started, and signal returns when it has.
+// signal goes to the process's group. On a terminal it also goes to the foreground group, as a key
+// would. SIGKILL ends everything that the process started, and signal returns when it has.
 func (p *process) signal(number syscall.Signal) error {
 	if number == unix.SIGKILL {
 		return p.kill(func() {})
@@ -227,7 +243,8 @@ func (p *process) kill(begin func()) error {
 	return nil
 }
 
-// addTo adds the process to those that are about to be killed, unless it has ended; p.kills must be told when they are.
+// addTo adds the process to those that are about to be killed, unless it has ended; p.kills must
+// be told when they are.
 func (p *process) addTo(all *descendants, begin func()) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -272,8 +289,8 @@ func (p *process) written() [2]uint64 {
 	return [2]uint64{p.stdout.ring.state().Bytes, p.stderr.ring.state().Bytes}
 }
 
-// forget drops the output. What a left-behind child still prints is read and thrown away, so that the child can go on; a
-// terminal is hung up.
+// forget drops the output. What a left-behind child still prints is read and thrown away, so that
+// the child can go on; a terminal is hung up.
 func (p *process) forget() {
 	for _, s := range p.streams() {
 		s.ring.abandon()

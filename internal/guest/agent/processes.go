@@ -32,18 +32,27 @@ func invalid(text string) error {
 	return connect.NewError(connect.CodeInvalidArgument, errors.New(text))
 }
 
-func (s processService) Run(ctx context.Context, req *connect.Request[guestv1.StartRequest], out *connect.ServerStream[guestv1.ProcessEvent]) error {
+func (s processService) Run(
+	ctx context.Context,
+	req *connect.Request[guestv1.StartRequest],
+	out *connect.ServerStream[guestv1.ProcessEvent],
+) error {
 	p, err := s.agent.start(req.Msg)
 	if err != nil {
 		return err
 	}
-	if err := out.Send(&guestv1.ProcessEvent{Event: &guestv1.ProcessEvent_Started{Started: p.describe()}}); err != nil {
+	if err := out.Send(
+		&guestv1.ProcessEvent{Event: &guestv1.ProcessEvent_Started{Started: p.describe()}},
+	); err != nil {
 		return err
 	}
 	return p.follow(ctx, [2]uint64{}, true, false, out.Send)
 }
 
-func (s processService) Start(_ context.Context, req *connect.Request[guestv1.StartRequest]) (*connect.Response[guestv1.StartResponse], error) {
+func (s processService) Start(
+	_ context.Context,
+	req *connect.Request[guestv1.StartRequest],
+) (*connect.Response[guestv1.StartResponse], error) {
 	p, err := s.agent.start(req.Msg)
 	if err != nil {
 		return nil, err
@@ -51,7 +60,11 @@ func (s processService) Start(_ context.Context, req *connect.Request[guestv1.St
 	return connect.NewResponse(&guestv1.StartResponse{Process: p.describe()}), nil
 }
 
-func (s processService) Attach(ctx context.Context, req *connect.Request[guestv1.AttachRequest], out *connect.ServerStream[guestv1.ProcessEvent]) error {
+func (s processService) Attach(
+	ctx context.Context,
+	req *connect.Request[guestv1.AttachRequest],
+	out *connect.ServerStream[guestv1.ProcessEvent],
+) error {
 	p, err := s.agent.table.get(req.Msg.Id)
 	if err != nil {
 		return err
@@ -59,7 +72,10 @@ func (s processService) Attach(ctx context.Context, req *connect.Request[guestv1
 	return p.follow(ctx, [2]uint64{req.Msg.StdoutOffset, req.Msg.StderrOffset}, false, req.Msg.NoFollow, out.Send)
 }
 
-func (s processService) Wait(ctx context.Context, req *connect.Request[guestv1.WaitRequest]) (*connect.Response[guestv1.WaitResponse], error) {
+func (s processService) Wait(
+	ctx context.Context,
+	req *connect.Request[guestv1.WaitRequest],
+) (*connect.Response[guestv1.WaitResponse], error) {
 	p, err := s.agent.table.get(req.Msg.Id)
 	if err != nil {
 		return nil, err
@@ -72,11 +88,18 @@ func (s processService) Wait(ctx context.Context, req *connect.Request[guestv1.W
 	}
 }
 
-func (s processService) WatchExits(ctx context.Context, req *connect.Request[guestv1.WatchExitsRequest], out *connect.ServerStream[guestv1.WatchExitsResponse]) error {
+func (s processService) WatchExits(
+	ctx context.Context,
+	req *connect.Request[guestv1.WatchExitsRequest],
+	out *connect.ServerStream[guestv1.WatchExitsResponse],
+) error {
 	return s.agent.exits.watch(ctx, req.Msg.After, out.Send)
 }
 
-func (s processService) Input(ctx context.Context, req *connect.Request[guestv1.InputRequest]) (*connect.Response[guestv1.InputResponse], error) {
+func (s processService) Input(
+	ctx context.Context,
+	req *connect.Request[guestv1.InputRequest],
+) (*connect.Response[guestv1.InputResponse], error) {
 	if len(req.Msg.Data) > mostInput {
 		return nil, invalid("data: more than 1 MiB")
 	}
@@ -91,7 +114,10 @@ func (s processService) Input(ctx context.Context, req *connect.Request[guestv1.
 	return connect.NewResponse(&guestv1.InputResponse{Received: received}), nil
 }
 
-func (s processService) Signal(_ context.Context, req *connect.Request[guestv1.SignalRequest]) (*connect.Response[guestv1.SignalResponse], error) {
+func (s processService) Signal(
+	_ context.Context,
+	req *connect.Request[guestv1.SignalRequest],
+) (*connect.Response[guestv1.SignalResponse], error) {
 	if req.Msg.Signal < 1 || req.Msg.Signal > lastSignal {
 		return nil, invalid("signal: must be 1 to 64")
 	}
@@ -105,7 +131,10 @@ func (s processService) Signal(_ context.Context, req *connect.Request[guestv1.S
 	return connect.NewResponse(&guestv1.SignalResponse{}), nil
 }
 
-func (s processService) Resize(_ context.Context, req *connect.Request[guestv1.ResizeRequest]) (*connect.Response[guestv1.ResizeResponse], error) {
+func (s processService) Resize(
+	_ context.Context,
+	req *connect.Request[guestv1.ResizeRequest],
+) (*connect.Response[guestv1.ResizeResponse], error) {
 	p, err := s.agent.table.get(req.Msg.Id)
 	if err != nil {
 		return nil, err
@@ -116,7 +145,10 @@ func (s processService) Resize(_ context.Context, req *connect.Request[guestv1.R
 	return connect.NewResponse(&guestv1.ResizeResponse{}), nil
 }
 
-func (s processService) List(context.Context, *connect.Request[guestv1.ListRequest]) (*connect.Response[guestv1.ListResponse], error) {
+func (s processService) List(
+	context.Context,
+	*connect.Request[guestv1.ListRequest],
+) (*connect.Response[guestv1.ListResponse], error) {
 	return connect.NewResponse(&guestv1.ListResponse{Processes: s.agent.table.list()}), nil
 }
 
@@ -177,9 +209,23 @@ func checkEnv(field string, env map[string]string) error {
 func (a *Agent) newProcess(id string, req *guestv1.StartRequest) *process {
 	dead := make(chan struct{})
 	p := &process{
-		id: id, started: time.Now(), lossless: req.Lossless, input: newInput(dead), ownMark: a.ownMark, freezer: a.freezer, exits: &a.exits,
-		about: about{argv: shown(req.Argv), label: cut(req.Label, mostShown), tag: req.Tag, workdir: cut(req.Workdir, mostShown), user: cut(req.User, mostShown)},
-		ready: make(chan struct{}), dead: dead, exited: make(chan struct{}),
+		id:       id,
+		started:  time.Now(),
+		lossless: req.Lossless,
+		input:    newInput(dead),
+		ownMark:  a.ownMark,
+		freezer:  a.freezer,
+		exits:    &a.exits,
+		about: about{
+			argv:    shown(req.Argv),
+			label:   cut(req.Label, mostShown),
+			tag:     req.Tag,
+			workdir: cut(req.Workdir, mostShown),
+			user:    cut(req.User, mostShown),
+		},
+		ready:  make(chan struct{}),
+		dead:   dead,
+		exited: make(chan struct{}),
 	}
 	limits := ringLimits{memory: a.ringBytes, spill: a.spillBytes, dir: a.config.SpillDir}
 	if req.RingBytes > 0 {
@@ -208,7 +254,8 @@ func shown(argv []string) []string {
 	return list
 }
 
-// cut copies text, without its end when it is too long, and as valid UTF-8: messages take nothing else.
+// cut copies text, without its end when it is too long, and as valid UTF-8: messages take nothing
+// else.
 func cut(text string, most int) string {
 	if len(text) > most {
 		text = text[:most] + "…"

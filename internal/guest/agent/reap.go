@@ -12,11 +12,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// reaper starts children and learns of their end. As process 1 it also collects orphans: processes that lost their parent
-// and became its children. Nobody else in the program may wait for a child, or one would take the other's.
+// reaper starts children and learns of their end. As process 1 it also collects orphans: processes
+// that lost their parent and became its children. Nobody else in the program may wait for a child,
+// or one would take the other's.
 //
-// An ended process keeps its number until it is collected. The reaper only looks who has ended; a child's owner collects
-// it, under the lock under which it sends signals, so that no signal goes to a stranger with the same number.
+// An ended process keeps its number until it is collected. The reaper only looks who has ended; a
+// child's owner collects it, under the lock under which it sends signals, so that no signal goes
+// to a stranger with the same number.
 type reaper struct {
 	init bool
 
@@ -60,8 +62,8 @@ func (r *reaper) start(path string, argv []string, attr *syscall.ProcAttr, start
 	return nil
 }
 
-// collect takes an ended child's status and frees its number. It fails when the process around the agent collects
-// children too.
+// collect takes an ended child's status and frees its number. It fails when the process around the
+// agent collects children too.
 func collect(pid int) (syscall.WaitStatus, error) {
 	var status syscall.WaitStatus
 	for {

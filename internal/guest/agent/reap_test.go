@@ -35,7 +35,8 @@ func TestReap(t *testing.T) {
 	}
 }
 
-// TestAsInit starts quick processes, some of which leave orphans, and wants every exit code and no dead process.
+// TestAsInit starts quick processes, some of which leave orphans, and wants every exit code and no
+// dead process.
 func TestAsInit(t *testing.T) {
 	if os.Getenv(asInit) == "" {
 		t.Skip("runs in a process of its own: see TestReap")

@@ -20,12 +20,12 @@ const (
 	firstGrowth   = 512
 )
 
-// ring keeps the newest bytes of one output stream: the newest of them in memory, older ones in a file, the oldest are
-// dropped. Bytes have offsets from the start of the stream.
+// ring keeps the newest bytes of one output stream: the newest of them in memory, older ones in a
+// file, the oldest are dropped. Bytes have offsets from the start of the stream.
 //
-// A lossless ring refuses bytes instead of dropping some that a reader has not had. Bytes that were handed to a reader
-// may still be on their way when its connection breaks, so the last quarter before its place stays too. While nobody
-// reads, the last reader's place counts.
+// A lossless ring refuses bytes instead of dropping some that a reader has not had. Bytes that
+// were handed to a reader may still be on their way when its connection breaks, so the last
+// quarter before its place stays too. While nobody reads, the last reader's place counts.
 type ring struct {
 	notifier *notifier     // rung when there is something new to read
 	memory   *atomic.Int64 // bytes held by all rings of the agent
@@ -69,8 +69,8 @@ func newRing(limits ringLimits, lossless bool, notifier *notifier, memory *atomi
 	}
 }
 
-// write takes as much of data as may be kept and tells how much that was. Only a lossless ring takes less than all; try
-// again when room rings.
+// write takes as much of data as may be kept and tells how much that was. Only a lossless ring
+// takes less than all; try again when room rings.
 func (r *ring) write(data []byte) int {
 	r.mu.Lock()
 	taken := 0
@@ -148,7 +148,8 @@ func (r *ring) full() bool {
 	return (n+1)*r.chunk > r.limit || n >= 2 && r.memory.Load() > ringMemory
 }
 
-// shift moves the oldest chunk out of memory: to the file, or away. It refuses when bytes would be lost that must not.
+// shift moves the oldest chunk out of memory: to the file, or away. It refuses when bytes would be
+// lost that must not.
 func (r *ring) shift() bool {
 	next := r.memFirst + r.chunk
 	if r.file.size > 0 && next-r.first > r.file.size {
@@ -181,7 +182,8 @@ func (r *ring) forget() {
 	r.account(-int64(cap(old)))
 }
 
-// inMemory is the room that there is in memory now: less than the limit where all rings together hold too much.
+// inMemory is the room that there is in memory now: less than the limit where all rings together
+// hold too much.
 func (r *ring) inMemory() uint64 { return min(r.limit, uint64(len(r.chunks))*r.chunk) }
 
 // mayDrop tells whether everything before offset may go, when there is room for so many bytes.
@@ -189,8 +191,8 @@ func (r *ring) mayDrop(offset, room uint64) bool {
 	return !r.lossless || offset+room/4 <= r.floor
 }
 
-// read copies bytes from offset on and tells where they begin: later than offset when the ones between are gone. It gives
-// nothing at the end of the stream.
+// read copies bytes from offset on and tells where they begin: later than offset when the ones
+// between are gone. It gives nothing at the end of the stream.
 func (r *ring) read(offset uint64, buf []byte) (n int, from uint64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -219,7 +221,8 @@ func (r *ring) read(offset uint64, buf []byte) (n int, from uint64) {
 	return n, offset
 }
 
-// extent gives the offset of the oldest byte, that of the next one, and the SHA-256 of all that was written.
+// extent gives the offset of the oldest byte, that of the next one, and the SHA-256 of all that
+// was written.
 func (r *ring) extent() (first, end uint64, sum []byte) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -273,8 +276,8 @@ func (r *ring) trim() {
 	}
 }
 
-// flush moves the stream of an ended process out of memory, unread bytes too: what does not fit on disk is gone. Of a stream
-// that is still written to, or has no file, the newest chunk stays.
+// flush moves the stream of an ended process out of memory, unread bytes too: what does not fit on
+// disk is gone. Of a stream that is still written to, or has no file, the newest chunk stays.
 func (r *ring) flush(ended bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

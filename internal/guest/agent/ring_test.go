@@ -9,7 +9,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-// TestRing compares rings of all sizes with the whole stream, under writers, readers and readers that come back.
+// TestRing compares rings of all sizes with the whole stream, under writers, readers and readers
+// that come back.
 func TestRing(t *testing.T) {
 	dir := t.TempDir()
 	rapid.Check(t, func(t *rapid.T) {
@@ -75,7 +76,8 @@ func TestRing(t *testing.T) {
 	})
 }
 
-// TestRingMemoryIsShared has many streams at once: each keeps little in memory then, and loses nothing.
+// TestRingMemoryIsShared has many streams at once: each keeps little in memory then, and loses
+// nothing.
 func TestRingMemoryIsShared(t *testing.T) {
 	var memory atomic.Int64
 	memory.Store(ringMemory)
@@ -90,7 +92,8 @@ func TestRingMemoryIsShared(t *testing.T) {
 	}
 }
 
-// TestRingWithoutRoom: no disk, and the others hold all the memory. A lossless stream whose reader keeps up goes on.
+// TestRingWithoutRoom: no disk, and the others hold all the memory. A lossless stream whose reader
+// keeps up goes on.
 func TestRingWithoutRoom(t *testing.T) {
 	var memory atomic.Int64
 	memory.Store(2 * ringMemory)

@@ -111,7 +111,8 @@ func TestEnvironmentAndWorkdir(t *testing.T) {
 }
 
 func TestNoStrangeDescriptors(t *testing.T) {
-	if err := unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil { // what the test itself was given
+	// what the test itself was given
+	if err := unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
 		testneed.Missing(t, "kernel", "the agent's descriptors cannot be told from the test's: "+err.Error())
 	}
 	h := newHost(t)
@@ -164,8 +165,8 @@ func TestTimeoutKillsChildren(t *testing.T) {
 	wantGone(t, strings.TrimSpace(string(r.stdout)))
 }
 
-// TestLeftBehindChild has a child that holds the streams: the exit comes all the same, and what the child prints later is
-// collected.
+// TestLeftBehindChild has a child that holds the streams: the exit comes all the same, and what
+// the child prints later is collected.
 func TestLeftBehindChild(t *testing.T) {
 	h := newHost(t)
 	r := h.sh(t, `mkfifo go; (read line < go; echo later) & echo early`)
@@ -182,7 +183,8 @@ func TestLeftBehindChild(t *testing.T) {
 	}
 }
 
-// TestLeftBehindFlood has a child that never stops printing: the exit comes, and all that the process printed before it.
+// TestLeftBehindFlood has a child that never stops printing: the exit comes, and all that the
+// process printed before it.
 func TestLeftBehindFlood(t *testing.T) {
 	h := newHost(t)
 	r := h.run(t, &guestv1.StartRequest{Argv: shell(`yes & echo $! >&2; echo mine >&2`)})

@@ -21,11 +21,14 @@ const (
 	headerTime     = 5 * time.Second
 	mostStreams    = 1024
 	streamWindow   = 128 << 10
-	// connWindow has room for every stream's window: uploads to programs that do not read stop nobody else.
+	// connWindow has room for every stream's window: uploads to programs that do not read stop
+	// nobody else.
 	connWindow = mostStreams * streamWindow
-	// readFrame bounds what one frame of a request holds, in bytes: the host holds as much in memory for each upload.
+	// readFrame bounds what one frame of a request holds, in bytes: the host holds as much in
+	// memory for each upload.
 	readFrame = 32 << 10
-	// pingAfter and pingTime find a host that is gone without a word: its readers must not hold up lossless processes.
+	// pingAfter and pingTime find a host that is gone without a word: its readers must not hold up
+	// lossless processes.
 	pingAfter = 30 * time.Second
 	pingTime  = 30 * time.Second
 )
@@ -51,9 +54,12 @@ func (a *Agent) newServer() *http.Server {
 		Handler: a.handler, Protocols: protocols, ReadHeaderTimeout: headerTime, MaxHeaderBytes: largestHeader,
 		ErrorLog: log.New(io.Discard, "", 0), // what an unauthenticated caller sends is not worth a line
 		HTTP2: &http.HTTP2Config{
-			MaxConcurrentStreams: mostStreams, MaxReceiveBufferPerStream: streamWindow, MaxReceiveBufferPerConnection: connWindow,
-			MaxReadFrameSize: readFrame,
-			SendPingTimeout:  pingAfter, PingTimeout: pingTime,
+			MaxConcurrentStreams:          mostStreams,
+			MaxReceiveBufferPerStream:     streamWindow,
+			MaxReceiveBufferPerConnection: connWindow,
+			MaxReadFrameSize:              readFrame,
+			SendPingTimeout:               pingAfter,
+			PingTimeout:                   pingTime,
 		},
 		ConnContext: func(ctx context.Context, conn net.Conn) context.Context {
 			if waiting, ok := conn.(*unauthenticated); ok {
@@ -64,8 +70,8 @@ func (a *Agent) newServer() *http.Server {
 	}
 }
 
-// Serve answers on every connection that l accepts, until ctx ends, l fails or the agent closes; the error says which. A
-// connection must show the secret soon.
+// Serve answers on every connection that l accepts, until ctx ends, l fails or the agent closes;
+// the error says which. A connection must show the secret soon.
 func (a *Agent) Serve(ctx context.Context, l net.Listener) error {
 	defer context.AfterFunc(ctx, func() { l.Close() })()
 	err := a.server.Serve(&gate{Listener: l})
@@ -75,7 +81,8 @@ func (a *Agent) Serve(ctx context.Context, l net.Listener) error {
 	return err
 }
 
-// ServeConn answers on one connection, over unencrypted HTTP/2, until it ends or ctx does or the agent closes.
+// ServeConn answers on one connection, over unencrypted HTTP/2, until it ends or ctx does or the
+// agent closes.
 func (a *Agent) ServeConn(ctx context.Context, conn net.Conn) error {
 	l := newSingle(conn)
 	defer context.AfterFunc(ctx, func() { l.Close() })()
@@ -87,7 +94,8 @@ func (a *Agent) ServeConn(ctx context.Context, conn net.Conn) error {
 	return ctx.Err()
 }
 
-// single is a listener with one connection; it ends when that one does. It is that connection, too, to see it closed.
+// single is a listener with one connection; it ends when that one does. It is that connection,
+// too, to see it closed.
 type single struct {
 	net.Conn
 	accept chan struct{}
@@ -115,8 +123,8 @@ func (s *single) Accept() (net.Conn, error) {
 // Addr is the connection's own address.
 func (s *single) Addr() net.Addr { return s.LocalAddr() }
 
-// SetReadDeadline knows no limit: the host may leave the connection that this program was born with alone for as long as it
-// likes before its first request. Limits are for strangers.
+// SetReadDeadline knows no limit: the host may leave the connection that this program was born
+// with alone for as long as it likes before its first request. Limits are for strangers.
 func (s *single) SetReadDeadline(t time.Time) error {
 	if t.After(time.Now()) {
 		t = time.Time{}

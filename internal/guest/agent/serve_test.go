@@ -29,8 +29,8 @@ func (c *timed) SetReadDeadline(t time.Time) error {
 	return c.Conn.SetReadDeadline(t)
 }
 
-// TestHostMayBeSilentAtFirst: no limit of time runs on the host's own connection before its first request. A host that came
-// back after some seconds found it closed.
+// TestHostMayBeSilentAtFirst: no limit of time runs on the host's own connection before its first
+// request. A host that came back after some seconds found it closed.
 func TestHostMayBeSilentAtFirst(t *testing.T) {
 	h := newHost(t)
 	ours, theirs, err := socketPair()

@@ -7,15 +7,17 @@ import (
 
 var errNoSpill = errors.New("no file for output")
 
-// spill is the part of a ring that does not fit in memory: a file without a name, so that no process of the guest can
-// open or exchange it, used as a circle of size bytes. It is made when it is first needed.
+// spill is the part of a ring that does not fit in memory: a file without a name, so that no
+// process of the guest can open or exchange it, used as a circle of size bytes. It is made when it
+// is first needed.
 type spill struct {
 	dir  string
 	size uint64 // a multiple of the ring's chunk; 0: none
 	file *os.File
 }
 
-// write puts a chunk at its place. It never crosses the end of the circle because chunks are aligned.
+// write puts a chunk at its place. It never crosses the end of the circle because chunks are
+// aligned.
 func (s *spill) write(offset uint64, chunk []byte) error {
 	if s.size == 0 {
 		return errNoSpill

@@ -117,7 +117,8 @@ func (a *Agent) path(name string) string {
 	return filepath.Join(a.config.Root, filepath.Join("/", name))
 }
 
-// imageWorkdir completes what an image says of its working directory: a relative one starts at the root.
+// imageWorkdir completes what an image says of its working directory: a relative one starts at the
+// root.
 func imageWorkdir(dir string) string {
 	if dir == "" {
 		return workspace
@@ -125,7 +126,8 @@ func imageWorkdir(dir string) string {
 	return filepath.Join("/", dir)
 }
 
-// chooseWorkdir chooses the working directory, and makes it when it is under /workspace or the image asks for it.
+// chooseWorkdir chooses the working directory, and makes it when it is under /workspace or the
+// image asks for it.
 func (a *Agent) chooseWorkdir(asked string, who user) (string, *failure) {
 	dir := asked
 	switch {

@@ -15,7 +15,8 @@ const (
 	frameSize = 64 << 10
 	// mostInPipe is what a pipe can hold at most without privileges.
 	mostInPipe = 1 << 20
-	// retryRoom is when a lossless stream tries again although nobody read: the disk may have space again.
+	// retryRoom is when a lossless stream tries again although nobody read: the disk may have
+	// space again.
 	retryRoom = time.Second
 	// stallTime is how long the reader of a killed command may read nothing at all.
 	stallTime = 10 * time.Second
@@ -26,7 +27,8 @@ const (
 // frames holds buffers of frameSize bytes: one is taken only when there is something to read.
 var frames = sync.Pool{New: func() any { return new([frameSize]byte) }}
 
-// stream collects one output of a process: it reads the pipe, or the terminal, until nobody holds its other end.
+// stream collects one output of a process: it reads the pipe, or the terminal, until nobody holds
+// its other end.
 type stream struct {
 	ring  *ring
 	lines lines
@@ -37,8 +39,9 @@ type stream struct {
 	late    int           // bytes that were read since
 	killed  chan struct{} // closed when the process was killed: nobody's reading is waited for any more
 	grown   func()        // called for each mebibyte that comes after the process's end
-	// leader, of a terminal, is closed when the process has ended. Its program may close all of its descriptors before, as
-	// cat does, and may open the terminal again by its name; a terminal that we give up hangs up on it.
+	// leader, of a terminal, is closed when the process has ended. Its program may close all of
+	// its descriptors before, as cat does, and may open the terminal again by its name; a terminal
+	// that we give up hangs up on it.
 	leader <-chan struct{}
 
 	mu     sync.Mutex
@@ -48,7 +51,11 @@ type stream struct {
 
 func newStream(ring *ring, log *tail) *stream {
 	return &stream{
-		ring: ring, lines: lines{to: log}, ended: make(chan struct{}), drained: make(chan struct{}), killed: make(chan struct{}),
+		ring:    ring,
+		lines:   lines{to: log},
+		ended:   make(chan struct{}),
+		drained: make(chan struct{}),
+		killed:  make(chan struct{}),
 	}
 }
 
@@ -126,8 +133,8 @@ func (s *stream) read(wait func(func(fd uintptr) bool) error) (frame *[frameSize
 	return frame, n, err
 }
 
-// keep puts data into the ring. A lossless ring may let it wait, and with it the process, unless that was killed: then the
-// rest is only counted when nobody reads.
+// keep puts data into the ring. A lossless ring may let it wait, and with it the process, unless
+// that was killed: then the rest is only counted when nobody reads.
 func (s *stream) keep(data []byte, stop <-chan struct{}) bool {
 	killed := s.killed
 	for stalled := time.Duration(0); ; {
@@ -166,7 +173,8 @@ func (s *stream) cutUnread() {
 	}
 }
 
-// count settles a stream that a child keeps full: after a whole pipe of bytes none is the process's own.
+// count settles a stream that a child keeps full: after a whole pipe of bytes none is the
+// process's own.
 func (s *stream) count(n int) {
 	if !s.after.Load() {
 		return
@@ -186,7 +194,8 @@ func (s *stream) markDrained() {
 	}
 }
 
-// processEnded tells the stream that its process has ended; the pump is woken to look whether anything is left.
+// processEnded tells the stream that its process has ended; the pump is woken to look whether
+// anything is left.
 func (s *stream) processEnded() {
 	s.after.Store(true)
 	s.mu.Lock()

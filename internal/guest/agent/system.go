@@ -27,13 +27,19 @@ const (
 // systemService is guestv1connect.SystemServiceHandler.
 type systemService struct{ agent *Agent }
 
-func (s systemService) Ping(context.Context, *connect.Request[guestv1.PingRequest]) (*connect.Response[guestv1.PingResponse], error) {
+func (s systemService) Ping(
+	context.Context,
+	*connect.Request[guestv1.PingRequest],
+) (*connect.Response[guestv1.PingResponse], error) {
 	return connect.NewResponse(&guestv1.PingResponse{
 		Version: s.agent.config.Version, BootId: s.agent.bootID, UptimeUs: time.Since(s.agent.began).Microseconds(),
 	}), nil
 }
 
-func (s systemService) Rotate(_ context.Context, req *connect.Request[guestv1.RotateRequest]) (*connect.Response[guestv1.RotateResponse], error) {
+func (s systemService) Rotate(
+	_ context.Context,
+	req *connect.Request[guestv1.RotateRequest],
+) (*connect.Response[guestv1.RotateResponse], error) {
 	if err := s.agent.setSecret(req.Msg.Secret); err != nil {
 		return nil, connect.NewError(connect.CodeInvalidArgument, err)
 	}
@@ -41,7 +47,10 @@ func (s systemService) Rotate(_ context.Context, req *connect.Request[guestv1.Ro
 }
 
 // Stats leaves out what the kernel does not tell.
-func (s systemService) Stats(context.Context, *connect.Request[guestv1.StatsRequest]) (*connect.Response[guestv1.StatsResponse], error) {
+func (s systemService) Stats(
+	context.Context,
+	*connect.Request[guestv1.StatsRequest],
+) (*connect.Response[guestv1.StatsResponse], error) {
 	stats := &guestv1.StatsResponse{}
 	stats.MemoryBytes, stats.MemoryLimitBytes = memory()
 	for _, pid := range processes() {
@@ -90,7 +99,10 @@ func readBounded(name string) (string, error) {
 // logService is guestv1connect.LogServiceHandler.
 type logService struct{ agent *Agent }
 
-func (s logService) Tail(_ context.Context, req *connect.Request[guestv1.TailRequest]) (*connect.Response[guestv1.TailResponse], error) {
+func (s logService) Tail(
+	_ context.Context,
+	req *connect.Request[guestv1.TailRequest],
+) (*connect.Response[guestv1.TailResponse], error) {
 	n := min(int(req.Msg.Lines), mostLines)
 	if n == 0 {
 		n = defaultLines

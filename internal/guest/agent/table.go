@@ -19,13 +19,14 @@ const (
 	keptFor  = 24 * time.Hour
 	mostKept = 1000 // processes that have ended
 
-	// keptMemory and keptDisk bound the output of ended processes in sum: beyond, the oldest ones' goes to disk, and from
-	// there away. Outputs of up to smallOutput do not count.
+	// keptMemory and keptDisk bound the output of ended processes in sum: beyond, the oldest ones'
+	// goes to disk, and from there away. Outputs of up to smallOutput do not count.
 	keptMemory  = 8 << 20
 	keptDisk    = 256 << 20
 	smallOutput = 4 << 10
 
-	// largestList and mostInList bound the answer to List below the protocol's largest message, in bytes and in fields.
+	// largestList and mostInList bound the answer to List below the protocol's largest message, in
+	// bytes and in fields.
 	largestList = 3 << 20
 	mostInList  = guest.MaxFields - fieldsListed
 	// fieldsListed is more than a process has besides its arguments.
@@ -125,8 +126,8 @@ func (t *table) grown() {
 	t.makeRoom()
 }
 
-// makeRoom keeps the output of ended processes within its bounds, whether it was read or not. The processes that ended first
-// lose theirs first.
+// makeRoom keeps the output of ended processes within its bounds, whether it was read or not. The
+// processes that ended first lose theirs first.
 func (t *table) makeRoom() {
 	t.held = slices.DeleteFunc(t.held, func(p *process) bool {
 		ended := true

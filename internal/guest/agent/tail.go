@@ -13,7 +13,8 @@ const (
 	defaultLines = 100
 )
 
-// tail keeps the last lines of all processes, in the order in which they were finished, within tailMemory.
+// tail keeps the last lines of all processes, in the order in which they were finished, within
+// tailMemory.
 type tail struct {
 	mu   sync.Mutex
 	text []byte // whole lines, each with its end
@@ -65,7 +66,8 @@ type lines struct {
 
 func (l *lines) write(data []byte) {
 	for len(data) > 0 {
-		// The last end of a line within the longest line's length: everything before it is short enough as it is.
+		// The last end of a line within the longest line's length: everything before it is short
+		// enough as it is.
 		window := data[:min(len(data), longestLine-min(len(l.partial), longestLine))]
 		if at := bytes.LastIndexByte(window, '\n'); at >= 0 {
 			l.to.append(append(l.partial, window[:at+1]...))

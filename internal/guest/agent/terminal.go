@@ -77,8 +77,8 @@ func control(file *os.File, act func(fd int) error) error {
 	return result
 }
 
-// foregroundGroup gives the terminal's foreground process group when it is not the process's own; otherwise 0. A shell gives each of
-// its jobs a group.
+// foregroundGroup gives the terminal's foreground process group when it is not the process's own;
+// otherwise 0. A shell gives each of its jobs a group.
 func (p *process) foregroundGroup() int {
 	foreground := 0
 	_ = control(p.terminal, func(fd int) (err error) {

@@ -75,7 +75,8 @@ func TestKillReachesJobs(t *testing.T) {
 	wantGone(t, fields[len(fields)-1])
 }
 
-// TestLetGoOfTerminal: a program that closes its terminal, as cat does before it ends, is not hung up on, and may come back.
+// TestLetGoOfTerminal: a program that closes its terminal, as cat does before it ends, is not hung
+// up on, and may come back.
 func TestLetGoOfTerminal(t *testing.T) {
 	h := newHost(t)
 	r := h.run(t, &guestv1.StartRequest{Argv: shell(`t=$(tty); exec 0<&- 1>&- 2>&-; sleep 0.3; echo back >$t; exit 7`), Terminal: &guestv1.Terminal{}})

@@ -13,8 +13,8 @@ import (
 )
 
 const (
-	// largestUsers bounds what is read of /etc/passwd and /etc/group: they are the guest's, and it may have made anything
-	// of them.
+	// largestUsers bounds what is read of /etc/passwd and /etc/group: they are the guest's, and it
+	// may have made anything of them.
 	largestUsers = 1 << 20
 	mostGroups   = 1024
 )
@@ -29,7 +29,8 @@ type user struct {
 
 var root = user{name: "root", home: "/root"}
 
-// imageUser completes what an image says of its user: container runtimes take ":group" for root's and "name:" for the name.
+// imageUser completes what an image says of its user: container runtimes take ":group" for root's
+// and "name:" for the name.
 func imageUser(text string) string {
 	name, group, _ := strings.Cut(text, ":")
 	if name == "" {
@@ -41,8 +42,9 @@ func imageUser(text string) string {
 	return name + ":" + group
 }
 
-// lookupUser finds a user by name or uid, alone or with a group's name or gid; an empty text is the image's user. A uid
-// without an entry is its own group and lives in /. With a group the user is in no other.
+// lookupUser finds a user by name or uid, alone or with a group's name or gid; an empty text is
+// the image's user. A uid without an entry is its own group and lives in /. With a group the user
+// is in no other.
 func (a *Agent) lookupUser(text string) (user, error) {
 	if text == "" {
 		text = a.user
@@ -136,8 +138,8 @@ func (a *Agent) findGroups(u user) []uint32 {
 	return groups
 }
 
-// readTable gives the lines of a colon-separated file to each until it has enough. A file that is missing, not a file or
-// too long ends early.
+// readTable gives the lines of a colon-separated file to each until it has enough. A file that is
+// missing, not a file or too long ends early.
 func (a *Agent) readTable(name string, each func(fields []string) bool) {
 	file, err := os.OpenFile(a.path(name), os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
@@ -156,7 +158,8 @@ func (a *Agent) readTable(name string, each func(fields []string) bool) {
 
 // credential is nil for a user that the agent is already.
 func (u user) credential() *syscall.Credential {
-	if u.uid == uint32(os.Geteuid()) && u.gid == uint32(os.Getegid()) && len(u.groups) == 0 || u.name == root.name && os.Geteuid() != 0 {
+	if u.uid == uint32(os.Geteuid()) && u.gid == uint32(os.Getegid()) && len(u.groups) == 0 ||
+		u.name == root.name && os.Geteuid() != 0 {
 		return nil
 	}
 	return &syscall.Credential{Uid: u.uid, Gid: u.gid, Groups: u.groups}

@@ -1,5 +1,5 @@
-// Package dbtool is what the tools do with a database beside the store: backup, restore, dump, and a comparison of schemas. The
-// command line uses it; a server does not.
+// Package dbtool is what the tools do with a database beside the store: backup, restore, dump, and
+// a comparison of schemas. The command line uses it; a server does not.
 package dbtool
 
 import (
@@ -40,10 +40,11 @@ type Backup struct {
 	Sandboxes int // live rows
 }
 
-// BackupSQLite copies a database as it is at one moment, while servers read and write it: the copy is made inside a read
-// transaction, which in WAL mode nobody waits for. The copy is one file with mode 0600, checked in full before it gets its
-// name. A context that ends leaves nothing. CodeInvalid: there is no such database; CodeConflict: the output exists;
-// CodeStorageFull; CodeInternal: the database is damaged.
+// BackupSQLite copies a database as it is at one moment, while servers read and write it: the copy
+// is made inside a read transaction, which in WAL mode nobody waits for. The copy is one file with
+// mode 0600, checked in full before it gets its name. A context that ends leaves nothing.
+// CodeInvalid: there is no such database; CodeConflict: the output exists; CodeStorageFull;
+// CodeInternal: the database is damaged.
 func BackupSQLite(ctx context.Context, r BackupRequest) (b Backup, err error) {
 	if same(r.Database, r.Out) {
 		return b, stacyvm.Errorf(stacyvm.CodeConflict, "the output is the database itself")
@@ -76,8 +77,8 @@ func same(a, b string) bool {
 	return err == nil && os.SameFile(first, second)
 }
 
-// copySQLite copies what a new read transaction sees. With that transaction open the copy never starts over, however much
-// is written meanwhile.
+// copySQLite copies what a new read transaction sees. With that transaction open the copy never
+// starts over, however much is written meanwhile.
 func copySQLite(ctx context.Context, source *sql.DB, to string) error {
 	file, err := os.OpenFile(to, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
 	if err == nil {
@@ -95,7 +96,8 @@ func copySQLite(ctx context.Context, source *sql.DB, to string) error {
 		return err
 	}
 	var tables int
-	if err := conn.QueryRowContext(ctx, `SELECT count(*) FROM sqlite_master`).Scan(&tables); err != nil { // begins to read
+	// begins to read
+	if err := conn.QueryRowContext(ctx, `SELECT count(*) FROM sqlite_master`).Scan(&tables); err != nil {
 		return err
 	}
 	target := url.URL{Scheme: "file", OmitHost: true, Path: to}
@@ -123,7 +125,8 @@ func copyPagesOf(ctx context.Context, conn any, target string) error {
 	return errors.Join(err, copying.Finish())
 }
 
-// translateCopy blames the context for what it interrupted, and the output's disk for what could not be written.
+// translateCopy blames the context for what it interrupted, and the output's disk for what could
+// not be written.
 func translateCopy(ctx context.Context, dir string, err error) error {
 	if ended := dberr.Context(ctx); ended != nil {
 		return ended
@@ -145,7 +148,8 @@ func examineCopy(ctx context.Context, path string) (b Backup, err error) {
 	return b, dberr.Unreadable(err)
 }
 
-// examine checks a database that nobody else uses: that it is whole, ours, and needs no second file.
+// examine checks a database that nobody else uses: that it is whole, ours, and needs no second
+// file.
 func examine(ctx context.Context, path string, pragmas ...string) (b Backup, err error) {
 	db, err := sqlite.OpenFile(path, pragmas...)
 	if err != nil {
@@ -165,8 +169,8 @@ func examine(ctx context.Context, path string, pragmas ...string) (b Backup, err
 	return b, nil
 }
 
-// checkpoint puts everything into the database's own file and removes what was beside it. It fails with SQLITE_BUSY
-// while another connection is open.
+// checkpoint puts everything into the database's own file and removes what was beside it. It fails
+// with SQLITE_BUSY while another connection is open.
 func checkpoint(ctx context.Context, db *sql.DB) error {
 	var mode string
 	if err := db.QueryRowContext(ctx, `PRAGMA journal_mode = DELETE`).Scan(&mode); err != nil {
@@ -178,8 +182,8 @@ func checkpoint(ctx context.Context, db *sql.DB) error {
 	return nil
 }
 
-// CheckSQLite reads every page of a database and checks it, beside whoever uses it. CodeInternal: it is damaged; CodeInvalid:
-// there is none.
+// CheckSQLite reads every page of a database and checks it, beside whoever uses it. CodeInternal:
+// it is damaged; CodeInvalid: there is none.
 func CheckSQLite(ctx context.Context, path string) error {
 	db, err := sqlite.OpenFile(path, "query_only(ON)")
 	if err != nil {

@@ -51,7 +51,8 @@ func liveRows(t *testing.T, s store.Store) map[stacyvm.SandboxID]stacyvm.Sandbox
 	return found
 }
 
-// wantFiles demands that a directory holds these files and no others, with or without a database's own.
+// wantFiles demands that a directory holds these files and no others, with or without a database's
+// own.
 func wantFiles(t *testing.T, dir string, names ...string) {
 	t.Helper()
 	entries, err := os.ReadDir(dir)
@@ -67,8 +68,8 @@ func wantFiles(t *testing.T, dir string, names ...string) {
 	}
 }
 
-// TestBackupUnderLoad copies a database that is written without a pause: writers do not wait for the copy, and the copy has
-// what was answered before it began and no half transaction.
+// TestBackupUnderLoad copies a database that is written without a pause: writers do not wait for
+// the copy, and the copy has what was answered before it began and no half transaction.
 func TestBackupUnderLoad(t *testing.T) {
 	dir, out := t.TempDir(), t.TempDir()
 	live := openAt(t, filepath.Join(dir, "stacyvm.db"))
@@ -221,7 +222,8 @@ func (c *countdown) Err() error {
 	return nil
 }
 
-// TestBackupInterrupted gives a backup up at each place where it looks at its context: nothing is left, or the whole.
+// TestBackupInterrupted gives a backup up at each place where it looks at its context: nothing is
+// left, or the whole.
 func TestBackupInterrupted(t *testing.T) {
 	dir := t.TempDir()
 	live := openAt(t, filepath.Join(dir, "stacyvm.db"))

@@ -22,7 +22,8 @@ const sumSuffix = ".sha256"
 // maxSums bounds a checksum file.
 const maxSums = 1 << 20
 
-// draft is a private directory beside a file's final place. What is made in it appears there whole or not at all.
+// draft is a private directory beside a file's final place. What is made in it appears there whole
+// or not at all.
 type draft struct {
 	out   string
 	dir   string
@@ -61,15 +62,18 @@ func (d *draft) free() error {
 	return stacyvm.Errorf(stacyvm.CodeConflict, "the output is no file: choose another name")
 }
 
-var errTaken = stacyvm.Errorf(stacyvm.CodeConflict, "the output exists already: choose another name, or replace it with --force")
+var errTaken = stacyvm.Errorf(
+	stacyvm.CodeConflict,
+	"the output exists already: choose another name, or replace it with --force",
+)
 
 // path is where the content is made.
 func (d *draft) path() string { return filepath.Join(d.dir, filepath.Base(d.out)) }
 
 func (d *draft) discard() { _ = os.RemoveAll(d.dir) } // after publish: empty; else a failure is being told already
 
-// publish puts the content and its checksums in place, on disk. The old checksum goes first and the new one comes last,
-// so that a crash in between leaves a whole file without a checksum.
+// publish puts the content and its checksums in place, on disk. The old checksum goes first and
+// the new one comes last, so that a crash in between leaves a whole file without a checksum.
 func (d *draft) publish(sums string) error {
 	if err := os.WriteFile(d.path()+sumSuffix, []byte(sums), 0o600); err != nil {
 		return dberr.Unwritable(err)
@@ -89,12 +93,14 @@ func (d *draft) publish(sums string) error {
 	return dberr.Unwritable(sqlite.SyncPath(filepath.Dir(d.out)))
 }
 
-// place moves the content to its name. Without force a name that was taken meanwhile stays as it is.
+// place moves the content to its name. Without force a name that was taken meanwhile stays as it
+// is.
 func (d *draft) place() error {
 	if d.force {
 		return dberr.Unwritable(os.Rename(d.path(), d.out))
 	}
-	if info, err := os.Lstat(d.path()); err != nil || info.IsDir() { // no hard links to directories; rename replaces none that holds something
+	// no hard links to directories; rename replaces none that holds something
+	if info, err := os.Lstat(d.path()); err != nil || info.IsDir() {
 		return dberr.Unwritable(errors.Join(err, os.Rename(d.path(), d.out)))
 	}
 	switch err := os.Link(d.path(), d.out); {

@@ -39,10 +39,11 @@ type Dump struct {
 	Files int
 }
 
-// DumpPostgres has pg_dump copy a database as it is at one moment; nobody waits for it. The connection string reaches it in
-// memory alone: not by its arguments, its environment or a file. The copy has mode 0600 and checksums beside it, and
-// appears whole or not at all. CodeInvalid: the request is wrong; CodeConflict: the output exists; CodeUnsupported: pg_dump
-// is not installed; CodeUnavailable: it failed, with its words as the cause.
+// DumpPostgres has pg_dump copy a database as it is at one moment; nobody waits for it. The
+// connection string reaches it in memory alone: not by its arguments, its environment or a file.
+// The copy has mode 0600 and checksums beside it, and appears whole or not at all. CodeInvalid:
+// the request is wrong; CodeConflict: the output exists; CodeUnsupported: pg_dump is not
+// installed; CodeUnavailable: it failed, with its words as the cause.
 func DumpPostgres(ctx context.Context, r DumpRequest) (made Dump, err error) {
 	if !slices.Contains(DumpFormats, r.Format) {
 		return made, stacyvm.Invalid("format", "%.32q is not one of %s", r.Format, strings.Join(DumpFormats, ", "))
@@ -92,7 +93,8 @@ func verifyDump(ctx context.Context, path, format string) error {
 	return nil
 }
 
-// seal takes the copy's files from everybody but their owner, puts them on disk and gives their checksums.
+// seal takes the copy's files from everybody but their owner, puts them on disk and gives their
+// checksums.
 func seal(ctx context.Context, path string) (made Dump, sums string, err error) {
 	above := filepath.Dir(path)
 	err = filepath.WalkDir(path, func(name string, entry fs.DirEntry, err error) error {
@@ -117,17 +119,22 @@ func seal(ctx context.Context, path string) (made Dump, sums string, err error) 
 	return made, sums, dberr.Unwritable(err)
 }
 
-// client runs one of PostgreSQL's programs. service, when it is not empty, is its pg_service.conf, which it inherits as an
-// open file in memory.
+// client runs one of PostgreSQL's programs. service, when it is not empty, is its pg_service.conf,
+// which it inherits as an open file in memory.
 func client(ctx context.Context, secrets []string, service, name string, args ...string) error {
 	path, err := exec.LookPath(name)
 	if err != nil {
-		return stacyvm.Wrap(stacyvm.CodeUnsupported, err, name+" is not installed: on Debian it is in the package postgresql-client")
+		return stacyvm.Wrap(
+			stacyvm.CodeUnsupported,
+			err,
+			name+" is not installed: on Debian it is in the package postgresql-client",
+		)
 	}
 	cmd := exec.CommandContext(ctx, path, args...)
 	cmd.WaitDelay = 5 * time.Second
 	cmd.Env = slices.DeleteFunc(os.Environ(), func(pair string) bool {
-		return strings.HasPrefix(pair, "STACYVM_") || strings.HasPrefix(pair, "PGSERVICE") || strings.HasPrefix(pair, "PGPASS")
+		return strings.HasPrefix(pair, "STACYVM_") || strings.HasPrefix(pair, "PGSERVICE") ||
+			strings.HasPrefix(pair, "PGPASS")
 	})
 	if service != "" {
 		file, err := inMemory(service)

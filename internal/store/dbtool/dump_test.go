@@ -18,8 +18,8 @@ import (
 	"github.com/stacyvm/stacyvm/internal/testneed"
 )
 
-// fakeDump puts a program named pg_dump into PATH that notes its arguments, environment and service file in the directory
-// that it gives, and then runs rest with the output's path in $out.
+// fakeDump puts a program named pg_dump into PATH that notes its arguments, environment and
+// service file in the directory that it gives, and then runs rest with the output's path in $out.
 func fakeDump(t *testing.T, rest string) (notes string) {
 	t.Helper()
 	dir := t.TempDir()
@@ -49,7 +49,8 @@ const (
 	dumpEnd = "echo '-- PostgreSQL database dump complete'"
 )
 
-// TestDumpHandsTheConnectionOver reads what pg_dump is given: all of the connection, in its service file alone.
+// TestDumpHandsTheConnectionOver reads what pg_dump is given: all of the connection, in its
+// service file alone.
 func TestDumpHandsTheConnectionOver(t *testing.T) {
 	tests := []struct {
 		dsn  string
@@ -151,7 +152,8 @@ func TestDumpInterrupted(t *testing.T) {
 	wantFiles(t, out)
 }
 
-// TestDumpRestores dumps a database in each format while it is written, and puts it back with PostgreSQL's own programs.
+// TestDumpRestores dumps a database in each format while it is written, and puts it back with
+// PostgreSQL's own programs.
 func TestDumpRestores(t *testing.T) {
 	server := testneed.Postgres(t)
 	testneed.Program(t, "pg_dump")

@@ -34,11 +34,13 @@ type Restored struct {
 	Unsummed    bool   // there was no checksum beside the backup
 }
 
-// RestoreSQLite puts a database back. The backup's checksum and every page of it are checked, its schema is brought up to
-// date and its incarnation raised in a copy, which then replaces the database; what was there is kept beside it. After an error, and
-// after a crash, the database is as it was, or the next one who opens it finds the new one. The caller sees to it that no server starts meanwhile. CodeInvalid: the backup
-// is none, or was changed; CodeUnsupported: its schema is newer than this program; CodeConflict: a process has the database
-// open, or it belongs to another cluster that has sandboxes.
+// RestoreSQLite puts a database back. The backup's checksum and every page of it are checked, its
+// schema is brought up to date and its incarnation raised in a copy, which then replaces the
+// database; what was there is kept beside it. After an error, and after a crash, the database is
+// as it was, or the next one who opens it finds the new one. The caller sees to it that no server
+// starts meanwhile. CodeInvalid: the backup is none, or was changed; CodeUnsupported: its schema
+// is newer than this program; CodeConflict: a process has the database open, or it belongs to
+// another cluster that has sandboxes.
 func RestoreSQLite(ctx context.Context, r RestoreRequest) (done Restored, err error) {
 	if same(r.Backup, r.Database) {
 		return done, stacyvm.Errorf(stacyvm.CodeConflict, "the backup is the database itself")
@@ -71,8 +73,11 @@ func RestoreSQLite(ctx context.Context, r RestoreRequest) (done Restored, err er
 		return done, err
 	}
 	if present.Cluster.ID != done.Cluster.ID && present.Sandboxes > 0 {
-		return done, stacyvm.Errorf(stacyvm.CodeConflict,
-			"the present database is another cluster's and has %d sandboxes, which nobody would look after: destroy them first, or move the database away", present.Sandboxes)
+		return done, stacyvm.Errorf(
+			stacyvm.CodeConflict,
+			"the present database is another cluster's and has %d sandboxes, which nobody would look after: destroy them first, or move the database away",
+			present.Sandboxes,
+		)
 	}
 	if err := renew(ctx, fresh, max(r.Above, present.Cluster.Incarnation), &done); err != nil {
 		return done, err
@@ -84,7 +89,10 @@ func RestoreSQLite(ctx context.Context, r RestoreRequest) (done Restored, err er
 // fetch copies the backup and checks the copy.
 func fetch(ctx context.Context, backup, to string) (done Restored, err error) {
 	if _, err := os.Stat(backup + "-wal"); err == nil {
-		return done, stacyvm.Errorf(stacyvm.CodeInvalid, "the backup has a -wal file beside it: it is a database in use, not a backup")
+		return done, stacyvm.Errorf(
+			stacyvm.CodeInvalid,
+			"the backup has a -wal file beside it: it is a database in use, not a backup",
+		)
 	}
 	wanted, err := recorded(backup)
 	if err != nil {
@@ -98,7 +106,10 @@ func fetch(ctx context.Context, backup, to string) (done Restored, err error) {
 		return done, dberr.Unreadable(err)
 	}
 	if done.Unsummed = wanted == ""; !done.Unsummed && hash != wanted {
-		return done, stacyvm.Errorf(stacyvm.CodeInvalid, "the backup is not what its checksum was made of: it was changed or cut off")
+		return done, stacyvm.Errorf(
+			stacyvm.CodeInvalid,
+			"the backup is not what its checksum was made of: it was changed or cut off",
+		)
 	}
 	done.Backup, err = examine(ctx, to)
 	done.SHA256 = hash
@@ -119,8 +130,8 @@ func copyFile(ctx context.Context, from, to string) error {
 	return dberr.Unwritable(errors.Join(err, target.Close()))
 }
 
-// quiesce looks at the present database and makes it one file, which works only when nobody else has it open. One that is
-// damaged or missing is no obstacle: nothing is known of it then.
+// quiesce looks at the present database and makes it one file, which works only when nobody else
+// has it open. One that is damaged or missing is no obstacle: nothing is known of it then.
 func quiesce(ctx context.Context, path string) (present Backup, err error) {
 	if !startsAsDatabase(path) {
 		return present, nil // SQLite would take what lies beside it for its own, and tidy up
@@ -179,9 +190,10 @@ func renew(ctx context.Context, path string, above int64, done *Restored) error 
 	return errors.Join(err, dberr.Unwritable(sqlite.SyncPath(path)))
 }
 
-// replace puts a whole file in the place of a database that nobody uses, and keeps what was there. What lies beside the old database
-// (a journal that it needs, and that would spoil the new one) cannot be exchanged in the same step. So the decision is a file of its
-// own: a crash before it leaves the old database with all of its files, and after it finishRestore goes on.
+// replace puts a whole file in the place of a database that nobody uses, and keeps what was there.
+// What lies beside the old database (a journal that it needs, and that would spoil the new one)
+// cannot be exchanged in the same step. So the decision is a file of its own: a crash before it
+// leaves the old database with all of its files, and after it finishRestore goes on.
 func replace(path, fresh string) (safety string, err error) {
 	if _, err := os.Lstat(path); err == nil {
 		if safety, err = keep(path); err != nil {

@@ -13,7 +13,8 @@ import (
 	"github.com/stacyvm/stacyvm/internal/store/internal/sqlite"
 )
 
-// killedDatabase makes the files of a database whose server was killed: its last rows are in its journal alone.
+// killedDatabase makes the files of a database whose server was killed: its last rows are in its
+// journal alone.
 func killedDatabase(t *testing.T, path string, ids ...stacyvm.SandboxID) {
 	t.Helper()
 	alive := filepath.Join(t.TempDir(), "alive.db")
@@ -65,8 +66,9 @@ func wantRows(t *testing.T, path string, ids ...stacyvm.SandboxID) {
 	}
 }
 
-// TestRestoreKilledBetweenItsSteps: whichever step of the exchange was the last, the next start finds the old database with all of its
-// rows, or the new one; and what was there is whole beside it.
+// TestRestoreKilledBetweenItsSteps: whichever step of the exchange was the last, the next start
+// finds the old database with all of its rows, or the new one; and what was there is whole beside
+// it.
 func TestRestoreKilledBetweenItsSteps(t *testing.T) {
 	old, fresh := []stacyvm.SandboxID{stacyvm.NewSandboxID(), stacyvm.NewSandboxID()}, []stacyvm.SandboxID{stacyvm.NewSandboxID()}
 	for name, steps := range map[string]struct {
@@ -143,7 +145,8 @@ func kept(t *testing.T, path string) (found []string) {
 	return found
 }
 
-// TestReplaceKeepsTheJournal: the whole exchange, of a database that cannot be made one file before.
+// TestReplaceKeepsTheJournal: the whole exchange, of a database that cannot be made one file
+// before.
 func TestReplaceKeepsTheJournal(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "stacyvm.db")
 	old, fresh := stacyvm.NewSandboxID(), stacyvm.NewSandboxID()

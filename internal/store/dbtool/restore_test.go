@@ -96,7 +96,8 @@ func TestRestore(t *testing.T) {
 	}
 }
 
-// TestRestoreTwice puts the same backup back again: the incarnation of the time in between never comes back.
+// TestRestoreTwice puts the same backup back again: the incarnation of the time in between never
+// comes back.
 func TestRestoreTwice(t *testing.T) {
 	f := fileAway(t)
 	for i := range int64(3) {
@@ -114,7 +115,8 @@ func TestRestoreTwice(t *testing.T) {
 	}
 }
 
-// TestRestoreOverDamage has a database that cannot be read, with a log beside it that must not reach the new one.
+// TestRestoreOverDamage has a database that cannot be read, with a log beside it that must not
+// reach the new one.
 func TestRestoreOverDamage(t *testing.T) {
 	f := fileAway(t)
 	for suffix, content := range map[string]string{"": "this was a database once, long ago and far away", "-wal": "rubbish", "-shm": "more"} {
@@ -210,7 +212,8 @@ func TestRestoreRefuses(t *testing.T) {
 	}
 }
 
-// TestRestoreOfAnotherCluster is refused as long as the present one has sandboxes: nobody would look after them.
+// TestRestoreOfAnotherCluster is refused as long as the present one has sandboxes: nobody would
+// look after them.
 func TestRestoreOfAnotherCluster(t *testing.T) {
 	f, other := fileAway(t), fileAway(t)
 	request := dbtool.RestoreRequest{Backup: other.backup, Database: f.path}
@@ -286,8 +289,8 @@ func TestRestoreOfAnOlderSchema(t *testing.T) {
 	}
 }
 
-// TestRestoreInterrupted gives a restore up at each place where it looks at its context: the database is as it was, and
-// nothing is left beside it.
+// TestRestoreInterrupted gives a restore up at each place where it looks at its context: the
+// database is as it was, and nothing is left beside it.
 func TestRestoreInterrupted(t *testing.T) {
 	f := fileAway(t)
 	for looks := int64(0); ; looks++ {

@@ -32,7 +32,8 @@ type Schema struct {
 	Changeable bool
 	// Blind says what this program does not notice with this database; "": nothing.
 	Blind string
-	// Tables are those that the applied and known steps make; Missing are those of them that are not there.
+	// Tables are those that the applied and known steps make; Missing are those of them that are
+	// not there.
 	Tables, Missing []string
 }
 
@@ -45,8 +46,9 @@ type Step struct {
 // Newer reports whether a newer program has changed the database.
 func (s Schema) Newer() bool { return s.Present > s.Known }
 
-// Inspect looks at the database that config names and changes nothing of it: it is neither made nor brought up to date.
-// CodeInvalid: the configuration is wrong, or the file is no database; CodeUnavailable: it does not answer.
+// Inspect looks at the database that config names and changes nothing of it: it is neither made
+// nor brought up to date. CodeInvalid: the configuration is wrong, or the file is no database;
+// CodeUnavailable: it does not answer.
 func Inspect(ctx context.Context, config store.Config) (Schema, error) {
 	switch config.Driver {
 	case "", "sqlite", "sqlite3":
@@ -57,8 +59,9 @@ func Inspect(ctx context.Context, config store.Config) (Schema, error) {
 	return Schema{}, dberr.UnknownDriver(config.Driver)
 }
 
-// Migrate brings the schema of the database that config names up to date, and makes the database when there is none. It tells
-// how the schema was before and is after. CodeUnsupported: a newer program has changed it.
+// Migrate brings the schema of the database that config names up to date, and makes the database
+// when there is none. It tells how the schema was before and is after. CodeUnsupported: a newer
+// program has changed it.
 func Migrate(ctx context.Context, config store.Config) (before, after Schema, err error) {
 	if before, err = Inspect(ctx, config); err != nil {
 		return before, after, err
@@ -119,12 +122,17 @@ func schemaOf(ctx context.Context, d *sqldb.Dialect, db *sql.DB, q schemaQueries
 	if !slices.Contains(tables, migrations.VersionTable) {
 		return s, s.compare(d, nil, tables)
 	}
-	applied, err := column[int64](ctx, db, `SELECT version_id FROM `+migrations.VersionTable+` WHERE is_applied AND version_id > 0 ORDER BY version_id`)
+	applied, err := column[int64](
+		ctx,
+		db,
+		`SELECT version_id FROM `+migrations.VersionTable+` WHERE is_applied AND version_id > 0 ORDER BY version_id`,
+	)
 	if err != nil {
 		return fail(err)
 	}
 	if slices.Contains(tables, "cluster") {
-		err = db.QueryRowContext(ctx, `SELECT id, incarnation FROM cluster WHERE one = 1`).Scan(&s.Cluster.ID, &s.Cluster.Incarnation)
+		err = db.QueryRowContext(ctx, `SELECT id, incarnation FROM cluster WHERE one = 1`).
+			Scan(&s.Cluster.ID, &s.Cluster.Incarnation)
 		if err != nil && !errors.Is(err, sql.ErrNoRows) {
 			return fail(err)
 		}

@@ -13,12 +13,30 @@ import (
 // serviceName is the section of the service file.
 const serviceName = "stacyvm"
 
-// libpqWords are the settings of a connection string that PostgreSQL's own programs know; those of this program's driver,
-// and what is set for a session, are left out.
+// libpqWords are the settings of a connection string that PostgreSQL's own programs know; those of
+// this program's driver, and what is set for a session, are left out.
 var libpqWords = []string{
-	"host", "hostaddr", "port", "dbname", "user", "password", "connect_timeout", "channel_binding", "gssencmode", "krbsrvname",
-	"require_auth", "sslcert", "sslcrl", "sslkey", "sslmode", "sslpassword", "sslrootcert", "sslsni", "ssl_min_protocol_version",
-	"ssl_max_protocol_version", "target_session_attrs",
+	"host",
+	"hostaddr",
+	"port",
+	"dbname",
+	"user",
+	"password",
+	"connect_timeout",
+	"channel_binding",
+	"gssencmode",
+	"krbsrvname",
+	"require_auth",
+	"sslcert",
+	"sslcrl",
+	"sslkey",
+	"sslmode",
+	"sslpassword",
+	"sslrootcert",
+	"sslsni",
+	"ssl_min_protocol_version",
+	"ssl_max_protocol_version",
+	"target_session_attrs",
 }
 
 // serviceFile writes a connection string as a pg_service.conf, and gives the secrets in it.
@@ -49,7 +67,11 @@ func serviceFile(dsn string) (text string, secrets []string, err error) {
 			continue
 		}
 		if strings.ContainsAny(value, "\r\n\x00") || strings.TrimSpace(value) != value { // the file has no quotes
-			return "", nil, stacyvm.Invalid("database.dsn", "%s holds characters that cannot be handed over to pg_dump", word)
+			return "", nil, stacyvm.Invalid(
+				"database.dsn",
+				"%s holds characters that cannot be handed over to pg_dump",
+				word,
+			)
 		}
 		b.WriteString(word + "=" + value + "\n")
 	}
@@ -94,8 +116,8 @@ func urlWords(dsn string) (map[string]string, error) {
 	return settings, nil
 }
 
-// keywordWords reads word = value pairs; a value with spaces stands in single quotes, and a backslash takes the next
-// character as it is.
+// keywordWords reads word = value pairs; a value with spaces stands in single quotes, and a
+// backslash takes the next character as it is.
 func keywordWords(dsn string) (map[string]string, error) {
 	settings := map[string]string{}
 	for rest := strings.TrimSpace(dsn); rest != ""; rest = strings.TrimSpace(rest) {

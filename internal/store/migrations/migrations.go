@@ -1,5 +1,6 @@
-// Package migrations holds the schema as numbered steps, one text for both dialects. A step that was released is never
-// changed; a new one is added with the next number. In the text, {word} stands for what a dialect calls by another name.
+// Package migrations holds the schema as numbered steps, one text for both dialects. A step that
+// was released is never changed; a new one is added with the next number. In the text, {word}
+// stands for what a dialect calls by another name.
 package migrations
 
 import (
@@ -12,8 +13,8 @@ import (
 // VersionTable keeps which steps were applied, in both dialects.
 const VersionTable = "schema_migrations"
 
-// ActiveSandbox is the condition of a sandbox that is not a tombstone. It must stand in a statement as it stands in the
-// schema: the indexes hold only these rows.
+// ActiveSandbox is the condition of a sandbox that is not a tombstone. It must stand in a
+// statement as it stands in the schema: the indexes hold only these rows.
 const ActiveSandbox = `state <> 'destroyed'`
 
 //go:embed *.sql

@@ -1,5 +1,5 @@
-// Package postgrestest gives tests a place on a PostgreSQL server: an empty schema on the one that STACYVM_POSTGRES_TEST_DSN
-// names, or a server of their own to stop and promote.
+// Package postgrestest gives tests a place on a PostgreSQL server: an empty schema on the one that
+// STACYVM_POSTGRES_TEST_DSN names, or a server of their own to stop and promote.
 package postgrestest
 
 import (
@@ -15,7 +15,8 @@ import (
 	"github.com/stacyvm/stacyvm/internal/testneed"
 )
 
-// Schema makes an empty schema that is dropped when the test ends, and gives the DSN that leads to it.
+// Schema makes an empty schema that is dropped when the test ends, and gives the DSN that leads to
+// it.
 func Schema(t testing.TB) (dsn string) {
 	t.Helper()
 	return SchemaOn(t, testneed.Postgres(t))
@@ -37,7 +38,8 @@ func SchemaOn(t testing.TB, server string) (dsn string) {
 	return With(server, "search_path", name)
 }
 
-// NewDatabase makes an empty database that is dropped when the test ends, and gives its DSN in keyword form or as a URL, as server is.
+// NewDatabase makes an empty database that is dropped when the test ends, and gives its DSN in
+// keyword form or as a URL, as server is.
 func NewDatabase(t testing.TB, server string) (dsn string) {
 	t.Helper()
 	name := "dump_" + strings.ToLower(rand.Text())

@@ -14,7 +14,8 @@ import (
 	"github.com/stacyvm/stacyvm/internal/testneed"
 )
 
-// Server is a PostgreSQL server that a test may kill and promote. It is removed when the test ends.
+// Server is a PostgreSQL server that a test may kill and promote. It is removed when the test
+// ends.
 type Server struct {
 	DSN string
 	Dir string // of its socket and its data
@@ -47,7 +48,8 @@ func (s *Server) Halt() { s.t.Helper(); run(s.t, nil, "halt", s.Dir) }
 // Promote makes a standby the primary.
 func (s *Server) Promote() { s.t.Helper(); run(s.t, nil, "promote", s.Dir) }
 
-// newServer names a directory that the server's user can reach, which t.TempDir is not, and has it removed.
+// newServer names a directory that the server's user can reach, which t.TempDir is not, and has it
+// removed.
 func newServer(t testing.TB) *Server {
 	dir := filepath.Join(os.TempDir(), "stacyvm-postgres-"+strings.ToLower(rand.Text()[:10]))
 	t.Cleanup(func() { run(t, nil, "stop", dir) })

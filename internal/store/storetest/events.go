@@ -141,8 +141,9 @@ func eventSpan(r *rig) {
 	}
 }
 
-// eventOrder has writers on several connections at once, some of whom change their minds, and readers on others. Every
-// reader must see every committed event once, in one order, that keeps each writer's own.
+// eventOrder has writers on several connections at once, some of whom change their minds, and
+// readers on others. Every reader must see every committed event once, in one order, that keeps
+// each writer's own.
 func eventOrder(r *rig) {
 	const writers, each, atOnce = 10, 50, 5 // transactions of each; events in one
 	const total = writers * each * atOnce
@@ -209,8 +210,9 @@ func present(r *rig, s store.Store, after int64) []stacyvm.Event {
 	return listEvents(r, s, store.EventFilter{After: after})
 }
 
-// eventLate: nobody watches. What was committed can be read at once; and a transaction that told of something first and commits
-// last, where that can be, is not skipped by a reader that has passed the others. What is rolled back leaves no gap to wait for.
+// eventLate: nobody watches. What was committed can be read at once; and a transaction that told
+// of something first and commits last, where that can be, is not skipped by a reader that has
+// passed the others. What is rolled back leaves no gap to wait for.
 func eventLate(r *rig) {
 	other := r.another()
 	appended, release, late, early := make(chan struct{}), make(chan struct{}), make(chan error, 1), make(chan struct{})
@@ -281,7 +283,8 @@ func eventRestored(r *rig) {
 	}
 }
 
-// eventsRecent: the newest come first, also before they have numbers, of one tenant, some kinds or one reason.
+// eventsRecent: the newest come first, also before they have numbers, of one tenant, some kinds or
+// one reason.
 func eventsRecent(r *rig) {
 	at := func(kind stacyvm.Kind, tenant, reason, name string) stacyvm.Event {
 		data := map[string]any{"name": name}

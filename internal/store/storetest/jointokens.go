@@ -91,7 +91,8 @@ func joinTokenLife(r *rig) {
 	refused(r, stacyvm.CodeNotFound, get("j3"))
 }
 
-// joinTokenRaces: of many workers on several connections one gets a token, and the record says which.
+// joinTokenRaces: of many workers on several connections one gets a token, and the record says
+// which.
 func joinTokenRaces(r *rig) {
 	stores := []store.Store{r.Store, r.another(), r.another()}
 	for round := range testneed.Often(20, 200) {

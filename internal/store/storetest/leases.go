@@ -221,7 +221,8 @@ func leaseFence(r *rig) {
 	if renewed := r.renew("w2", "s-w2", store.Held{Resource: string(row.ID), Epoch: 2}); len(renewed) != 1 || r.row(row.ID).Fence.Epoch != 2 {
 		r.Error("a renewal must leave the fence alone")
 	}
-	// A lease is never raised without a fence to raise, even when the caller goes on after the refusal.
+	// A lease is never raised without a fence to raise, even when the caller goes on after the
+	// refusal.
 	_, err = r.apply(row.ID, got.Fence, store.Change{State: stacyvm.StateDestroyed})
 	r.must(err)
 	for _, gone := range []stacyvm.SandboxID{row.ID, stacyvm.NewSandboxID()} {

@@ -14,7 +14,8 @@ import (
 	"github.com/stacyvm/stacyvm/internal/store"
 )
 
-// leaseModel compares random histories with a model in memory. The clock jumps forth and back by up to an hour.
+// leaseModel compares random histories with a model in memory. The clock jumps forth and back by
+// up to an hour.
 func leaseModel(r *rig) {
 	var runs atomic.Int64
 	rapid.Check(r.T, func(t *rapid.T) {

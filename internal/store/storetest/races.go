@@ -21,8 +21,9 @@ type grant struct {
 	err    error
 }
 
-// leaseRaces lets contenders on several connections go for one sandbox at once, round after round. Between rounds its
-// holder lets go, runs out of time, or keeps it; the history must be one that a single table of leases could give.
+// leaseRaces lets contenders on several connections go for one sandbox at once, round after round.
+// Between rounds its holder lets go, runs out of time, or keeps it; the history must be one that a
+// single table of leases could give.
 func leaseRaces(r *rig) {
 	stores := []store.Store{r.Store}
 	for len(stores) < raceStores {

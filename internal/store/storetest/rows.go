@@ -21,7 +21,8 @@ func InsertLeased(ctx context.Context, tx store.Tx, id stacyvm.SandboxID) error 
 	return tx.Audit().AppendOperations(ctx, []stacyvm.Operation{{Actor: "child", SandboxID: id}})
 }
 
-// AddSandboxes writes a leased row, and with it its Twin: a copy that tears a transaction has one of them only.
+// AddSandboxes writes a leased row, and with it its Twin: a copy that tears a transaction has one
+// of them only.
 func AddSandboxes(ctx context.Context, s store.Store) (stacyvm.SandboxID, error) {
 	id := stacyvm.NewSandboxID()
 	return id, s.Update(ctx, func(tx store.Tx) error {

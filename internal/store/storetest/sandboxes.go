@@ -11,8 +11,9 @@ import (
 	"github.com/stacyvm/stacyvm/internal/store"
 )
 
-// sandboxFirstRun: the time of a sandbox counts from the moment when it runs for the first time; one that is being created does not
-// expire while its maker is there, and one that is made known as running again gets no new time.
+// sandboxFirstRun: the time of a sandbox counts from the moment when it runs for the first time;
+// one that is being created does not expire while its maker is there, and one that is made known
+// as running again gets no new time.
 func sandboxFirstRun(r *rig) {
 	row := r.insert(func(s *stacyvm.Sandbox) { s.Spec.TTL = time.Second })
 	expired := func() (found bool) {
@@ -147,7 +148,8 @@ func sandboxLists(r *rig) {
 	}
 }
 
-// sandboxPages walks a list whose rows share their time of creation, and that grows at its head meanwhile.
+// sandboxPages walks a list whose rows share their time of creation, and that grows at its head
+// meanwhile.
 func sandboxPages(r *rig) {
 	const rows = 45
 	want := map[stacyvm.SandboxID]bool{}

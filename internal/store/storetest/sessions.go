@@ -10,7 +10,8 @@ import (
 	"github.com/stacyvm/stacyvm/internal/testneed"
 )
 
-// heartbeat writes a worker's record for a session if it is still the registered one; register makes it the registered one.
+// heartbeat writes a worker's record for a session if it is still the registered one; register
+// makes it the registered one.
 func heartbeat(id stacyvm.WorkerID, session string, register bool) step[stacyvm.Worker] {
 	return func(ctx context.Context, tx store.Tx) (stacyvm.Worker, error) {
 		known, err := tx.Workers().Hold(ctx, id)
@@ -24,8 +25,9 @@ func heartbeat(id stacyvm.WorkerID, session string, register bool) step[stacyvm.
 	}
 }
 
-// workerSessions: whoever holds a worker decides on what it is. Processes of one worker follow each other while the earlier ones
-// go on with heartbeats: none of these wins over a registration, and none loses what an operator wrote meanwhile.
+// workerSessions: whoever holds a worker decides on what it is. Processes of one worker follow
+// each other while the earlier ones go on with heartbeats: none of these wins over a registration,
+// and none loses what an operator wrote meanwhile.
 func workerSessions(r *rig) {
 	const id = "w"
 	refused(r, stacyvm.CodeNotFound, func(ctx context.Context, tx store.Tx) (stacyvm.Worker, error) { return tx.Workers().Hold(ctx, id) })

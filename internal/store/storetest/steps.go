@@ -23,7 +23,8 @@ func done[T any](r *rig, do step[T]) (value T) {
 	return value
 }
 
-// refused runs a step whose error must have the code. A refusal does not end the transaction: a read follows it there.
+// refused runs a step whose error must have the code. A refusal does not end the transaction: a
+// read follows it there.
 func refused[T any](r *rig, code stacyvm.Code, do step[T]) {
 	r.Helper()
 	r.update(func(ctx context.Context, tx store.Tx) error {

@@ -1,4 +1,5 @@
-// Package storetest is the contract of store.Store: every driver must pass Run. It knows the port alone.
+// Package storetest is the contract of store.Store: every driver must pass Run. It knows the port
+// alone.
 package storetest
 
 import (
@@ -11,8 +12,8 @@ import (
 	"github.com/stacyvm/stacyvm/internal/store"
 )
 
-// Database makes an empty database that ends with the test. The function that it gives opens one more connection to it;
-// skew is added to its clock.
+// Database makes an empty database that ends with the test. The function that it gives opens one
+// more connection to it; skew is added to its clock.
 type Database func(t *testing.T) (open func(skew func() time.Duration) store.Store)
 
 // Run runs the whole suite but for those named by without, each test on a database of its own.

@@ -126,7 +126,8 @@ func txPanics(r *rig) {
 	r.update(func(ctx context.Context, tx store.Tx) error { return put(ctx, tx, id) })
 }
 
-// txShared mixes callers who succeed, fail, panic and leave: each gets what it did, and nobody another's end.
+// txShared mixes callers who succeed, fail, panic and leave: each gets what it did, and nobody
+// another's end.
 func txShared(r *rig) {
 	const callers = 96
 	ids := make([]stacyvm.SandboxID, callers)
@@ -166,8 +167,8 @@ func txShared(r *rig) {
 	}
 }
 
-// txGivenUp ends the contexts of half of the callers at any moment. Whoever got no error has a row, whoever got one has
-// none, and the others notice nothing.
+// txGivenUp ends the contexts of half of the callers at any moment. Whoever got no error has a
+// row, whoever got one has none, and the others notice nothing.
 func txGivenUp(r *rig) {
 	const callers = 64
 	type call struct {
@@ -257,8 +258,9 @@ func txNoLostUpdate(r *rig) {
 	}
 }
 
-// txQuota lets in exactly as many as the limit says, counting inside the transaction that inserts. All wait for one another, and on a
-// busy machine more callers would wait longer than a transaction may take.
+// txQuota lets in exactly as many as the limit says, counting inside the transaction that inserts.
+// All wait for one another, and on a busy machine more callers would wait longer than a
+// transaction may take.
 func txQuota(r *rig) {
 	const callers, limit = 40, 10
 	stores := []store.Store{r.Store, r.another()}

@@ -96,7 +96,8 @@ func workerOffers(r *rig) {
 	refused(r, stacyvm.CodeNotFound, offer("nobody"))
 }
 
-// txReservation has two servers take 40 creates for what fits: memory for ten on one worker, processors for ten on another.
+// txReservation has two servers take 40 creates for what fits: memory for ten on one worker,
+// processors for ten on another.
 func txReservation(r *rig) {
 	const callers, fit = 40, 10
 	stores := []store.Store{r.Store, r.another()}

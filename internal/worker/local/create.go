@@ -20,8 +20,9 @@ import (
 const (
 	// maxPids is a backstop, not a quota: some engines count threads of their own.
 	maxPids = 8192
-	// imageWithin bounds what is done for an image, engineWithin the start of a runtime and, where it has to be, of what starts it,
-	// and statusWithin the first question to it. The whole is bounded by stacyvm.CreateWithin.
+	// imageWithin bounds what is done for an image, engineWithin the start of a runtime and, where
+	// it has to be, of what starts it, and statusWithin the first question to it. The whole is
+	// bounded by stacyvm.CreateWithin.
 	imageWithin  = 30 * time.Second
 	engineWithin = 50 * time.Second
 	statusWithin = 10 * time.Second
@@ -29,9 +30,10 @@ const (
 	undoWithin = 30 * time.Second
 )
 
-// Create implements worker.Worker. A create whose context ends is undone. CodeStaleEpoch: the fence is old, or the sandbox
-// was destroyed with it; CodeNotFound: no such engine or image; CodeUnsupported: the engine cannot be used here;
-// CodeConflict: it was destroyed meanwhile; CodeUnavailable: it is there and does not answer, or its file is damaged.
+// Create implements worker.Worker. A create whose context ends is undone. CodeStaleEpoch: the
+// fence is old, or the sandbox was destroyed with it; CodeNotFound: no such engine or image;
+// CodeUnsupported: the engine cannot be used here; CodeConflict: it was destroyed meanwhile;
+// CodeUnavailable: it is there and does not answer, or its file is damaged.
 func (w *Worker) Create(ctx context.Context, ref stacyvm.Ref, request worker.CreateRequest) (worker.Created, error) {
 	if !ref.ID.Valid() {
 		return worker.Created{}, stacyvm.Invalid("id", "must be a sandbox id")
@@ -64,7 +66,12 @@ type createStep struct {
 	others *job            // wait for what goes on, and look again
 }
 
-func (w *Worker) admitCreate(ctx context.Context, b *entry, ref stacyvm.Ref, request worker.CreateRequest) (step createStep, err error) {
+func (w *Worker) admitCreate(
+	ctx context.Context,
+	b *entry,
+	ref stacyvm.Ref,
+	request worker.CreateRequest,
+) (step createStep, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.damaged != nil {
@@ -110,8 +117,8 @@ func (w *Worker) create(b *entry, j *job, request worker.CreateRequest) (created
 	return created, failure(err, "the sandbox could not be created")
 }
 
-// earlier looks for what a create of an earlier process left. A whole runtime is taken over; a part is removed. Without
-// a runtime and an error there is nothing.
+// earlier looks for what a create of an earlier process left. A whole runtime is taken over; a
+// part is removed. Without a runtime and an error there is nothing.
 func (w *Worker) earlier(b *entry, j *job) (*connection, worker.Created, error) {
 	r := b.current()
 	if r == nil {
@@ -136,7 +143,11 @@ func (w *Worker) make(b *entry, j *job, request worker.CreateRequest) (*connecti
 		return nil, worker.Created{}, err
 	}
 	m := &making{worker: w, entry: b, engine: e, record: record{
-		Phase: phaseCreating, Engine: e.Name(), Secret: string(guest.NewSecret()), Request: request, CreatedAt: time.Now().UTC(),
+		Phase:     phaseCreating,
+		Engine:    e.Name(),
+		Secret:    string(guest.NewSecret()),
+		Request:   request,
+		CreatedAt: time.Now().UTC(),
 	}}
 	defer m.leave()
 	if done, err := m.steps().run(j.ctx); err != nil {

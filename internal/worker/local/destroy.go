@@ -12,8 +12,9 @@ import (
 
 var errDestroyed = stacyvm.Errorf(stacyvm.CodeConflict, "the sandbox was destroyed meanwhile")
 
-// Destroy implements worker.Worker. It ends a create that is under way. After an error the sandbox is still in the
-// journal and the call may be repeated. CodeStaleEpoch: the fence is old, nothing was changed.
+// Destroy implements worker.Worker. It ends a create that is under way. After an error the sandbox
+// is still in the journal and the call may be repeated. CodeStaleEpoch: the fence is old, nothing
+// was changed.
 func (w *Worker) Destroy(ctx context.Context, ref stacyvm.Ref) error {
 	if !ref.ID.Valid() {
 		return stacyvm.Invalid("id", "must be a sandbox id")
@@ -58,8 +59,8 @@ func (w *Worker) admitDestroy(ctx context.Context, b *entry, ref stacyvm.Ref) (m
 	return mine, nil, err
 }
 
-// destroy is the job of removing a sandbox. The tombstone comes last: until then a crash leaves the record, and the call is
-// repeated.
+// destroy is the job of removing a sandbox. The tombstone comes last: until then a crash leaves
+// the record, and the call is repeated.
 func (w *Worker) destroy(b *entry, j *job, ref stacyvm.Ref) (err error) {
 	defer w.finish(b, j, func() {})
 	b.mu.Lock()
@@ -87,8 +88,8 @@ func (w *Worker) destroy(b *entry, j *job, ref stacyvm.Ref) (err error) {
 	return w.writeTombstone(b)
 }
 
-// unrecorded looks for a runtime whose record is missing or damaged. Its labels say whose it was when it was made. nil:
-// there is none. The fence is on disk before anything is removed.
+// unrecorded looks for a runtime whose record is missing or damaged. Its labels say whose it was
+// when it was made. nil: there is none. The fence is on disk before anything is removed.
 func (w *Worker) unrecorded(ctx context.Context, b *entry, ref stacyvm.Ref) (*record, error) {
 	all, err := w.runtimes(ctx)
 	if err != nil {
@@ -109,7 +110,8 @@ func (w *Worker) unrecorded(ctx context.Context, b *entry, ref stacyvm.Ref) (*re
 	return nil, nil
 }
 
-// writeTombstone writes the tombstone and forgets the record. A tombstone that is there already stays as it is.
+// writeTombstone writes the tombstone and forgets the record. A tombstone that is there already
+// stays as it is.
 func (w *Worker) writeTombstone(b *entry) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -151,8 +153,8 @@ func (w *Worker) removeRuntime(ctx context.Context, id stacyvm.SandboxID, r *rec
 	return found.Destroy(ctx)
 }
 
-// Clear destroys every sandbox of this worker, with the fences that it knows: for a machine that is given up. Nobody else
-// may call it meanwhile.
+// Clear destroys every sandbox of this worker, with the fences that it knows: for a machine that
+// is given up. Nobody else may call it meanwhile.
 func (w *Worker) Clear(ctx context.Context) error {
 	ids := map[stacyvm.SandboxID]stacyvm.Fence{}
 	for _, b := range w.all() {

@@ -16,8 +16,8 @@ type entry struct {
 	id    stacyvm.SandboxID
 	users int // calls that work on it; guarded by Worker.mu
 
-	// mu guards what follows. It is held over a write to the journal and never over a call to an engine or a guest. It is
-	// taken before Worker.mu.
+	// mu guards what follows. It is held over a write to the journal and never over a call to an
+	// engine or a guest. It is taken before Worker.mu.
 	mu         sync.Mutex
 	read       bool    // the journal was asked for it
 	record     *record // nil: nothing of it is here. Replaced, never changed
@@ -93,7 +93,8 @@ func (w *Worker) all() []*entry {
 	return slices.Collect(maps.Values(w.entries))
 }
 
-// admit refuses an old fence and keeps a newer one, on disk when there is a record to keep it in; b.mu is held.
+// admit refuses an old fence and keeps a newer one, on disk when there is a record to keep it in;
+// b.mu is held.
 func (w *Worker) admit(b *entry, fence stacyvm.Fence) error {
 	switch c := fence.Compare(b.fence); {
 	case c < 0:
@@ -113,8 +114,8 @@ func (w *Worker) admit(b *entry, fence stacyvm.Fence) error {
 	return nil
 }
 
-// Confirmed reports whether the journal already holds the ref's fence or a newer one: nobody has to be asked whether it is the
-// sandbox's, also after a restart and for one whose row is gone.
+// Confirmed reports whether the journal already holds the ref's fence or a newer one: nobody has
+// to be asked whether it is the sandbox's, also after a restart and for one whose row is gone.
 func (w *Worker) Confirmed(ref stacyvm.Ref) bool {
 	if !ref.ID.Valid() {
 		return false
@@ -142,8 +143,8 @@ func (w *Worker) loadTombstone(b *entry) error {
 	return nil
 }
 
-// begin makes a job the one thing that goes on with the entry. It ends with ctx, with cancel and with the worker; b.mu is
-// held.
+// begin makes a job the one thing that goes on with the entry. It ends with ctx, with cancel and
+// with the worker; b.mu is held.
 func (w *Worker) begin(ctx context.Context, b *entry, kind string) (*job, error) {
 	if err := w.enter(); err != nil {
 		return nil, err

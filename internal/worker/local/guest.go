@@ -13,8 +13,9 @@ import (
 // attachWithin bounds finding a runtime and its guest's first answer.
 const attachWithin = 10 * time.Second
 
-// Guest implements worker.Worker. One connection per sandbox serves all callers. CodeNotFound: there is no runtime, or it
-// is being destroyed; CodeUnavailable: it is still being created, or its guest does not answer.
+// Guest implements worker.Worker. One connection per sandbox serves all callers. CodeNotFound:
+// there is no runtime, or it is being destroyed; CodeUnavailable: it is still being created, or
+// its guest does not answer.
 func (w *Worker) Guest(ctx context.Context, ref stacyvm.Ref, scope guest.Scope) (guest.Conn, error) {
 	l, err := w.reach(ctx, ref)
 	if err != nil {
@@ -23,7 +24,8 @@ func (w *Worker) Guest(ctx context.Context, ref stacyvm.Ref, scope guest.Scope) 
 	return l.transport.Conn(scope), nil
 }
 
-// DialPort implements worker.Worker. CodeUnavailable: nothing listens there; otherwise as for Guest.
+// DialPort implements worker.Worker. CodeUnavailable: nothing listens there; otherwise as for
+// Guest.
 func (w *Worker) DialPort(ctx context.Context, ref stacyvm.Ref, port uint16) (net.Conn, error) {
 	if port == 0 {
 		return nil, stacyvm.Invalid("port", "must be between 1 and 65535")
@@ -36,8 +38,9 @@ func (w *Worker) DialPort(ctx context.Context, ref stacyvm.Ref, port uint16) (ne
 	return conn, failure(err, "the port cannot be reached")
 }
 
-// reach checks the fence and gives the connection. It runs for every command: no disk, no engine, and no lock that is held
-// for longer than a look, unless the fence is new or the sandbox is not attached.
+// reach checks the fence and gives the connection. It runs for every command: no disk, no engine,
+// and no lock that is held for longer than a look, unless the fence is new or the sandbox is not
+// attached.
 func (w *Worker) reach(ctx context.Context, ref stacyvm.Ref) (*connection, error) {
 	b := w.lookup(ref.ID)
 	if b == nil {
@@ -79,7 +82,11 @@ func (w *Worker) admitAttach(ctx context.Context, b *entry) (l *connection, mine
 	defer b.mu.Unlock()
 	switch {
 	case b.damaged != nil:
-		return nil, nil, nil, stacyvm.Wrap(stacyvm.CodeUnavailable, b.damaged, "the worker's record of the sandbox is damaged")
+		return nil, nil, nil, stacyvm.Wrap(
+			stacyvm.CodeUnavailable,
+			b.damaged,
+			"the worker's record of the sandbox is damaged",
+		)
 	case b.record == nil:
 		return nil, nil, nil, errNotHere
 	case b.job != nil && b.job.kind == kindCreate:
@@ -106,7 +113,8 @@ func (w *Worker) attachJob(b *entry, j *job) (found *connection, err error) {
 	return w.attachWhole(j.ctx, b)
 }
 
-// attachWhole attaches to a runtime whose create an earlier process may not have finished: one that answers is whole.
+// attachWhole attaches to a runtime whose create an earlier process may not have finished: one
+// that answers is whole.
 func (w *Worker) attachWhole(ctx context.Context, b *entry) (*connection, error) {
 	l, err := w.attach(ctx, b.id, b.current())
 	if err != nil {
@@ -139,7 +147,8 @@ func (w *Worker) attach(ctx context.Context, id stacyvm.SandboxID, r *record) (*
 	return l, nil
 }
 
-// connect makes the connection that all callers share. It dials when it is first used, and again when it broke.
+// connect makes the connection that all callers share. It dials when it is first used, and again
+// when it broke.
 func connect(instance engine.Instance, secret string) *connection {
 	dial := func(ctx context.Context) (net.Conn, error) { return instance.Dial(ctx, engine.Target{}) }
 	return &connection{instance: instance, transport: guest.NewTransport(dial, guest.Secret(secret))}

@@ -9,8 +9,9 @@ import (
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
 
-// Incarnation gives the highest incarnation that the journal in dir knows of, 0 without one: a database that is put back
-// must be given a higher one. A file that cannot be read is passed over. A worker may use the journal meanwhile.
+// Incarnation gives the highest incarnation that the journal in dir knows of, 0 without one: a
+// database that is put back must be given a higher one. A file that cannot be read is passed over.
+// A worker may use the journal meanwhile.
 func Incarnation(dir string) (highest int64, err error) {
 	root, err := os.OpenRoot(dir)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -20,8 +20,8 @@ type found struct {
 	engine string
 }
 
-// Inventory implements worker.Worker. It asks the engines and no guest: of those it tells what Run has found out, and when. A
-// record without a runtime is not a runtime and is not listed.
+// Inventory implements worker.Worker. It asks the engines and no guest: of those it tells what Run
+// has found out, and when. A record without a runtime is not a runtime and is not listed.
 func (w *Worker) Inventory(ctx context.Context) (worker.Inventory, error) {
 	if err := w.enter(); err != nil {
 		return worker.Inventory{}, err
@@ -56,8 +56,8 @@ func (w *Worker) Inventory(ctx context.Context) (worker.Inventory, error) {
 	return inventory, nil
 }
 
-// runtimes lists what every engine has, or fails. An engine that cannot run here at all, and that no record names, has
-// nothing.
+// runtimes lists what every engine has, or fails. An engine that cannot run here at all, and that
+// no record names, has nothing.
 func (w *Worker) runtimes(ctx context.Context) ([]found, error) {
 	lists := make([][]engine.Runtime, len(w.engines))
 	var asking errgroup.Group
@@ -83,7 +83,8 @@ func (w *Worker) runtimes(ctx context.Context) ([]found, error) {
 	return all, nil
 }
 
-// unused reports whether an engine is known not to work on this machine and no sandbox was made with it.
+// unused reports whether an engine is known not to work on this machine and no sandbox was made
+// with it.
 func (w *Worker) unused(ctx context.Context, name string) bool {
 	for _, b := range w.all() {
 		if r := b.current(); r != nil && r.Engine == name {
@@ -94,8 +95,8 @@ func (w *Worker) unused(ctx context.Context, name string) bool {
 	return p.Error == "" && !p.CheckedAt.IsZero() && !p.Capabilities.Usable
 }
 
-// examine makes one line; nil when the sandbox went away meanwhile. known says that it was here before the engines were
-// asked.
+// examine makes one line; nil when the sandbox went away meanwhile. known says that it was here
+// before the engines were asked.
 func (w *Worker) examine(f found, known bool) *worker.Runtime {
 	b := w.lookup(f.ID)
 	if b == nil {
@@ -115,7 +116,12 @@ func (w *Worker) examine(f found, known bool) *worker.Runtime {
 		return line
 	}
 	line := &worker.Runtime{
-		ID: f.ID, Fence: fence, Cluster: r.Request.Cluster, Request: r.Request, Created: r.Created, CreatedAt: r.CreatedAt,
+		ID:        f.ID,
+		Fence:     fence,
+		Cluster:   r.Request.Cluster,
+		Request:   r.Request,
+		Created:   r.Created,
+		CreatedAt: r.CreatedAt,
 		CheckedAt: health.checked,
 	}
 	if at := expiryOf(f.Labels); !at.IsZero() { // it may have changed since the create
@@ -131,7 +137,10 @@ func (w *Worker) examine(f found, known bool) *worker.Runtime {
 	case health.checked.IsZero():
 		line.Phase = worker.PhaseUnknown
 	case health.misses > 0:
-		line.Phase, line.Cause = worker.PhaseSilent, stacyvm.Cause{Reason: stacyvm.ReasonNoAnswer, Since: health.answered}
+		line.Phase, line.Cause = worker.PhaseSilent, stacyvm.Cause{
+			Reason: stacyvm.ReasonNoAnswer,
+			Since:  health.answered,
+		}
 	default:
 		line.Phase = worker.PhaseRunning
 	}
@@ -158,13 +167,16 @@ func (w *Worker) withoutRuntime(before map[stacyvm.SandboxID]*entry, all []found
 	return lines
 }
 
-// fromLabels is what can be said of a runtime without a record: without its secret its guest cannot be asked.
+// fromLabels is what can be said of a runtime without a record: without its secret its guest
+// cannot be asked.
 func fromLabels(f found) *worker.Runtime {
 	line := &worker.Runtime{
 		ID: f.ID, Fence: fenceOf(f.Labels), Cluster: f.Labels[engine.LabelCluster], Phase: worker.PhaseSilent,
 		Request: worker.CreateRequest{
-			Cluster: f.Labels[engine.LabelCluster], OwnerID: f.Labels[engine.LabelOwner], TenantID: f.Labels[engine.LabelTenant],
-			Spec: stacyvm.Spec{Provider: f.engine},
+			Cluster:  f.Labels[engine.LabelCluster],
+			OwnerID:  f.Labels[engine.LabelOwner],
+			TenantID: f.Labels[engine.LabelTenant],
+			Spec:     stacyvm.Spec{Provider: f.engine},
 		},
 		Created: worker.Created{RuntimeID: string(f.ID)}, CreatedAt: f.Created,
 	}

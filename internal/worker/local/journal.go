@@ -44,8 +44,8 @@ type ending struct {
 // tombstone is what is kept of a sandbox that is gone: calls with an older fence stay refused.
 type tombstone struct {
 	Fence stacyvm.Fence
-	// Destroyed: the sandbox was destroyed with this fence, so that a create which carries it came too late. Otherwise a create
-	// failed, and another may follow.
+	// Destroyed: the sandbox was destroyed with this fence, so that a create which carries it came
+	// too late. Otherwise a create failed, and another may follow.
 	Destroyed bool `json:"Spent"` // the word that is on disk
 }
 
@@ -59,15 +59,17 @@ const (
 	recordSuffix    = ".json"
 	tombstoneSuffix = ".gone"
 	tempSuffix      = ".tmp"
-	// maxFile bounds what is read back. A request's environment is the largest part; control lets 64 KiB of it through.
+	// maxFile bounds what is read back. A request's environment is the largest part; control lets
+	// 64 KiB of it through.
 	maxFile = 1 << 20
 	// tombstoneLife is how long a tombstone is kept: far longer than any call can be on its way.
 	tombstoneLife = 7 * 24 * time.Hour
 )
 
-// journal is a directory with a file for each sandbox: a record, then a tombstone. Files appear whole or not at all, and are
-// on disk when a call returns. A record may have a second line with how its create ended: making a second file would cost a
-// create more than everything else that it does on disk. Calls for one sandbox must not overlap.
+// journal is a directory with a file for each sandbox: a record, then a tombstone. Files appear
+// whole or not at all, and are on disk when a call returns. A record may have a second line with
+// how its create ended: making a second file would cost a create more than everything else that it
+// does on disk. Calls for one sandbox must not overlap.
 type journal struct {
 	root *os.Root
 	dir  *os.File // for syncing
@@ -117,14 +119,16 @@ func (j *journal) load() (map[stacyvm.SandboxID]journalEntry, error) {
 	return entries, nil
 }
 
-// readEntry reads one record. A crash between a tombstone and the removal of the record before it leaves both: the newer counts,
-// and the tombstone when they are the same age. The zero value: the sandbox is gone.
+// readEntry reads one record. A crash between a tombstone and the removal of the record before it
+// leaves both: the newer counts, and the tombstone when they are the same age. The zero value: the
+// sandbox is gone.
 func (j *journal) readEntry(id stacyvm.SandboxID) journalEntry {
 	r := new(record)
 	if err := j.read(string(id)+recordSuffix, r); err != nil {
 		return journalEntry{damaged: err}
 	}
-	if r.Fence.Compare(stacyvm.Fence{}) <= 0 || r.Engine == "" || r.Secret == "" || r.Phase != phaseCreating && r.Phase != phaseRunning {
+	if r.Fence.Compare(stacyvm.Fence{}) <= 0 || r.Engine == "" || r.Secret == "" ||
+		r.Phase != phaseCreating && r.Phase != phaseRunning {
 		return journalEntry{damaged: errors.New("fields are missing")}
 	}
 	g, err := j.tombstone(id)
@@ -155,7 +159,8 @@ func (j *journal) keep(id stacyvm.SandboxID, r record) error {
 	return j.remove(string(id) + tombstoneSuffix)
 }
 
-// extend adds to a record that was just kept how its create ended. What a crash leaves of the line says nothing.
+// extend adds to a record that was just kept how its create ended. What a crash leaves of the line
+// says nothing.
 func (j *journal) extend(id stacyvm.SandboxID, r record) error {
 	line, err := json.Marshal(ending{r.Phase, r.Created})
 	if err == nil {

@@ -21,7 +21,8 @@ func (m *machine) tombstone(id stacyvm.SandboxID) string {
 	return filepath.Join(m.dir, string(id)+".gone")
 }
 
-// TestDamagedRecord: a file that cannot be read hides no runtime, opens none, and stays until the sandbox is destroyed.
+// TestDamagedRecord: a file that cannot be read hides no runtime, opens none, and stays until the
+// sandbox is destroyed.
 func TestDamagedRecord(t *testing.T) {
 	for name, damage := range map[string]func(content []byte) []byte{
 		"empty":     func([]byte) []byte { return nil },
@@ -71,7 +72,8 @@ func TestDamagedRecord(t *testing.T) {
 	}
 }
 
-// TestCutEnding: a record whose second line did not reach the disk is that of a create that was not finished.
+// TestCutEnding: a record whose second line did not reach the disk is that of a create that was
+// not finished.
 func TestCutEnding(t *testing.T) {
 	m := open(t)
 	here, gone := at(5), at(5)
@@ -110,7 +112,8 @@ func TestDamagedGrave(t *testing.T) {
 	m.nothing(t)
 }
 
-// TestMissingRecord: a runtime that the journal does not know is found by its labels, and nobody's but its owner's to remove.
+// TestMissingRecord: a runtime that the journal does not know is found by its labels, and nobody's
+// but its owner's to remove.
 func TestMissingRecord(t *testing.T) {
 	m := open(t)
 	ref := at(5)
@@ -139,7 +142,8 @@ func TestMissingRecord(t *testing.T) {
 	m.nothing(t)
 }
 
-// TestRecordAndTombstone: a crash between a tombstone and the removal of the record before it leaves both.
+// TestRecordAndTombstone: a crash between a tombstone and the removal of the record before it
+// leaves both.
 func TestRecordAndTombstone(t *testing.T) {
 	m := open(t)
 	ended, anew := at(5), at(5)
@@ -287,7 +291,8 @@ func TestInterruptedCreate(t *testing.T) {
 	})
 }
 
-// TestSilentRuntimeIsKept: a create that is sent again must not remove what may hold somebody's work.
+// TestSilentRuntimeIsKept: a create that is sent again must not remove what may hold somebody's
+// work.
 func TestSilentRuntimeIsKept(t *testing.T) {
 	m, ref := open(t), at(1)
 	m.create(t, ref)

@@ -101,7 +101,8 @@ func TestDestroyedMeanwhile(t *testing.T) {
 	}
 }
 
-// TestConfirmed: what the journal holds is known after a restart, too, also of a sandbox that is gone.
+// TestConfirmed: what the journal holds is known after a restart, too, also of a sandbox that is
+// gone.
 func TestConfirmed(t *testing.T) {
 	m, ref, gone := open(t), at(3), at(3)
 	m.create(t, ref)

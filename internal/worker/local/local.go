@@ -1,8 +1,9 @@
-// Package local is the worker on this machine: it turns create requests into runtimes of its engines, remembers on disk
-// whose calls count, and gives connections to guests. It knows no store, no control plane and no transport.
+// Package local is the worker on this machine: it turns create requests into runtimes of its
+// engines, remembers on disk whose calls count, and gives connections to guests. It knows no
+// store, no control plane and no transport.
 //
-// What it keeps is one small file per sandbox. A sandbox's calls that change something run one after the other, those of
-// different sandboxes in parallel; there is no lock over all of them.
+// What it keeps is one small file per sandbox. A sandbox's calls that change something run one
+// after the other, those of different sandboxes in parallel; there is no lock over all of them.
 package local
 
 import (
@@ -22,7 +23,8 @@ import (
 	"github.com/stacyvm/stacyvm/internal/worker"
 )
 
-// Images gives sandboxes their root file systems; *image.Store does. The holder of an image is the sandbox's id.
+// Images gives sandboxes their root file systems; *image.Store does. The holder of an image is the
+// sandbox's id.
 type Images interface {
 	// Resolve finds an image and keeps it until the holder lets go.
 	Resolve(ctx context.Context, name, holder string) (image.Root, error)
@@ -64,9 +66,10 @@ type Worker struct {
 	end  context.CancelFunc
 	work sync.WaitGroup // jobs and probes under way
 
-	mu      sync.RWMutex // taken after an entry's
-	closed  bool
-	first   chan struct{}                // closed when Run has asked the guests for the first time; nil: it does not run
+	mu     sync.RWMutex // taken after an entry's
+	closed bool
+	// closed when Run has asked the guests for the first time; nil: it does not run
+	first   chan struct{}
 	entries map[stacyvm.SandboxID]*entry // those with a record, and those somebody works on
 
 	probing singleflight.Group
@@ -76,8 +79,8 @@ type Worker struct {
 
 var _ worker.Worker = (*Worker)(nil)
 
-// Open reads the journal and nothing else: runtimes are found when they are asked for. CodeInvalid: the configuration is
-// wrong or the directory cannot be used.
+// Open reads the journal and nothing else: runtimes are found when they are asked for.
+// CodeInvalid: the configuration is wrong or the directory cannot be used.
 func Open(config Config) (*Worker, error) {
 	if len(config.Engines) == 0 {
 		return nil, stacyvm.Invalid("providers", "a worker needs an engine")
@@ -102,7 +105,10 @@ func Open(config Config) (*Worker, error) {
 		journal: files, entries: map[stacyvm.SandboxID]*entry{}, probes: map[string]worker.Provider{},
 	}
 	if w.engine(config.Default) == nil {
-		return nil, errors.Join(stacyvm.Invalid("providers", "the default engine %.64q is not among the engines", config.Default), files.close())
+		return nil, errors.Join(
+			stacyvm.Invalid("providers", "the default engine %.64q is not among the engines", config.Default),
+			files.close(),
+		)
 	}
 	w.life, w.end = context.WithCancel(context.Background())
 	if err := w.load(); err != nil {
@@ -121,7 +127,13 @@ func (w *Worker) load() error {
 	for id, kept := range entries {
 		b := &entry{id: id, read: true, damaged: kept.damaged}
 		if kept.damaged != nil {
-			w.log.Error("a sandbox's journal file is damaged; it is kept until the sandbox is destroyed", "sandbox", id, "error", kept.damaged)
+			w.log.Error(
+				"a sandbox's journal file is damaged; it is kept until the sandbox is destroyed",
+				"sandbox",
+				id,
+				"error",
+				kept.damaged,
+			)
 		} else {
 			b.record, b.fence = kept.record, kept.record.Fence
 		}
@@ -130,8 +142,8 @@ func (w *Worker) load() error {
 	return nil
 }
 
-// Close ends what is under way, undoing creates that are not finished, and closes the connections to guests. Runtimes
-// stay when their engine keeps them. Calls after it are CodeUnavailable.
+// Close ends what is under way, undoing creates that are not finished, and closes the connections
+// to guests. Runtimes stay when their engine keeps them. Calls after it are CodeUnavailable.
 func (w *Worker) Close() error {
 	w.mu.Lock()
 	again := w.closed

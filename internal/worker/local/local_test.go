@@ -30,7 +30,8 @@ type machine struct {
 	images *images
 }
 
-// open gives a worker that is closed with the test, when nothing may be left: no runtime, no held image.
+// open gives a worker that is closed with the test, when nothing may be left: no runtime, no held
+// image.
 func open(t *testing.T) *machine {
 	t.Helper()
 	dir := t.TempDir()

@@ -24,7 +24,8 @@ type making struct {
 	created  worker.Created
 }
 
-// steps are those of a create, in their order. What comes between an image and a runtime, such as a network, is a line here.
+// steps are those of a create, in their order. What comes between an image and a runtime, such as
+// a network, is a line here.
 func (m *making) steps() steps {
 	return steps{
 		{name: "record", do: m.intend, undo: m.forget},
@@ -55,7 +56,10 @@ func (m *making) forget(context.Context) error {
 	if m.entry.record == nil {
 		return nil
 	}
-	if err := m.worker.journal.writeTombstone(m.entry.id, tombstone{Fence: m.entry.fence, Destroyed: m.entry.destroyed}); err != nil {
+	if err := m.worker.journal.writeTombstone(
+		m.entry.id,
+		tombstone{Fence: m.entry.fence, Destroyed: m.entry.destroyed},
+	); err != nil {
 		return err
 	}
 	m.entry.record = nil
@@ -74,8 +78,8 @@ func (m *making) releaseImage(context.Context) error {
 	return m.worker.images.Release(string(m.entry.id))
 }
 
-// await takes one of the starts at a time. A control plane has those wait that it knows of; this holds for all of them together, and
-// in their order.
+// await takes one of the starts at a time. A control plane has those wait that it knows of; this
+// holds for all of them together, and in their order.
 func (m *making) await(ctx context.Context) error {
 	err := m.worker.starts.Acquire(ctx, 1)
 	m.turn = err == nil

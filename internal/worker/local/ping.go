@@ -10,15 +10,17 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// Guests are asked for a sign of life apart from everything else, so that those who give none hold up nobody: the inventory tells
-// what is known. A guest that answered last time is asked quickly, and one that did not answer quickly is asked again with
-// patience, beside the others, less and less often.
+// Guests are asked for a sign of life apart from everything else, so that those who give none hold
+// up nobody: the inventory tells what is known. A guest that answered last time is asked quickly,
+// and one that did not answer quickly is asked again with patience, beside the others, less and
+// less often.
 
 // pings says how guests are asked.
 type pings struct {
 	quick, patient pingClass
-	every          time.Duration // the pause after an answer, and after the first silence; it doubles with each further one
-	most           time.Duration // up to this
+	// the pause after an answer, and after the first silence; it doubles with each further one
+	every time.Duration
+	most  time.Duration // up to this
 }
 
 // pingClass is how a class of guests is asked.
@@ -84,7 +86,8 @@ func (w *Worker) Run(ctx context.Context) error {
 	return nil
 }
 
-// Ask asks each guest that is due once and returns when all have answered, or have not in time. Run does so all the time.
+// Ask asks each guest that is due once and returns when all have answered, or have not in time.
+// Run does so all the time.
 func (w *Worker) Ask(ctx context.Context) {
 	w.ask(ctx, false)
 	w.ask(ctx, true)
@@ -158,7 +161,8 @@ func (w *Worker) askOne(ctx context.Context, b *entry, within time.Duration, pat
 	switch h := &b.health; {
 	case err == nil:
 		b.health = w.answered()
-	case ctx.Err() != nil, h.checked.After(began): // nobody waited for the answer, or a new connection was made meanwhile
+	// nobody waited for the answer, or a new connection was made meanwhile
+	case ctx.Err() != nil, h.checked.After(began):
 	case !patient:
 		h.slow = true
 	default:

@@ -21,8 +21,8 @@ const (
 	probeWithin = time.Minute
 )
 
-// Providers implements worker.Worker. A result counts for half a minute. A probe that takes longer than the caller waits
-// goes on by itself.
+// Providers implements worker.Worker. A result counts for half a minute. A probe that takes longer
+// than the caller waits goes on by itself.
 func (w *Worker) Providers(ctx context.Context) ([]worker.Provider, error) {
 	if err := w.enter(); err != nil {
 		return nil, err
@@ -48,7 +48,8 @@ func (w *Worker) Providers(ctx context.Context) ([]worker.Provider, error) {
 	return providers, asking.Wait()
 }
 
-// probe gives the last result when it still counts, or asks the engine. One probe serves everybody who waits.
+// probe gives the last result when it still counts, or asks the engine. One probe serves everybody
+// who waits.
 func (w *Worker) probe(ctx context.Context, e engine.Engine) worker.Provider {
 	last := w.probed(e.Name())
 	kept := probeKept
@@ -113,7 +114,8 @@ func (w *Worker) probeNow(e engine.Engine) worker.Provider {
 	return p
 }
 
-// usable finds the engine for a create. One that has once worked is not probed again: its create says whether it still does.
+// usable finds the engine for a create. One that has once worked is not probed again: its create
+// says whether it still does.
 func (w *Worker) usable(ctx context.Context, name string) (engine.Engine, error) {
 	if name == "" {
 		name = w.fallback

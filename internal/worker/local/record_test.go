@@ -13,7 +13,8 @@ import (
 	"github.com/stacyvm/stacyvm/internal/worker"
 )
 
-// FuzzRecord reads journal files of any content. A record is whole or damaged, and one that is whole is read again as it is kept.
+// FuzzRecord reads journal files of any content. A record is whole or damaged, and one that is
+// whole is read again as it is kept.
 func FuzzRecord(f *testing.F) {
 	const id = stacyvm.SandboxID("sb-0123456789abcdef01234567")
 	if !id.Valid() {

@@ -18,8 +18,8 @@ type step struct {
 
 type steps []step
 
-// run does the steps in turn and stops at the first that fails. done are those that were begun. A step whose own time passed is a
-// CodeTimeout error that names it.
+// run does the steps in turn and stops at the first that fails. done are those that were begun. A
+// step whose own time passed is a CodeTimeout error that names it.
 func (list steps) run(ctx context.Context) (done steps, err error) {
 	for n, s := range list {
 		if err := s.run(ctx); err != nil {
@@ -37,12 +37,17 @@ func (s step) run(ctx context.Context) error {
 	defer cancel()
 	err := s.do(bounded)
 	if err != nil && bounded.Err() != nil && ctx.Err() == nil {
-		return stacyvm.Wrap(stacyvm.CodeTimeout, err, "the sandbox could not be created: its "+s.name+" took longer than "+s.within.String())
+		return stacyvm.Wrap(
+			stacyvm.CodeTimeout,
+			err,
+			"the sandbox could not be created: its "+s.name+" took longer than "+s.within.String(),
+		)
 	}
 	return err
 }
 
-// undo takes steps back, the last one first, also when ctx has ended, and stops where one fails: what is left is for recovery.
+// undo takes steps back, the last one first, also when ctx has ended, and stops where one fails:
+// what is left is for recovery.
 func (list steps) undo(ctx context.Context, within time.Duration) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), within)
 	defer cancel()

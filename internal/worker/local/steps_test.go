@@ -12,7 +12,8 @@ import (
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
 
-// traced makes steps that tell when they are done and undone; failing names those that fail, as "do a" or "undo a".
+// traced makes steps that tell when they are done and undone; failing names those that fail, as
+// "do a" or "undo a".
 func traced(trace *[]string, failing ...string) steps {
 	list := steps{{name: "a"}, {name: "b"}, {name: "c"}}
 	for n := range list {
@@ -55,7 +56,8 @@ func TestStepsAreTakenBackFromTheOneThatFailed(t *testing.T) {
 	}
 }
 
-// TestStepHasItsOwnDeadline: it ends a step that hangs, by name, and not the steps before and behind it.
+// TestStepHasItsOwnDeadline: it ends a step that hangs, by name, and not the steps before and
+// behind it.
 func TestStepHasItsOwnDeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		hang := func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }

@@ -15,8 +15,8 @@ type upkeep struct {
 
 const tombstonesEvery = time.Hour
 
-// tidy releases, once, the images of sandboxes whose end could not be written down whole, and removes old tombstones. all is
-// everything that is on the machine.
+// tidy releases, once, the images of sandboxes whose end could not be written down whole, and
+// removes old tombstones. all is everything that is on the machine.
 func (w *Worker) tidy(all []found) {
 	here := make(map[stacyvm.SandboxID]bool, len(all))
 	for _, f := range all {
@@ -28,15 +28,17 @@ func (w *Worker) tidy(all []found) {
 		}
 	}
 	now := time.Now()
-	if last := w.upkeep.tombstones.Load(); now.Unix()-last >= int64(tombstonesEvery/time.Second) && w.upkeep.tombstones.CompareAndSwap(last, now.Unix()) {
+	if last := w.upkeep.tombstones.Load(); now.Unix()-last >= int64(tombstonesEvery/time.Second) &&
+		w.upkeep.tombstones.CompareAndSwap(last, now.Unix()) {
 		if err := w.removeOldTombstones(now.Add(-tombstoneLife), here); err != nil {
 			w.log.Warn("old tombstones cannot be removed", "error", err)
 		}
 	}
 }
 
-// releaseGone releases images whose holder has a tombstone: tombstones are on disk at once, and the end of a hold is not when the
-// machine loses its power. A holder that this journal does not know is another worker's.
+// releaseGone releases images whose holder has a tombstone: tombstones are on disk at once, and
+// the end of a hold is not when the machine loses its power. A holder that this journal does not
+// know is another worker's.
 func (w *Worker) releaseGone(here map[stacyvm.SandboxID]bool) error {
 	holders, err := w.images.Holders()
 	if err != nil {

@@ -215,7 +215,8 @@ func TestClosed(t *testing.T) {
 	}
 }
 
-// TestCyclesLeaveNothing: descriptors are back where they were, and so are goroutines, which TestMain counts.
+// TestCyclesLeaveNothing: descriptors are back where they were, and so are goroutines, which
+// TestMain counts.
 func TestCyclesLeaveNothing(t *testing.T) {
 	m := open(t)
 	descriptors := func() int {
@@ -319,7 +320,8 @@ func request() worker.CreateRequest {
 	}
 }
 
-// slowRemoval is an engine whose removals stop halfway: the runtime does not run any more and is still listed.
+// slowRemoval is an engine whose removals stop halfway: the runtime does not run any more and is
+// still listed.
 type slowRemoval struct {
 	*mock.Engine
 	halfway, goOn chan struct{}

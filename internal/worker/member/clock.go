@@ -15,7 +15,8 @@ type clock struct {
 	wait func(ctx context.Context, d time.Duration) bool // false: ctx ended first
 }
 
-// sinceBoot is a clock that nobody sets and that also counts the time in which the machine slept: others did not.
+// sinceBoot is a clock that nobody sets and that also counts the time in which the machine slept:
+// others did not.
 func sinceBoot() clock {
 	return clock{now: bootTime, wait: wait}
 }

@@ -8,9 +8,10 @@ import (
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
 
-// Confirm asks a control plane whether this worker holds a sandbox under the ref's fence, unless it is known: a number that
-// somebody made up must not lock the sandbox's owner out. CodeStaleEpoch: there is a newer fence; CodeNotFound: this worker
-// does not hold the sandbox; CodeConflict: nobody gave that fence out; CodeUnavailable: no control plane answers.
+// Confirm asks a control plane whether this worker holds a sandbox under the ref's fence, unless
+// it is known: a number that somebody made up must not lock the sandbox's owner out.
+// CodeStaleEpoch: there is a newer fence; CodeNotFound: this worker does not hold the sandbox;
+// CodeConflict: nobody gave that fence out; CodeUnavailable: no control plane answers.
 func (m *Member) Confirm(ctx context.Context, ref stacyvm.Ref) error {
 	fence, known := m.fences.of(ref.ID)
 	if !known && m.config.Confirmed != nil && m.config.Confirmed(ref) {
@@ -39,8 +40,8 @@ func (m *Member) Confirm(ctx context.Context, ref stacyvm.Ref) error {
 	return nil
 }
 
-// fences are those under which the worker holds its sandboxes, as far as it was told. Each renewal replaces them, but for
-// what was learnt while it was under way.
+// fences are those under which the worker holds its sandboxes, as far as it was told. Each renewal
+// replaces them, but for what was learnt while it was under way.
 type fences struct {
 	mu    sync.Mutex
 	round int

@@ -10,7 +10,8 @@ import (
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
 
-// cluster is what all control planes share: the sessions, and leases by the rules of the store, in its own time.
+// cluster is what all control planes share: the sessions, and leases by the rules of the store, in
+// its own time.
 type cluster struct {
 	mu       sync.Mutex
 	start    time.Time

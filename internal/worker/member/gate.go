@@ -11,7 +11,10 @@ var (
 	errNotYet = stacyvm.Errorf(stacyvm.CodeLeaseLost, "the worker has not renewed its leases yet")
 	errLost   = stacyvm.Errorf(stacyvm.CodeLeaseLost, "the worker could not renew its leases in time")
 	errLeft   = stacyvm.Errorf(stacyvm.CodeLeaseLost, "the worker has ended")
-	errFenced = stacyvm.Errorf(stacyvm.CodeConflict, "another process is this worker now: this one has ended, and its sandboxes go on under the other")
+	errFenced = stacyvm.Errorf(
+		stacyvm.CodeConflict,
+		"another process is this worker now: this one has ended, and its sandboxes go on under the other",
+	)
 )
 
 // gate is open while the worker can know that its leases are its own. The zero gate is closed.

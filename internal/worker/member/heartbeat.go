@@ -8,7 +8,8 @@ import (
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
 
-// join registers the session, not yet to be used. While nobody answers it waits: control planes may start later than their workers.
+// join registers the session, not yet to be used. While nobody answers it waits: control planes
+// may start later than their workers.
 func (m *Member) join(ctx context.Context) error {
 	for said := false; ; {
 		err := m.beat(ctx, true)
@@ -29,7 +30,10 @@ func (m *Member) join(ctx context.Context) error {
 
 // final reports whether the same call would be refused again.
 func final(err error) bool {
-	return slices.Contains([]stacyvm.Code{stacyvm.CodeConflict, stacyvm.CodeUnauthenticated, stacyvm.CodeForbidden, stacyvm.CodeInvalid}, stacyvm.CodeOf(err))
+	return slices.Contains(
+		[]stacyvm.Code{stacyvm.CodeConflict, stacyvm.CodeUnauthenticated, stacyvm.CodeForbidden, stacyvm.CodeInvalid},
+		stacyvm.CodeOf(err),
+	)
 }
 
 // heartbeatLoop shows the worker as soon as it acts, and then tells again and again that it lives.
@@ -66,7 +70,8 @@ func (m *Member) heartbeatLoop(ctx context.Context) error {
 	}
 }
 
-// beat sends one heartbeat. A worker that the control plane does not know, as after an operator deleted it, registers anew.
+// beat sends one heartbeat. A worker that the control plane does not know, as after an operator
+// deleted it, registers anew.
 func (m *Member) beat(ctx context.Context, register bool) error {
 	m.telling.Lock()
 	defer m.telling.Unlock()
@@ -104,7 +109,8 @@ func (m *Member) status(offer Offer) stacyvm.WorkerStatus {
 	return stacyvm.WorkerOnline
 }
 
-// Once sends one heartbeat of no session, which takes nothing over, and gives the worker as the control plane has it.
+// Once sends one heartbeat of no session, which takes nothing over, and gives the worker as the
+// control plane has it.
 func (m *Member) Once(ctx context.Context) (worker stacyvm.Worker, err error) {
 	offer, err := m.config.Offer(ctx)
 	if err != nil {

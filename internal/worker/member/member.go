@@ -1,10 +1,12 @@
-// Package member is a worker's part in the cluster: it registers with a control plane, tells it that the worker lives and what
-// it offers, keeps the leases of its sandboxes, and says when the worker has to stop acting because it can no longer know
-// whether they are its own. It knows no store, no HTTP and no engine.
+// Package member is a worker's part in the cluster: it registers with a control plane, tells it
+// that the worker lives and what it offers, keeps the leases of its sandboxes, and says when the
+// worker has to stop acting because it can no longer know whether they are its own. It knows no
+// store, no HTTP and no engine.
 //
-// A lease lives for stacyvm.LeaseTTL from a renewal on and may be taken over stacyvm.LeaseGrace later. The worker stops
-// StopAfter after it sent the renewal, by a clock that no operator sets, so that it has stopped before anybody can take over,
-// also when its clock runs slower than the database's, up to a ratio of 1.5.
+// A lease lives for stacyvm.LeaseTTL from a renewal on and may be taken over stacyvm.LeaseGrace
+// later. The worker stops StopAfter after it sent the renewal, by a clock that no operator sets,
+// so that it has stopped before anybody can take over, also when its clock runs slower than the
+// database's, up to a ratio of 1.5.
 package member
 
 import (
@@ -20,7 +22,8 @@ import (
 )
 
 const (
-	// StopAfter is how long after sending the last renewal that succeeded the worker begins nothing new.
+	// StopAfter is how long after sending the last renewal that succeeded the worker begins
+	// nothing new.
 	StopAfter = 25 * time.Second
 	// TryWithin bounds one call to one control plane.
 	TryWithin = 5 * time.Second
@@ -32,16 +35,18 @@ const (
 	HeartbeatEvery = 30 * time.Second
 )
 
-// ControlPlane is one control plane as a worker sees it. Its errors have codes. CodeConflict: another process is this worker
-// now. CodeNotFound: there is no such worker or lease. CodeUnauthenticated, CodeForbidden: the credential is not accepted.
-// Everything else: it does not answer now, and another one may.
+// ControlPlane is one control plane as a worker sees it. Its errors have codes. CodeConflict:
+// another process is this worker now. CodeNotFound: there is no such worker or lease.
+// CodeUnauthenticated, CodeForbidden: the credential is not accepted. Everything else: it does not
+// answer now, and another one may.
 type ControlPlane interface {
 	// Heartbeat tells that the worker lives and gives its registration.
 	Heartbeat(ctx context.Context, beat Heartbeat) (stacyvm.Worker, error)
-	// Renew extends all leases of the session and takes those again that had run out. With handover they live long enough
-	// for the next process.
+	// Renew extends all leases of the session and takes those again that had run out. With
+	// handover they live long enough for the next process.
 	Renew(ctx context.Context, session string, handover bool) (Renewal, error)
-	// Lease gives the fence under which this worker holds a sandbox; CodeNotFound when it does not.
+	// Lease gives the fence under which this worker holds a sandbox; CodeNotFound when it does
+	// not.
 	Lease(ctx context.Context, id stacyvm.SandboxID) (stacyvm.Fence, error)
 	// Address is for logs.
 	Address() string
@@ -61,7 +66,8 @@ type Heartbeat struct {
 	Offer
 	Status  stacyvm.WorkerStatus
 	Session string // "": of no process that acts
-	// Register makes Session the one that counts: an earlier process of this name can do nothing more.
+	// Register makes Session the one that counts: an earlier process of this name can do nothing
+	// more.
 	Register bool
 }
 
@@ -78,8 +84,8 @@ type Config struct {
 	Session string         // random per process
 	// Offer looks at the machine; it is called before each heartbeat.
 	Offer func(context.Context) (Offer, error)
-	// Confirmed reports whether the machine itself knows that a fence was its sandbox's, as of one whose lease was given up and
-	// whose runtime is still to be removed; nil: it knows none.
+	// Confirmed reports whether the machine itself knows that a fence was its sandbox's, as of one
+	// whose lease was given up and whose runtime is still to be removed; nil: it knows none.
 	Confirmed func(stacyvm.Ref) bool
 	// HeartbeatEvery is the pause between heartbeats; 0: the default.
 	HeartbeatEvery time.Duration
@@ -111,12 +117,19 @@ func New(config Config) (*Member, error) {
 	if config.HeartbeatEvery <= 0 {
 		config.HeartbeatEvery = HeartbeatEvery
 	}
-	return &Member{config: config, log: config.Logger, clock: sinceBoot(), leased: make(chan struct{}), ready: make(chan struct{})}, nil
+	return &Member{
+		config: config,
+		log:    config.Logger,
+		clock:  sinceBoot(),
+		leased: make(chan struct{}),
+		ready:  make(chan struct{}),
+	}, nil
 }
 
-// Run registers the session, as soon as a control plane answers, and then keeps its heartbeats and leases up until ctx ends,
-// which is no error. CodeConflict: another process has become this worker, and this one must end; its gate is closed for good.
-// CodeUnauthenticated and CodeForbidden: no control plane takes the credential at the start. Run it once.
+// Run registers the session, as soon as a control plane answers, and then keeps its heartbeats and
+// leases up until ctx ends, which is no error. CodeConflict: another process has become this
+// worker, and this one must end; its gate is closed for good. CodeUnauthenticated and
+// CodeForbidden: no control plane takes the credential at the start. Run it once.
 func (m *Member) Run(ctx context.Context) error {
 	defer m.gate.shut(errLeft)
 	if err := m.join(ctx); err != nil || ctx.Err() != nil {
@@ -131,10 +144,12 @@ func (m *Member) Run(ctx context.Context) error {
 // Leased is closed once the worker is registered and holds its leases: it acts.
 func (m *Member) Leased() <-chan struct{} { return m.leased }
 
-// Ready is closed once it acts and control planes know that: sandboxes are placed on it from now on.
+// Ready is closed once it acts and control planes know that: sandboxes are placed on it from now
+// on.
 func (m *Member) Ready() <-chan struct{} { return m.ready }
 
-// Gate gives nil while the worker may change sandboxes, else a CodeLeaseLost error. What runs in them goes on.
+// Gate gives nil while the worker may change sandboxes, else a CodeLeaseLost error. What runs in
+// them goes on.
 func (m *Member) Gate() error { return m.gate.check(m.clock.now()) }
 
 // Draining reports whether the worker takes no new sandboxes because it ends.
@@ -150,7 +165,8 @@ func (m *Member) acts() bool {
 	}
 }
 
-// Drain takes no new sandboxes from now on, and tells so. A control plane that does not answer learns it by the refusals.
+// Drain takes no new sandboxes from now on, and tells so. A control plane that does not answer
+// learns it by the refusals.
 func (m *Member) Drain(ctx context.Context) error {
 	m.draining.Store(true)
 	if !m.acts() {
@@ -159,7 +175,8 @@ func (m *Member) Drain(ctx context.Context) error {
 	return m.beat(ctx, false)
 }
 
-// Tell sends a heartbeat now, because what it says has changed. Without an answer the next one says it.
+// Tell sends a heartbeat now, because what it says has changed. Without an answer the next one
+// says it.
 func (m *Member) Tell(ctx context.Context) error {
 	if !m.acts() {
 		return nil
@@ -167,8 +184,9 @@ func (m *Member) Tell(ctx context.Context) error {
 	return m.beat(ctx, false)
 }
 
-// Leave hands the leases over to the next process of this worker, after Run has ended: they live long enough for its start,
-// and nobody takes the sandboxes meanwhile. It changes nothing when another process is the worker already.
+// Leave hands the leases over to the next process of this worker, after Run has ended: they live
+// long enough for its start, and nobody takes the sandboxes meanwhile. It changes nothing when
+// another process is the worker already.
 func (m *Member) Leave(ctx context.Context) error {
 	m.gate.shut(errLeft)
 	if !m.acts() || m.gate.fenced() {

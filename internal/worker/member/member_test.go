@@ -61,8 +61,8 @@ func TestClosedBeforeTheFirstRenewal(t *testing.T) {
 	})
 }
 
-// TestShownWhenItActs: nothing is placed on a worker that would refuse it. It is online for the others when its gate is open, and
-// ready when it is online, whatever gets lost on the way.
+// TestShownWhenItActs: nothing is placed on a worker that would refuse it. It is online for the
+// others when its gate is open, and ready when it is online, whatever gets lost on the way.
 func TestShownWhenItActs(t *testing.T) {
 	for name, disturb := range map[string]func(*plane){
 		"nothing is lost":   func(*plane) {},
@@ -112,7 +112,8 @@ func TestShownWhenItActs(t *testing.T) {
 	}
 }
 
-// TestWrongCredential: at the start it is told at once; later it may be a rotation that is under way.
+// TestWrongCredential: at the start it is told at once; later it may be a rotation that is under
+// way.
 func TestWrongCredential(t *testing.T) {
 	for _, code := range []stacyvm.Code{stacyvm.CodeUnauthenticated, stacyvm.CodeForbidden} {
 		synctest.Test(t, func(t *testing.T) {
@@ -141,7 +142,8 @@ func TestWrongCredential(t *testing.T) {
 	}
 }
 
-// TestAnotherProcess: whoever registers last is the worker; the earlier process ends by itself, soon, and cannot go on.
+// TestAnotherProcess: whoever registers last is the worker; the earlier process ends by itself,
+// soon, and cannot go on.
 func TestAnotherProcess(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(box)
@@ -168,7 +170,8 @@ func TestAnotherProcess(t *testing.T) {
 	})
 }
 
-// TestHandover: SIGTERM tells that the worker drains, keeps the leases for the next process, and the next one has them at once.
+// TestHandover: SIGTERM tells that the worker drains, keeps the leases for the next process, and
+// the next one has them at once.
 func TestHandover(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(box)
@@ -261,7 +264,8 @@ func TestForgotten(t *testing.T) {
 	})
 }
 
-// TestNoEngineWorks: a worker with nothing to offer says that it is not well, since an empty list of engines reads as all.
+// TestNoEngineWorks: a worker with nothing to offer says that it is not well, since an empty list
+// of engines reads as all.
 func TestNoEngineWorks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster()
@@ -328,7 +332,8 @@ func TestConfirm(t *testing.T) {
 	})
 }
 
-// TestConfirmDuringRenewal: the answer of a renewal is older than what was confirmed while it was under way.
+// TestConfirmDuringRenewal: the answer of a renewal is older than what was confirmed while it was
+// under way.
 func TestConfirmDuringRenewal(t *testing.T) {
 	var f fences
 	old, young := stacyvm.Fence{Epoch: 1}, stacyvm.Fence{Epoch: 2}

@@ -14,7 +14,8 @@ import (
 // step is how finely these tests look at the gate.
 const step = 50 * time.Millisecond
 
-// lastOpen watches the gate for a while and gives when it was last seen open, in real time since the start.
+// lastOpen watches the gate for a while and gives when it was last seen open, in real time since
+// the start.
 func (p *process) lastOpen(c *cluster, during time.Duration) (last time.Duration) {
 	for end := time.Now().Add(during); time.Now().Before(end); time.Sleep(step) {
 		if p.Gate() == nil {
@@ -24,8 +25,9 @@ func (p *process) lastOpen(c *cluster, during time.Duration) (last time.Duration
 	return last
 }
 
-// TestPartition: a worker that is cut off, at every moment between renewals and in every way, has stopped 10 s before anybody
-// can take its sandboxes over. With clocks of different rates, up to 1.5, it has still stopped before.
+// TestPartition: a worker that is cut off, at every moment between renewals and in every way, has
+// stopped 10 s before anybody can take its sandboxes over. With clocks of different rates, up to
+// 1.5, it has still stopped before.
 func TestPartition(t *testing.T) {
 	testneed.Patience(t)
 	for _, rates := range []struct{ worker, database float64 }{{1, 1}, {0.8, 1}, {1.2, 1}, {1, 0.8}, {1, 1.2}, {0.8, 1.2}, {1.2, 0.8}, {1 / 1.5, 1}, {1, 1.5}} {
@@ -74,8 +76,8 @@ func partition(t *testing.T, cut fault, after time.Duration, worker, database fl
 	}
 }
 
-// TestSlowAnswers: what counts is when a renewal was sent; with answers that take 4.9 s the gate never closes, and a cut is as
-// safe as with quick ones.
+// TestSlowAnswers: what counts is when a renewal was sent; with answers that take 4.9 s the gate
+// never closes, and a cut is as safe as with quick ones.
 func TestSlowAnswers(t *testing.T) {
 	for _, slow := range []struct{ there, back time.Duration }{{4900 * time.Millisecond, 0}, {0, 4900 * time.Millisecond}, {2 * time.Second, 2 * time.Second}} {
 		synctest.Test(t, func(t *testing.T) {
@@ -102,7 +104,8 @@ func TestSlowAnswers(t *testing.T) {
 	}
 }
 
-// TestFlakyNetwork: whatever happens to two control planes, the gate is never open within 10 s of a takeover.
+// TestFlakyNetwork: whatever happens to two control planes, the gate is never open within 10 s of
+// a takeover.
 func TestFlakyNetwork(t *testing.T) {
 	for seed := range uint64(200) {
 		synctest.Test(t, func(t *testing.T) {

@@ -9,7 +9,8 @@ import (
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
 
-// renewLoop renews every stacyvm.LeaseRenewEvery, counted from when the last try was sent, and sooner after a failure.
+// renewLoop renews every stacyvm.LeaseRenewEvery, counted from when the last try was sent, and
+// sooner after a failure.
 func (m *Member) renewLoop(ctx context.Context) error {
 	said := slog.LevelDebug // of the failure that goes on
 	for {
@@ -52,8 +53,8 @@ func (m *Member) complain(ctx context.Context, err error, said slog.Level) slog.
 	return level
 }
 
-// renew extends all leases. The gate opens from when the call was sent: when it was answered says nothing about when the
-// database counted from. lapsed are left for the next renewal.
+// renew extends all leases. The gate opens from when the call was sent: when it was answered says
+// nothing about when the database counted from. lapsed are left for the next renewal.
 func (m *Member) renew(ctx context.Context) (lapsed int, err error) {
 	lapsed, err = m.renewOnce(ctx)
 	if stacyvm.CodeOf(err) != stacyvm.CodeNotFound {
@@ -85,8 +86,8 @@ func (m *Member) renewOnce(ctx context.Context) (lapsed int, err error) {
 	return answer.Lapsed, nil
 }
 
-// ask tries the control planes until one answers, beginning with the one that did so last. A refusal is told rather than
-// silence; one that every control plane would repeat ends the search.
+// ask tries the control planes until one answers, beginning with the one that did so last. A
+// refusal is told rather than silence; one that every control plane would repeat ends the search.
 func (m *Member) ask(ctx context.Context, call func(context.Context, ControlPlane) error) error {
 	planes, first := m.config.Planes, int(m.first.Load())
 	var told error

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// TestRenewTakesTheRest: while a renewal leaves leases to be taken again, the next one follows at once, and the worker acts from the
-// first on.
+// TestRenewTakesTheRest: while a renewal leaves leases to be taken again, the next one follows at
+// once, and the worker acts from the first on.
 func TestRenewTakesTheRest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(box)

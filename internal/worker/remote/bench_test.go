@@ -10,8 +10,8 @@ import (
 	"github.com/stacyvm/stacyvm/internal/worker"
 )
 
-// BenchmarkWorker is what a worker on another machine costs more than a local one, the network aside: the same calls on the same
-// worker, called in process and over mTLS.
+// BenchmarkWorker is what a worker on another machine costs more than a local one, the network
+// aside: the same calls on the same worker, called in process and over mTLS.
 func BenchmarkWorker(b *testing.B) {
 	far := openLocal(b)
 	client, _ := overMTLS(b).connect(b, far.worker, nil)

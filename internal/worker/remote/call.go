@@ -1,8 +1,8 @@
 package remote
 
-// How a call is made. watch is the watchdog of each: it ends a call to a worker that is silent, and
-// never one to a worker that is slow. retryOnce is for calls that change nothing, cancellable for
-// those that must be undone when their caller goes.
+// How a call is made. watch is the watchdog of each: it ends a call to a worker that is silent,
+// and never one to a worker that is slow. retryOnce is for calls that change nothing, cancellable
+// for those that must be undone when their caller goes.
 
 import (
 	"context"
@@ -21,15 +21,16 @@ import (
 )
 
 const (
-	// doubtAfter is how long a call waits for its worker before it asks for a sign of life, and the pause before it asks again.
+	// doubtAfter is how long a call waits for its worker before it asks for a sign of life, and
+	// the pause before it asks again.
 	doubtAfter = 2 * time.Second
-	// aliveWithin is how long a worker may take for the sign. One that gives none is waited for no longer: a control plane waits 4.5 s
-	// for a sandbox, and is to hear that the worker is silent.
+	// aliveWithin is how long a worker may take for the sign. One that gives none is waited for no
+	// longer: a control plane waits 4.5 s for a sandbox, and is to hear that the worker is silent.
 	aliveWithin = 2 * time.Second
 )
 
-// watch gives the context of a call, which ends when the worker gives no sign of life before answered is called. A worker that is slow is
-// waited for. end follows the call.
+// watch gives the context of a call, which ends when the worker gives no sign of life before
+// answered is called. A worker that is slow is waited for. end follows the call.
 func (c *Client) watch(ctx context.Context) (watched context.Context, answered, end func()) {
 	watched, cancel := context.WithCancelCause(ctx)
 	asking, stop := context.WithCancel(watched)
@@ -51,11 +52,16 @@ func (c *Client) watch(ctx context.Context) (watched context.Context, answered, 
 
 // silence is the error of a call to a worker that does not answer at all.
 func (c *Client) silence(cause error) error {
-	return stacyvm.Wrap(stacyvm.CodeUnavailable, errors.Join(worker.ErrSilent, cause), "worker "+string(c.config.ID)+" does not answer")
+	return stacyvm.Wrap(
+		stacyvm.CodeUnavailable,
+		errors.Join(worker.ErrSilent, cause),
+		"worker "+string(c.config.ID)+" does not answer",
+	)
 }
 
-// alive asks for a sign of life, over the connection that the call uses where there is one. Whatever comes is one, a refusal too: who
-// refuses connections has a kernel that lives, and the call itself learns what became of it.
+// alive asks for a sign of life, over the connection that the call uses where there is one.
+// Whatever comes is one, a refusal too: who refuses connections has a kernel that lives, and the
+// call itself learns what became of it.
 func (c *Client) alive(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, aliveWithin)
 	defer cancel()
@@ -82,12 +88,13 @@ func (c *Client) dial(ctx context.Context, network, address string) (net.Conn, e
 // unanswered reports whether an error says that nothing came back.
 func unanswered(err error) bool {
 	late, ok := errors.AsType[net.Error](err)
-	return ok && late.Timeout() || errors.Is(err, worker.ErrSilent) || errors.Is(err, syscall.EHOSTUNREACH) || errors.Is(err, syscall.ENETUNREACH)
+	return ok && late.Timeout() || errors.Is(err, worker.ErrSilent) || errors.Is(err, syscall.EHOSTUNREACH) ||
+		errors.Is(err, syscall.ENETUNREACH)
 }
 
-// retryOnce makes a call that changes nothing, or the same when it is made again, and makes it again
-// when the connection broke under it: the worker may have been started anew since it was last
-// used.
+// retryOnce makes a call that changes nothing, or the same when it is made again, and makes it
+// again when the connection broke under it: the worker may have been started anew since it was
+// last used.
 func retryOnce[A any](ctx context.Context, c *Client, call func(context.Context) (A, error)) (A, error) {
 	ctx, _, end := c.watch(ctx)
 	defer end()
@@ -105,8 +112,8 @@ func broke(ctx context.Context, err error) bool {
 }
 
 const (
-	// undoWithin is how long a call whose caller stopped waiting may take to undo what it has begun. After it, the worker's
-	// inventory tells what is left.
+	// undoWithin is how long a call whose caller stopped waiting may take to undo what it has
+	// begun. After it, the worker's inventory tells what is left.
 	undoWithin = 20 * time.Second
 	// takeWithin is how long a worker that has not even taken the call is waited for then.
 	takeWithin = time.Second
@@ -117,7 +124,8 @@ const (
 // answering is what a worker sends while it works on a call that changes something.
 type answering interface{ GetTaken() bool }
 
-// cancellable makes a call that changes something, again when the connection broke before the worker had it.
+// cancellable makes a call that changes something, again when the connection broke before the
+// worker had it.
 func cancellable[Q, A any, P interface {
 	*A
 	answering
@@ -131,8 +139,9 @@ func cancellable[Q, A any, P interface {
 	return answer, c.failed(failure(ctx, err))
 }
 
-// cancellableOnce makes a call that is undone when ctx ends: it tells the worker, and waits for its answer, as a local call returns
-// when nothing of it goes on. answered is called when the worker has it.
+// cancellableOnce makes a call that is undone when ctx ends: it tells the worker, and waits for
+// its answer, as a local call returns when nothing of it goes on. answered is called when the
+// worker has it.
 func cancellableOnce[Q, A any, P interface {
 	*A
 	answering

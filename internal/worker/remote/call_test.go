@@ -14,8 +14,9 @@ import (
 	"github.com/stacyvm/stacyvm/internal/worker/remote"
 )
 
-// TestNoSignOfLife: a call to a worker that says nothing at all ends, and its error says why; TestSilenceEndsACall has the time. What
-// is under way is not touched, and goes on when the worker is back.
+// TestNoSignOfLife: a call to a worker that says nothing at all ends, and its error says why;
+// TestSilenceEndsACall has the time. What is under way is not touched, and goes on when the worker
+// is back.
 func TestNoSignOfLife(t *testing.T) {
 	testneed.Patience(t)
 	t.Parallel()
@@ -57,7 +58,8 @@ func TestNoSignOfLife(t *testing.T) {
 			})
 		}
 	})
-	// The network of this test loses what it is given. A connection that broke is made again; one that lives is kept.
+	// The network of this test loses what it is given. A connection that broke is made again; one
+	// that lives is kept.
 	network.frozen.Store(false)
 	select {
 	case err := <-waiting:
@@ -86,7 +88,8 @@ func (p patient) Inventory(ctx context.Context) (worker.Inventory, error) {
 	}
 }
 
-// TestSlowIsNotSilent: a worker that works on a call for as long as it likes is waited for, as long as it shows that it lives.
+// TestSlowIsNotSilent: a worker that works on a call for as long as it likes is waited for, as
+// long as it shows that it lives.
 func TestSlowIsNotSilent(t *testing.T) {
 	testneed.Patience(t)
 	t.Parallel()

@@ -20,39 +20,60 @@ const pageBytes = 256 << 10
 type calls struct{ *server }
 
 // Create implements the service.
-func (c calls) Create(ctx context.Context, stream *connect.BidiStream[workerv1.CreateRequest, workerv1.CreateResponse]) error {
+func (c calls) Create(
+	ctx context.Context,
+	stream *connect.BidiStream[workerv1.CreateRequest, workerv1.CreateResponse],
+) error {
 	taken := &workerv1.CreateResponse{Taken: true}
-	return attended(ctx, c.server, stream, taken, func(ctx context.Context, q *workerv1.CreateRequest) (*workerv1.CreateResponse, error) {
-		ref := refFromWire(q.GetRef())
-		request, err := makingFromWire(q.GetMaking())
-		if err != nil {
-			return nil, stacyvm.Invalid("spec", "cannot be read")
-		}
-		if err := c.enter(ctx, ref); err != nil {
-			return nil, err
-		}
-		if c.Draining != nil && c.Draining() {
-			return nil, stacyvm.Errorf(stacyvm.CodeUnavailable, "the worker is draining: it takes no new sandboxes")
-		}
-		created, err := c.Worker.Create(ctx, ref, request)
-		return &workerv1.CreateResponse{Made: madeToWire(created)}, err
-	})
+	return attended(
+		ctx,
+		c.server,
+		stream,
+		taken,
+		func(ctx context.Context, q *workerv1.CreateRequest) (*workerv1.CreateResponse, error) {
+			ref := refFromWire(q.GetRef())
+			request, err := makingFromWire(q.GetMaking())
+			if err != nil {
+				return nil, stacyvm.Invalid("spec", "cannot be read")
+			}
+			if err := c.enter(ctx, ref); err != nil {
+				return nil, err
+			}
+			if c.Draining != nil && c.Draining() {
+				return nil, stacyvm.Errorf(
+					stacyvm.CodeUnavailable,
+					"the worker is draining: it takes no new sandboxes",
+				)
+			}
+			created, err := c.Worker.Create(ctx, ref, request)
+			return &workerv1.CreateResponse{Made: madeToWire(created)}, err
+		},
+	)
 }
 
 // Destroy implements the service.
-func (c calls) Destroy(ctx context.Context, stream *connect.BidiStream[workerv1.DestroyRequest, workerv1.DestroyResponse]) error {
+func (c calls) Destroy(
+	ctx context.Context,
+	stream *connect.BidiStream[workerv1.DestroyRequest, workerv1.DestroyResponse],
+) error {
 	taken := &workerv1.DestroyResponse{Taken: true}
-	return attended(ctx, c.server, stream, taken, func(ctx context.Context, q *workerv1.DestroyRequest) (*workerv1.DestroyResponse, error) {
-		ref := refFromWire(q.GetRef())
-		if err := c.enter(ctx, ref); err != nil {
-			return nil, err
-		}
-		err := c.Worker.Destroy(ctx, ref)
-		if err == nil {
-			c.confirmed.forget(ref)
-		}
-		return &workerv1.DestroyResponse{}, err
-	})
+	return attended(
+		ctx,
+		c.server,
+		stream,
+		taken,
+		func(ctx context.Context, q *workerv1.DestroyRequest) (*workerv1.DestroyResponse, error) {
+			ref := refFromWire(q.GetRef())
+			if err := c.enter(ctx, ref); err != nil {
+				return nil, err
+			}
+			err := c.Worker.Destroy(ctx, ref)
+			if err == nil {
+				c.confirmed.forget(ref)
+			}
+			return &workerv1.DestroyResponse{}, err
+		},
+	)
 }
 
 // Expire implements the service.
@@ -71,7 +92,11 @@ func (c calls) Expire(
 }
 
 // Inventory implements the service.
-func (c calls) Inventory(ctx context.Context, _ *connect.Request[workerv1.InventoryRequest], stream *connect.ServerStream[workerv1.InventoryResponse]) error {
+func (c calls) Inventory(
+	ctx context.Context,
+	_ *connect.Request[workerv1.InventoryRequest],
+	stream *connect.ServerStream[workerv1.InventoryResponse],
+) error {
 	inventory, err := c.Worker.Inventory(ctx)
 	if err != nil {
 		return c.failed(ctx, "Inventory", err)
@@ -95,9 +120,12 @@ func (c calls) Inventory(ctx context.Context, _ *connect.Request[workerv1.Invent
 	return stream.Send(page)
 }
 
-// Providers implements the service. A worker tells what it knows when its caller stops waiting for a probe: there must be time
-// left for the answer.
-func (c calls) Providers(ctx context.Context, _ *connect.Request[workerv1.ProvidersRequest]) (*connect.Response[workerv1.ProvidersResponse], error) {
+// Providers implements the service. A worker tells what it knows when its caller stops waiting for
+// a probe: there must be time left for the answer.
+func (c calls) Providers(
+	ctx context.Context,
+	_ *connect.Request[workerv1.ProvidersRequest],
+) (*connect.Response[workerv1.ProvidersResponse], error) {
 	if until, limited := ctx.Deadline(); limited {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithDeadline(ctx, until.Add(-time.Until(until)/5))
@@ -115,7 +143,10 @@ func (c calls) Providers(ctx context.Context, _ *connect.Request[workerv1.Provid
 }
 
 // Admit implements the service. A connection of any scope tells what there is to tell.
-func (c calls) Admit(ctx context.Context, q *connect.Request[workerv1.AdmitRequest]) (*connect.Response[workerv1.AdmitResponse], error) {
+func (c calls) Admit(
+	ctx context.Context,
+	q *connect.Request[workerv1.AdmitRequest],
+) (*connect.Response[workerv1.AdmitResponse], error) {
 	ref := refFromWire(q.Msg.GetRef())
 	err := c.enter(ctx, ref)
 	if err == nil {
@@ -155,8 +186,8 @@ func withControl(next http.Handler) http.Handler {
 // timed is a request that says how long its caller waits.
 type timed interface{ GetTimeoutUs() int64 }
 
-// attended runs a call that its caller may end before it has an answer: by ending its side of the stream. The answer is sent
-// when the call has really ended.
+// attended runs a call that its caller may end before it has an answer: by ending its side of the
+// stream. The answer is sent when the call has really ended.
 func attended[Q, A any, P interface {
 	*Q
 	timed

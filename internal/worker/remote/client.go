@@ -19,11 +19,13 @@ import (
 )
 
 const (
-	// dialWithin bounds the making of a connection, and handshakeWithin its TLS; watch bounds them together.
+	// dialWithin bounds the making of a connection, and handshakeWithin its TLS; watch bounds them
+	// together.
 	dialWithin      = 4 * time.Second
 	handshakeWithin = 5 * time.Second
-	// clientWindow is what a stream holds in memory for a reader that does not read, in bytes. The window of the connection
-	// stays at the library's far larger default, so that no stream can use it up.
+	// clientWindow is what a stream holds in memory for a reader that does not read, in bytes. The
+	// window of the connection stays at the library's far larger default, so that no stream can
+	// use it up.
 	clientWindow = 256 << 10
 	idleFor      = 5 * time.Minute
 )
@@ -36,21 +38,24 @@ type ClientConfig struct {
 	TLS *tls.Config
 	// Token gives the credential of one request; nil: the certificate is enough.
 	Token func(context.Context) (string, error)
-	// RequestID gives the id under which the caller's request is logged, "" without one; nil: none.
+	// RequestID gives the id under which the caller's request is logged, "" without one; nil:
+	// none.
 	RequestID func(context.Context) string
-	// OnError is given the error of each call of the client's methods that failed, and gives what the caller gets; nil: the
-	// error as it is. What a guest's connection or a port's does later is not a call.
+	// OnError is given the error of each call of the client's methods that failed, and gives what
+	// the caller gets; nil: the error as it is. What a guest's connection or a port's does later
+	// is not a call.
 	OnError func(error) error
 }
 
-// Client is one worker on another machine. It is safe for concurrent use, and starts nothing before its first call. A
-// connection that broke is made again by the next call. Close it.
+// Client is one worker on another machine. It is safe for concurrent use, and starts nothing
+// before its first call. A connection that broke is made again by the next call. Close it.
 type Client struct {
 	config ClientConfig
 	base   string // without a slash at its end
 	conns  *connections
-	// control carries the worker's own calls, signs of life and guests' control calls, on a connection that no number of
-	// streams fills; data carries everything else, on as many connections as that needs.
+	// control carries the worker's own calls, signs of life and guests' control calls, on a
+	// connection that no number of streams fills; data carries everything else, on as many
+	// connections as that needs.
 	control, data *http.Transport
 	rpc           workerv1connect.WorkerServiceClient
 }
@@ -73,8 +78,15 @@ func NewClient(config ClientConfig) (*Client, error) {
 	}
 	c := &Client{config: config, base: at.Scheme + "://" + at.Host, conns: newConnections()}
 	c.control, c.data = c.transport(at.Scheme), c.transport(at.Scheme)
-	c.rpc = workerv1connect.NewWorkerServiceClient(c, c.base,
-		connect.WithReadMaxBytes(maxMessage), connect.WithSendMaxBytes(maxMessage), connect.WithAcceptCompression("gzip", nil, nil))
+	c.rpc = workerv1connect.NewWorkerServiceClient(
+		c,
+		c.base,
+		connect.WithReadMaxBytes(
+			maxMessage,
+		),
+		connect.WithSendMaxBytes(maxMessage),
+		connect.WithAcceptCompression("gzip", nil, nil),
+	)
 	return c, nil
 }
 
@@ -88,7 +100,10 @@ func (c *Client) transport(scheme string) *http.Transport {
 		IdleConnTimeout:        idleFor,
 		MaxResponseHeaderBytes: maxHeader,
 		HTTP2: &http.HTTP2Config{
-			MaxReceiveBufferPerStream: clientWindow, SendPingTimeout: pingAfter, PingTimeout: pingWithin, WriteByteTimeout: writeWithin,
+			MaxReceiveBufferPerStream: clientWindow,
+			SendPingTimeout:           pingAfter,
+			PingTimeout:               pingWithin,
+			WriteByteTimeout:          writeWithin,
 		},
 	}
 	t.Protocols.SetHTTP2(scheme == "https")
@@ -123,7 +138,8 @@ func (c *Client) Do(request *http.Request) (*http.Response, error) {
 		sent.Header.Set("Authorization", "Bearer "+token)
 	}
 	transport := c.data
-	if path := request.URL.Path; methods[path] != "" || strings.HasPrefix(path, guestPrefix) && guest.IsControl(methodOf(path)) {
+	if path := request.URL.Path; methods[path] != "" ||
+		strings.HasPrefix(path, guestPrefix) && guest.IsControl(methodOf(path)) {
 		transport = c.control
 	}
 	answer, err := transport.RoundTrip(sent)
@@ -145,7 +161,8 @@ func refuse(request *http.Request, err error) error {
 	return err
 }
 
-// Guest implements worker.Worker. It asks the worker once, so that a refusal comes here and not with the first request.
+// Guest implements worker.Worker. It asks the worker once, so that a refusal comes here and not
+// with the first request.
 func (c *Client) Guest(ctx context.Context, ref stacyvm.Ref, scope guest.Scope) (guest.Conn, error) {
 	if err := c.admit(ctx, ref); err != nil {
 		return guest.Conn{}, err
@@ -161,7 +178,8 @@ type scoped struct {
 	prefix string
 }
 
-// Do implements guest.Doer: a request beyond the scope is refused with CodeForbidden before anything is sent.
+// Do implements guest.Doer: a request beyond the scope is refused with CodeForbidden before
+// anything is sent.
 func (s scoped) Do(request *http.Request) (*http.Response, error) {
 	method, ok := strings.CutPrefix(request.URL.Path, s.prefix)
 	if !ok || !s.scope.Allows(method) {
@@ -191,5 +209,13 @@ func (c *Client) failed(err error) error {
 
 // pathOf names a sandbox and a fence.
 func pathOf(prefix string, ref stacyvm.Ref) string {
-	return prefix + string(ref.ID) + "/" + strconv.FormatInt(ref.Fence.Incarnation, 10) + "/" + strconv.FormatInt(ref.Fence.Epoch, 10)
+	return prefix + string(
+		ref.ID,
+	) + "/" + strconv.FormatInt(
+		ref.Fence.Incarnation,
+		10,
+	) + "/" + strconv.FormatInt(
+		ref.Fence.Epoch,
+		10,
+	)
 }

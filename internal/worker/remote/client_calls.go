@@ -20,7 +20,11 @@ func (c *Client) Create(ctx context.Context, ref stacyvm.Ref, request worker.Cre
 	case err != nil:
 		return worker.Created{}, stacyvm.Wrap(stacyvm.CodeInvalid, err, "the specification cannot be sent")
 	case proto.Size(making) > maxMessage/2: // an inventory's line is longer
-		return worker.Created{}, stacyvm.Errorf(stacyvm.CodeTooLarge, "the specification is over %d bytes", maxMessage/2)
+		return worker.Created{}, stacyvm.Errorf(
+			stacyvm.CodeTooLarge,
+			"the specification is over %d bytes",
+			maxMessage/2,
+		)
 	}
 	question := &workerv1.CreateRequest{Ref: refToWire(ref), Making: making, TimeoutUs: left(ctx)}
 	answer, err := cancellable(ctx, c, c.rpc.Create, question)
@@ -65,7 +69,11 @@ func (c *Client) inventory(ctx context.Context) (inventory worker.Inventory, err
 		for _, sent := range page.GetRuntimes() {
 			r, err := runtimeFromWire(sent)
 			if err != nil {
-				return worker.Inventory{}, stacyvm.Wrap(stacyvm.CodeUnavailable, err, "the worker's inventory cannot be read")
+				return worker.Inventory{}, stacyvm.Wrap(
+					stacyvm.CodeUnavailable,
+					err,
+					"the worker's inventory cannot be read",
+				)
 			}
 			inventory.Runtimes = append(inventory.Runtimes, r)
 		}

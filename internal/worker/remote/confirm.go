@@ -8,7 +8,8 @@ import (
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
 
-// confirmations remembers the highest fence that was confirmed of each sandbox, so that a fence is asked for once.
+// confirmations remembers the highest fence that was confirmed of each sandbox, so that a fence is
+// asked for once.
 type confirmations struct {
 	ask func(context.Context, stacyvm.Ref) error // nil: everything is confirmed
 
@@ -24,7 +25,8 @@ type question struct {
 	left bool // who asked stopped waiting: the answer says nothing
 }
 
-// confirm gives nil when the fence is the highest confirmed one, CodeStaleEpoch when it is not the sandbox's.
+// confirm gives nil when the fence is the highest confirmed one, CodeStaleEpoch when it is not the
+// sandbox's.
 func (c *confirmations) confirm(ctx context.Context, ref stacyvm.Ref) error {
 	if c.ask == nil {
 		return nil
@@ -93,7 +95,8 @@ func (c *confirmations) resolve(ctx context.Context, ref stacyvm.Ref, q *questio
 	return q.err
 }
 
-// forget drops a sandbox that was destroyed with this fence: the worker itself refuses it from now on.
+// forget drops a sandbox that was destroyed with this fence: the worker itself refuses it from now
+// on.
 func (c *confirmations) forget(ref stacyvm.Ref) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

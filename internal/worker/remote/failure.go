@@ -14,14 +14,15 @@ import (
 	workerv1 "github.com/stacyvm/stacyvm/proto/worker/v1"
 )
 
-// failureHeader carries the Failure of a request that the worker itself refused, as base64. A guest's answer never has it: that
-// is how the two are told apart.
+// failureHeader carries the Failure of a request that the worker itself refused, as base64. A
+// guest's answer never has it: that is how the two are told apart.
 const failureHeader = "Stacyvm-Failure"
 
 // maxWords bounds an error's message on the wire, in bytes.
 const maxWords = 4 << 10
 
-// codes says how each code reads to a client that knows Connect alone. Its keys are all codes that are taken from a peer.
+// codes says how each code reads to a client that knows Connect alone. Its keys are all codes that
+// are taken from a peer.
 var codes = map[stacyvm.Code]connect.Code{
 	stacyvm.CodeInvalid:         connect.CodeInvalidArgument,
 	stacyvm.CodeUnauthenticated: connect.CodeUnauthenticated,
@@ -103,7 +104,8 @@ func marked(head http.Header) error {
 	return inward(&f)
 }
 
-// failure makes an error of this product out of what a call to a worker returned. ctx is the call's.
+// failure makes an error of this product out of what a call to a worker returned. ctx is the
+// call's.
 func failure(ctx context.Context, err error) error {
 	if err == nil {
 		return nil
@@ -120,7 +122,11 @@ func failure(ctx context.Context, err error) error {
 			}
 		}
 		if answer.Code() == connect.CodeUnimplemented {
-			return stacyvm.Wrap(stacyvm.CodeUnsupported, err, "the worker is of another release and does not know this call")
+			return stacyvm.Wrap(
+				stacyvm.CodeUnsupported,
+				err,
+				"the worker is of another release and does not know this call",
+			)
 		}
 	}
 	if ctx.Err() != nil {
@@ -129,7 +135,8 @@ func failure(ctx context.Context, err error) error {
 	return stacyvm.Wrap(stacyvm.CodeUnavailable, err, "the worker cannot be reached")
 }
 
-// ended is the error of a call whose caller stopped waiting: the context's own cause, CodeTimeout at a deadline.
+// ended is the error of a call whose caller stopped waiting: the context's own cause, CodeTimeout
+// at a deadline.
 func ended(ctx context.Context) error {
 	cause := context.Cause(ctx)
 	if own, ok := errors.AsType[*stacyvm.Error](cause); ok {

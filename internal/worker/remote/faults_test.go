@@ -21,7 +21,8 @@ import (
 	"github.com/stacyvm/stacyvm/internal/worker/workertest"
 )
 
-// faulty is a network between a client and a worker: it delays, and it cuts connections wherever they are.
+// faulty is a network between a client and a worker: it delays, and it cuts connections wherever
+// they are.
 type faulty struct {
 	target string
 	delay  time.Duration // at most, of each piece
@@ -117,7 +118,8 @@ func (f *faulty) carry(from, to net.Conn) {
 	}
 }
 
-// doubled repeats each call that went well: a duplicate that arrives late changes nothing and says the same.
+// doubled repeats each call that went well: a duplicate that arrives late changes nothing and says
+// the same.
 type doubled struct {
 	worker.Worker
 	t testing.TB
@@ -219,7 +221,8 @@ func (s *soak) live(ref stacyvm.Ref, stay bool) (boot string, err error) {
 	return "", s.insist("destroy", func() error { return s.client.Destroy(ctx, ref) })
 }
 
-// output runs a command under an id and reads on from where it was whenever the connection breaks: nothing is missing or twice.
+// output runs a command under an id and reads on from where it was whenever the connection breaks:
+// nothing is missing or twice.
 func (s *soak) output(exec *guest.Client) error {
 	command := stacyvm.Command{ProcessID: "the-one", Argv: []string{"/bin/sh", "-c", "seq 1 30000"}}
 	var content bytes.Buffer
@@ -262,8 +265,9 @@ func (s *soak) output(exec *guest.Client) error {
 // errAgain lets insist go on after a start, to the reading.
 var errAgain = map[bool]error{true: stacyvm.Errorf(stacyvm.CodeUnavailable, "now read")}
 
-// TestLostConnections: over a network that cuts connections at any moment every call can be repeated until it goes through, no
-// output is lost, and in the end the machine has what it was asked for and nothing else.
+// TestLostConnections: over a network that cuts connections at any moment every call can be
+// repeated until it goes through, no output is lost, and in the end the machine has what it was
+// asked for and nothing else.
 func TestLostConnections(t *testing.T) {
 	testneed.Patience(t)
 	t.Parallel()
@@ -378,8 +382,8 @@ func TestLeavingEndsTheCall(t *testing.T) {
 	}
 }
 
-// TestFrozenNetwork: a caller that gave up does not wait for a worker that says nothing. If it waited for the worker's undo, it would
-// take 20 seconds.
+// TestFrozenNetwork: a caller that gave up does not wait for a worker that says nothing. If it
+// waited for the worker's undo, it would take 20 seconds.
 func TestFrozenNetwork(t *testing.T) {
 	far := openLocal(t)
 	tr := overMTLS(t)

@@ -31,11 +31,12 @@ type ServerConfig struct {
 	ID     stacyvm.WorkerID
 	// Verifier judges credentials: audience RPC, this worker alone.
 	Verifier *auth.WorkerVerifier
-	// Gate says whether this worker may still act for its sandboxes; nil: always. Its error, CodeLeaseLost, is the answer to
-	// every call that is for a sandbox: none begins.
+	// Gate says whether this worker may still act for its sandboxes; nil: always. Its error,
+	// CodeLeaseLost, is the answer to every call that is for a sandbox: none begins.
 	Gate func() error
-	// Confirm asks whether a fence that is higher than any confirmed is really the sandbox's; nil: it is. CodeNotFound,
-	// CodeConflict and CodeStaleEpoch are a no, which reads CodeStaleEpoch to the caller; other errors are passed on.
+	// Confirm asks whether a fence that is higher than any confirmed is really the sandbox's; nil:
+	// it is. CodeNotFound, CodeConflict and CodeStaleEpoch are a no, which reads CodeStaleEpoch to
+	// the caller; other errors are passed on.
 	Confirm func(context.Context, stacyvm.Ref) error
 	// Draining refuses creates with CodeUnavailable; nil: never.
 	Draining func() bool
@@ -50,7 +51,8 @@ type server struct {
 	buffers   httputil.BufferPool
 }
 
-// NewHandler makes the handler of a worker's listener. It needs HTTP/2; set the server up with Tune.
+// NewHandler makes the handler of a worker's listener. It needs HTTP/2; set the server up with
+// Tune.
 func NewHandler(config ServerConfig) http.Handler {
 	if config.Logger == nil {
 		config.Logger = slog.New(slog.DiscardHandler)
@@ -79,7 +81,8 @@ func (s *server) health(w http.ResponseWriter, _ *http.Request) {
 
 type identityKey struct{}
 
-// identified lets through who shows a good credential for this worker. What it may do depends on the method.
+// identified lets through who shows a good credential for this worker. What it may do depends on
+// the method.
 func (s *server) identified(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		identity, err := s.identify(r)
@@ -122,10 +125,21 @@ func (s *server) log(r *http.Request, err error) {
 	if code := stacyvm.CodeOf(err); code == stacyvm.CodeInternal && !errors.Is(err, context.Canceled) {
 		level = slog.LevelError
 	}
-	s.Logger.Log(r.Context(), level, "a call failed", "id", r.Header.Get(requestHeader), "path", r.URL.Path, "error", err)
+	s.Logger.Log(
+		r.Context(),
+		level,
+		"a call failed",
+		"id",
+		r.Header.Get(requestHeader),
+		"path",
+		r.URL.Path,
+		"error",
+		err,
+	)
 }
 
-// enter admits a call for a sandbox: the worker may act, and the fence is confirmed. Whether it is the newest, the worker says.
+// enter admits a call for a sandbox: the worker may act, and the fence is confirmed. Whether it is
+// the newest, the worker says.
 func (s *server) enter(ctx context.Context, ref stacyvm.Ref) error {
 	if !ref.ID.Valid() {
 		return stacyvm.Invalid("id", "must be a sandbox id")

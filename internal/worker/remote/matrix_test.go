@@ -32,8 +32,9 @@ import (
 	workerv1 "github.com/stacyvm/stacyvm/proto/worker/v1"
 )
 
-// rows says which scopes open each method; one of them is enough. It is written down here a second time, so that a change of the
-// product's is noticed. No scope at all: nobody may call it from another machine.
+// rows says which scopes open each method; one of them is enough. It is written down here a second
+// time, so that a change of the product's is noticed. No scope at all: nobody may call it from
+// another machine.
 var rows = map[string][]string{
 	"WorkerService/Create":    {auth.ScopeSpawn},
 	"WorkerService/Destroy":   {auth.ScopeDestroy},
@@ -80,7 +81,8 @@ type method struct {
 	needs      []string
 }
 
-// methods walks the protocols: what they have and the table has not, or the other way, is a failure.
+// methods walks the protocols: what they have and the table has not, or the other way, is a
+// failure.
 func methods(t *testing.T) (found []method) {
 	t.Helper()
 	ref := "/sb-0123456789abcdef01234567/2/1/"
@@ -162,7 +164,8 @@ var (
 	keys      = []trait{{"active key", true}, {"rotated key", true}, {"retired key", false}}
 )
 
-// scopeLists are the lists in signed tokens: all by leaving it out, each alone, none that is valid.
+// scopeLists are the lists in signed tokens: all by leaving it out, each alone, none that is
+// valid.
 func scopeLists() map[string][]string {
 	lists := map[string][]string{"all scopes": nil, "no valid scope": {"worker:everything", "*", "admin"}}
 	for _, scope := range auth.WorkerScopes() {
@@ -272,7 +275,8 @@ func others() (all []shown) {
 	return all
 }
 
-// handlers makes one handler for each verifier that the credentials are for; all lead to one worker.
+// handlers makes one handler for each verifier that the credentials are for; all lead to one
+// worker.
 func handlers(t *testing.T, w worker.Worker) map[string]http.Handler {
 	made := map[string]http.Handler{}
 	for _, name := range []string{"", "static", "tokens"} {
@@ -293,7 +297,8 @@ func handlers(t *testing.T, w worker.Worker) map[string]http.Handler {
 	return made
 }
 
-// ask sends one request to a handler and gives the code with which it was refused; "": it went through.
+// ask sends one request to a handler and gives the code with which it was refused; "": it went
+// through.
 func (s shown) ask(t *testing.T, handler http.Handler, m method) stacyvm.Code {
 	t.Helper()
 	body := payload(t, m)
@@ -340,8 +345,8 @@ func payload(t *testing.T, m method) []byte {
 	return append(binary.BigEndian.AppendUint32([]byte{0}, uint32(len(raw))), raw...)
 }
 
-// TestIdentityMatrix: of all credentials at all methods those go through that identify a control plane to this worker and hold
-// the method's scope, and no other.
+// TestIdentityMatrix: of all credentials at all methods those go through that identify a control
+// plane to this worker and hold the method's scope, and no other.
 func TestIdentityMatrix(t *testing.T) {
 	w := &touched{}
 	served := handlers(t, w)

@@ -11,8 +11,8 @@ import (
 	"github.com/stacyvm/stacyvm/internal/worker/remote"
 )
 
-// TestOnErrorSeesEveryCall calls every method of a client of a worker that is not there: its owner is asked each time what the
-// caller is told.
+// TestOnErrorSeesEveryCall calls every method of a client of a worker that is not there: its owner
+// is asked each time what the caller is told.
 func TestOnErrorSeesEveryCall(t *testing.T) {
 	told := errors.New("told")
 	seen := 0

@@ -8,7 +8,8 @@ import (
 	workerv1 "github.com/stacyvm/stacyvm/proto/worker/v1"
 )
 
-// TestPhaseOfAnOlderWorker: one that says whether a runtime is healthy, and why it is not, is understood.
+// TestPhaseOfAnOlderWorker: one that says whether a runtime is healthy, and why it is not, is
+// understood.
 func TestPhaseOfAnOlderWorker(t *testing.T) {
 	for want, sent := range map[worker.Phase]*workerv1.Runtime{
 		worker.PhaseRunning:  {Healthy: true},
@@ -26,7 +27,8 @@ func TestPhaseOfAnOlderWorker(t *testing.T) {
 	}
 }
 
-// TestPhaseForAnOlderControlPlane: one that asks whether a runtime is healthy, and only then why not, reads what it did.
+// TestPhaseForAnOlderControlPlane: one that asks whether a runtime is healthy, and only then why
+// not, reads what it did.
 func TestPhaseForAnOlderControlPlane(t *testing.T) {
 	for _, phase := range []worker.Phase{
 		worker.PhaseUnknown, worker.PhaseCreating, worker.PhaseRunning, worker.PhaseSilent, worker.PhaseDead,

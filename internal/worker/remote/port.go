@@ -25,10 +25,12 @@ func (s *server) port(next http.Handler) http.Handler {
 	}))
 }
 
-// ports implements the guest's port service with the worker's own way to a port, so that the client of guests serves for both.
+// ports implements the guest's port service with the worker's own way to a port, so that the
+// client of guests serves for both.
 type ports struct{ *server }
 
-// Connect implements the service. It returns when both directions have ended, or the caller has gone.
+// Connect implements the service. It returns when both directions have ended, or the caller has
+// gone.
 func (p ports) Connect(ctx context.Context, stream *guest.PortStream) error {
 	first, err := stream.Receive()
 	if err != nil {
@@ -40,7 +42,9 @@ func (p ports) Connect(ctx context.Context, stream *guest.PortStream) error {
 		return p.failed(ctx, stream.Spec().Procedure, err)
 	}
 	return guest.ServePort(ctx, stream, conn, first.GetData(), func(err error) error {
-		return wireError(stacyvm.Wrap(stacyvm.CodeUnavailable, err, "the program in the sandbox broke the connection off"))
+		return wireError(
+			stacyvm.Wrap(stacyvm.CodeUnavailable, err, "the program in the sandbox broke the connection off"),
+		)
 	})
 }
 

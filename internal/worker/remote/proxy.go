@@ -104,8 +104,8 @@ func (s sender) RoundTrip(r *http.Request) (*http.Response, error) {
 	return answer, nil
 }
 
-// answerBody ends the request with its answer: a guest may have said all that it has to say while the caller still sends, and
-// a body's Close waits for the sender.
+// answerBody ends the request with its answer: a guest may have said all that it has to say while
+// the caller still sends, and a body's Close waits for the sender.
 type answerBody struct {
 	io.ReadCloser
 	cancel context.CancelFunc

@@ -303,7 +303,8 @@ func at(id stacyvm.SandboxID, epoch int64) stacyvm.Ref {
 	return stacyvm.Ref{ID: id, Fence: stacyvm.Fence{Incarnation: 2, Epoch: epoch}}
 }
 
-// unaryCalls are the calls that a worker answers itself, and whose answer ends them, each for a sandbox that is there.
+// unaryCalls are the calls that a worker answers itself, and whose answer ends them, each for a
+// sandbox that is there.
 func unaryCalls(client *remote.Client, ref stacyvm.Ref) map[string]func(context.Context) error {
 	return map[string]func(context.Context) error{
 		"create":    func(ctx context.Context) error { _, err := client.Create(ctx, fresh(), request()); return err },

@@ -54,7 +54,8 @@ func (w *watched) DialPort(ctx context.Context, ref stacyvm.Ref, port uint16) (n
 	return w.Worker.DialPort(ctx, ref, port)
 }
 
-// mutating are the calls that act for a sandbox. Each begins one; a port's ends with the port that nobody listens on.
+// mutating are the calls that act for a sandbox. Each begins one; a port's ends with the port that
+// nobody listens on.
 func mutating(t *testing.T, w worker.Worker, ref stacyvm.Ref) map[string]error {
 	t.Helper()
 	found := map[string]error{}
@@ -65,7 +66,8 @@ func mutating(t *testing.T, w worker.Worker, ref stacyvm.Ref) map[string]error {
 	return found
 }
 
-// TestGate: a worker that may not act any more begins nothing, not even on connections of before, and still tells what it has.
+// TestGate: a worker that may not act any more begins nothing, not even on connections of before,
+// and still tells what it has.
 func TestGate(t *testing.T) {
 	far := openLocal(t)
 	seen := &watched{Worker: far.worker}
@@ -110,7 +112,8 @@ func TestGate(t *testing.T) {
 	}
 }
 
-// TestConfirm: a fence that is higher than any before is asked for once; a refused one never reaches the worker.
+// TestConfirm: a fence that is higher than any before is asked for once; a refused one never
+// reaches the worker.
 func TestConfirm(t *testing.T) {
 	far := openLocal(t)
 	seen := &watched{Worker: far.worker}

@@ -15,7 +15,8 @@ import (
 	"github.com/stacyvm/stacyvm/internal/worker"
 )
 
-// TestSameAnswers: what a guest refuses reads the same from here and from another machine, also when the caller is still sending.
+// TestSameAnswers: what a guest refuses reads the same from here and from another machine, also
+// when the caller is still sending.
 func TestSameAnswers(t *testing.T) {
 	far := openLocal(t)
 	client, _ := overMTLS(t).connect(t, far.worker, nil)
@@ -133,7 +134,8 @@ func TestSecretStays(t *testing.T) {
 	}
 }
 
-// TestDeadGuest: a guest that dies under a stream ends it as it does here: not as if it had come to its end.
+// TestDeadGuest: a guest that dies under a stream ends it as it does here: not as if it had come
+// to its end.
 func TestDeadGuest(t *testing.T) {
 	far := openLocal(t)
 	client, _ := overMTLS(t).connect(t, far.worker, nil)

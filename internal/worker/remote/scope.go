@@ -46,8 +46,8 @@ func allowed(identity auth.WorkerIdentity, path string) error {
 	return identity.Allow(scope)
 }
 
-// opened gives the guest scope with which an identity may call a guest's method, "/package.Service/Method". The secret of a guest
-// is for its worker alone to change.
+// opened gives the guest scope with which an identity may call a guest's method,
+// "/package.Service/Method". The secret of a guest is for its worker alone to change.
 func opened(identity auth.WorkerIdentity, method string) (guest.Scope, error) {
 	err := error(stacyvm.Errorf(stacyvm.CodeForbidden, "there is no such method"))
 	if method == guestv1connect.SystemServiceRotateProcedure {
@@ -64,7 +64,8 @@ func opened(identity auth.WorkerIdentity, method string) (guest.Scope, error) {
 	return "", err
 }
 
-// methodOf gives the last two parts of a path. Whoever judges a path and whoever acts on it must read it alike.
+// methodOf gives the last two parts of a path. Whoever judges a path and whoever acts on it must
+// read it alike.
 func methodOf(path string) string {
 	last := max(strings.LastIndexByte(path, '/'), 0)
 	return path[max(strings.LastIndexByte(path[:last], '/'), 0):]

@@ -169,8 +169,8 @@ type failing struct{}
 
 func (failing) Read([]byte) (int, error) { return 0, errors.New("the sender is gone") }
 
-// TestMoreStreamsThanAConnectionTakes: the worker's own calls, signs of life and guests' control calls get through however
-// many outputs are open.
+// TestMoreStreamsThanAConnectionTakes: the worker's own calls, signs of life and guests' control
+// calls get through however many outputs are open.
 func TestMoreStreamsThanAConnectionTakes(t *testing.T) {
 	const streams, each = 300, 50
 	far := openLocal(t)
@@ -189,7 +189,9 @@ func TestMoreStreamsThanAConnectionTakes(t *testing.T) {
 	}
 	var outputs [streams]*guest.Output
 	var all errgroup.Group
-	all.SetLimit(16) // a call that finds no room dials, and a busy machine does not shake 300 hands within a handshake's time
+	// a call that finds no room dials, and a busy machine does not shake 300 hands within a
+	// handshake's time
+	all.SetLimit(16)
 	for i := range outputs {
 		all.Go(func() (err error) {
 			outputs[i], err = exec.Attach(t.Context(), p.ID, 0, 0, true)
@@ -221,7 +223,8 @@ func TestMoreStreamsThanAConnectionTakes(t *testing.T) {
 	}
 }
 
-// TestSlowReaders: streams that nobody reads, in both directions, stop nothing else on their connection.
+// TestSlowReaders: streams that nobody reads, in both directions, stop nothing else on their
+// connection.
 func TestSlowReaders(t *testing.T) {
 	testneed.Patience(t)
 	far := openLocal(t)
@@ -274,7 +277,8 @@ func deaf(t testing.TB) uint16 {
 	return serve(t, func(conn net.Conn) { <-t.Context().Done() })
 }
 
-// serve gives a port of this machine, which is every mock sandbox's too; each connection is handled and closed.
+// serve gives a port of this machine, which is every mock sandbox's too; each connection is
+// handled and closed.
 func serve(t testing.TB, handle func(net.Conn)) uint16 {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -299,7 +303,8 @@ func serve(t testing.TB, handle func(net.Conn)) uint16 {
 	return uint16(l.Addr().(*net.TCPAddr).Port)
 }
 
-// TestPort: a sandbox's port is a connection like any other: it ends in halves, breaks off, and has deadlines.
+// TestPort: a sandbox's port is a connection like any other: it ends in halves, breaks off, and
+// has deadlines.
 func TestPort(t *testing.T) {
 	far := openLocal(t)
 	client, _ := overMTLS(t).connect(t, far.worker, nil)

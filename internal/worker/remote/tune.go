@@ -16,14 +16,17 @@ const (
 	mostStreams = 4096 // on one connection; a client opens another beyond
 	// streamWindow is what a stream holds in memory for a reader that does not read, in bytes.
 	streamWindow = 256 << 10
-	// connWindow has room for every stream's window: one that nobody reads stops none of the others.
+	// connWindow has room for every stream's window: one that nobody reads stops none of the
+	// others.
 	connWindow = mostStreams * streamWindow
-	// frameSize bounds what one frame of a request holds, in bytes: whoever sends a body holds as much in memory.
+	// frameSize bounds what one frame of a request holds, in bytes: whoever sends a body holds as
+	// much in memory.
 	frameSize = 64 << 10
 )
 
-// Tune sets a server up for a worker's handler: HTTP/2 with or without TLS, HTTP/1 for health checks, windows that keep
-// streams apart, pings, and no time limit on a stream. The server's TLSConfig decides about TLS.
+// Tune sets a server up for a worker's handler: HTTP/2 with or without TLS, HTTP/1 for health
+// checks, windows that keep streams apart, pings, and no time limit on a stream. The server's
+// TLSConfig decides about TLS.
 func Tune(server *http.Server) {
 	server.Protocols = new(http.Protocols)
 	server.Protocols.SetHTTP1(true)
@@ -31,8 +34,12 @@ func Tune(server *http.Server) {
 	server.Protocols.SetUnencryptedHTTP2(server.TLSConfig == nil)
 	server.ReadHeaderTimeout, server.MaxHeaderBytes = headerTime, maxHeader
 	server.HTTP2 = &http.HTTP2Config{
-		MaxConcurrentStreams: mostStreams, MaxReceiveBufferPerStream: streamWindow, MaxReceiveBufferPerConnection: connWindow,
-		MaxReadFrameSize: frameSize,
-		SendPingTimeout:  pingAfter, PingTimeout: pingWithin, WriteByteTimeout: writeWithin,
+		MaxConcurrentStreams:          mostStreams,
+		MaxReceiveBufferPerStream:     streamWindow,
+		MaxReceiveBufferPerConnection: connWindow,
+		MaxReadFrameSize:              frameSize,
+		SendPingTimeout:               pingAfter,
+		PingTimeout:                   pingWithin,
+		WriteByteTimeout:              writeWithin,
 	}
 }

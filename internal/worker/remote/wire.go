@@ -32,7 +32,10 @@ func makingToWire(r worker.CreateRequest) (*workerv1.Making, error) {
 
 func makingFromWire(m *workerv1.Making) (worker.CreateRequest, error) {
 	r := worker.CreateRequest{
-		Cluster: m.GetCluster(), OwnerID: m.GetOwnerId(), TenantID: m.GetTenantId(), ExpiresAt: moment(m.GetExpiresUs()),
+		Cluster:   m.GetCluster(),
+		OwnerID:   m.GetOwnerId(),
+		TenantID:  m.GetTenantId(),
+		ExpiresAt: moment(m.GetExpiresUs()),
 	}
 	if len(m.GetSpec()) == 0 {
 		return r, nil
@@ -62,9 +65,19 @@ func runtimeFromWire(r *workerv1.Runtime) (worker.Runtime, error) {
 	ref := refFromWire(r.GetRef())
 	request, err := makingFromWire(r.GetMaking())
 	return worker.Runtime{
-		ID: ref.ID, Fence: ref.Fence, Cluster: r.GetCluster(), Phase: phaseFromWire(r),
-		Cause:   stacyvm.Cause{Reason: stacyvm.Reason(r.GetCause()), Detail: r.GetDetail(), Since: moment(r.GetSinceUs())},
-		Request: request, Created: madeFromWire(r.GetMade()), CreatedAt: moment(r.GetCreatedUs()), CheckedAt: moment(r.GetCheckedUs()),
+		ID:      ref.ID,
+		Fence:   ref.Fence,
+		Cluster: r.GetCluster(),
+		Phase:   phaseFromWire(r),
+		Cause: stacyvm.Cause{
+			Reason: stacyvm.Reason(r.GetCause()),
+			Detail: r.GetDetail(),
+			Since:  moment(r.GetSinceUs()),
+		},
+		Request:   request,
+		Created:   madeFromWire(r.GetMade()),
+		CreatedAt: moment(r.GetCreatedUs()),
+		CheckedAt: moment(r.GetCheckedUs()),
 	}, err
 }
 
@@ -82,9 +95,18 @@ func phaseFromWire(r *workerv1.Runtime) worker.Phase {
 func providerToWire(p worker.Provider) *workerv1.Provider {
 	c := p.Capabilities
 	sent := &workerv1.Provider{
-		Name: p.Name, IsDefault: p.Default, Usable: c.Usable, Isolates: c.Isolates, Survives: c.Survives, Enforces: c.Enforces,
-		Features: c.Features, Version: c.Version, Error: p.Error, LatencyUs: p.Latency.Microseconds(),
-		CheckedUs: micros(p.CheckedAt), Runtimes: int64(p.Runtimes),
+		Name:      p.Name,
+		IsDefault: p.Default,
+		Usable:    c.Usable,
+		Isolates:  c.Isolates,
+		Survives:  c.Survives,
+		Enforces:  c.Enforces,
+		Features:  c.Features,
+		Version:   c.Version,
+		Error:     p.Error,
+		LatencyUs: p.Latency.Microseconds(),
+		CheckedUs: micros(p.CheckedAt),
+		Runtimes:  int64(p.Runtimes),
 	}
 	for _, problem := range c.Problems {
 		sent.Problems = append(sent.Problems, &workerv1.Problem{What: problem.What, Fix: problem.Fix})
@@ -94,8 +116,14 @@ func providerToWire(p worker.Provider) *workerv1.Provider {
 
 func providerFromWire(p *workerv1.Provider) worker.Provider {
 	read := worker.Provider{
-		Name: p.GetName(), Default: p.GetIsDefault(), Error: p.GetError(),
-		Latency: time.Duration(p.GetLatencyUs()) * time.Microsecond, CheckedAt: moment(p.GetCheckedUs()), Runtimes: int(p.GetRuntimes()),
+		Name:    p.GetName(),
+		Default: p.GetIsDefault(),
+		Error:   p.GetError(),
+		Latency: time.Duration(
+			p.GetLatencyUs(),
+		) * time.Microsecond,
+		CheckedAt: moment(p.GetCheckedUs()),
+		Runtimes:  int(p.GetRuntimes()),
 	}
 	c := &read.Capabilities
 	c.Usable, c.Isolates, c.Survives, c.Version = p.GetUsable(), p.GetIsolates(), p.GetSurvives(), p.GetVersion()

@@ -59,7 +59,8 @@ func (w *scripted) Providers(ctx context.Context) ([]worker.Provider, error) {
 	return w.providers, w.err
 }
 
-// full fills every field that it finds, so that one which is forgotten on the way shows. Times have the wire's precision.
+// full fills every field that it finds, so that one which is forgotten on the way shows. Times
+// have the wire's precision.
 func full(v reflect.Value, n *int) {
 	*n++
 	switch {
@@ -205,8 +206,8 @@ type doer func(*http.Request) (*http.Response, error)
 
 func (d doer) Do(r *http.Request) (*http.Response, error) { return d(r) }
 
-// TestGuestCannotForge: what a guest answers is a guest's answer, whatever it puts into it; and it sees nothing of the caller's
-// credential.
+// TestGuestCannotForge: what a guest answers is a guest's answer, whatever it puts into it; and it
+// sees nothing of the caller's credential.
 func TestGuestCannotForge(t *testing.T) {
 	var failure string
 	w := &scripted{}
@@ -340,8 +341,8 @@ func TestUnreachable(t *testing.T) {
 	}
 }
 
-// TestWrongCertificates: a client speaks to the worker that it means and to no other; a worker's listener lets nobody in without
-// a certificate of the cluster.
+// TestWrongCertificates: a client speaks to the worker that it means and to no other; a worker's
+// listener lets nobody in without a certificate of the cluster.
 func TestWrongCertificates(t *testing.T) {
 	c := makeCertificates(t)
 	w := &scripted{inventory: worker.Inventory{Worker: here}}

@@ -109,7 +109,8 @@ func testCreateTogether(t *testing.T, m *Machine) {
 	m.bootID(t, ref)
 }
 
-// testParallel needs creates to overlap: each hangs until it is given up, and all are given up when all hang.
+// testParallel needs creates to overlap: each hangs until it is given up, and all are given up
+// when all hang.
 func testParallel(t *testing.T, m *Machine) {
 	m.Engine.Inject(mock.Faults{Hang: true})
 	ctx, cancel := context.WithCancel(bounded(t))

@@ -65,8 +65,8 @@ func testDestroyDuringCreate(t *testing.T, m *Machine) {
 	m.empty(t)
 }
 
-// testRaces lets creates and a destroy of one sandbox meet at many moments. Whatever happened, after the destroy there is
-// nothing, and nothing comes back.
+// testRaces lets creates and a destroy of one sandbox meet at many moments. Whatever happened,
+// after the destroy there is nothing, and nothing comes back.
 func testRaces(t *testing.T, m *Machine) {
 	for round := range 30 {
 		delay := time.Duration(round%6) * time.Millisecond

@@ -1,6 +1,6 @@
-// Package workertest is the suite that every worker must pass: the promises of package worker, tried on a worker whose
-// engine is the mock, which can be told to fail, to lie and to die. It knows no worker: a local one and a remote one that
-// leads to it are the same to it.
+// Package workertest is the suite that every worker must pass: the promises of package worker,
+// tried on a worker whose engine is the mock, which can be told to fail, to lie and to die. It
+// knows no worker: a local one and a remote one that leads to it are the same to it.
 package workertest
 
 import (
@@ -19,20 +19,23 @@ import (
 // Image is the name of an image that the worker has; it has no other.
 const Image = "base"
 
-// Machine is a worker with what a test needs to disturb it. The worker's default engine is the mock.
+// Machine is a worker with what a test needs to disturb it. The worker's default engine is the
+// mock.
 type Machine struct {
 	Worker worker.Worker
 	Engine *mock.Engine
-	// Reopen ends the worker and puts another on the same state in its place; the engine stays, as one whose runtimes
-	// outlive the process.
+	// Reopen ends the worker and puts another on the same state in its place; the engine stays, as
+	// one whose runtimes outlive the process.
 	Reopen func(t *testing.T)
 	// Reboot does the same to worker and engine: no runtime survives.
 	Reboot func(t *testing.T)
-	// Ask has the worker ask every guest that it has not asked lately, as it does all the time by itself when it runs.
+	// Ask has the worker ask every guest that it has not asked lately, as it does all the time by
+	// itself when it runs.
 	Ask func(ctx context.Context)
 }
 
-// Run checks every promise of the port. open gives a machine without sandboxes; the caller's clean-up closes it.
+// Run checks every promise of the port. open gives a machine without sandboxes; the caller's
+// clean-up closes it.
 func Run(t *testing.T, open func(t *testing.T) *Machine) {
 	for name, test := range map[string]func(*testing.T, *Machine){
 		"create":                         testCreate,

@@ -26,8 +26,9 @@ const (
 	maxAnswer = 16 << 20 // a list of very many sandboxes with their labels
 )
 
-// Dial connects to the launcher in dir, which does not accept while it is stopped or has very many callers. It goes through an open directory, because the path itself may be longer than a
-// socket address.
+// Dial connects to the launcher in dir, which does not accept while it is stopped or has very many
+// callers. It goes through an open directory, because the path itself may be longer than a socket
+// address.
 func Dial(ctx context.Context, dir string) (*net.UnixConn, error) {
 	handle, err := os.Open(dir)
 	if err != nil {

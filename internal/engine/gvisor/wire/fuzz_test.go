@@ -10,7 +10,8 @@ import (
 	"time"
 )
 
-// FuzzMessages sends bytes to both ends of the launcher's protocol. They refuse them or read what they would send themselves.
+// FuzzMessages sends bytes to both ends of the launcher's protocol. They refuse them or read what
+// they would send themselves.
 func FuzzMessages(f *testing.F) {
 	framed := func(message any) []byte {
 		body, err := json.Marshal(message)

@@ -1,6 +1,7 @@
-// Package wire is what the gVisor engine and its launcher say to each other over the launcher's Unix socket: one JSON
-// request and one JSON answer per connection, each after its length, with descriptors beside the answer. Both ends are
-// ours and the socket is in a directory that only root may enter, but sizes are bounded all the same.
+// Package wire is what the gVisor engine and its launcher say to each other over the launcher's
+// Unix socket: one JSON request and one JSON answer per connection, each after its length, with
+// descriptors beside the answer. Both ends are ours and the socket is in a directory that only
+// root may enter, but sizes are bounded all the same.
 package wire
 
 import (
@@ -14,13 +15,14 @@ const Version = 1
 // Socket is the launcher's socket, in the engine's directory.
 const Socket = "launcher.sock"
 
-// ExitServed is the launcher's exit code when another one has the directory: the asker looks for that one again.
+// ExitServed is the launcher's exit code when another one has the directory: the asker looks for
+// that one again.
 const ExitServed = 75
 
 // Verbs.
 const (
-	// VerbHello keeps the connection open: while it lasts, the launcher does not stop for lack of work. The same
-	// connection may carry VerbStop later.
+	// VerbHello keeps the connection open: while it lasts, the launcher does not stop for lack of
+	// work. The same connection may carry VerbStop later.
 	VerbHello = "hello"
 	// VerbStop ends the launcher if it has no sandbox and no other client.
 	VerbStop = "stop"
@@ -28,7 +30,8 @@ const (
 	VerbCreate = "create"
 	// VerbDial passes a descriptor that is connected to a TCP port on the sandbox's loopback.
 	VerbDial = "dial"
-	// VerbDestroy removes a sandbox and everything that belongs to it; one that is not there is a success.
+	// VerbDestroy removes a sandbox and everything that belongs to it; one that is not there is a
+	// success.
 	VerbDestroy = "destroy"
 	// VerbExpire changes when a sandbox expires (LabelExpires). The launcher ends an expired
 	// sandbox by itself when no client has been connected for a while.
@@ -102,7 +105,8 @@ type Runtime struct {
 	End        *End              `json:"end,omitempty"` // nil: it runs, or was never started
 }
 
-// Cause says in one word why a runtime ended: some of stacyvm.Reasons, which the launcher does not link.
+// Cause says in one word why a runtime ended: some of stacyvm.Reasons, which the launcher does not
+// link.
 type Cause string
 
 // Causes.

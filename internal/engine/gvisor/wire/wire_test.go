@@ -105,7 +105,8 @@ func TestValidID(t *testing.T) {
 	}
 }
 
-// TestDialIsBounded: a launcher that accepts nobody is waited for as long as the caller wants, and a caller who has left asks nobody.
+// TestDialIsBounded: a launcher that accepts nobody is waited for as long as the caller wants, and
+// a caller who has left asks nobody.
 func TestDialIsBounded(t *testing.T) {
 	dir := t.TempDir()
 	fd, err := syscall.Socket(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)

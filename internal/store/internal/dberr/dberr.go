@@ -1,5 +1,5 @@
-// Package dberr makes the errors that both databases and the tools for them have in common. It knows no driver. No message
-// holds SQL or a path.
+// Package dberr makes the errors that both databases and the tools for them have in common. It
+// knows no driver. No message holds SQL or a path.
 package dberr
 
 import (
@@ -27,7 +27,11 @@ func Context(ctx context.Context) error {
 
 // UnknownDriver refuses a driver's name in a configuration. CodeInvalid.
 func UnknownDriver(driver string) error {
-	return stacyvm.Invalid("database.driver", "%.32q is not known: use sqlite (also sqlite3) or postgres (also postgresql)", driver)
+	return stacyvm.Invalid(
+		"database.driver",
+		"%.32q is not known: use sqlite (also sqlite3) or postgres (also postgresql)",
+		driver,
+	)
 }
 
 // DiskFull is the error of a database without space. CodeStorageFull.
@@ -40,7 +44,8 @@ func Damaged(err error) error {
 	return stacyvm.Wrap(stacyvm.CodeInternal, err, "the database file is damaged: restore a backup")
 }
 
-// Unreadable is the error of a file that a tool reads: CodeInvalid, unless err has a code already. Nil stays nil.
+// Unreadable is the error of a file that a tool reads: CodeInvalid, unless err has a code already.
+// Nil stays nil.
 func Unreadable(err error) error {
 	var known *stacyvm.Error
 	if err == nil || errors.As(err, &known) {
@@ -49,8 +54,8 @@ func Unreadable(err error) error {
 	return stacyvm.Wrap(stacyvm.CodeInvalid, err, "the file cannot be read")
 }
 
-// Unwritable is the error of a file that a tool writes: CodeStorageFull or CodeUnavailable, unless err has a code already.
-// Nil stays nil.
+// Unwritable is the error of a file that a tool writes: CodeStorageFull or CodeUnavailable, unless
+// err has a code already. Nil stays nil.
 func Unwritable(err error) error {
 	var known *stacyvm.Error
 	switch {

@@ -14,17 +14,20 @@ import (
 )
 
 const (
-	// channel is where processes notify each other of commits. A process that gets no notification (a pooler swallows it, a
-	// connection is being made anew) finds the commit by polling each WatchEvery.
+	// channel is where processes notify each other of commits. A process that gets no notification
+	// (a pooler swallows it, a connection is being made anew) finds the commit by polling each
+	// WatchEvery.
 	channel = "stacyvm_events"
 	// announcePause lets commits that come together be numbered and told of together.
 	announcePause = 5 * time.Millisecond
-	// announceWithin bounds one message, and listenAgain is the pause before the next try to listen.
+	// announceWithin bounds one message, and listenAgain is the pause before the next try to
+	// listen.
 	announceWithin = 5 * time.Second
 	listenAgain    = time.Second
 )
 
-// Tables is what this package needs done to tables of the store. Each is called within a transaction.
+// Tables is what this package needs done to tables of the store. Each is called within a
+// transaction.
 type Tables struct {
 	// BumpIncarnation makes the next incarnation of the database.
 	BumpIncarnation func(context.Context, *sqldb.Tx) error
@@ -44,9 +47,9 @@ type host interface {
 	exec(ctx context.Context, text string) error
 }
 
-// announcer numbers events and tells of them, between the processes on one database. It begins with the first event or
-// watcher. The message to the others does not go with the commit: PostgreSQL lets commits that notify wait for each other's
-// sync.
+// announcer numbers events and tells of them, between the processes on one database. It begins
+// with the first event or watcher. The message to the others does not go with the commit:
+// PostgreSQL lets commits that notify wait for each other's sync.
 type announcer struct {
 	host   host
 	tables Tables
@@ -105,8 +108,8 @@ func (a *announcer) run() {
 	}
 }
 
-// number numbers what has none and wakes the watchers when there are new numbers, whoever gave them. After an error the
-// next round does it.
+// number numbers what has none and wakes the watchers when there are new numbers, whoever gave
+// them. After an error the next round does it.
 func (a *announcer) number() {
 	var waiting bool
 	var last int64
@@ -164,7 +167,8 @@ func (a *announcer) listenOnce() error {
 	}
 }
 
-// listenConfig says how to listen. Behind a pooler, which the exec mode tells, it takes a way past it.
+// listenConfig says how to listen. Behind a pooler, which the exec mode tells, it takes a way past
+// it.
 func listenConfig(config sqldb.Config) (*pgx.ConnConfig, error) {
 	field, dsn := "database.listen_dsn", config.ListenDSN
 	if dsn == "" {

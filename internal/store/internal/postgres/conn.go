@@ -17,12 +17,13 @@ import (
 )
 
 const (
-	// idleWithin is how long the server waits for the next statement of a transaction. A process that was stopped in the
-	// middle of one lets go of its rows before a lease's grace is over.
+	// idleWithin is how long the server waits for the next statement of a transaction. A process
+	// that was stopped in the middle of one lets go of its rows before a lease's grace is over.
 	idleWithin = 5 * time.Second
 	// endWithin bounds a rollback.
 	endWithin = 10 * time.Second
-	// answerWithin is how much longer than the server this side waits, so that the server's answer comes first.
+	// answerWithin is how much longer than the server this side waits, so that the server's answer
+	// comes first.
 	answerWithin = 2 * time.Second
 )
 
@@ -42,8 +43,8 @@ type stamp struct {
 	cluster  sqldb.Cluster // zero in a database that has no identity yet
 }
 
-// begin is one message: the transaction, its bounds on the server's side (as SET LOCAL would, so that a pooler hands them to
-// nobody else), the clock, the timeline and the identity.
+// begin is one message: the transaction, its bounds on the server's side (as SET LOCAL would, so
+// that a pooler hands them to nobody else), the clock, the timeline and the identity.
 func (c pgConn) begin(ctx context.Context, writes bool, limit time.Duration, history History) (s stamp, err error) {
 	text := "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY"
 	if writes {
@@ -95,7 +96,8 @@ func inOne(ctx context.Context, conn *pgx.Conn, statements []sqldb.Statement) (t
 // errUndone is a commit that the server answered with a rollback.
 var errUndone = errors.New("the transaction was rolled back")
 
-// commit runs what was put off and ends the transaction; known is whether its outcome is certain when it fails.
+// commit runs what was put off and ends the transaction; known is whether its outcome is certain
+// when it fails.
 func (c pgConn) commit(ctx context.Context, t *sqldb.Tx) (known bool, err error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), CommitTimeout)
 	defer cancel()
@@ -113,13 +115,15 @@ func (c pgConn) commit(ctx context.Context, t *sqldb.Tx) (known bool, err error)
 	case err == nil:
 		return true, nil
 	}
-	// An ERROR is the server's refusal. Anything worse may have struck after the commit was on disk; pgconn.SafeToRetry is no
-	// help, it also holds for a connection that ended before the answer.
+	// An ERROR is the server's refusal. Anything worse may have struck after the commit was on
+	// disk; pgconn.SafeToRetry is no help, it also holds for a connection that ended before the
+	// answer.
 	failed, ok := errors.AsType[*pgconn.PgError](err)
 	return ok && failed.SeverityUnlocalized == "ERROR", err
 }
 
-// rollback ends the transaction. When it fails the connection is closed, and the server rolls back.
+// rollback ends the transaction. When it fails the connection is closed, and the server rolls
+// back.
 func (c pgConn) rollback(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), endWithin)
 	defer cancel()

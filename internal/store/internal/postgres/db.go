@@ -1,6 +1,7 @@
-// Package postgres is the store's machinery on a PostgreSQL server: connections, transactions that are tried again, errors,
-// the server's history, and the messages between processes that wake watchers. Of the store's tables it knows the one that
-// holds the database's identity; what it needs of others it is given as Tables.
+// Package postgres is the store's machinery on a PostgreSQL server: connections, transactions that
+// are tried again, errors, the server's history, and the messages between processes that wake
+// watchers. Of the store's tables it knows the one that holds the database's identity; what it
+// needs of others it is given as Tables.
 package postgres
 
 import (
@@ -14,7 +15,8 @@ import (
 	"github.com/stacyvm/stacyvm/internal/store/internal/sqldb"
 )
 
-// DB is a database on a server, for any number of processes. All methods may be called concurrently.
+// DB is a database on a server, for any number of processes. All methods may be called
+// concurrently.
 type DB struct {
 	sqldb.Notifier
 	tables         Tables
@@ -44,7 +46,8 @@ func (s *DB) exec(ctx context.Context, text string) error {
 	return err
 }
 
-// closeIdle closes the connections that wait in the pool. After a restart of the server all of them have ended.
+// closeIdle closes the connections that wait in the pool. After a restart of the server all of
+// them have ended.
 func (s *DB) closeIdle() {
 	s.db.SetMaxIdleConns(-1)
 	s.db.SetMaxIdleConns(s.idle)

@@ -16,9 +16,11 @@ import (
 )
 
 const (
-	// connLife bounds a connection's age, so that the pool follows a name that moved to another server.
+	// connLife bounds a connection's age, so that the pool follows a name that moved to another
+	// server.
 	connLife = 30 * time.Minute
-	// cancelWithin is how long a statement that was given up has to end before its connection is closed.
+	// cancelWithin is how long a statement that was given up has to end before its connection is
+	// closed.
 	cancelWithin = time.Second
 )
 
@@ -31,24 +33,31 @@ var execModes = map[string]pgx.QueryExecMode{
 	"simple_protocol": pgx.QueryExecModeSimpleProtocol,
 }
 
-// ParseDSN reads a connection string. Its errors hold no part of it: where it cannot be read, nobody knows which part of
-// it is the password.
+// ParseDSN reads a connection string. Its errors hold no part of it: where it cannot be read,
+// nobody knows which part of it is the password.
 func ParseDSN(field, dsn string) (*pgx.ConnConfig, error) {
 	if dsn == "" {
 		return nil, stacyvm.Invalid(field, "is missing")
 	}
 	if !wholeURL(dsn) {
-		return nil, stacyvm.Invalid(field, "is not a URL with a user, host and database: special characters of a password must be percent-encoded")
+		return nil, stacyvm.Invalid(
+			field,
+			"is not a URL with a user, host and database: special characters of a password must be percent-encoded",
+		)
 	}
 	parsed, err := pgx.ParseConfig(dsn)
 	if err != nil {
-		return nil, stacyvm.Invalid(field, "cannot be read: use postgres://USER:PASSWORD@HOST:PORT/DATABASE, or keyword=value pairs")
+		return nil, stacyvm.Invalid(
+			field,
+			"cannot be read: use postgres://USER:PASSWORD@HOST:PORT/DATABASE, or keyword=value pairs",
+		)
 	}
 	return parsed, nil
 }
 
-// wholeURL reports whether a URL's user part ends where it seems to: a password with an unescaped /, ? or # ends the
-// host's part early, and what is left of it would be taken for a host and a port.
+// wholeURL reports whether a URL's user part ends where it seems to: a password with an unescaped
+// /, ? or # ends the host's part early, and what is left of it would be taken for a host and a
+// port.
 func wholeURL(dsn string) bool {
 	if !strings.HasPrefix(dsn, "postgres://") && !strings.HasPrefix(dsn, "postgresql://") {
 		return true
@@ -66,8 +75,11 @@ func Connect(config sqldb.Config) (db *sql.DB, password string, err error) {
 	if config.ExecMode != "" {
 		mode, ok := execModes[config.ExecMode]
 		if !ok {
-			return nil, "", stacyvm.Invalid("database.exec_mode",
-				"%.32q is not known: use cache_statement, cache_describe, describe_exec, exec or simple_protocol", config.ExecMode)
+			return nil, "", stacyvm.Invalid(
+				"database.exec_mode",
+				"%.32q is not known: use cache_statement, cache_describe, describe_exec, exec or simple_protocol",
+				config.ExecMode,
+			)
 		}
 		parsed.DefaultQueryExecMode = mode
 	}
@@ -76,8 +88,9 @@ func Connect(config sqldb.Config) (db *sql.DB, password string, err error) {
 		parsed.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsPrimary
 	}
 	if parsed.DefaultQueryExecMode == pgx.QueryExecModeCacheStatement {
-		// A statement that is given up is cancelled, and its connection stays. Behind a pooler it is closed instead, and the
-		// server ends the statement by its own bound: PgBouncer 1.18 may die of cancel requests, and takes everybody with it.
+		// A statement that is given up is cancelled, and its connection stays. Behind a pooler it
+		// is closed instead, and the server ends the statement by its own bound: PgBouncer 1.18
+		// may die of cancel requests, and takes everybody with it.
 		parsed.BuildContextWatcherHandler = func(conn *pgconn.PgConn) ctxwatch.Handler {
 			return &pgconn.CancelRequestContextWatcherHandler{Conn: conn, DeadlineDelay: cancelWithin}
 		}

@@ -115,7 +115,8 @@ func isTransient(err error) bool {
 	}
 }
 
-// lostConnection reports whether a connection could not be made, or ended. One that was waited for in vain is not meant.
+// lostConnection reports whether a connection could not be made, or ended. One that was waited for
+// in vain is not meant.
 func lostConnection(err error) bool {
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return false
@@ -127,10 +128,16 @@ func lostConnection(err error) bool {
 		errors.Is(err, driver.ErrBadConn) || errors.Is(err, sql.ErrConnDone) || errors.Is(err, sql.ErrTxDone)
 }
 
-// refusedOpen is translate for the first connection: what is wrong is then most likely the configuration.
+// refusedOpen is translate for the first connection: what is wrong is then most likely the
+// configuration.
 func refusedOpen(err error) error {
 	says := func(message string) error {
-		return &stacyvm.Error{Code: stacyvm.CodeInvalid, Field: "database.dsn", Message: "database.dsn: " + message, Err: err}
+		return &stacyvm.Error{
+			Code:    stacyvm.CodeInvalid,
+			Field:   "database.dsn",
+			Message: "database.dsn: " + message,
+			Err:     err,
+		}
 	}
 	switch state := pgState(err); {
 	case strings.HasPrefix(state, "28"):
@@ -145,7 +152,8 @@ func refusedOpen(err error) error {
 	return err
 }
 
-// redacted is err with the password struck out of its text. Drivers do not put it there; this holds should one begin to.
+// redacted is err with the password struck out of its text. Drivers do not put it there; this
+// holds should one begin to.
 func redacted(err error, password string) error {
 	if err == nil || password == "" || !strings.Contains(err.Error(), password) {
 		return err

@@ -7,8 +7,9 @@ import (
 	"strings"
 )
 
-// History is how a server is asked for its history: expressions that give a text, an empty one where the server, as managed ones do, refuses
-// to tell. The timeline rises with a promotion, and with a restore to a point in time.
+// History is how a server is asked for its history: expressions that give a text, an empty one
+// where the server, as managed ones do, refuses to tell. The timeline rises with a promotion, and
+// with a restore to a point in time.
 type History struct{ timeline, system string }
 
 // fullHistory is that of a server that tells everything.
@@ -47,8 +48,9 @@ func ReadHistory(ctx context.Context, db *sql.DB) (h History, err error) {
 	return h, nil
 }
 
-// joinLineage gives what is known of a server's lineage from now on. moved: it is another than before, in a part that was known before
-// and is told now; what another user of the database may ask and this one may not is no move.
+// joinLineage gives what is known of a server's lineage from now on. moved: it is another than
+// before, in a part that was known before and is told now; what another user of the database may
+// ask and this one may not is no move.
 func joinLineage(before, told string) (now string, moved bool) {
 	oldSystem, oldTimeline, _ := strings.Cut(before, "/")
 	system, timeline, _ := strings.Cut(told, "/")

@@ -7,7 +7,8 @@ import (
 	"github.com/stacyvm/stacyvm/internal/store/internal/sqldb"
 )
 
-// Open connects to the server that config names and brings the schema up to date. config has its defaults filled in.
+// Open connects to the server that config names and brings the schema up to date. config has its
+// defaults filled in.
 func Open(ctx context.Context, config sqldb.Config, tables Tables) (*DB, error) {
 	db, password, err := Connect(config)
 	if err != nil {

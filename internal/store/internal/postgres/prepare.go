@@ -56,7 +56,11 @@ func (s *DB) check(ctx context.Context) error {
 	}
 	switch {
 	case version < oldestPostgres:
-		return stacyvm.Errorf(stacyvm.CodeUnsupported, "the PostgreSQL server is too old: version %d or later is needed", oldestPostgres/10000)
+		return stacyvm.Errorf(
+			stacyvm.CodeUnsupported,
+			"the PostgreSQL server is too old: version %d or later is needed",
+			oldestPostgres/10000,
+		)
 	case commits == "off":
 		return stacyvm.Invalid("database.dsn", "the server's synchronous_commit is off: answered writes could be lost")
 	case schema == nil:
@@ -97,16 +101,19 @@ func (s *DB) migrate(ctx context.Context) error {
 		conn.rollback(ctx) // lets go of the lock
 		_ = conn.Close()
 	}()
-	_, err = conn.send(ctx, "BEGIN; SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0; "+migrateLock)
+	_, err = conn.send(
+		ctx,
+		"BEGIN; SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0; "+migrateLock,
+	)
 	if err != nil {
 		return err
 	}
 	return sqldb.NotMigrated(s.dialect, sqldb.MigrateOnce(ctx, s.dialect, s.db))
 }
 
-// follow compares the server's history with the one that the database knows. Another one may lack the last commits of the
-// first, epochs among them, so it is another incarnation; whoever comes first makes it. Until the owners have had time to
-// notice, nothing of theirs is taken over.
+// follow compares the server's history with the one that the database knows. Another one may lack
+// the last commits of the first, epochs among them, so it is another incarnation; whoever comes
+// first makes it. Until the owners have had time to notice, nothing of theirs is taken over.
 func (s *DB) follow(ctx context.Context) error {
 	conn, began, err := s.begin(ctx, true)
 	if err != nil {
@@ -141,7 +148,12 @@ func (s *DB) moved(ctx context.Context, t *sqldb.Tx) (bool, error) {
 		err = row.Scan(&pair[0], &pair[1])
 		return pair, err
 	}
-	pair, ok, err := sqldb.One(ctx, t, words, `SELECT lineage, `+s.history.lineage()+` FROM cluster WHERE one = 1`+t.RowLock())
+	pair, ok, err := sqldb.One(
+		ctx,
+		t,
+		words,
+		`SELECT lineage, `+s.history.lineage()+` FROM cluster WHERE one = 1`+t.RowLock(),
+	)
 	if err != nil || !ok {
 		return false, err
 	}

@@ -11,7 +11,8 @@ import (
 	"github.com/stacyvm/stacyvm/internal/store/internal/sqldb"
 )
 
-// maxTries is how often a transaction is run before its failure is told, and maxPause the longest wait between.
+// maxTries is how often a transaction is run before its failure is told, and maxPause the longest
+// wait between.
 const (
 	maxTries = 10
 	maxPause = 250 * time.Millisecond
@@ -93,7 +94,14 @@ func (s *DB) attempt(ctx context.Context, writes bool, do func(*sqldb.Tx) error)
 
 // transaction is what was begun on a connection.
 func (s *DB) transaction(conn pgConn, began stamp, writes bool) *sqldb.Tx {
-	t := &sqldb.Tx{Conn: conn, Pipe: conn, Dialect: s.dialect, Clock: s.clock, Writes: writes, Limit: s.limit + answerWithin}
+	t := &sqldb.Tx{
+		Conn:    conn,
+		Pipe:    conn,
+		Dialect: s.dialect,
+		Clock:   s.clock,
+		Writes:  writes,
+		Limit:   s.limit + answerWithin,
+	}
 	t.SetNow(began.us)
 	if began.cluster.ID != "" {
 		t.SetCluster(began.cluster)
@@ -127,7 +135,11 @@ func (s *DB) commit(ctx context.Context, conn pgConn, t *sqldb.Tx) (again bool, 
 	case err == nil:
 		return false, nil
 	case !known:
-		return false, stacyvm.Wrap(stacyvm.CodeUnavailable, err, "the database went away during a commit: whether it took place is not known")
+		return false, stacyvm.Wrap(
+			stacyvm.CodeUnavailable,
+			err,
+			"the database went away during a commit: whether it took place is not known",
+		)
 	}
 	return isTransient(err), s.dialect.Translate(err)
 }

@@ -9,14 +9,16 @@ import (
 )
 
 const (
-	// maxDrift is how far wall time and elapsed time may part before a jump of the clock is assumed.
+	// maxDrift is how far wall time and elapsed time may part before a jump of the clock is
+	// assumed.
 	maxDrift = 5 * time.Second
-	// driftPause is how long nothing is taken over after a jump: lease and grace, so that every owner can renew first.
+	// driftPause is how long nothing is taken over after a jump: lease and grace, so that every
+	// owner can renew first.
 	driftPause = 40 * time.Second
 )
 
-// Clock watches the database's clock against this process's monotonic one. Expiries are wall times; when the wall clock
-// jumps forward every lease seems to have run out at once.
+// Clock watches the database's clock against this process's monotonic one. Expiries are wall
+// times; when the wall clock jumps forward every lease seems to have run out at once.
 type Clock struct {
 	Skew func() time.Duration // what a test adds to it; may be nil
 
@@ -59,8 +61,8 @@ func (c *Clock) Missed() {
 	c.silent = true
 }
 
-// Answered notes that it did. After a silence longer than a lease every lease seems to have run out, because nobody could
-// renew: owners come first.
+// Answered notes that it did. After a silence longer than a lease every lease seems to have run
+// out, because nobody could renew: owners come first.
 func (c *Clock) Answered(mono time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

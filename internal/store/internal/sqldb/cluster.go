@@ -17,8 +17,12 @@ func Identify(t *Tx) error {
 	}
 	var id [16]byte
 	_, _ = rand.Read(id[:]) // never fails (crypto/rand)
-	_, err = t.Exec(ctx, `INSERT INTO cluster (one, id, incarnation, created_us) VALUES (1, $1, 1, $2) ON CONFLICT (one) DO NOTHING`,
-		hex.EncodeToString(id[:]), now)
+	_, err = t.Exec(
+		ctx,
+		`INSERT INTO cluster (one, id, incarnation, created_us) VALUES (1, $1, 1, $2) ON CONFLICT (one) DO NOTHING`,
+		hex.EncodeToString(id[:]),
+		now,
+	)
 	return err
 }
 

@@ -1,6 +1,7 @@
-// Package sqldb is the ground floor under both databases: the configuration, a transaction with its statements, what differs
-// between the dialects, the clock, the migrations and the notifier. It knows neither a driver nor a table of the store but
-// the one row that holds the database's identity.
+// Package sqldb is the ground floor under both databases: the configuration, a transaction with
+// its statements, what differs between the dialects, the clock, the migrations and the notifier.
+// It knows neither a driver nor a table of the store but the one row that holds the database's
+// identity.
 package sqldb
 
 import (
@@ -14,27 +15,31 @@ type Config struct {
 	Driver string
 	// Path is SQLite's file. It is made, readable for its owner only, when it does not exist.
 	Path string
-	// DSN is PostgreSQL's connection string, postgres://... or keyword=value pairs. It may hold a password and appears in
-	// no error. With several hosts the one that takes writes is used.
+	// DSN is PostgreSQL's connection string, postgres://... or keyword=value pairs. It may hold a
+	// password and appears in no error. With several hosts the one that takes writes is used.
 	DSN string
-	// ListenDSN is a second way to the same PostgreSQL database, past a pooler that does not keep sessions. Empty: DSN.
+	// ListenDSN is a second way to the same PostgreSQL database, past a pooler that does not keep
+	// sessions. Empty: DSN.
 	ListenDSN string
-	// MaxOpenConns and MaxIdleConns bound PostgreSQL's connections; 0: 20, and as many idle ones as open ones. The least is 2.
+	// MaxOpenConns and MaxIdleConns bound PostgreSQL's connections; 0: 20, and as many idle ones
+	// as open ones. The least is 2.
 	MaxOpenConns, MaxIdleConns int
-	// ExecMode is how statements are sent to PostgreSQL, in pgx's words: cache_statement (empty), cache_describe,
-	// describe_exec, exec or simple_protocol. Poolers that give each transaction another session need one that leaves no
-	// prepared statements behind: cache_describe or exec.
+	// ExecMode is how statements are sent to PostgreSQL, in pgx's words: cache_statement (empty),
+	// cache_describe, describe_exec, exec or simple_protocol. Poolers that give each transaction
+	// another session need one that leaves no prepared statements behind: cache_describe or exec.
 	ExecMode string
-	// ConnectTimeout bounds how long a new connection to PostgreSQL, or a free one of the pool, is waited for; 0: 5 s.
+	// ConnectTimeout bounds how long a new connection to PostgreSQL, or a free one of the pool, is
+	// waited for; 0: 5 s.
 	ConnectTimeout time.Duration
 	// QueryTimeout bounds each statement; 0: 15 s. SQLite's shared writes are not interrupted.
 	QueryTimeout time.Duration
 	// Warn, when set, is told at the opening what does not work with this database as it should.
 	Warn func(message string)
-	// Skew, when set, is added to the database's clock. It exists for tests of what time does to leases.
+	// Skew, when set, is added to the database's clock. It exists for tests of what time does to
+	// leases.
 	Skew func() time.Duration
-	// WatchEvery is how often watchers look for new events without being told of them: another process may have written, or
-	// its message got lost. 0: 500 ms.
+	// WatchEvery is how often watchers look for new events without being told of them: another
+	// process may have written, or its message got lost. 0: 500 ms.
 	WatchEvery time.Duration
 }
 

@@ -13,11 +13,13 @@ import (
 	"github.com/stacyvm/stacyvm/internal/store/migrations"
 )
 
-// migrateTries is how often a migration that met another process doing the same is looked at again.
+// migrateTries is how often a migration that met another process doing the same is looked at
+// again.
 const migrateTries = 20
 
-// Migrate applies what is missing, each step in a transaction of its own together with its number. Of several processes
-// that do so at once, one succeeds with a step and the others find it applied when they look again.
+// Migrate applies what is missing, each step in a transaction of its own together with its number.
+// Of several processes that do so at once, one succeeds with a step and the others find it applied
+// when they look again.
 func Migrate(ctx context.Context, d *Dialect, db *sql.DB) error {
 	for try := 1; ; try++ {
 		err := MigrateOnce(ctx, d, db)
@@ -41,7 +43,8 @@ func NotMigrated(d *Dialect, err error) error {
 	return stacyvm.Wrap(stacyvm.CodeOf(d.Translate(err)), err, "the database's schema cannot be brought up to date")
 }
 
-// MigrateOnce is Migrate without another try. CodeUnsupported: a newer program has changed the schema.
+// MigrateOnce is Migrate without another try. CodeUnsupported: a newer program has changed the
+// schema.
 func MigrateOnce(ctx context.Context, d *Dialect, db *sql.DB) error {
 	provider, err := NewProvider(d, db)
 	if err != nil {
@@ -69,11 +72,21 @@ func NewProvider(d *Dialect, db *sql.DB) (*goose.Provider, error) {
 	}
 	var all []*goose.Migration
 	for _, step := range steps {
-		all = append(all, goose.NewGoMigration(step.Version, &goose.GoFunc{RunTx: func(ctx context.Context, tx *sql.Tx) error {
-			_, err := tx.ExecContext(ctx, step.Text)
-			return err
-		}}, nil))
+		all = append(
+			all,
+			goose.NewGoMigration(step.Version, &goose.GoFunc{RunTx: func(ctx context.Context, tx *sql.Tx) error {
+				_, err := tx.ExecContext(ctx, step.Text)
+				return err
+			}}, nil),
+		)
 	}
-	return goose.NewProvider(d.Goose, db, nil,
-		goose.WithGoMigrations(all...), goose.WithDisableGlobalRegistry(true), goose.WithTableName(migrations.VersionTable))
+	return goose.NewProvider(
+		d.Goose,
+		db,
+		nil,
+		goose.WithGoMigrations(
+			all...),
+		goose.WithDisableGlobalRegistry(true),
+		goose.WithTableName(migrations.VersionTable),
+	)
 }

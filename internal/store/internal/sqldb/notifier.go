@@ -14,7 +14,8 @@ type Notifier struct {
 	poll     *time.Timer // runs while there are watchers, unless Every is 0
 }
 
-// Watch gives a channel that gets a value after each broadcast, until ctx ends. At most one value waits in it.
+// Watch gives a channel that gets a value after each broadcast, until ctx ends. At most one value
+// waits in it.
 func (n *Notifier) Watch(ctx context.Context) <-chan struct{} {
 	woken := make(chan struct{}, 1)
 	if ctx.Err() != nil {

@@ -32,7 +32,13 @@ func All[T any](ctx context.Context, t *Tx, read func(Scanner) (T, error), text 
 }
 
 // One runs a query that gives at most one row; ok is false without one.
-func One[T any](ctx context.Context, t *Tx, read func(Scanner) (T, error), text string, args ...any) (row T, ok bool, err error) {
+func One[T any](
+	ctx context.Context,
+	t *Tx,
+	read func(Scanner) (T, error),
+	text string,
+	args ...any,
+) (row T, ok bool, err error) {
 	rows, err := All(ctx, t, read, text, args...)
 	if err != nil || len(rows) == 0 {
 		return row, false, err

@@ -15,8 +15,8 @@ type Tx struct {
 	Pipe    Pipeliner // nil where a statement costs no message
 	Dialect *Dialect
 	Clock   *Clock
-	// Shared: other callers' changes stand in the same database transaction. An interrupted statement would roll all of
-	// them back, so a context is asked between statements only.
+	// Shared: other callers' changes stand in the same database transaction. An interrupted
+	// statement would roll all of them back, so a context is asked between statements only.
 	Shared bool
 	Writes bool
 	Limit  time.Duration // of a statement; 0: none
@@ -124,8 +124,8 @@ func (t *Tx) bounded(ctx context.Context) (_ context.Context, done context.Cance
 	return context.WithTimeout(ctx, t.Limit)
 }
 
-// RowLock is appended to a SELECT of a row by its key. In an Update the row then stays as it is until the end, so that what
-// was read may decide what is written.
+// RowLock is appended to a SELECT of a row by its key. In an Update the row then stays as it is
+// until the end, so that what was read may decide what is written.
 func (t *Tx) RowLock() string {
 	if t.Writes {
 		return t.Dialect.RowLock
@@ -133,8 +133,8 @@ func (t *Tx) RowLock() string {
 	return ""
 }
 
-// AdvisoryLock makes the Updates that lock the same scope take turns: the next one goes on when this one has ended. Where all
-// writers take turns it does nothing.
+// AdvisoryLock makes the Updates that lock the same scope take turns: the next one goes on when
+// this one has ended. Where all writers take turns it does nothing.
 func (t *Tx) AdvisoryLock(ctx context.Context, scope string) error {
 	if !t.Writes || t.Dialect.AdvisoryLock == "" {
 		return nil
@@ -143,8 +143,8 @@ func (t *Tx) AdvisoryLock(ctx context.Context, scope string) error {
 	return err
 }
 
-// Fail ends the transaction's work: after an error the database may have rolled back already, and a further statement
-// would stand alone.
+// Fail ends the transaction's work: after an error the database may have rolled back already, and
+// a further statement would stand alone.
 func (t *Tx) Fail(err error) error {
 	t.cause, t.broken = err, t.Dialect.Translate(err)
 	return t.broken
@@ -156,8 +156,8 @@ func (t *Tx) Abort(err error) error {
 	return err
 }
 
-// Later runs a statement that gives nothing to read: where statements are messages, together with the next one, which may be
-// the commit. It may fail then.
+// Later runs a statement that gives nothing to read: where statements are messages, together with
+// the next one, which may be the commit. It may fail then.
 func (t *Tx) Later(ctx context.Context, text string, args ...any) error {
 	if t.Pipe == nil {
 		_, err := t.Exec(ctx, text, args...)

@@ -18,8 +18,8 @@ import (
 	"github.com/stacyvm/stacyvm/internal/store/internal/sqldb"
 )
 
-// Dialect is SQLite's side of what differs. Its clock is this host's: the database runs in this process, and
-// SQLite's own functions read the same clock with less precision.
+// Dialect is SQLite's side of what differs. Its clock is this host's: the database runs in this
+// process, and SQLite's own functions read the same clock with less precision.
 func Dialect(path string) *sqldb.Dialect {
 	return &sqldb.Dialect{
 		Goose:     goose.DialectSQLite3,
@@ -62,7 +62,12 @@ func Translate(dir string, err error) error {
 	case sqlite3.SQLITE_INTERRUPT, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_READONLY:
 		return stacyvm.Wrap(stacyvm.CodeUnavailable, err, "the database cannot do this now")
 	case sqlite3.SQLITE_NOTADB:
-		return &stacyvm.Error{Code: stacyvm.CodeInvalid, Field: "database.path", Message: "database.path: the file is not a SQLite database", Err: err}
+		return &stacyvm.Error{
+			Code:    stacyvm.CodeInvalid,
+			Field:   "database.path",
+			Message: "database.path: the file is not a SQLite database",
+			Err:     err,
+		}
 	case sqlite3.SQLITE_CORRUPT:
 		return dberr.Damaged(err)
 	}
@@ -77,14 +82,15 @@ func Translate(dir string, err error) error {
 
 func translateConstraint(err error) error {
 	var failed *sqlite.Error
-	if errors.As(err, &failed) && (failed.Code() == sqlite3.SQLITE_CONSTRAINT_UNIQUE || failed.Code() == sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY) {
+	if errors.As(err, &failed) &&
+		(failed.Code() == sqlite3.SQLITE_CONSTRAINT_UNIQUE || failed.Code() == sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY) {
 		return stacyvm.Wrap(stacyvm.CodeConflict, err, "it exists already")
 	}
 	return stacyvm.Wrap(stacyvm.CodeInternal, err, "the database refused a value")
 }
 
-// noSpace finds out by trying whether a failed write was for lack of space: SQLite tells a quota, and a full disk under
-// its shared memory, as any input or output error.
+// noSpace finds out by trying whether a failed write was for lack of space: SQLite tells a quota,
+// and a full disk under its shared memory, as any input or output error.
 func noSpace(dir string) bool {
 	file, err := os.CreateTemp(dir, ".space-*")
 	if err == nil {

@@ -7,7 +7,8 @@ import (
 	"modernc.org/sqlite"
 )
 
-// TestConnectionsWithoutTheirPragmasAreRefused leaves out, or misspells, one pragma after the other.
+// TestConnectionsWithoutTheirPragmasAreRefused leaves out, or misspells, one pragma after the
+// other.
 func TestConnectionsWithoutTheirPragmasAreRefused(t *testing.T) {
 	all := map[string]string{"busy_timeout": "5000", "journal_mode": "WAL", "synchronous": "FULL", "foreign_keys": "ON"}
 	connect := func(without string) error {

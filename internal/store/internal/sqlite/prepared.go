@@ -11,7 +11,8 @@ const (
 	keptLength = 2048
 )
 
-// preparedConn is a connection that keeps its statements parsed between uses. One caller at a time uses it.
+// preparedConn is a connection that keeps its statements parsed between uses. One caller at a time
+// uses it.
 type preparedConn struct {
 	*sql.Conn
 	known map[string]*sql.Stmt
@@ -37,8 +38,8 @@ func (c *preparedConn) find(ctx context.Context, text string) (*sql.Stmt, error)
 	return stmt, nil
 }
 
-// forget lets the statements go. It comes before the close of the connection: SQLite keeps one, and its side files, open
-// for as long as one of its statements is.
+// forget lets the statements go. It comes before the close of the connection: SQLite keeps one,
+// and its side files, open for as long as one of its statements is.
 func (c *preparedConn) forget() {
 	for _, stmt := range c.known {
 		_ = stmt.Close()

@@ -13,14 +13,16 @@ import (
 // SideFiles are what SQLite keeps beside a database.
 var SideFiles = []string{"-wal", "-shm", "-journal"}
 
-// RestoreReady is a file in the directory of a restore: once it is there, whoever comes first finishes the restore.
+// RestoreReady is a file in the directory of a restore: once it is there, whoever comes first
+// finishes the restore.
 const RestoreReady = "ready"
 
-// RestoreDir is the directory in which a restore of a database is prepared, on the same file system: its content can be moved in one
-// step.
+// RestoreDir is the directory in which a restore of a database is prepared, on the same file
+// system: its content can be moved in one step.
 func RestoreDir(path string) string { return path + ".restoring" }
 
-// FinishRestore ends a restore of the database that was decided, and does nothing without one. Nobody may have the database open.
+// FinishRestore ends a restore of the database that was decided, and does nothing without one.
+// Nobody may have the database open.
 func FinishRestore(path string) error {
 	dir := RestoreDir(path)
 	if _, err := os.Lstat(filepath.Join(dir, RestoreReady)); err != nil {

@@ -1,5 +1,5 @@
-// Package sqlite is the store's machinery on a SQLite file: connections, the writer that commits for several callers at once,
-// errors, and the end of a restore. It knows no table of the store.
+// Package sqlite is the store's machinery on a SQLite file: connections, the writer that commits
+// for several callers at once, errors, and the end of a restore. It knows no table of the store.
 package sqlite
 
 import (
@@ -22,8 +22,8 @@ import (
 // openWithin bounds how long an open waits for other processes that open the same file.
 const openWithin = 30 * time.Second
 
-// DB is a file: one connection that writes, for all callers together, and a pool that reads. All methods may be called
-// concurrently.
+// DB is a file: one connection that writes, for all callers together, and a pool that reads. All
+// methods may be called concurrently.
 type DB struct {
 	sqldb.Notifier
 	dialect *sqldb.Dialect
@@ -35,8 +35,8 @@ type DB struct {
 	closed  atomic.Bool
 }
 
-// Open opens the file that config names, makes it when it does not exist, and brings its schema up to date. config has its
-// defaults filled in.
+// Open opens the file that config names, makes it when it does not exist, and brings its schema up
+// to date. config has its defaults filled in.
 func Open(ctx context.Context, config sqldb.Config) (*DB, error) {
 	if config.Path == "" {
 		return nil, stacyvm.Invalid("database.path", "is missing")
@@ -52,7 +52,12 @@ func Open(ctx context.Context, config sqldb.Config) (*DB, error) {
 		return nil, err
 	}
 	s := &DB{
-		Notifier: sqldb.Notifier{Every: config.WatchEvery}, dialect: Dialect(path), clock: &sqldb.Clock{Skew: config.Skew}, limit: config.QueryTimeout,
+		Notifier: sqldb.Notifier{
+			Every: config.WatchEvery,
+		},
+		dialect: Dialect(path),
+		clock:   &sqldb.Clock{Skew: config.Skew},
+		limit:   config.QueryTimeout,
 	}
 	if s.writes, err = Connect(path, 1, false); err != nil {
 		return nil, err
@@ -68,8 +73,8 @@ func Open(ctx context.Context, config sqldb.Config) (*DB, error) {
 	return s, nil
 }
 
-// makeFile makes the file for its owner alone: it holds the environment of sandboxes. SQLite gives its side files the
-// same mode.
+// makeFile makes the file for its owner alone: it holds the environment of sandboxes. SQLite gives
+// its side files the same mode.
 func makeFile(path string) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return stacyvm.Wrap(stacyvm.CodeUnavailable, err, "the directory of the database cannot be made")
@@ -151,7 +156,8 @@ func (s *DB) view(ctx context.Context, read func(*sqldb.Tx) error) error {
 	return t.Err()
 }
 
-// Update runs write in a transaction that concurrent callers may share, and returns after its commit.
+// Update runs write in a transaction that concurrent callers may share, and returns after its
+// commit.
 func (s *DB) Update(ctx context.Context, write func(*sqldb.Tx) error) error {
 	return s.writer.update(ctx, write)
 }

@@ -13,14 +13,16 @@ import (
 )
 
 const (
-	// batchSize and batchAge bound how many callers share one commit, and how long the first of them waits for it.
+	// batchSize and batchAge bound how many callers share one commit, and how long the first of
+	// them waits for it.
 	batchSize = 128
 	batchAge  = 20 * time.Millisecond
 )
 
-// writer lets concurrent callers share one transaction and its sync. One caller at a time holds the turn: it runs its
-// callback on its own goroutine, inside a savepoint, and hands the turn to the next one waiting. Whoever finds nobody
-// waiting commits for all, and only then is anybody answered. Callers that come during the commit make the next batch.
+// writer lets concurrent callers share one transaction and its sync. One caller at a time holds
+// the turn: it runs its callback on its own goroutine, inside a savepoint, and hands the turn to
+// the next one waiting. Whoever finds nobody waiting commits for all, and only then is anybody
+// answered. Callers that come during the commit make the next batch.
 type writer struct {
 	db      *sql.DB
 	dialect *sqldb.Dialect
@@ -160,8 +162,8 @@ func (w *writer) member(ctx context.Context, b *batch, write func(*sqldb.Tx) err
 	return nil
 }
 
-// undo takes back one member's changes. It fails when SQLite rolled back the whole transaction (a full disk, an input
-// or output error); then the batch is over, for the reason that cause gives.
+// undo takes back one member's changes. It fails when SQLite rolled back the whole transaction (a
+// full disk, an input or output error); then the batch is over, for the reason that cause gives.
 func (w *writer) undo(b *batch, cause error) {
 	err := w.run("ROLLBACK TO member")
 	if err == nil {
@@ -175,7 +177,8 @@ func (w *writer) undo(b *batch, cause error) {
 	}
 }
 
-// pass hands the turn on: within the batch while somebody waits and there is room, else after ending the batch.
+// pass hands the turn on: within the batch while somebody waits and there is room, else after
+// ending the batch.
 func (w *writer) pass() {
 	w.mu.Lock()
 	b := w.batch

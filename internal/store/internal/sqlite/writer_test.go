@@ -111,8 +111,8 @@ func TestFailedCommitFailsEverybodyInIt(t *testing.T) {
 	}
 }
 
-// TestLostTransactionFailsEverybodyInIt imitates what SQLite does on some errors: it rolls back the whole transaction in
-// the middle of one caller's work.
+// TestLostTransactionFailsEverybodyInIt imitates what SQLite does on some errors: it rolls back
+// the whole transaction in the middle of one caller's work.
 func TestLostTransactionFailsEverybodyInIt(t *testing.T) {
 	s := openTest(t)
 	lose := func(t *sqldb.Tx) error {
@@ -227,8 +227,8 @@ func TestCloseWaitsForWrites(t *testing.T) {
 	wait.Wait()
 }
 
-// TestGivenUpStatementHarmsNobodyElse ends one caller's context in the middle of a long write. Were it interrupted, SQLite
-// would roll back what the other has written in the same transaction.
+// TestGivenUpStatementHarmsNobodyElse ends one caller's context in the middle of a long write.
+// Were it interrupted, SQLite would roll back what the other has written in the same transaction.
 func TestGivenUpStatementHarmsNobodyElse(t *testing.T) {
 	s := openTest(t)
 	ctx, leave := context.WithCancel(t.Context())
