@@ -134,9 +134,9 @@ func (s *socket) brokeOff(ctx context.Context, err error) bool {
 	}
 	s.api.Logger.Debug("a WebSocket broke off", "id", middleware.RequestID(ctx), "error", err)
 	var network net.Error
-	left := websocket.CloseStatus(err) != -1 || ctx.Err() != nil || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, io.EOF) ||
-		errors.Is(err, io.ErrUnexpectedEOF) ||
-		errors.Is(err, net.ErrClosed) ||
+	left := websocket.CloseStatus(err) != -1 || ctx.Err() != nil ||
+		errors.Is(err, context.DeadlineExceeded) || errors.Is(err, io.EOF) ||
+		errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) ||
 		errors.As(err, &network)
 	if !left {
 		s.close(websocket.StatusProtocolError, "") // once more changes nothing, where the library has
