@@ -248,6 +248,10 @@ func (s *Service) writeFailure(ctx context.Context, c creation, f failure) error
 func createError(cause error) *stacyvm.Error {
 	var known *stacyvm.Error
 	switch {
+	case errors.As(cause, &known) && known.Code == stacyvm.CodeUnavailable: // it says what took too long
+		return known
+	case errors.As(cause, &known) && known.Code == stacyvm.CodeTimeout: // not the caller's own
+		return stacyvm.Wrap(stacyvm.CodeUnavailable, cause, known.Message)
 	case errors.Is(cause, context.DeadlineExceeded):
 		return stacyvm.Wrap(stacyvm.CodeUnavailable, cause,
 			fmt.Sprintf("the sandbox did not start within %s", stacyvm.CreateWithin))

@@ -19,11 +19,19 @@ func TestFailedCreateLeavesATombstone(t *testing.T) {
 	for name, tt := range map[string]struct {
 		failure error
 		code    stacyvm.Code
+		detail  string
 	}{
-		"image":    {stacyvm.Errorf(stacyvm.CodeNotFound, "image does not exist"), stacyvm.CodeNotFound},
-		"disk":     {stacyvm.Errorf(stacyvm.CodeStorageFull, "no space"), stacyvm.CodeStorageFull},
-		"engine":   {errors.New("runsc: /run/x: exit 1"), stacyvm.CodeInternal},
-		"too slow": {context.DeadlineExceeded, stacyvm.CodeUnavailable},
+		"image":    {stacyvm.Errorf(stacyvm.CodeNotFound, "image does not exist"), stacyvm.CodeNotFound, "image does not exist"},
+		"disk":     {stacyvm.Errorf(stacyvm.CodeStorageFull, "no space"), stacyvm.CodeStorageFull, "no space"},
+		"engine":   {errors.New("runsc: /run/x: exit 1"), stacyvm.CodeInternal, "could not be started"},
+		"too slow": {context.DeadlineExceeded, stacyvm.CodeUnavailable, "within 1m0s"},
+		"step": {
+			stacyvm.Wrap(stacyvm.CodeUnavailable, context.DeadlineExceeded, "its start took long"),
+			stacyvm.CodeUnavailable, "its start took long",
+		},
+		"step elsewhere": {
+			stacyvm.Errorf(stacyvm.CodeTimeout, "its image took long"), stacyvm.CodeUnavailable, "its image took long",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := &rig{controltest.NewRig(t, func(c *control.Config) { c.Defaults.MaxSandboxes = 1 })}
@@ -31,8 +39,9 @@ func TestFailedCreateLeavesATombstone(t *testing.T) {
 			r.Machine.BeforeCreate = func(_ context.Context, ref stacyvm.Ref) error { id = ref.ID; return tt.failure }
 			_, _, err := r.Create(r.Ctx, control.CreateRequest{}, control.Idempotency{})
 			wantCode(t, err, tt.code)
-			if row := controltest.Row(t, r.Store, id); row.State != stacyvm.StateDestroyed || row.Reason != "create_failed" {
-				t.Errorf("the row is %s, %s", row.State, row.Reason)
+			if row := controltest.Row(t, r.Store, id); row.State != stacyvm.StateDestroyed || row.Reason != "create_failed" ||
+				!strings.Contains(row.Detail, tt.detail) {
+				t.Errorf("the row is %s, %s, %q", row.State, row.Reason, row.Detail)
 			}
 			lines := r.Operations(t, store.OperationFilter{Action: "sandbox.spawn", Sandbox: id})
 			if len(lines) != 2 || lines[0].Status != "failed" || lines[1].Status != "ok" {

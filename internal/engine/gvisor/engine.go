@@ -82,7 +82,7 @@ func Open(config Config) (*Engine, error) {
 // Name implements engine.Engine.
 func (e *Engine) Name() string { return Name }
 
-// bootTime is how long a sandbox may take to answer when the caller sets no deadline.
+// bootTime is how long a sandbox may take to answer.
 const bootTime = 30 * time.Second
 
 // Create implements engine.Engine.

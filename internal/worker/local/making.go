@@ -16,6 +16,7 @@ type making struct {
 	engine engine.Engine
 	record record
 
+	written  bool // the record
 	root     image.Root
 	turn     bool // one of the worker's starts is held
 	foreign  bool // there is a runtime without a record: it stays, and so does its image
@@ -45,7 +46,7 @@ func (m *making) intend(context.Context) error {
 	if err := m.worker.journal.keep(m.entry.id, r); err != nil {
 		return err
 	}
-	m.entry.record = &r
+	m.written, m.entry.record = true, &r
 	return nil
 }
 
@@ -53,7 +54,7 @@ func (m *making) intend(context.Context) error {
 func (m *making) forget(context.Context) error {
 	m.entry.mu.Lock()
 	defer m.entry.mu.Unlock()
-	if m.entry.record == nil {
+	if !m.written || m.entry.record == nil { // an earlier record stays
 		return nil
 	}
 	if err := m.worker.journal.writeTombstone(

@@ -2,6 +2,7 @@ package local
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -19,7 +20,8 @@ type step struct {
 type steps []step
 
 // run does the steps in turn and stops at the first that fails. done are those that were begun. A
-// step whose own time passed is a CodeTimeout error that names it.
+// step that was ended because its own time passed is a CodeUnavailable error that names it; what
+// it failed for otherwise is kept, however late.
 func (list steps) run(ctx context.Context) (done steps, err error) {
 	for n, s := range list {
 		if err := s.run(ctx); err != nil {
@@ -36,9 +38,10 @@ func (s step) run(ctx context.Context) error {
 	bounded, cancel := context.WithTimeout(ctx, s.within)
 	defer cancel()
 	err := s.do(bounded)
-	if err != nil && bounded.Err() != nil && ctx.Err() == nil {
+	late := errors.Is(err, context.DeadlineExceeded) || stacyvm.CodeOf(err) == stacyvm.CodeTimeout
+	if err != nil && late && bounded.Err() != nil && ctx.Err() == nil {
 		return stacyvm.Wrap(
-			stacyvm.CodeTimeout,
+			stacyvm.CodeUnavailable,
 			err,
 			"the sandbox could not be created: its "+s.name+" took longer than "+s.within.String(),
 		)

@@ -66,13 +66,20 @@ func TestStepHasItsOwnDeadline(t *testing.T) {
 		done, err := steps{
 			{name: "image", within: time.Minute, do: slow}, {name: "start", within: time.Minute, do: slow}, {name: "end", within: time.Second, do: hang},
 		}.run(t.Context())
-		if len(done) != 3 || stacyvm.CodeOf(err) != stacyvm.CodeTimeout || time.Since(began) != 101*time.Second {
+		if len(done) != 3 || stacyvm.CodeOf(err) != stacyvm.CodeUnavailable || time.Since(began) != 101*time.Second {
 			t.Errorf("%d steps in %s: %v", len(done), time.Since(began), err)
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		if _, err := (steps{{name: "start", within: time.Minute, do: hang}}).run(ctx); !errors.Is(err, context.DeadlineExceeded) || stacyvm.CodeOf(err) == stacyvm.CodeTimeout {
+		if _, err := (steps{{name: "start", within: time.Minute, do: hang}}).run(ctx); !errors.Is(err, context.DeadlineExceeded) || stacyvm.CodeOf(err) == stacyvm.CodeUnavailable {
 			t.Errorf("the whole's deadline: %v", err)
+		}
+		full := func(context.Context) error {
+			time.Sleep(2 * time.Second)
+			return stacyvm.Errorf(stacyvm.CodeStorageFull, "no space")
+		}
+		if _, err := (steps{{name: "image", within: time.Second, do: full}}).run(t.Context()); stacyvm.CodeOf(err) != stacyvm.CodeStorageFull {
+			t.Errorf("what failed late for another reason: %v", err)
 		}
 	})
 }
