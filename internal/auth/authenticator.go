@@ -52,16 +52,21 @@ type Authenticator interface {
 // Authenticators are asked in turn: the first that accepts a request tells who sent it.
 type Authenticators []Authenticator
 
-// Authenticate says who calls where one kind of caller is asked for. It returns the error of the
-// last authenticator of this kind, and CodeUnavailable without any.
-func (list Authenticators) Authenticate(kind Kind, shown Shown) (identity Identity, err error) {
-	err = errNotConfigured(kind)
+// Authenticate says who calls where one kind of caller is asked for. Otherwise it returns the error
+// of the last authenticator of this kind that could have accepted something, and CodeUnavailable
+// when there is none.
+func (list Authenticators) Authenticate(kind Kind, shown Shown) (Identity, error) {
+	err := errNotConfigured(kind)
 	for _, one := range list {
 		if one.Kind() != kind {
 			continue
 		}
-		if identity, err = one.Authenticate(shown); err == nil {
+		identity, refused := one.Authenticate(shown)
+		if refused == nil {
 			return identity, nil
+		}
+		if stacyvm.CodeOf(refused) != stacyvm.CodeUnavailable || stacyvm.CodeOf(err) == stacyvm.CodeUnavailable {
+			err = refused
 		}
 	}
 	return Identity{}, err
