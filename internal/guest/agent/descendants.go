@@ -139,7 +139,7 @@ func (d *descendants) related(pid int, stat procStat) bool {
 // kill ends all of them.
 func (d *descendants) kill() {
 	began := time.Now()
-	whole := len(processes()) <= crowd && d.stop(began) || d.killFrozen()
+	whole := len(processes()) <= crowd && d.stop(began) || d.killFrozen(began)
 	for len(d.living) > 0 && time.Since(began) < killTime {
 		for pid := range d.living {
 			_ = unix.Kill(pid, unix.SIGKILL)
@@ -155,10 +155,10 @@ func (d *descendants) kill() {
 // killFrozen ends all of them while no process of the sandbox runs: a program that forks as fast
 // as it can takes the processors from whoever searches for its processes. It reports whether it
 // found them all.
-func (d *descendants) killFrozen() bool {
+func (d *descendants) killFrozen(began time.Time) bool {
 	thaw, ok := d.freeze.freeze()
 	if !ok {
-		return d.stop(time.Now())
+		return d.stop(began)
 	}
 	defer thaw()
 	d.look()

@@ -1,5 +1,7 @@
 package agent
 
+import "time"
+
 // freezer lets all other processes of the sandbox stand still, for one caller at a time.
 type freezer struct {
 	turn chan struct{}
@@ -19,7 +21,9 @@ func (f freezer) freeze() (thaw func(), ok bool) {
 		return nil, false
 	}
 	return func() {
-		_ = f.call(false) // it worked before
+		for f.call(false) != nil { // it worked before, and the sandbox must not stand still for good
+			time.Sleep(mostPause)
+		}
 		<-f.turn
 	}, true
 }

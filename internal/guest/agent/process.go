@@ -43,7 +43,7 @@ type process struct {
 	freezer  freezer
 	exits    *exitLog
 	timer    *time.Timer // ends it; nil: no timeout
-	notifier notifier    // rung when there is something new for readers
+	notifier notifier    // told when there is something new for readers
 
 	ready  chan struct{} // closed when it runs or could not be started
 	dead   chan struct{} // closed when it has ended

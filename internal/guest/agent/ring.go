@@ -27,11 +27,11 @@ const (
 // were handed to a reader may still be on their way when its connection breaks, so the last
 // quarter before its place stays too. While nobody reads, the last reader's place counts.
 type ring struct {
-	notifier *notifier     // rung when there is something new to read
+	notifier *notifier     // told when there is something new to read
 	memory   *atomic.Int64 // bytes held by all rings of the agent
 	lossless bool
 
-	room notifier // rung when a lossless ring may take more
+	room notifier // told when a lossless ring may take more
 
 	mu        sync.Mutex
 	chunk     uint64
