@@ -28,9 +28,9 @@ while True: kept.append(bytearray(1 << 20))'`, true, 137},
 import mmap
 m = mmap.mmap(-1, 600 << 20)
 for i in range(0, len(m), 4096): m[i] = 1'`, true, 137},
+	// MAP_POPULATE is a hint, which is not taken.
 	{"mapped with all pages", `exec python3 -c '
 import mmap
-// a hint, which is not taken
 mmap.mmap(-1, 1 << 30, flags=mmap.MAP_SHARED | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE)'`, false, 0},
 	{"in a file without a name", `exec python3 -c '
 import os
