@@ -11,8 +11,9 @@ STATIC   := CGO_ENABLED=0 GOOS=linux $(GO) build -trimpath
 BUNDLE   := internal/bundle/files
 TOOL     := $(GO) tool -modfile=tools.mod
 
-GUEST_SRC  := $(shell find cmd/stacyvm-guest internal/guest proto/guest -name '*.go' ! -name '*_test.go') go.mod go.sum
-SENTRY_SRC := $(shell find cmd/stacyvm-sentry internal/engine/gvisor/wire -name '*.go' ! -name '*_test.go') go.mod go.sum
+# What the programs within are made of: `go list -deps`.
+GUEST_SRC  := $(shell find cmd/stacyvm-guest internal/budget internal/guest internal/stacyvm proto/guest -name '*.go' ! -name '*_test.go') go.mod go.sum
+SENTRY_SRC := $(shell find cmd/stacyvm-sentry internal/engine/gvisor/wire internal/flock internal/retry internal/stacyvm -name '*.go' ! -name '*_test.go') go.mod go.sum
 PACK_SRC   := $(wildcard scripts/bundle/*.go)
 
 .PHONY: help build run serve check test test-setup contention cluster conformance conformance-selftest lint generate bench dist vm-test clean
