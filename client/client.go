@@ -39,7 +39,8 @@ type Options struct {
 	WorkerID    string
 	WorkerToken func(context.Context) (string, error)
 	// HTTPClient sends the requests; nil is a client without an overall time limit, so that
-	// streams may last.
+	// streams may last. One with a limit of connections should bound its dials: while a call waits for
+	// one of them, a silent server is not noticed.
 	HTTPClient *http.Client
 	// TLS is for https without an HTTPClient: whom to believe, and the caller's own certificate.
 	// nil: the machine's authorities.

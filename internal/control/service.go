@@ -1,6 +1,7 @@
 // Package control is what the product does, one file per verb. It writes what callers want of a
-// sandbox; reconcile does so only for a create that nobody finishes. It knows the store, the
-// workers and the guest client through their ports; it knows no transport, no SQL and no engine.
+// sandbox; reconcile does so only for a create that nobody finishes and for a runtime that it takes
+// in again. It knows the store, the workers and the guest client through their ports; it knows no
+// transport, no SQL and no engine.
 //
 // The caller's principal comes with the context (auth.From). An object of another tenant answers
 // exactly as an absent one.

@@ -130,7 +130,7 @@ func (d *duty) visit(ctx context.Context) error {
 		return err
 	}
 	d.away.Store(true)
-	rows, failed := list(ctx, d.store, store.SandboxFilter{Worker: d.machine.id, States: forsakable})
+	rows, failed := list(ctx, d.store, store.SandboxFilter{Worker: d.machine.id, States: ownedStates})
 	if failed != nil {
 		return failed
 	}

@@ -31,7 +31,7 @@ func (d *duties) Stale(ctx context.Context) error {
 		return err
 	}
 	for id, registered := range gone {
-		rows, err := list(ctx, d.store, store.SandboxFilter{Worker: id, States: forsakable})
+		rows, err := list(ctx, d.store, store.SandboxFilter{Worker: id, States: ownedStates})
 		if err != nil {
 			return err
 		}
@@ -91,8 +91,8 @@ func (d *duties) gone(ctx context.Context) (gone map[stacyvm.WorkerID]bool, err 
 	return gone, err
 }
 
-// forsakable are the states that tell something of the owner.
-var forsakable = []stacyvm.State{
+// ownedStates are the states that tell something of the owner.
+var ownedStates = []stacyvm.State{
 	stacyvm.StateRunning,
 	stacyvm.StatePaused,
 	stacyvm.StateUnhealthy,
