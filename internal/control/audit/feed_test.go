@@ -76,6 +76,41 @@ func TestReplaysLeaveTheStoreToOthers(t *testing.T) {
 	})
 }
 
+// TestWhoReplaysHasNotCaughtUp: a reader whose next page is not its last takes no slot of those who
+// follow, however little it is behind.
+func TestWhoReplaysHasNotCaughtUp(t *testing.T) {
+	const readers, events = 60, 450
+	onGatedStore(t, func(t *testing.T, r *rig, gated *gatedStore) {
+		tellOf(t, gated.Store, "", 0, events)
+		var all [readers]*audit.Subscription
+		for n := range all {
+			all[n] = subscribe(t, r.Ctx, r.Service, int64(n))
+			for range 100 { // a page
+				if _, err := all[n].Next(r.Ctx); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		open := gated.close()
+		synctest.Wait()
+		others := gated.now.Load()
+		var next sync.WaitGroup
+		for _, b := range all {
+			next.Go(func() {
+				if _, err := b.Next(r.Ctx); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		synctest.Wait()
+		if now := gated.now.Load() - others; now != 1 {
+			t.Errorf("%d reads at a time", now)
+		}
+		open()
+		next.Wait()
+	})
+}
+
 // TestFollowersShareReads: hundreds who wait for the same event make a few reads.
 func TestFollowersShareReads(t *testing.T) {
 	const followers = 300

@@ -126,7 +126,8 @@ func (b *Subscription) read(ctx context.Context) error {
 	if len(r.page) == eventPage {
 		b.behind = r.page[len(r.page)-1].Number
 	}
-	b.recent = r.span.Last-b.behind <= nearby
+	// Who has caught up stays a follower through a burst. Who comes back after a while replays until then.
+	b.recent = r.span.Last <= b.behind || b.recent && r.span.Last-b.behind <= nearby
 	return nil
 }
 
