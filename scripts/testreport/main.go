@@ -1,7 +1,8 @@
-// Command testreport reads what `go test -json` writes. It prints the output of each failed test,
-// how many packages Go took from its cache, and which others took longest. It writes the names of
-// skipped tests to a file. The tests cannot write that file themselves: a cached package runs no
-// test, and a path in the environment that differs each time keeps Go from caching.
+// Command testreport reads what `go test -json` writes. It prints the output of each failed test
+// and of those that never ended, how many packages Go took from its cache, and which others took
+// longest. It writes the names of skipped tests to a file. The tests cannot write that file
+// themselves: a cached package runs no test, and a path in the environment that differs each time
+// keeps Go from caching.
 //
 //	go test -json ./... | go run ./scripts/testreport -skipped FILE
 package main
@@ -12,6 +13,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -67,6 +69,14 @@ func report(from io.Reader, to io.Writer) (skipped []string, err error) {
 		case "pass", "fail", "skip":
 			if e.Action == "fail" {
 				fmt.Fprintf(to, "%s\n%s", key, output[key])
+			}
+			if e.Action == "fail" && e.Test == "" { // why its process ended is in the test that ran then
+				delete(output, key)
+				for _, key := range slices.Sorted(maps.Keys(output)) {
+					if strings.HasPrefix(key, e.Package+" ") {
+						fmt.Fprintf(to, "%s\n%s", key, output[key])
+					}
+				}
 			}
 			delete(output, key)
 			switch {
