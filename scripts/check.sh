@@ -25,7 +25,7 @@ step() { # NAME COMMAND...
 
 format() {
 	local wrong
-	wrong=$(git ls-files -z --cached --others --exclude-standard -- '*.go' | xargs -0 gofmt -l)
+	wrong=$(git ls-files -z --cached --others --exclude-standard -- '*.go' | xargs -0 gofmt -l) || return
 	[ -z "$wrong" ] || { echo "$wrong"; return 1; }
 }
 
