@@ -8,12 +8,14 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/coder/websocket"
 
 	"github.com/stacyvm/stacyvm/internal/api"
+	"github.com/stacyvm/stacyvm/internal/auth"
 )
 
 // dial opens an exec WebSocket; its connection ends with the test.
@@ -127,6 +129,26 @@ func TestSocketThatCannotStart(t *testing.T) {
 	}
 	if told[ours] != told[absent] {
 		t.Errorf("another tenant's %s, absent %s", told[ours], told[absent])
+	}
+}
+
+// TestSocketNeedsItsScope: a caller without it is refused on the socket, and one that has it alone
+// is not.
+func TestSocketNeedsItsScope(t *testing.T) {
+	f := start(t, func(c *api.Config) { c.Authenticators = auth.Authenticators{scoped{}} }, nil)
+	id := f.spawn("X-API-Key", clientKey, "X-Tenant-ID", "ours").ID
+	run := func(scopes ...string) ([]frame, websocket.StatusCode) {
+		conn := f.dial(id, "X-API-Key", strings.Join(scopes, " "), "X-Tenant-ID", "ours")
+		say(t, conn, `{"command":"true"}`)
+		list, status, _ := listen(t, conn)
+		return list, status
+	}
+	but := slices.DeleteFunc(slices.Clone(everyScope), func(one string) bool { return one == auth.ScopeAPIExec })
+	if list, status := run(but...); len(list) != 1 || list[0].Code != "FORBIDDEN" || status != websocket.StatusInternalError {
+		t.Errorf("without the scope: %+v, closed %d", list, status)
+	}
+	if list, status := run(auth.ScopeAPIExec); len(list) != 1 || list[0].Type != "done" || status != websocket.StatusNormalClosure {
+		t.Errorf("with the scope: %+v, closed %d", list, status)
 	}
 }
 
@@ -262,14 +284,14 @@ func TestSocketOfNonsense(t *testing.T) {
 func TestDurationsThatCannotBe(t *testing.T) {
 	f := start(t, nil, nil)
 	id := f.spawn().ID
-	for _, asked := range [][2]string{
-		{"exec", `{"command":"true","timeout":"99999999h"}`},
-		{"extend", `{"ttl":"2000000h"}`},
-		{"exec", `{"command":"true","timeout":"0.001ns"}`},
-		{"extend", `{"ttl":"0.5ns"}`},
+	for _, asked := range [][3]string{
+		{"exec", `{"command":"true","timeout":"99999999h"}`, "100 years"},
+		{"extend", `{"ttl":"2000000h"}`, "100 years"},
+		{"exec", `{"command":"true","timeout":"0.001ns"}`, "shorter than 1ns"},
+		{"extend", `{"ttl":"0.5ns"}`, "shorter than 1ns"},
 	} {
 		r := f.do("POST", "/api/v1/sandboxes/"+id+"/"+asked[0], asked[1])
-		if code, message := r.refusal(t); r.StatusCode != http.StatusBadRequest || code != "BAD_REQUEST" || !strings.HasPrefix(message, "t") {
+		if code, message := r.refusal(t); r.StatusCode != http.StatusBadRequest || code != "BAD_REQUEST" || !strings.Contains(message, asked[2]) {
 			t.Errorf("%s: %d %s", asked, r.StatusCode, r.text)
 		}
 	}
