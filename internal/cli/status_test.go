@@ -101,7 +101,11 @@ func TestStatusWithoutServer(t *testing.T) {
 	}))
 	defer silent.Close()
 	defer close(ended)
+	began := time.Now()
 	text, exit = status(t, silent.URL, dir)
+	if took := time.Since(began); took > 30*time.Second { // with room for a busy machine
+		t.Errorf("a silent server is waited for for %v", took)
+	}
 	if exit != 1 || !strings.Contains(text, "no answer within 8s") {
 		t.Errorf("exit code %d:\n%s", exit, text)
 	}

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/stacyvm/stacyvm/internal/guest"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
@@ -50,7 +51,11 @@ func TestNoSignOfLife(t *testing.T) {
 		for what, call := range calls {
 			t.Run(what, func(t *testing.T) {
 				t.Parallel()
+				began := time.Now()
 				err := call(t.Context())
+				if took := time.Since(began); took >= 20*time.Second { // undoWithin, and more
+					t.Errorf("it ends after %v", took)
+				}
 				wantCode(t, what, err, stacyvm.CodeUnavailable)
 				if !errors.Is(err, worker.ErrSilent) {
 					t.Errorf("it does not say why: %v", err)
