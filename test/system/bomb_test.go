@@ -61,7 +61,10 @@ func TestKillForkBomb(t *testing.T) {
 			s.until(10*time.Second, "they are gone", func() bool { return count() == 2 })
 			gone := time.Since(began)
 			ended, err := s.Process(t.Context(), sandbox.ID, process.ID)
-			if err != nil || ended.Running() || ended.ExitCode != 137 {
+			// All are stopped before they are killed. A stopped group whose last parent ends meanwhile, for lack of
+			// memory, is ended by the kernel's SIGHUP already.
+			hungUp := ended.ExitCode == 129 && ended.Reason == "oom"
+			if err != nil || ended.Running() || ended.ExitCode != 137 && !hungUp {
 				t.Errorf("%+v, %v", ended, err)
 			}
 			t.Logf("KILL took %v, and all were gone after %v", took, gone)
