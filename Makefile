@@ -16,7 +16,7 @@ GUEST_SRC  := $(shell find cmd/stacyvm-guest internal/budget internal/guest inte
 SENTRY_SRC := $(shell find cmd/stacyvm-sentry internal/engine/gvisor/wire internal/flock internal/retry internal/stacyvm -name '*.go' ! -name '*_test.go') go.mod go.sum
 PACK_SRC   := $(wildcard scripts/bundle/*.go)
 
-.PHONY: help build run serve check test test-setup contention cluster conformance conformance-selftest lint generate bench dist vm-test clean
+.PHONY: help build run serve check test test-setup contention cluster conformance conformance-selftest lint generate bench bench-smoke dist vm-test clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-21s %s\n", $$1, $$2}'
@@ -67,8 +67,11 @@ generate: ## write the generated files anew; must leave no diff
 	cd proto && $(GO) tool -modfile=../tools.mod buf lint && $(GO) tool -modfile=../tools.mod buf generate
 	$(GO) generate ./internal/... ./client/...
 
-bench: build ## time the product on this machine; prints the machine and its load beside the figures
-	@scripts/bench.sh
+bench: build ## time the product on this machine, in turns with its neighbours; ARGS="-before BINARY", "-profile DIR", "-plane"
+	@scripts/bench.sh $(ARGS)
+
+bench-smoke: build ## the ratios alone, in a minute: before and after a change of a hot path; ARGS="-before BINARY"
+	@scripts/bench.sh -smoke $(ARGS)
 
 dist: build ## a Debian package, a tarball, checksums and bills of material in dist/
 	@VERSION=$(VERSION) GOARCH=$(GOARCH) scripts/dist.sh dist

@@ -50,6 +50,7 @@ acceptance() {
 step format format
 step vet go vet "${packages[@]}"
 step vet-cluster go vet -tags cluster ./test/system
+step vet-pprof go vet -tags pprof ./cmd/stacyvm
 step lint go tool -modfile=tools.mod golangci-lint run "${packages[@]/#*stacyvm\/stacyvm/.}"
 step test tests test scripts/go-test.sh -json -short -timeout 10m "${units[@]}"
 step imports go test -count=1 ./internal/archtest # it asks the go command, whose answers the test cache does not know

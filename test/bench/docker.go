@@ -8,19 +8,14 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
-
-	"github.com/stacyvm/stacyvm/client"
 )
 
 // dockerImage is made from this machine's own busybox, so that nothing is downloaded.
 const dockerImage = "stacyvm-bench/busybox:1"
 
-// execsPerRound is how many commands follow the first one in each sandbox and container.
-const execsPerRound = 5
-
-// docker measures the same work through a Docker daemon, in the same rounds, when one answers.
-func (b *bench) docker(ctx runContext) error {
-	b.section("beside Docker, round by round")
+// docker measures the same work through a Docker daemon, when one answers.
+func (b *bench) docker(ctx runContext, s *system) error {
+	b.section("beside Docker (runc, no network)")
 	if err := docker(ctx, "version"); err != nil {
 		b.figure("not compared", "no Docker daemon answers")
 		return nil
@@ -31,62 +26,50 @@ func (b *bench) docker(ctx runContext) error {
 		return nil
 	}
 	defer remove()
-	var ours, theirs, ourExec, theirExec times
-	for i := range b.rounds {
-		if err := b.ourRound(ctx, &ours, &ourExec); err != nil {
-			return err
-		}
-		if err := dockerRound(ctx, fmt.Sprintf("stacyvm-bench-%d-%d", os.Getpid(), i), &theirs, &theirExec); err != nil {
-			return err
-		}
-	}
-	b.figure("create and exec, ours", ours.String())
-	b.figure("create and exec, Docker (runc, no network)", theirs.String())
-	b.figure("  ratio of medians", ratio(ours, theirs))
-	b.figure("exec, ours", ourExec.String())
-	b.figure("exec, Docker", theirExec.String())
-	b.figure("  ratio of medians", ratio(ourExec, theirExec))
-	return nil
-}
-
-func ratio(a, b times) string {
-	return fmt.Sprintf("%.2f", float64(a.percentile(50))/float64(b.percentile(50)))
-}
-
-func (b *bench) ourRound(ctx runContext, create, exec *times) error {
-	var sandbox client.Sandbox
-	if err := create.add(func() (err error) { sandbox, err = b.firstOutput(ctx); return err }); err != nil {
+	name := fmt.Sprintf("stacyvm-bench-%d", os.Getpid())
+	kept := name + "-kept"
+	if err := dockerRun(ctx, kept); err != nil {
 		return err
 	}
-	for range execsPerRound {
-		if err := exec.add(func() error { return b.exec(ctx, sandbox.ID, sayOK) }); err != nil {
-			return err
-		}
-	}
-	return b.Destroy(ctx, sandbox.ID)
-}
-
-func dockerRound(ctx runContext, name string, create, execute *times) error {
-	defer func() { // also after an interrupt
-		clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
-		defer cancel()
-		_ = docker(clean, "rm", "-f", name)
-	}()
-	err := create.add(func() error {
-		if err := docker(ctx, "run", "-d", "--network", "none", "--name", name, dockerImage, "sleep", "3600"); err != nil {
-			return err
-		}
-		return docker(ctx, "exec", name, "echo", "ok")
-	})
-	if err != nil {
+	defer dockerRemove(ctx, kept)
+	ours := box{system: s}
+	if ours.id, err = ours.firstOutput(ctx); err != nil {
 		return err
 	}
-	for range execsPerRound {
-		if err := execute.add(func() error { return docker(ctx, "exec", name, "echo", "ok") }); err != nil {
+	rows := []row{{
+		name: "cold create and exec", turns: 10,
+		ours: side{"ours", ours.create},
+		beside: side{"docker", func(ctx runContext) (sample, error) {
+			defer dockerRemove(ctx, name)
+			return repeat(nil, 1, 1, func(ctx runContext) error {
+				if err := dockerRun(ctx, name); err != nil {
+					return err
+				}
+				return docker(ctx, "exec", name, "echo", "ok")
+			})(ctx)
+		}},
+	}, {
+		name: "exec", turns: 10,
+		ours:   side{"ours", repeat(s, 1, 5, func(ctx runContext) error { return ours.run(ctx, ours.id, sayOK) })},
+		beside: side{"docker exec", repeat(nil, 1, 5, func(ctx runContext) error { return docker(ctx, "exec", kept, "echo", "ok") })},
+	}}
+	for _, r := range rows {
+		if err := b.measure(ctx, r); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func dockerRun(ctx runContext, name string) error {
+	return docker(ctx, "run", "-d", "--network", "none", "--name", name, dockerImage, "sleep", "3600")
+}
+
+// dockerRemove removes a container, also after an interrupt.
+func dockerRemove(ctx runContext, name string) {
+	clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+	defer cancel()
+	_ = docker(clean, "rm", "-f", name)
 }
 
 func docker(ctx runContext, args ...string) error {

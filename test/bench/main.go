@@ -1,9 +1,9 @@
-// Command bench times the built product on this machine and prints each figure with what it was
-// measured on. It starts a server of its own and leaves nothing behind. Times are medians with the
-// 99th percentile; the machine's load is printed beside them, because a busy machine makes any
-// figure meaningless.
+// Command bench times the built product on this machine. Each figure is measured in turns with its
+// neighbours: the same work without the product, and with -before an earlier build of it. The
+// ratios are printed first, because machines differ and change from minute to minute. It starts
+// servers of its own and leaves nothing behind.
 //
-//	go run ./test/bench [-rounds N] [-docker=false] [-plane]
+//	go run ./test/bench [-before BINARY] [-smoke] [-profile DIR] [-plane] [-docker=false]
 package main
 
 import (
@@ -17,71 +17,69 @@ import (
 	"strings"
 	"syscall"
 
-	"github.com/stacyvm/stacyvm/client"
 	"github.com/stacyvm/stacyvm/test/harness"
 )
 
 func main() {
-	rounds := flag.Int("rounds", 30, "samples of each time")
+	b := bench{out: os.Stdout}
+	flag.StringVar(&b.before, "before", "", "an earlier build's binary, measured in turns with this one")
+	flag.BoolVar(&b.smoke, "smoke", false, "a quick run that prints ratios")
+	flag.StringVar(&b.profile, "profile", "", "a directory for a profile of our server in each row, instead of figures")
 	docker := flag.Bool("docker", true, "compare with Docker when a daemon answers")
 	only := flag.Bool("plane", false, "measure the control plane alone, without gVisor")
 	flag.Parse()
-	if err := run(os.Stdout, *rounds, *docker, *only); err != nil {
+	b.withDocker = *docker
+	if err := b.run(*only); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-// bench is one run: a server, a client, and where figures go.
+// bench is one run.
 type bench struct {
-	*harness.Server
-	*client.Client
-	out    io.Writer
-	rounds int
+	out        io.Writer
+	dir        string // of everything that it makes
+	binary     string
+	before     string // binary of an earlier build; empty: none
+	smoke      bool
+	profile    string // directory for a profile of each row; empty: figures are wanted
+	number     int    // of profiles so far
+	withDocker bool
 }
 
-func run(out io.Writer, rounds int, docker, only bool) (err error) {
-	if rounds < 1 {
-		return fmt.Errorf("-rounds: %d is less than 1", rounds)
+// build is a binary that is measured.
+type build struct{ name, binary string }
+
+// builds are ours and, with -before, the earlier one.
+func (b *bench) builds() []build {
+	builds := []build{{"ours", b.binary}}
+	if b.before != "" {
+		builds = append(builds, build{"before", b.before})
 	}
-	dir, err := os.MkdirTemp("", "stacyvm-bench-")
-	if err != nil {
+	return builds
+}
+
+func (b *bench) run(only bool) (err error) {
+	if b.binary, err = harness.Binary(); err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
+	if b.dir, err = os.MkdirTemp("", "stacyvm-bench-"); err != nil {
+		return err
+	}
+	defer os.RemoveAll(b.dir)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	b := &bench{out: out, rounds: rounds}
+	if b.profile != "" {
+		b.before = "" // nobody is compared
+		if err := os.MkdirAll(b.profile, 0o755); err != nil {
+			return err
+		}
+	}
 	b.machine()
-	if err := plane(ctx, out, dir); err != nil || only {
+	if err := b.plane(ctx); err != nil || only {
 		return err
 	}
-	fmt.Fprint(out, "tier: cold creates on the gVisor engine, image host; every call over HTTP on loopback\n\n")
-	if b.Server, err = harness.New(dir); err != nil {
-		return err
-	}
-	if b.Client, err = client.New(b.URL(), client.Options{}); err != nil {
-		return err
-	}
-	if err := b.Up(); err != nil {
-		return err
-	}
-	defer func() {
-		if ended := b.end(); err == nil {
-			err = ended
-		}
-	}()
-	for _, part := range []func(*bench, runContext) error{
-		(*bench).latencies, (*bench).throughput, (*bench).memory, (*bench).files,
-	} {
-		if err := part(b, ctx); err != nil {
-			return fmt.Errorf("%w\nthe server's log ends with:\n%s", err, b.Log())
-		}
-	}
-	if docker {
-		return b.docker(ctx)
-	}
-	return nil
+	return b.gvisor(ctx)
 }
 
 // machine names what the figures were measured on.
@@ -112,4 +110,4 @@ func load() string {
 func (b *bench) section(name string) { fmt.Fprintf(b.out, "%s (load %s)\n", name, load()) }
 
 // figure prints one line.
-func (b *bench) figure(name, value string) { fmt.Fprintf(b.out, "  %-44s %s\n", name, value) }
+func (b *bench) figure(name, value string) { fmt.Fprintf(b.out, "  %-30s %s\n", name, value) }

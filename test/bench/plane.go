@@ -1,209 +1,200 @@
 package main
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
-	"io"
-	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/stacyvm/stacyvm/client"
-	"github.com/stacyvm/stacyvm/internal/stacyvm"
-	"github.com/stacyvm/stacyvm/internal/store"
-	"github.com/stacyvm/stacyvm/test/harness"
 )
 
-// dsnVariable names a PostgreSQL database that may be filled; scripts/bench.sh starts a server for
-// it.
-const dsnVariable = "STACYVM_BENCH_POSTGRES_DSN"
+// Databases that may be filled; scripts/bench.sh starts a server for each.
+const (
+	dsnVariable       = "STACYVM_BENCH_POSTGRES_DSN"
+	dsnBeforeVariable = "STACYVM_BENCH_POSTGRES_DSN_BEFORE"
+)
 
-// planeCreates is how many creates each number of clients makes.
-const planeCreates = 1500
-
-// planeRows is how many sandboxes there are when pages of them are read.
-const planeRows = 10_000
+// planeRows is how many sandboxes there are when they are read.
+const planeRows = 600
 
 // plane measures the control plane on the mock engine, whose sandboxes cost next to nothing, on
 // each database.
-func plane(ctx runContext, out io.Writer, dir string) error {
-	drivers := []struct {
-		name string
-		env  []string
-		aim  string // creates per second with 32 clients
-	}{
-		{"sqlite", nil, "1000"},
-		{"postgres", []string{"STACYVM_DATABASE_DRIVER=postgres", "STACYVM_DATABASE_DSN=" + os.Getenv(dsnVariable)}, "1500"},
+func (b *bench) plane(ctx runContext) error {
+	if err := b.planeOn(ctx, "sqlite", nil, nil); err != nil {
+		return fmt.Errorf("sqlite: %w", err)
 	}
-	for _, d := range drivers {
-		if d.name == "postgres" && os.Getenv(dsnVariable) == "" {
-			fmt.Fprintf(out, "control plane on postgres: not measured, %s is not set\n", dsnVariable)
-			continue
-		}
-		if err := planeOn(ctx, out, filepath.Join(dir, d.name), d.name, d.aim, d.env); err != nil {
-			return fmt.Errorf("%s: %w", d.name, err)
-		}
+	ours, before := os.Getenv(dsnVariable), os.Getenv(dsnBeforeVariable)
+	if ours == "" || b.before != "" && before == "" {
+		b.figure("control plane on postgres", "not measured: "+dsnVariable+" (with -before also "+dsnBeforeVariable+") is not set")
+		return nil
+	}
+	on := func(dsn string) []string {
+		return []string{"STACYVM_DATABASE_DRIVER=postgres", "STACYVM_DATABASE_DSN=" + dsn}
+	}
+	if err := b.planeOn(ctx, "postgres", on(ours), on(before)); err != nil {
+		return fmt.Errorf("postgres: %w", err)
 	}
 	return nil
 }
 
-func planeOn(ctx runContext, out io.Writer, dir, name, aim string, env []string) (err error) {
-	if err := os.Mkdir(dir, 0o700); err != nil {
-		return err
-	}
-	env = append(env, "STACYVM_PROVIDERS_MOCK_ENABLED=true", "STACYVM_PROVIDERS_GVISOR_ENABLED=false", "STACYVM_PROVIDERS_DEFAULT=mock")
-	b := &bench{out: out}
-	if b.Server, err = harness.New(dir, env...); err != nil {
-		return err
-	}
-	if b.Client, err = client.New(b.URL(), client.Options{HTTPClient: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}}}); err != nil {
-		return err
-	}
-	if err := b.Up(); err != nil {
-		return err
-	}
+// part is a sandbox of a system, with all those that the system has.
+type part struct {
+	*system
+	ids  []string
+	next atomic.Int64
+}
+
+// any gives the ids in turns.
+func (p *part) any() string { return p.ids[int(p.next.Add(1))%len(p.ids)] }
+
+func (b *bench) planeOn(ctx runContext, name string, env, envBefore []string) (err error) {
+	mock := []string{"STACYVM_PROVIDERS_MOCK_ENABLED=true", "STACYVM_PROVIDERS_GVISOR_ENABLED=false", "STACYVM_PROVIDERS_DEFAULT=mock"}
+	var parts []*part
 	defer func() {
-		err = cmp.Or(err, b.Stop())
-		if err != nil {
-			err = fmt.Errorf("%w\nthe server's log ends with:\n%s", err, b.Log())
+		for _, p := range parts {
+			err = p.stop(err)
 		}
 	}()
+	for _, build := range b.builds() {
+		if build.name == "before" {
+			env = envBefore
+		}
+		s, err := start(build.name, build.binary, filepath.Join(b.dir, name+"-"+build.name), slices.Concat(env, mock, b.profiling())...)
+		if s != nil && s.Server != nil {
+			parts = append(parts, &part{system: s})
+		}
+		if err != nil {
+			return err
+		}
+	}
+	for _, p := range parts {
+		if p.ids, err = p.spawnMany(ctx, planeRows); err != nil {
+			return err
+		}
+	}
 	b.section("control plane on " + name + ", mock engine, over HTTP")
-	sync, err := syncTime(dir)
+	sync, err := syncTime(ctx, b.dir)
 	if err != nil {
 		return err
 	}
 	b.figure("sync of 4 KiB to this disk", "p50 "+short(sync))
-	// The first create on a new data directory also makes the built-in image.
-	first, err := b.Spawn(ctx, client.SpawnRequest{TTL: "1h"})
-	if err != nil {
-		return err
+	rows := b.planeRows(parts)
+	if !b.smoke {
+		rows = append(rows, crowded(parts[0]))
 	}
-	ids := []string{first.ID}
-	for _, clients := range []int{1, 8, 32} {
-		made, err := b.creates(ctx, clients, aim)
-		if err != nil {
+	for _, r := range rows {
+		if err := b.measure(ctx, r); err != nil {
 			return err
 		}
-		ids = append(ids, made...)
 	}
-	if err := b.gets(ctx, ids); err != nil {
-		return err
-	}
-	return b.pages(ctx, store.Config{Driver: name, Path: filepath.Join(dir, "data", "stacyvm.db"), DSN: os.Getenv(dsnVariable)}, len(ids))
+	return nil
 }
 
-// creates has clients make sandboxes as fast as they can, and gives their ids.
-func (b *bench) creates(ctx runContext, clients int, aim string) ([]string, error) {
-	ids, took := make([]string, planeCreates), make(times, planeCreates)
-	var next atomic.Int64
-	var group errgroup.Group
-	began := time.Now()
-	for range clients {
-		group.Go(func() error {
-			for i := next.Add(1) - 1; i < planeCreates; i = next.Add(1) - 1 {
-				one := time.Now()
-				sandbox, err := b.Spawn(ctx, client.SpawnRequest{TTL: "1h"})
-				if err != nil {
-					return err
-				}
-				ids[i], took[i] = sandbox.ID, time.Since(one)
-			}
-			return nil
+// planeRows are the rows of one database. Parts are ours and, with -before, the earlier build's.
+func (b *bench) planeRows(parts []*part) []row {
+	both := func(name string, turns int, turn func(*part) func(runContext) (sample, error)) row {
+		r := row{name: name, turns: turns, ours: side{"ours", turn(parts[0])}}
+		if len(parts) > 1 {
+			r.before = side{"before", turn(parts[1])}
+		}
+		return r
+	}
+	var rows []row
+	for _, clients := range []int{1, 8} {
+		get := both(fmt.Sprintf("get, %d clients", clients), 20, func(p *part) func(runContext) (sample, error) {
+			return repeat(p.system, clients, 100, func(ctx runContext) error { return p.get(ctx, "/sandboxes/"+p.any()) })
 		})
+		get.beside = side{"health", repeat(nil, clients, 100, func(ctx runContext) error { return parts[0].get(ctx, "/health") })}
+		rows = append(rows, get)
 	}
-	if err := group.Wait(); err != nil {
-		return nil, err
+	rows = append(rows, both("list of 600", 20, func(p *part) func(runContext) (sample, error) {
+		return repeat(p.system, 1, 3, func(ctx runContext) error { return p.get(ctx, "/sandboxes") })
+	}))
+	for _, clients := range []int{1, 32} {
+		create := both(fmt.Sprintf("create, %d clients", clients), 4, func(p *part) func(runContext) (sample, error) { return p.creates(clients) })
+		create.rate = clients > 1
+		rows = append(rows, create)
 	}
-	text := fmt.Sprintf("%5.0f/s   %s", planeCreates/time.Since(began).Seconds(), took)
-	if clients == 32 {
-		text += "   aim " + aim + "/s"
-	}
-	b.figure(fmt.Sprintf("creates, %d clients", clients), text)
-	return ids, nil
-}
-
-func (b *bench) gets(ctx runContext, ids []string) error {
-	var took times
-	for i := range 2000 {
-		if err := took.add(func() error { _, err := b.Sandbox(ctx, ids[i%len(ids)]); return err }); err != nil {
-			return err
-		}
-	}
-	b.figure("get", took.String()+"   aim p50 0.50ms")
-	return nil
-}
-
-// pages reads planeRows sandboxes ten times, page by page.
-func (b *bench) pages(ctx runContext, database store.Config, present int) error {
-	if err := addRows(ctx, database, planeRows-present); err != nil {
-		return err
-	}
-	var took times
-	for range 10 {
-		seen := 0
-		for cursor, more := "", true; more; more = cursor != "" {
-			var page []client.Sandbox
-			err := took.add(func() (err error) { page, cursor, err = b.SandboxPage(ctx, cursor, 100); return err })
-			if err != nil {
-				return err
-			}
-			seen += len(page)
-		}
-		if seen != planeRows {
-			return fmt.Errorf("the pages have %d sandboxes, not %d", seen, planeRows)
-		}
-	}
-	b.figure("page of 100 out of 10,000", took.String()+"   aim 3.00ms")
-	return nil
-}
-
-// addRows writes sandboxes past the server, of the one state that asks nothing of it: so many
-// runtimes would be more than one process may have files open, and do nothing for a list.
-func addRows(ctx runContext, database store.Config, n int) error {
-	s, err := store.Open(ctx, database)
-	if err != nil {
-		return err
-	}
-	err = s.Update(ctx, func(tx store.Tx) error {
-		for range n {
-			_, err := tx.Sandboxes().Insert(ctx, stacyvm.Sandbox{
-				ID: stacyvm.NewSandboxID(), State: stacyvm.StateError, Cause: stacyvm.Cause{Reason: stacyvm.ReasonRuntimeDied}, Desired: stacyvm.DesiredRunning,
-				Provider: "mock", Image: "host", WorkerID: "local", Fence: stacyvm.Fence{Incarnation: 1, Epoch: 1},
-				Spec: stacyvm.Spec{Image: "host", Provider: "mock", MemoryMB: 1024, VCPUs: 1, DiskMB: 1024, TTL: time.Hour},
-			})
-			if err != nil {
-				return err
-			}
-		}
-		return nil
+	rows = append(rows, both("destroy", 8, func(p *part) func(runContext) (sample, error) { return p.destroys }))
+	run := both("exec true", 10, func(p *part) func(runContext) (sample, error) {
+		return repeat(p.system, 1, 10, func(ctx runContext) error { return p.run(ctx, p.ids[0], argvTrue) })
 	})
-	return errors.Join(err, s.Close())
+	run.beside = side{"process start", repeat(nil, 1, 10, func(ctx runContext) error { return exec.CommandContext(ctx, "true").Run() })}
+	small := both("write of 1 KiB", 10, func(p *part) func(runContext) (sample, error) {
+		return repeat(p.system, 1, 20, func(ctx runContext) error { return p.write(ctx, 1<<10) })
+	})
+	large := both("write of 10 MiB as JSON", 4, func(p *part) func(runContext) (sample, error) {
+		return repeat(p.system, 1, 1, func(ctx runContext) error { return p.write(ctx, 10<<20) })
+	})
+	return append(rows, run, small, large)
+}
+
+var argvTrue = client.ExecRequest{Mode: client.ModeArgv, Command: "true"}
+
+// write puts a file of so many bytes, as the REST API's JSON.
+func (p *part) write(ctx runContext, size int) error {
+	return p.post(ctx, "/sandboxes/"+p.ids[0]+"/files", `{"path":"/workspace/file","content":"`+strings.Repeat("x", size)+`"}`)
+}
+
+// creates has clients make sandboxes as fast as they can, and removes them. One client's times are
+// those of each create; of several it is the whole time by the number of creates.
+func (p *part) creates(clients int) func(runContext) (sample, error) {
+	return func(ctx runContext) (sample, error) {
+		const n = 160
+		ids := make([]string, n)
+		began := time.Now()
+		one, err := timed(p.system, func() (times, error) {
+			took := make(times, n)
+			return took, each(clients, n, func(i int) error {
+				began := time.Now()
+				sandbox, err := p.Spawn(ctx, client.SpawnRequest{TTL: "1h"})
+				ids[i], took[i] = sandbox.ID, time.Since(began)
+				return err
+			})
+		})
+		if err != nil {
+			return one, err
+		}
+		if clients > 1 {
+			one.cpu /= n
+			one.times = times{time.Since(began) / n}
+		}
+		return one, each(8, n, func(i int) error { return p.Destroy(ctx, ids[i]) })
+	}
+}
+
+// destroys removes sandboxes one after another that it made for that.
+func (p *part) destroys(ctx runContext) (sample, error) {
+	const n = 20
+	ids, err := p.spawnMany(ctx, n)
+	if err != nil {
+		return sample{}, err
+	}
+	next := 0
+	return repeat(p.system, 1, n, func(ctx runContext) error { next++; return p.Destroy(ctx, ids[next-1]) })(ctx)
 }
 
 // syncTime is the middle of what small writes take to reach the disk.
-func syncTime(dir string) (_ time.Duration, err error) {
+func syncTime(ctx runContext, dir string) (_ time.Duration, err error) {
 	file, err := os.Create(filepath.Join(dir, "sync"))
 	if err != nil {
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, file.Close(), os.Remove(file.Name())) }()
-	var took times
-	for range 101 {
-		err := took.add(func() error {
-			if _, err := file.Write(make([]byte, 4096)); err != nil {
-				return err
-			}
-			return file.Sync()
-		})
-		if err != nil {
-			return 0, err
+	took, err := repeat(nil, 1, 101, func(runContext) error {
+		if _, err := file.Write(make([]byte, 4096)); err != nil {
+			return err
 		}
+		return file.Sync()
+	})(ctx)
+	if err != nil {
+		return 0, err
 	}
 	return took.percentile(50), nil
 }

@@ -27,6 +27,11 @@ func New(dir string, env ...string) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	return NewOf(binary, dir, env...)
+}
+
+// NewOf is New for a binary of another build.
+func NewOf(binary, dir string, env ...string) (*Server, error) {
 	port, err := FreePort()
 	if err != nil {
 		return nil, err
