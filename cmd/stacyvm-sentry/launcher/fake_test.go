@@ -150,7 +150,12 @@ func (r *fakeRuntime) Load(id string) (Box, error) {
 	if _, err := os.Stat(filepath.Join(r.home(id), "state")); err != nil {
 		return nil, err
 	}
-	return r.boxes[id], nil
+	// gVisor's, too, opens a lock beside the state, and makes it where it is not.
+	lock, err := os.OpenFile(filepath.Join(r.home(id), "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	return r.boxes[id], lock.Close()
 }
 
 func (b *fakeBox) Running() error                 { return b.started }

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/stacyvm/stacyvm/internal/engine/gvisor/wire"
 )
 
@@ -149,7 +151,19 @@ func (s *Server) remove(id string) error {
 	if err := s.terminate(id); err != nil {
 		return err
 	}
-	return os.RemoveAll(s.home(id))
+	return removeAll(s.home(id))
+}
+
+// removeAll removes a directory while others may look into it. gVisor makes a lock file for each
+// look, also where the last one was removed just now; one who looks makes one.
+func removeAll(dir string) error {
+	const tries = 100
+	for range tries {
+		if err := os.RemoveAll(dir); !errors.Is(err, unix.ENOTEMPTY) {
+			return err
+		}
+	}
+	return fmt.Errorf("files were made in %s while it was removed, %d times", dir, tries)
 }
 
 // terminate ends every process of the sandbox and then takes away its control groups.

@@ -131,6 +131,34 @@ func TestDestroyEndsCreate(t *testing.T) {
 	}
 }
 
+// TestDestroyBesideLists: whoever looks at a sandbox at that moment makes a lock in its directory.
+func TestDestroyBesideLists(t *testing.T) {
+	_, f := newServer(t)
+	done := make(chan struct{})
+	var looking sync.WaitGroup
+	for range 4 {
+		looking.Go(func() {
+			for {
+				select {
+				case <-done:
+					return
+				default:
+					f.ask(wire.Request{Verb: wire.VerbList})
+				}
+			}
+		})
+	}
+	for range 100 {
+		f.create("sb")
+		if answer := f.ask(wire.Request{Verb: wire.VerbDestroy, ID: "sb"}); answer.Failure != "" || len(f.left("sb")) > 0 {
+			t.Errorf("%+v, %v", answer, f.left("sb"))
+			break
+		}
+	}
+	close(done)
+	looking.Wait()
+}
+
 // TestRestart: another launcher finds what runs and what has ended, and clears what was not
 // through or has no directory.
 func TestRestart(t *testing.T) {
