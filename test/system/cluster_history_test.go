@@ -5,8 +5,6 @@ package system
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -112,26 +110,28 @@ func (c *cluster) wantOneWriter() map[term]owner {
 func (c *cluster) journal(dir string) map[string]int64 {
 	c.Helper()
 	fences := map[string]int64{}
-	c.must(filepath.WalkDir(filepath.Join(dir, "data", "worker"), func(path string, _ fs.DirEntry, err error) error {
-		id, record := strings.CutSuffix(filepath.Base(path), ".json")
-		if err != nil || !record || !strings.HasPrefix(id, "sb-") {
-			return err
+	text, err := os.ReadFile(filepath.Join(dir, "data", "worker", "journal.log"))
+	c.must(err)
+	for line := range bytes.Lines(text) {
+		fields := bytes.SplitN(line, []byte(" "), 3) // the sandbox, a checksum, and what was written of it
+		if len(fields) < 3 || !bytes.HasSuffix(line, []byte("\n")) {
+			continue // not finished
 		}
 		var kept struct {
-			Fence struct{ Epoch json.Number }
+			Record *struct {
+				Fence struct{ Epoch json.Number }
+			}
+			Gone *struct{}
 		}
-		text, err := os.ReadFile(path)
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil // destroyed meanwhile
+		c.must(json.Unmarshal(fields[2], &kept))
+		switch id := string(fields[0]); {
+		case kept.Gone != nil:
+			delete(fences, id)
+		case kept.Record != nil:
+			fences[id], err = kept.Record.Fence.Epoch.Int64()
+			c.must(err)
 		}
-		if err == nil {
-			err = json.NewDecoder(bytes.NewReader(text)).Decode(&kept) // the first line
-		}
-		if err == nil {
-			fences[id], err = kept.Fence.Epoch.Int64()
-		}
-		return err
-	}))
+	}
 	return fences
 }
 

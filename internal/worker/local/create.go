@@ -77,9 +77,7 @@ func (w *Worker) admitCreate(
 	if b.damaged != nil {
 		return step, stacyvm.Wrap(stacyvm.CodeUnavailable, b.damaged, "the worker's record of the sandbox is damaged")
 	}
-	if err := w.loadTombstone(b); err != nil {
-		return step, err
-	}
+	w.loadTombstone(b)
 	if err := w.admit(b, ref.Fence); err != nil {
 		return step, err
 	}

@@ -41,10 +41,7 @@ func (w *Worker) Destroy(ctx context.Context, ref stacyvm.Ref) error {
 func (w *Worker) admitDestroy(ctx context.Context, b *entry, ref stacyvm.Ref) (mine, others *job, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if err := w.loadTombstone(b); err != nil {
-		w.log.Warn("a damaged journal file is replaced: its sandbox is destroyed", "sandbox", b.id, "error", err)
-		b.read = true
-	}
+	w.loadTombstone(b)
 	if err := w.admit(b, ref.Fence); err != nil {
 		return nil, nil, err
 	}
@@ -117,10 +114,10 @@ func (w *Worker) writeTombstone(b *entry) error {
 	defer b.mu.Unlock()
 	wanted := tombstone{Fence: b.fence, Destroyed: b.destroyed}
 	if b.damaged != nil {
-		w.log.Warn("a damaged journal file is replaced: its sandbox is destroyed", "sandbox", b.id, "error", b.damaged)
+		w.log.Warn("a damaged journal entry is replaced: its sandbox is destroyed", "sandbox", b.id, "error", b.damaged)
 	}
 	if b.record == nil && b.damaged == nil {
-		if known, err := w.journal.tombstone(b.id); err == nil && known != nil && *known == wanted {
+		if known := w.journal.tombstone(b.id); known != nil && *known == wanted {
 			return nil
 		}
 	}

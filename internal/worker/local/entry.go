@@ -124,23 +124,19 @@ func (w *Worker) Confirmed(ref stacyvm.Ref) bool {
 	defer release()
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return w.loadTombstone(b) == nil && ref.Fence.Compare(b.fence) <= 0
+	w.loadTombstone(b)
+	return ref.Fence.Compare(b.fence) <= 0
 }
 
 // loadTombstone reads the tombstone of a sandbox that has no record; b.mu is held.
-func (w *Worker) loadTombstone(b *entry) error {
+func (w *Worker) loadTombstone(b *entry) {
 	if b.read {
-		return nil
+		return
 	}
-	g, err := w.journal.tombstone(b.id)
-	if err != nil {
-		return err
-	}
-	if g != nil {
+	if g := w.journal.tombstone(b.id); g != nil {
 		b.fence, b.destroyed = g.Fence, g.Destroyed
 	}
 	b.read = true
-	return nil
 }
 
 // begin makes a job the one thing that goes on with the entry. It ends with ctx, with cancel and

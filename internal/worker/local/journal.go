@@ -1,13 +1,12 @@
 package local
 
 import (
-	"bytes"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
-	"io/fs"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -49,6 +48,20 @@ type tombstone struct {
 	Destroyed bool `json:"Spent"` // the word that is on disk
 }
 
+// line is the content of one line of the log. One of its fields is set; what is kept of a sandbox
+// is its last record with the endings that follow it, or its last tombstone.
+type line struct {
+	Record *record   `json:",omitempty"`
+	Ending *ending   `json:",omitempty"`
+	Gone   *goneLine `json:",omitempty"`
+}
+
+// goneLine is a tombstone with the time at which it was written, in Unix seconds.
+type goneLine struct {
+	tombstone
+	At int64
+}
+
 // journalEntry is one record as it was read.
 type journalEntry struct {
 	record  *record
@@ -56,24 +69,46 @@ type journalEntry struct {
 }
 
 const (
-	recordSuffix    = ".json"
-	tombstoneSuffix = ".gone"
-	tempSuffix      = ".tmp"
-	// maxFile bounds what is read back. A request's environment is the largest part; control lets
+	tempSuffix = ".tmp"
+	// maxLine bounds what is read back. A request's environment is the largest part; control lets
 	// 64 KiB of it through.
-	maxFile = 1 << 20
+	maxLine = 1 << 20
 	// tombstoneLife is how long a tombstone is kept: far longer than any call can be on its way.
 	tombstoneLife = 7 * 24 * time.Hour
+	// logSpare is how large the log may become before it is looked at whether it holds more that
+	// is of no use any more than what is.
+	logSpare = 1 << 20
+	// goneBytes is about the length of a tombstone's line.
+	goneBytes = 128
 )
 
-// journal is a directory with a file for each sandbox: a record, then a tombstone. Files appear
-// whole or not at all, and are on disk when a call returns. A record may have a second line with
-// how its create ended: making a second file would cost a create more than everything else that it
-// does on disk. Calls for one sandbox must not overlap.
+// journal is a log of what becomes of each sandbox: an intent to make it, how that ended, and that
+// it is gone. What a call writes is on disk when it returns, but for the end of a create, which
+// promises nothing to anybody. Now and then the log is written anew with what still counts. Calls
+// for one sandbox must not overlap.
 type journal struct {
 	root *os.Root
 	dir  *os.File // for syncing
+	log  *lineLog
+
+	// log.mu guards what follows.
+	here map[stacyvm.SandboxID]place // sandboxes with a record
+	gone map[goneKey]goneLine        // the others
+	most int64                       // the log's size at which it is written anew
 }
+
+// place is where the log has a sandbox's record, and the end of its create.
+type place struct{ record, ending span }
+
+// goneKey is a sandbox's id: there may be very many tombstones.
+type goneKey [12]byte
+
+func keyOf(id stacyvm.SandboxID) (key goneKey) {
+	_, _ = hex.Decode(key[:], []byte(strings.TrimPrefix(string(id), "sb-"))) // the id is valid
+	return key
+}
+
+func (k goneKey) id() stacyvm.SandboxID { return stacyvm.SandboxID("sb-" + hex.EncodeToString(k[:])) }
 
 func openJournal(path string) (*journal, error) {
 	if path == "" {
@@ -90,192 +125,214 @@ func openJournal(path string) (*journal, error) {
 	if err != nil {
 		return nil, errors.Join(stacyvm.Wrap(stacyvm.CodeInvalid, err, "data_dir: cannot be opened"), root.Close())
 	}
-	return &journal{root, dir}, nil
+	log, err := openLog(root, dir)
+	if err != nil {
+		return nil, errors.Join(err, dir.Close(), root.Close())
+	}
+	return &journal{root: root, dir: dir, log: log, here: map[stacyvm.SandboxID]place{}, gone: map[goneKey]goneLine{}}, nil
 }
 
-func (j *journal) close() error { return errors.Join(j.dir.Close(), j.root.Close()) }
+func (j *journal) close() error { return errors.Join(j.log.close(), j.dir.Close(), j.root.Close()) }
 
-// load reads every record. What a crash left of an unfinished write is removed.
+// load reads everything, what an earlier program wrote into files of its own too, and gives the
+// records. It comes before anything else.
 func (j *journal) load() (map[stacyvm.SandboxID]journalEntry, error) {
-	names, err := j.names()
+	entries := map[stacyvm.SandboxID]journalEntry{}
+	err := j.log.each(func(text []byte, at span) {
+		id, content, err := parseLine(text)
+		if id == "" {
+			return // nobody knows whose it was: its runtime has labels
+		}
+		j.take(entries, id, content, err, at)
+	})
 	if err != nil {
+		return nil, unreadable(err)
+	}
+	if err := j.adopt(entries); err != nil {
 		return nil, err
 	}
-	entries := map[stacyvm.SandboxID]journalEntry{}
-	for _, name := range names {
-		id, isRecord := sandboxOf(name, recordSuffix)
-		if isRecord {
-			if e := j.readEntry(id); e.record != nil || e.damaged != nil {
-				entries[id] = e
-				continue
-			}
-		}
-		if isRecord || strings.HasSuffix(name, tempSuffix) {
-			if err := j.remove(name); err != nil {
-				return nil, err
-			}
-		}
+	useful := int64(len(j.gone)) * goneBytes
+	for _, p := range j.here {
+		useful += int64(p.record.length + p.ending.length)
 	}
-	return entries, nil
+	j.most = 2*useful + logSpare
+	return entries, j.shrink()
 }
 
-// readEntry reads one record. A crash between a tombstone and the removal of the record before it
-// leaves both: the newer counts, and the tombstone when they are the same age. The zero value: the
-// sandbox is gone.
-func (j *journal) readEntry(id stacyvm.SandboxID) journalEntry {
-	r := new(record)
-	if err := j.read(string(id)+recordSuffix, r); err != nil {
-		return journalEntry{damaged: err}
+// take takes in one line that was read.
+func (j *journal) take(entries map[stacyvm.SandboxID]journalEntry, id stacyvm.SandboxID, content []byte, bad error, at span) {
+	var l line
+	if bad == nil {
+		bad = json.Unmarshal(content, &l)
 	}
-	if r.Fence.Compare(stacyvm.Fence{}) <= 0 || r.Engine == "" || r.Secret == "" ||
-		r.Phase != phaseCreating && r.Phase != phaseRunning {
-		return journalEntry{damaged: errors.New("fields are missing")}
+	before := entries[id]
+	switch {
+	case bad == nil && l.Gone != nil:
+		delete(entries, id)
+		delete(j.here, id)
+		j.gone[keyOf(id)] = *l.Gone
+		return
+	case bad == nil && l.Record != nil && l.Record.whole():
+		entries[id] = journalEntry{record: l.Record}
+		j.here[id] = place{record: at}
+		delete(j.gone, keyOf(id))
+		return
+	case bad == nil && l.Ending != nil && before.record != nil:
+		r := *before.record
+		r.Phase, r.Created = l.Ending.Phase, l.Ending.Created
+		if r.whole() {
+			entries[id] = journalEntry{record: &r}
+			j.here[id] = place{j.here[id].record, at}
+			return
+		}
+	case bad == nil && l.Ending != nil && before.damaged != nil:
+		return
 	}
-	g, err := j.tombstone(id)
-	if err != nil {
-		return journalEntry{damaged: err}
+	if bad == nil {
+		bad = errors.New("fields are missing")
 	}
-	if g != nil && g.Fence.Compare(r.Fence) >= 0 {
-		return journalEntry{}
-	}
-	return journalEntry{record: r}
+	entries[id] = journalEntry{damaged: unreadable(bad)}
+	j.here[id] = place{record: at}
 }
 
-// tombstone reads a sandbox's tombstone; nil: there is none.
-func (j *journal) tombstone(id stacyvm.SandboxID) (*tombstone, error) {
-	g := new(tombstone)
-	err := j.read(string(id)+tombstoneSuffix, g)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+// whole reports whether a record that was read has what every record has.
+func (r *record) whole() bool {
+	return r.Fence.Compare(stacyvm.Fence{}) > 0 && r.Engine != "" && r.Secret != "" &&
+		(r.Phase == phaseCreating || r.Phase == phaseRunning)
+}
+
+// tombstone finds a sandbox's tombstone; nil: there is none.
+func (j *journal) tombstone(id stacyvm.SandboxID) *tombstone {
+	j.log.mu.Lock()
+	defer j.log.mu.Unlock()
+	if g, ok := j.gone[keyOf(id)]; ok {
+		return &g.tombstone
 	}
-	return g, err
+	return nil
 }
 
 // keep writes a record in place of what was there.
 func (j *journal) keep(id stacyvm.SandboxID, r record) error {
-	if err := j.write(string(id)+recordSuffix, r); err != nil {
-		return err
-	}
-	return j.remove(string(id) + tombstoneSuffix)
+	return j.write(id, line{Record: &r}, true, func(at span) {
+		j.here[id] = place{record: at}
+		delete(j.gone, keyOf(id))
+	})
 }
 
-// extend adds to a record that was just kept how its create ended. What a crash leaves of the line
-// says nothing.
+// extend adds to a record that was just kept how its create ended. It is on disk with the next
+// line that is: a machine that loses its power loses the runtime as well.
 func (j *journal) extend(id stacyvm.SandboxID, r record) error {
-	line, err := json.Marshal(ending{r.Phase, r.Created})
-	if err == nil {
-		err = j.fill(string(id)+recordSuffix, os.O_APPEND, line)
+	return j.write(id, line{Ending: &ending{r.Phase, r.Created}}, false, func(at span) {
+		j.here[id] = place{j.here[id].record, at}
+	})
+}
+
+// writeTombstone writes a tombstone in place of what was there.
+func (j *journal) writeTombstone(id stacyvm.SandboxID, t tombstone) error {
+	g := goneLine{t, time.Now().Unix()}
+	return j.write(id, line{Gone: &g}, true, func(span) {
+		delete(j.here, id)
+		j.gone[keyOf(id)] = g
+	})
+}
+
+// write appends a line. note is called with its place while log.mu is held.
+func (j *journal) write(id stacyvm.SandboxID, l line, durable bool, note func(span)) error {
+	content, err := json.Marshal(l)
+	if err != nil {
+		return unwritten(err)
+	}
+	due := false
+	lines, err := j.log.append(lineOf(id, content), func(at span) {
+		note(at)
+		due = at.at > j.most
+	})
+	if err == nil && durable {
+		err = j.log.sync(lines)
+	}
+	if err == nil && due {
+		_ = j.shrink() // the line is there: a log that is too large is looked at again later
 	}
 	return unwritten(err)
 }
 
-// writeTombstone writes a tombstone in place of what was there.
-func (j *journal) writeTombstone(id stacyvm.SandboxID, g tombstone) error {
-	if err := j.write(string(id)+tombstoneSuffix, g); err != nil {
-		return err
+// shrink writes the log anew with what still counts, when it is due.
+func (j *journal) shrink() error {
+	return j.log.alone(func() error {
+		if j.log.size <= j.most {
+			return nil
+		}
+		j.most = 2*j.log.size + logSpare // when it fails
+		moved := make(map[stacyvm.SandboxID]place, len(j.here))
+		file := j.log.file
+		err := j.log.rewrite(func(old io.ReaderAt, into io.Writer) error { return j.copyTo(old, into, moved) })
+		if j.log.file != file {
+			j.here, j.most = moved, 2*j.log.size+logSpare
+		}
+		return unwritten(err)
+	})
+}
+
+// copyTo writes what still counts, and notes where each record is then.
+func (j *journal) copyTo(old io.ReaderAt, into io.Writer, moved map[stacyvm.SandboxID]place) error {
+	to := int64(0)
+	move := func(from span) (span, error) {
+		n, err := io.Copy(into, io.NewSectionReader(old, from.at, int64(from.length)))
+		to += n
+		return span{to - n, from.length}, err
 	}
-	return j.remove(string(id) + recordSuffix)
+	for _, id := range j.inOrder() {
+		record, err := move(j.here[id].record)
+		if err != nil {
+			return err
+		}
+		end, err := move(j.here[id].ending)
+		if err != nil {
+			return err
+		}
+		moved[id] = place{record, end}
+	}
+	for key, g := range j.gone {
+		content, err := json.Marshal(line{Gone: &g})
+		if err == nil {
+			_, err = into.Write(lineOf(key.id(), content))
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// inOrder lists the sandboxes with a record in the order in which the log has them.
+func (j *journal) inOrder() []stacyvm.SandboxID {
+	ids := make([]stacyvm.SandboxID, 0, len(j.here))
+	for id := range j.here {
+		ids = append(ids, id)
+	}
+	slices.SortFunc(ids, func(a, b stacyvm.SandboxID) int {
+		return int(j.here[a].record.at - j.here[b].record.at)
+	})
+	return ids
 }
 
 // old lists the sandboxes whose tombstone was written before the given time.
-func (j *journal) old(before time.Time) ([]stacyvm.SandboxID, error) {
-	names, err := j.names()
-	if err != nil {
-		return nil, err
-	}
-	var ids []stacyvm.SandboxID
-	for _, name := range names {
-		id, isTombstone := sandboxOf(name, tombstoneSuffix)
-		if !isTombstone {
-			continue
-		}
-		info, err := j.root.Lstat(name)
-		if err == nil && info.ModTime().Before(before) {
-			ids = append(ids, id)
+func (j *journal) old(before time.Time) (ids []stacyvm.SandboxID) {
+	j.log.mu.Lock()
+	defer j.log.mu.Unlock()
+	for key, g := range j.gone {
+		if g.At < before.Unix() {
+			ids = append(ids, key.id())
 		}
 	}
-	return ids, nil
+	return ids
 }
 
-// removeTombstone removes a tombstone.
-func (j *journal) removeTombstone(id stacyvm.SandboxID) error {
-	return j.remove(string(id) + tombstoneSuffix)
-}
-
-func (j *journal) names() ([]string, error) {
-	dir, err := j.root.Open(".")
-	if err != nil {
-		return nil, unreadable(err)
-	}
-	defer dir.Close()
-	names, err := dir.Readdirnames(-1)
-	if err != nil {
-		return nil, unreadable(err)
-	}
-	return names, nil
-}
-
-func sandboxOf(name, suffix string) (stacyvm.SandboxID, bool) {
-	stem, ok := strings.CutSuffix(name, suffix)
-	id := stacyvm.SandboxID(stem)
-	return id, ok && id.Valid()
-}
-
-func (j *journal) read(name string, into any) error {
-	file, err := j.root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		return unreadable(err)
-	}
-	defer file.Close()
-	content, err := io.ReadAll(io.LimitReader(file, maxFile+1))
-	if err == nil && len(content) > maxFile {
-		err = fmt.Errorf("it is larger than %d bytes", maxFile)
-	}
-	first, second, _ := bytes.Cut(content, []byte("\n"))
-	if err == nil {
-		err = json.Unmarshal(first, into)
-	}
-	if err == nil && bytes.HasSuffix(second, []byte("\n")) { // else it was not finished
-		err = json.Unmarshal(second, into)
-	}
-	return unreadable(err)
-}
-
-// write makes a file appear whole, on disk.
-func (j *journal) write(name string, content any) error {
-	encoded, err := json.Marshal(content)
-	if err != nil {
-		return unwritten(err)
-	}
-	temporary := name + tempSuffix
-	if err := j.fill(temporary, os.O_CREATE|os.O_TRUNC, encoded); err != nil {
-		return errors.Join(unwritten(err), j.remove(temporary))
-	}
-	if err := j.root.Rename(temporary, name); err != nil {
-		return errors.Join(unwritten(err), j.remove(temporary))
-	}
-	return unwritten(j.dir.Sync())
-}
-
-// fill writes a line to a file that is opened with how, and syncs it.
-func (j *journal) fill(name string, how int, line []byte) error {
-	file, err := j.root.OpenFile(name, os.O_WRONLY|how, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = file.Write(append(line, '\n'))
-	if err == nil {
-		err = file.Sync()
-	}
-	return errors.Join(err, file.Close())
-}
-
-// remove removes a file; one that is not there is a success.
-func (j *journal) remove(name string) error {
-	if err := j.root.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return unwritten(err)
-	}
-	return nil
+// forget lets go of a tombstone. It is out of the log when that is next written anew.
+func (j *journal) forget(id stacyvm.SandboxID) {
+	j.log.mu.Lock()
+	defer j.log.mu.Unlock()
+	delete(j.gone, keyOf(id))
 }
 
 func unreadable(err error) error {
@@ -286,9 +343,10 @@ func unreadable(err error) error {
 }
 
 func unwritten(err error) error {
+	var coded *stacyvm.Error
 	switch {
-	case err == nil:
-		return nil
+	case err == nil || errors.As(err, &coded):
+		return err
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
 		return stacyvm.Wrap(stacyvm.CodeStorageFull, err, "the worker's journal cannot be written: no space is left")
 	}

@@ -1,9 +1,11 @@
 package local_test
 
 import (
-	"bytes"
+	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -12,26 +14,65 @@ import (
 	"github.com/stacyvm/stacyvm/internal/guest"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 	"github.com/stacyvm/stacyvm/internal/worker"
+	"github.com/stacyvm/stacyvm/internal/worker/local"
 )
 
-func (m *machine) record(id stacyvm.SandboxID) string {
-	return filepath.Join(m.dir, string(id)+".json")
-}
-func (m *machine) tombstone(id stacyvm.SandboxID) string {
-	return filepath.Join(m.dir, string(id)+".gone")
+// lines gives the log's lines, without their ends.
+func (m *machine) lines(t *testing.T) []string {
+	t.Helper()
+	text := strings.TrimSuffix(string(read(t, filepath.Join(m.dir, local.LogName))), "\n")
+	if text == "" {
+		return nil
+	}
+	return strings.Split(text, "\n")
 }
 
-// TestDamagedRecord: a file that cannot be read hides no runtime, opens none, and stays until the
+// edit has change give another line, with its end, for each line of a sandbox; "" takes it away.
+func (m *machine) edit(t *testing.T, id stacyvm.SandboxID, change func(line string) string) {
+	t.Helper()
+	var text strings.Builder
+	for _, line := range m.lines(t) {
+		if strings.HasPrefix(line, string(id)) {
+			text.WriteString(change(line))
+		} else {
+			text.WriteString(line + "\n")
+		}
+	}
+	write(t, filepath.Join(m.dir, local.LogName), []byte(text.String()))
+}
+
+// isRecord reports whether a line is that of a record, and not of the end of its create.
+func isRecord(line string) bool { return strings.Contains(line, `{"Record"`) }
+
+// TestDamagedRecord: a line that cannot be read hides no runtime, opens none, and stays until the
 // sandbox is destroyed.
 func TestDamagedRecord(t *testing.T) {
-	for name, damage := range map[string]func(content []byte) []byte{
-		"empty":     func([]byte) []byte { return nil },
-		"cut":       func(content []byte) []byte { return content[:len(content)/2] },
-		"garbage":   func(content []byte) []byte { return bytes.Repeat([]byte{0}, len(content)) },
-		"ending":    func(content []byte) []byte { return append(bytes.TrimSuffix(content, []byte("}\n")), '\n') },
-		"no fields": func([]byte) []byte { return []byte("{}") },
-		"not ours":  func([]byte) []byte { return []byte(`{"Fence":{"incarnation":-1},"Phase":"flying"}`) },
-		"too large": func(content []byte) []byte { return append(bytes.Repeat([]byte(" "), 2<<20), content...) },
+	inRecord := func(damage func(id stacyvm.SandboxID, line string) string) func(stacyvm.SandboxID, string) string {
+		return func(id stacyvm.SandboxID, line string) string {
+			if isRecord(line) {
+				return damage(id, line)
+			}
+			return line + "\n"
+		}
+	}
+	for name, damage := range map[string]func(id stacyvm.SandboxID, line string) string{
+		"empty": inRecord(func(id stacyvm.SandboxID, _ string) string { return string(id) + "\n" }),
+		"cut":   inRecord(func(_ stacyvm.SandboxID, line string) string { return line[:len(line)/2] + "\n" }),
+		"garbage": inRecord(func(id stacyvm.SandboxID, line string) string {
+			return string(id) + strings.Repeat("\x00", len(line)) + "\n"
+		}),
+		"a bit": inRecord(func(_ stacyvm.SandboxID, line string) string { return strings.Replace(line, "anne", "anna", 1) + "\n" }),
+		"ending": func(_ stacyvm.SandboxID, line string) string {
+			if isRecord(line) {
+				return line + "\n"
+			}
+			return line[:len(line)-1] + "\n"
+		},
+		"no fields": inRecord(func(id stacyvm.SandboxID, _ string) string { return string(local.LineOf(id, []byte("{}"))) }),
+		"not ours": inRecord(func(id stacyvm.SandboxID, _ string) string {
+			return string(local.LineOf(id, []byte(`{"Record":{"Fence":{"incarnation":-1},"Phase":"flying"}}`)))
+		}),
+		"too large": inRecord(func(_ stacyvm.SandboxID, line string) string { return line + strings.Repeat(" ", 2<<20) + "\n" }),
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := open(t)
@@ -39,8 +80,7 @@ func TestDamagedRecord(t *testing.T) {
 			m.create(t, ref)
 			m.create(t, dead)
 			for _, id := range []stacyvm.SandboxID{ref.ID, dead.ID} {
-				content := read(t, m.record(id))
-				write(t, m.record(id), damage(content))
+				m.edit(t, id, func(line string) string { return damage(id, line) })
 			}
 			m.Engine.Kill(dead.ID)
 			m.Reopen(t)
@@ -59,8 +99,11 @@ func TestDamagedRecord(t *testing.T) {
 			_, err = m.Worker.Guest(t.Context(), ref, guest.ScopeExec)
 			wantCode(t, "guest", err, stacyvm.CodeUnavailable)
 			wantCode(t, "stale destroy", m.Worker.Destroy(t.Context(), stale), stacyvm.CodeStaleEpoch)
-			if _, err := os.Stat(m.record(ref.ID)); err != nil || len(m.inventory(t)) != 2 {
-				t.Errorf("something went away without a destroy: %v", err)
+			m.Reopen(t)
+			_, err = m.Worker.Create(t.Context(), ref, request())
+			wantCode(t, "create after another start", err, stacyvm.CodeUnavailable)
+			if len(m.inventory(t)) != 2 {
+				t.Error("something went away without a destroy")
 			}
 			for _, ref := range []stacyvm.Ref{ref, dead} {
 				m.destroy(t, ref)
@@ -72,18 +115,24 @@ func TestDamagedRecord(t *testing.T) {
 	}
 }
 
-// TestCutEnding: a record whose second line did not reach the disk is that of a create that was
-// not finished.
+// TestCutEnding: a record whose ending did not reach the disk, or not whole, is that of a create
+// that was not finished.
 func TestCutEnding(t *testing.T) {
 	m := open(t)
 	here, gone := at(5), at(5)
 	for _, ref := range []stacyvm.Ref{here, gone} {
 		m.create(t, ref)
-		content := read(t, m.record(ref.ID))
-		if lines := bytes.Count(content, []byte("\n")); lines != 2 {
-			t.Fatalf("a record of %d lines", lines)
-		}
-		write(t, m.record(ref.ID), content[:len(content)-2])
+	}
+	if lines := m.lines(t); len(lines) != 4 {
+		t.Fatalf("two records in %d lines", len(lines))
+	}
+	for id, rest := range map[stacyvm.SandboxID]int{here.ID: 0, gone.ID: 40} {
+		m.edit(t, id, func(line string) string {
+			if isRecord(line) {
+				return line + "\n"
+			}
+			return line[:rest]
+		})
 	}
 	m.Engine.Kill(gone.ID)
 	m.Reopen(t)
@@ -98,14 +147,20 @@ func TestCutEnding(t *testing.T) {
 	}
 }
 
-func TestDamagedGrave(t *testing.T) {
+func TestDamagedTombstone(t *testing.T) {
 	m := open(t)
 	ref := at(5)
 	m.create(t, ref)
 	m.destroy(t, ref)
-	write(t, m.tombstone(ref.ID), []byte("{"))
+	m.edit(t, ref.ID, func(line string) string {
+		if strings.Contains(line, `{"Gone"`) {
+			return line[:len(line)-1] + "\n"
+		}
+		return line + "\n"
+	})
+	m.Reopen(t)
 	_, err := m.Worker.Create(t.Context(), ref, request())
-	wantCode(t, "create", err, stacyvm.CodeInternal)
+	wantCode(t, "create", err, stacyvm.CodeUnavailable)
 	m.destroy(t, ref)
 	_, err = m.Worker.Create(t.Context(), ref, request())
 	wantCode(t, "late create", err, stacyvm.CodeStaleEpoch)
@@ -118,7 +173,7 @@ func TestMissingRecord(t *testing.T) {
 	m := open(t)
 	ref := at(5)
 	m.create(t, ref)
-	remove(t, m.record(ref.ID))
+	m.edit(t, ref.ID, func(string) string { return "" })
 	m.Reopen(t)
 	line := m.inventory(t)[ref.ID]
 	if line.Phase != worker.PhaseSilent || line.Fence != ref.Fence || line.Request.TenantID != "acme" || line.Request.ExpiresAt.IsZero() {
@@ -142,49 +197,81 @@ func TestMissingRecord(t *testing.T) {
 	m.nothing(t)
 }
 
-// TestRecordAndTombstone: a crash between a tombstone and the removal of the record before it
-// leaves both.
-func TestRecordAndTombstone(t *testing.T) {
-	m := open(t)
-	ended, anew := at(5), at(5)
-	for _, ref := range []stacyvm.Ref{ended, anew} {
-		m.create(t, ref)
-		record := read(t, m.record(ref.ID))
-		m.destroy(t, ref)
-		if ref == anew {
-			tombstone := read(t, m.tombstone(ref.ID))
-			m.create(t, stacyvm.Ref{ID: ref.ID, Fence: stacyvm.Fence{Incarnation: 2, Epoch: 6}})
-			write(t, m.tombstone(ref.ID), tombstone)
-			continue
-		}
-		write(t, m.record(ref.ID), record)
-	}
-	m.Reopen(t)
-	lines := m.inventory(t)
-	if line := lines[anew.ID]; len(lines) != 1 || line.Phase != worker.PhaseRunning || line.Fence.Epoch != 6 {
-		t.Errorf("inventory: %+v", lines)
-	}
-	if _, err := os.Stat(m.record(ended.ID)); err == nil {
-		t.Error("the record of a gone sandbox stays")
-	}
-	_, err := m.Worker.Create(t.Context(), ended, request())
-	wantCode(t, "late create", err, stacyvm.CodeStaleEpoch)
+// file is the path of a file that an earlier program kept for a sandbox.
+func (m *machine) file(id stacyvm.SandboxID, suffix string) string {
+	return filepath.Join(m.dir, string(id)+suffix)
 }
 
-func TestFiles(t *testing.T) {
-	m := open(t)
-	ref := at(1)
-	write(t, m.record(ref.ID)+".tmp", []byte("an unfinished write"))
-	write(t, filepath.Join(m.dir, "notes"), []byte("somebody else's"))
-	m.Reopen(t)
-	m.create(t, ref)
-	for _, name := range []string{m.record(ref.ID), m.dir} {
-		info, err := os.Stat(name)
-		if err != nil || info.Mode().Perm()&0o077 != 0 {
-			t.Errorf("%s: %v, %v: holds a secret and must be the owner's alone", name, info.Mode(), err)
+// asFiles writes what the log has as an earlier program did, and removes the log.
+func (m *machine) asFiles(t *testing.T) {
+	t.Helper()
+	for _, line := range m.lines(t) {
+		id, text, _ := strings.Cut(line, " ")
+		_, text, _ = strings.Cut(text, " ")
+		var content struct{ Record, Ending, Gone json.RawMessage }
+		if err := json.Unmarshal([]byte(text), &content); err != nil {
+			t.Fatal(err)
+		}
+		record, tombstone := m.file(stacyvm.SandboxID(id), ".json"), m.file(stacyvm.SandboxID(id), ".gone")
+		switch {
+		case content.Record != nil:
+			write(t, record, append(content.Record, '\n'))
+		case content.Ending != nil:
+			write(t, record, append(append(read(t, record), content.Ending...), '\n'))
+		case content.Gone != nil:
+			write(t, tombstone, append(content.Gone, '\n'))
 		}
 	}
-	m.destroy(t, ref)
+	remove(t, filepath.Join(m.dir, local.LogName))
+}
+
+// TestFilesOfAnEarlierProgram: the log takes over a file for each sandbox. A crash between a
+// tombstone and the removal of the record before it left both.
+func TestFilesOfAnEarlierProgram(t *testing.T) {
+	m := open(t)
+	here, ended, both, anew, damaged, old := at(5), at(5), at(5), at(5), at(5), at(5)
+	for _, ref := range []stacyvm.Ref{here, ended, both, anew, damaged, old} {
+		m.create(t, ref)
+	}
+	for _, ref := range []stacyvm.Ref{ended, both, old} {
+		m.destroy(t, ref)
+	}
+	m.asFiles(t)
+	remove(t, m.file(ended.ID, ".json"))
+	remove(t, m.file(old.ID, ".json"))
+	write(t, m.file(anew.ID, ".gone"), []byte(`{"Fence":{"incarnation":2,"epoch":4},"Spent":true}`+"\n"))
+	write(t, m.file(damaged.ID, ".json"), []byte(`{"Fence": "rubbish"`))
+	write(t, m.file(at(1).ID, ".json.tmp"), []byte("an unfinished write"))
+	write(t, filepath.Join(m.dir, "notes"), []byte("somebody else's"))
+	week := time.Now().Add(-8 * 24 * time.Hour)
+	if err := os.Chtimes(m.file(old.ID, ".gone"), week, week); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // the second time from the log alone
+		m.Reopen(t)
+		lines := m.inventory(t)
+		want := map[stacyvm.SandboxID]worker.Phase{here.ID: worker.PhaseRunning, anew.ID: worker.PhaseRunning, damaged.ID: worker.PhaseSilent}
+		for id, phase := range want {
+			if lines[id].Phase != phase || lines[id].Fence != here.Fence {
+				t.Errorf("%s: %+v, want %s", id, lines[id], phase)
+			}
+		}
+		if len(lines) != len(want) {
+			t.Errorf("inventory: %+v", lines)
+		}
+		for _, ref := range []stacyvm.Ref{ended, both} {
+			_, err := m.Worker.Create(t.Context(), ref, request())
+			wantCode(t, "late create", err, stacyvm.CodeStaleEpoch)
+		}
+		if got, want := m.names(t), local.LogName+" notes"; got != want {
+			t.Errorf("files %s, want %s", got, want)
+		}
+	}
+	m.create(t, old) // a week has passed
+}
+
+func (m *machine) names(t *testing.T) string {
+	t.Helper()
 	entries, err := os.ReadDir(m.dir)
 	if err != nil {
 		t.Fatal(err)
@@ -193,10 +280,24 @@ func TestFiles(t *testing.T) {
 	for _, entry := range entries {
 		names = append(names, entry.Name())
 	}
-	if got, want := strings.Join(names, " "), "notes "+string(ref.ID)+".gone"; got != want {
-		t.Errorf("files %s, want %s", got, want)
+	return strings.Join(names, " ")
+}
+
+func TestFiles(t *testing.T) {
+	m := open(t)
+	ref := at(1)
+	m.create(t, ref)
+	for _, name := range []string{filepath.Join(m.dir, local.LogName), m.dir} {
+		info, err := os.Stat(name)
+		if err != nil || info.Mode().Perm()&0o077 != 0 {
+			t.Errorf("%s: %v, %v: holds a secret and must be the owner's alone", name, info.Mode(), err)
+		}
 	}
-	if strings.Contains(string(read(t, m.tombstone(ref.ID))), "anne") {
+	m.destroy(t, ref)
+	if got := m.names(t); got != local.LogName {
+		t.Errorf("files %s", got)
+	}
+	if lines := m.lines(t); strings.Contains(lines[len(lines)-1], "anne") {
 		t.Error("a tombstone tells more than it must")
 	}
 }
@@ -209,18 +310,21 @@ func TestOldTombstones(t *testing.T) {
 		m.create(t, ref)
 		m.destroy(t, ref)
 	}
-	week := time.Now().Add(-8 * 24 * time.Hour)
-	if err := os.Chtimes(m.tombstone(old.ID), week, week); err != nil {
-		t.Fatal(err)
-	}
+	written := regexp.MustCompile(`"At":\d+`)
+	m.edit(t, old.ID, func(line string) string {
+		_, content, _ := strings.Cut(line, " {")
+		week := fmt.Sprintf(`"At":%d`, time.Now().Add(-8*24*time.Hour).Unix())
+		return string(local.LineOf(old.ID, []byte(written.ReplaceAllString("{"+content, week))))
+	})
 	m.Reopen(t)
+	for _, ref := range []stacyvm.Ref{old, young} {
+		_, err := m.Worker.Create(t.Context(), ref, request())
+		wantCode(t, "late create", err, stacyvm.CodeStaleEpoch)
+	}
 	m.inventory(t)
-	if _, err := os.Stat(m.tombstone(old.ID)); err == nil {
-		t.Error("an old tombstone stays")
-	}
-	if _, err := os.Stat(m.tombstone(young.ID)); err != nil {
-		t.Error("a young tombstone is gone")
-	}
+	m.create(t, old)
+	_, err := m.Worker.Create(t.Context(), young, request())
+	wantCode(t, "late create", err, stacyvm.CodeStaleEpoch)
 }
 
 // TestNoJournal: what cannot be written down is not done.
@@ -313,7 +417,7 @@ func TestFailedCreateKeepsItsFence(t *testing.T) {
 	wantCode(t, "create", err, stacyvm.CodeInternal)
 	m.Engine.Inject(mock.Faults{})
 	m.Reopen(t)
-	if _, err := os.Stat(m.record(ref.ID)); err == nil {
+	if lines := m.lines(t); !strings.Contains(lines[len(lines)-1], `{"Gone"`) {
 		t.Error("the record stays")
 	}
 	_, err = m.Worker.Create(t.Context(), stacyvm.Ref{ID: ref.ID, Fence: stacyvm.Fence{Incarnation: 2, Epoch: 4}}, request())

@@ -2,7 +2,7 @@ package local_test
 
 import (
 	"context"
-	"os"
+	"strings"
 	"testing"
 
 	"github.com/stacyvm/stacyvm/internal/engine"
@@ -67,7 +67,7 @@ func TestLateEngine(t *testing.T) {
 			if list, err := m.Engine.List(t.Context()); err != nil || len(list) != 0 {
 				t.Errorf("left: %+v, %v", list, err)
 			}
-			if _, err := os.Stat(m.record(ref.ID)); err == nil {
+			if lines := m.lines(t); !strings.Contains(lines[len(lines)-1], `{"Gone"`) {
 				t.Error("the record stays")
 			}
 			if held, _ := m.images.Holders(); len(held) != 0 {

@@ -128,7 +128,7 @@ func (w *Worker) load() error {
 		b := &entry{id: id, read: true, damaged: kept.damaged}
 		if kept.damaged != nil {
 			w.log.Error(
-				"a sandbox's journal file is damaged; it is kept until the sandbox is destroyed",
+				"a sandbox's journal entry is damaged; it is kept until the sandbox is destroyed",
 				"sandbox",
 				id,
 				"error",

@@ -30,9 +30,7 @@ func (w *Worker) tidy(all []found) {
 	now := time.Now()
 	if last := w.upkeep.tombstones.Load(); now.Unix()-last >= int64(tombstonesEvery/time.Second) &&
 		w.upkeep.tombstones.CompareAndSwap(last, now.Unix()) {
-		if err := w.removeOldTombstones(now.Add(-tombstoneLife), here); err != nil {
-			w.log.Warn("old tombstones cannot be removed", "error", err)
-		}
+		w.forgetOldTombstones(now.Add(-tombstoneLife), here)
 	}
 }
 
@@ -50,8 +48,8 @@ func (w *Worker) releaseGone(here map[stacyvm.SandboxID]bool) error {
 			continue
 		}
 		err := w.quietly(id, func() error {
-			if g, err := w.journal.tombstone(id); g == nil || err != nil {
-				return err
+			if w.journal.tombstone(id) == nil {
+				return nil
 			}
 			return w.images.Release(holder)
 		})
@@ -62,20 +60,16 @@ func (w *Worker) releaseGone(here map[stacyvm.SandboxID]bool) error {
 	return nil
 }
 
-func (w *Worker) removeOldTombstones(before time.Time, here map[stacyvm.SandboxID]bool) error {
-	ids, err := w.journal.old(before)
-	if err != nil {
-		return err
-	}
-	for _, id := range ids {
+func (w *Worker) forgetOldTombstones(before time.Time, here map[stacyvm.SandboxID]bool) {
+	for _, id := range w.journal.old(before) {
 		if here[id] {
 			continue
 		}
-		if err := w.quietly(id, func() error { return w.journal.removeTombstone(id) }); err != nil {
-			return err
-		}
+		_ = w.quietly(id, func() error { // which has none
+			w.journal.forget(id)
+			return nil
+		})
 	}
-	return nil
 }
 
 // quietly does something for a sandbox that is not here, while nothing else goes on with it.

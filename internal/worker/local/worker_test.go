@@ -255,7 +255,7 @@ func TestClear(t *testing.T) {
 	}
 	unknown := at(9)
 	m.create(t, unknown)
-	remove(t, m.record(unknown.ID))
+	m.edit(t, unknown.ID, func(string) string { return "" })
 	m.Reopen(t)
 	if err := m.Worker.(*local.Worker).Clear(t.Context()); err != nil {
 		t.Fatal(err)
