@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/stacyvm/stacyvm/internal/auth"
@@ -57,7 +58,8 @@ func (s *Service) Create(
 	}
 	c.cluster = placed.Cluster
 	turn := s.placement.Enter(placed)
-	defer turn.End()
+	c.made = sync.OnceFunc(turn.End)
+	defer c.made()
 	if sandbox, err = turn.Await(ctx); err != nil {
 		return sandbox, false, s.undo(ctx, c, failure{sandbox: sandbox, cause: err})
 	}
@@ -72,6 +74,7 @@ type creation struct {
 	caller  stacyvm.Principal
 	key     Idempotency
 	cluster string
+	made    func() // lets the next create start
 }
 
 // failure is how a create failed.
@@ -106,6 +109,7 @@ func (s *Service) build(ctx context.Context, c creation, sandbox stacyvm.Sandbox
 	for try := 1; ; try++ {
 		created, err := s.makeRuntime(making, c, sandbox)
 		if err == nil {
+			c.made() // what is left to do is the store's
 			var running stacyvm.Sandbox
 			if running, err = s.confirm(ctx, c, sandbox, created); stacyvm.CodeOf(err) != stacyvm.CodeStaleEpoch {
 				return running, err

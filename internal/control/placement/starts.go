@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/stacyvm/stacyvm/internal/retry"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
@@ -17,6 +18,9 @@ const (
 	startTouchEvery = stacyvm.CreateAbandonedAfter / 3
 	// startTouched is how many rows one transaction touches.
 	startTouched = 100
+	// queuedAfter is how long a create may wait before its row says so and subscribers are told: to
+	// write down each short wait would be more work than many a create itself.
+	queuedAfter = 500 * time.Millisecond
 )
 
 // starts is the lines of creates that wait until their worker starts them, one line for each
@@ -169,27 +173,43 @@ func (s *starts) withPlaces(sandboxes []stacyvm.Sandbox) []stacyvm.Sandbox {
 	return sandboxes
 }
 
-// Await returns when the worker may start the create, with the row as it is by then. It gives up
-// with its caller, and when the sandbox is destroyed or the server stops; the row is given with
-// the error too. The row says that it waits.
+// Await returns when the worker may start the create, with the row as it is by then, or as it was
+// when the wait began if that was short. It gives up with its caller, and when the sandbox is
+// destroyed or the server stops; the row is given with the error too. The row of one that waits for
+// longer says so.
 func (c *Turn) Await(ctx context.Context) (stacyvm.Sandbox, error) {
-	select {
-	case <-c.turn:
-		return c.sandbox, nil
-	default:
+	short := time.NewTimer(queuedAfter)
+	defer short.Stop()
+	if over, err := c.wait(ctx, short.C); over || err != nil {
+		return c.sandbox, err
 	}
 	if err := c.markQueued(ctx); err != nil {
 		return c.sandbox, err
 	}
-	select {
-	case <-c.turn:
-	case <-c.refused:
-		return c.sandbox, c.why
-	case <-ctx.Done():
-		return c.sandbox, stacyvm.Wrap(stacyvm.CodeUnavailable, ctx.Err(),
-			"the caller stopped waiting for the sandbox's turn")
+	if _, err := c.wait(ctx, nil); err != nil {
+		return c.sandbox, err
 	}
 	return c.markStarted(context.WithoutCancel(ctx))
+}
+
+// wait reports whether it is the create's turn before until fires.
+func (c *Turn) wait(ctx context.Context, until <-chan time.Time) (turn bool, err error) {
+	select {
+	case <-c.turn: // also for a caller that has left
+		return true, nil
+	default:
+	}
+	select {
+	case <-c.turn:
+		return true, nil
+	case <-c.refused:
+		return false, c.why
+	case <-ctx.Done():
+		return false, stacyvm.Wrap(stacyvm.CodeUnavailable, ctx.Err(),
+			"the caller stopped waiting for the sandbox's turn")
+	case <-until:
+		return false, nil
+	}
 }
 
 // markQueued writes that a create waits for its turn, and tells subscribers.

@@ -60,8 +60,20 @@ type creating struct {
 	done   chan error
 }
 
-// join begins a create and returns when it is started or waits, with its id.
+// told is longer than a create may wait before its row says so.
+const told = 600 * time.Millisecond
+
+// join begins a create and returns when it is started, or when its row says that it waits, with its
+// id.
 func (r *startRig) join(t *testing.T) creating {
+	t.Helper()
+	c := r.begin(t)
+	time.Sleep(told)
+	return c
+}
+
+// begin begins a create and returns when it has its row, with its id.
+func (r *startRig) begin(t *testing.T) creating {
 	t.Helper()
 	known := r.ids(t)
 	ctx, cancel := context.WithCancel(r.Ctx)
@@ -164,9 +176,9 @@ func TestCreatesAreStartedInTheirOrder(t *testing.T) {
 // stops end the waiting at once; those behind move up, and the worker hears of none of them.
 func TestWhoLeavesTheLine(t *testing.T) {
 	inStartRig(t, func(t *testing.T, r *startRig) {
-		began := time.Now()
 		first, second := r.join(t), r.join(t)
 		hangsUp, destroyed, stays, stopped := r.join(t), r.join(t), r.join(t), r.join(t)
+		began := time.Now()
 		hangsUp.cancel()
 		wantCode(t, <-hangsUp.done, stacyvm.CodeUnavailable)
 		r.waits(t, destroyed.id, 1)
@@ -198,6 +210,31 @@ func TestWhoLeavesTheLine(t *testing.T) {
 			failed, err := tx.Events().Recent(t.Context(), store.RecentFilter{Kinds: []stacyvm.Kind{stacyvm.KindProviderFailed}, Limit: 10})
 			if len(failed) > 0 {
 				t.Errorf("of those who left is told %+v", failed)
+			}
+			return err
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// TestAShortWaitIsNotWritten: of a create that waits for a moment its row and subscribers are not
+// told, and a destroy finds it all the same.
+func TestAShortWaitIsNotWritten(t *testing.T) {
+	inStartRig(t, func(t *testing.T, r *startRig) {
+		all := []creating{r.join(t), r.join(t)}
+		time.Sleep(startTakes - 2*told - told/2) // until half a told before the first one ends
+		short, destroyed := r.begin(t), r.begin(t)
+		wantCode(t, r.Destroy(r.Ctx, destroyed.id), "")
+		wantCode(t, <-destroyed.done, stacyvm.CodeConflict)
+		for _, c := range append(all, short) {
+			wantCode(t, <-c.done, "")
+		}
+		err := r.Store.View(t.Context(), func(tx store.Tx) error {
+			queued, err := tx.Events().Recent(t.Context(), store.RecentFilter{Kinds: []stacyvm.Kind{stacyvm.KindSandboxQueued}})
+			if len(queued) > 0 {
+				t.Errorf("told %+v", queued)
 			}
 			return err
 		})
