@@ -65,7 +65,7 @@ func (s *Service) destroy(ctx context.Context, t target) error {
 // and writes it then: what it frees may be all the room that there is.
 func (s *Service) makeRoom(ctx context.Context, t target, full error) (sandbox stacyvm.Sandbox, err error) {
 	err = s.store.View(ctx, func(tx store.Tx) (err error) {
-		sandbox, err = visible(ctx, tx, t.caller, t.row.ID)
+		sandbox, err = visible(ctx, tx.Sandboxes(), t.caller, t.row.ID)
 		return err
 	})
 	if err != nil {
@@ -82,7 +82,7 @@ func (s *Service) markForDestroy(ctx context.Context, t target) (sandbox stacyvm
 	id := t.row.ID
 	defer s.rows.drop(id)
 	err = s.store.Update(ctx, func(tx store.Tx) error {
-		if _, err := visible(ctx, tx, t.caller, id); err != nil {
+		if _, err := visible(ctx, tx.Sandboxes(), t.caller, id); err != nil {
 			return err
 		}
 		if sandbox, err = tx.Sandboxes().Want(ctx, id, store.Wish{Desired: stacyvm.DesiredDestroyed}); err != nil {

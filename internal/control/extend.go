@@ -60,7 +60,7 @@ func (s *Service) extend(ctx context.Context, t target, ttl time.Duration) (exte
 	id := t.row.ID
 	defer s.rows.drop(id)
 	err = s.store.Update(ctx, func(tx store.Tx) error {
-		sandbox, err := visible(ctx, tx, t.caller, id)
+		sandbox, err := visible(ctx, tx.Sandboxes(), t.caller, id)
 		if err != nil {
 			return err
 		}

@@ -19,10 +19,7 @@ func (s *Service) Sandbox(ctx context.Context, id stacyvm.SandboxID) (sandbox st
 	if err := caller.Require(auth.ScopeReadSandboxes); err != nil {
 		return sandbox, err
 	}
-	err = s.store.View(ctx, func(tx store.Tx) error {
-		sandbox, err = visible(ctx, tx, caller, id)
-		return err
-	})
+	sandbox, err = visible(ctx, s.store.Sandboxes(), caller, id)
 	return s.placement.WithPlaces(sandbox)[0], err
 }
 
@@ -77,12 +74,8 @@ func (s *Service) SandboxCursor(ctx context.Context, after string, n int) (next 
 
 func (s *Service) page(
 	ctx context.Context, caller stacyvm.Principal, page store.Page,
-) (sandboxes []stacyvm.Sandbox, err error) {
-	err = s.store.View(ctx, func(tx store.Tx) error {
-		sandboxes, err = tx.Sandboxes().List(ctx, store.SandboxFilter{Tenant: caller.Tenant, Page: page})
-		return err
-	})
-	return sandboxes, err
+) ([]stacyvm.Sandbox, error) {
+	return s.store.Sandboxes().List(ctx, store.SandboxFilter{Tenant: caller.Tenant, Page: page})
 }
 
 // cursorText names the place behind a row. It is packed so that nobody makes one up: what it is

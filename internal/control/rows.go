@@ -71,14 +71,14 @@ func absent(id stacyvm.SandboxID) error {
 	return stacyvm.Errorf(stacyvm.CodeNotFound, "sandbox %.64q does not exist", string(id))
 }
 
-// visible reads a live sandbox that the caller may see, inside a transaction.
+// visible reads a live sandbox that the caller may see.
 func visible(
-	ctx context.Context, tx store.Tx, caller stacyvm.Principal, id stacyvm.SandboxID,
+	ctx context.Context, from store.SandboxReader, caller stacyvm.Principal, id stacyvm.SandboxID,
 ) (stacyvm.Sandbox, error) {
 	if !id.Valid() {
 		return stacyvm.Sandbox{}, absent(id)
 	}
-	sandbox, err := tx.Sandboxes().Get(ctx, id)
+	sandbox, err := from.Get(ctx, id)
 	if stacyvm.CodeOf(err) == stacyvm.CodeNotFound {
 		return stacyvm.Sandbox{}, absent(id)
 	}
@@ -123,7 +123,7 @@ func (s *Service) resolve(ctx context.Context, t *target) error {
 		return nil
 	}
 	err := s.store.View(ctx, func(tx store.Tx) error {
-		sandbox, err := visible(ctx, tx, t.caller, id)
+		sandbox, err := visible(ctx, tx.Sandboxes(), t.caller, id)
 		if err != nil {
 			return err
 		}

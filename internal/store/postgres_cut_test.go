@@ -28,6 +28,7 @@ type cutter struct {
 	network, server string
 	wait            sync.WaitGroup
 	next            atomic.Pointer[cut]
+	answers         atomic.Int64 // how often the server said that it is ready for the next message
 }
 
 type cut struct {
@@ -73,7 +74,10 @@ func (c *cutter) serve(client net.Conn) {
 	lost := make(chan struct{})
 	c.wait.Go(func() {
 		defer close(lost)
-		relay(server, client, func([]byte) bool { return !losing.Load() })
+		relay(server, client, func(message []byte) bool {
+			c.answers.Add(int64(bytes.Count(message, []byte("Z\x00\x00\x00\x05"))))
+			return !losing.Load()
+		})
 		_, _ = io.Copy(io.Discard, server) // until it ends
 		_ = client.Close()
 	})
@@ -174,6 +178,55 @@ func lostConnections(t *testing.T, mode string, sent func(text string) string) {
 				t.Error("nothing was cut")
 			}
 		})
+	}
+}
+
+// TestReadsAreOneMessage: a read without a transaction is one message once its statement is
+// prepared, and comes through when its connection is lost.
+func TestReadsAreOneMessage(t *testing.T) {
+	c, dsn := newCutter(t, postgrestest.Schema(t))
+	s, err := Open(t.Context(), Config{Driver: "postgres", DSN: dsn})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	id := stacyvm.NewSandboxID()
+	err = s.Update(t.Context(), func(tx Tx) error {
+		_, err := tx.Sandboxes().Insert(t.Context(), stacyvm.Sandbox{ID: id, State: stacyvm.StateRunning})
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, read := range map[string]func() error{
+		"get": func() error { _, err := s.Sandboxes().Get(t.Context(), id); return err },
+		"list": func() error {
+			rows, err := s.Sandboxes().List(t.Context(), SandboxFilter{Tenant: "", Page: Page{Limit: 1000}})
+			if err == nil && len(rows) != 1 {
+				err = fmt.Errorf("%d rows", len(rows))
+			}
+			return err
+		},
+	} {
+		if err := read(); err != nil { // prepares
+			t.Fatal(err)
+		}
+		before := c.answers.Load()
+		if err := read(); err != nil {
+			t.Error(err)
+		}
+		if n := c.answers.Load() - before; n != 1 {
+			t.Errorf("%s took %d messages", name, n)
+		}
+		for _, pass := range []bool{false, true} {
+			c.next.Store(&cut{word: "15000", pass: pass}) // the bound that goes with each read
+			if err := read(); err != nil {
+				t.Errorf("%s on a connection that was lost: %v", name, err)
+			}
+			if c.next.Load() != nil {
+				t.Error("nothing was cut")
+			}
+		}
 	}
 }
 

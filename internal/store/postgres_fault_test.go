@@ -12,6 +12,7 @@ import (
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 	"github.com/stacyvm/stacyvm/internal/store"
 	"github.com/stacyvm/stacyvm/internal/store/postgrestest"
+	"github.com/stacyvm/stacyvm/internal/store/storetest"
 	"github.com/stacyvm/stacyvm/internal/testneed"
 )
 
@@ -170,5 +171,42 @@ func TestPostgresPromotion(t *testing.T) {
 	}
 	if err := apply(2); err != nil {
 		t.Errorf("a write of the new incarnation got %v", err)
+	}
+}
+
+// TestPostgresPromotionIsReadOf: a read without a transaction notices a promotion before it
+// answers, and so the incarnation is raised.
+func TestPostgresPromotionIsReadOf(t *testing.T) {
+	primary := postgrestest.Start(t)
+	standby := primary.Standby()
+	both := strings.Replace(primary.DSN, "host="+primary.Dir, "host="+primary.Dir+","+standby.Dir, 1)
+	s := open(t, store.Config{Driver: "postgres", DSN: both})
+	id, err := storetest.AddSandboxes(t.Context(), s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	find := func() (err error) {
+		_, err = s.Sandboxes().Get(t.Context(), id)
+		return err
+	}
+	if err := find(); err != nil {
+		t.Fatal(err)
+	}
+	replica := postgrestest.Connect(t, standby.DSN)
+	for there := false; !there; { // what was committed is on the standby
+		if err := replica.QueryRowContext(t.Context(), `SELECT count(*) = 1 FROM sandboxes WHERE id = $1`, string(id)).Scan(&there); err != nil {
+			t.Fatal(err)
+		}
+	}
+	primary.Halt()
+	standby.Promote()
+	for err := find(); err != nil; err = find() {
+		if stacyvm.CodeOf(err) != stacyvm.CodeUnavailable || t.Context().Err() != nil {
+			t.Fatal(err)
+		}
+	}
+	var incarnation int
+	if err := replica.QueryRowContext(t.Context(), `SELECT incarnation FROM cluster`).Scan(&incarnation); err != nil || incarnation != 2 {
+		t.Errorf("incarnation %d after a read: %v", incarnation, err)
 	}
 }

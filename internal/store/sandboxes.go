@@ -11,6 +11,14 @@ import (
 	"github.com/stacyvm/stacyvm/internal/store/migrations"
 )
 
+// SandboxReader reads sandboxes.
+type SandboxReader interface {
+	// Get finds a row, tombstones too.
+	Get(ctx context.Context, id stacyvm.SandboxID) (stacyvm.Sandbox, error)
+	// List gives rows newest first.
+	List(ctx context.Context, filter SandboxFilter) ([]stacyvm.Sandbox, error)
+}
+
 // Sandboxes are rows with soft delete. Each state that a row enters is appended as an event, in
 // the same transaction.
 type Sandboxes interface {
@@ -27,10 +35,7 @@ type Sandboxes interface {
 		session string,
 		ttl time.Duration,
 	) (stacyvm.Sandbox, error)
-	// Get finds a row, tombstones too.
-	Get(ctx context.Context, id stacyvm.SandboxID) (stacyvm.Sandbox, error)
-	// List gives rows newest first.
-	List(ctx context.Context, filter SandboxFilter) ([]stacyvm.Sandbox, error)
+	SandboxReader
 	// Count counts what List would give without its limit. In an Update the answer holds until the
 	// end among those who count with the same filter: they take turns, so that a limit that all of
 	// them keep to is kept exactly.
@@ -82,18 +87,18 @@ func readSandbox(row sqldb.Scanner) (s stacyvm.Sandbox, err error) {
 	var spec, unenforced, metadata string
 	var since, created, updated, expires int64
 	err = row.Scan(
-		&s.ID,
-		&s.State,
-		&s.Reason,
+		(*string)(&s.ID), // as they are for drivers, which would look for that by reflection
+		(*string)(&s.State),
+		(*string)(&s.Reason),
 		&s.Detail,
 		&since,
-		&s.Desired,
+		(*string)(&s.Desired),
 		&s.Provider,
 		&s.Image,
 		&spec,
 		&s.OwnerID,
 		&s.TenantID,
-		&s.WorkerID,
+		(*string)(&s.WorkerID),
 		&s.Fence.Incarnation,
 		&s.Fence.Epoch,
 		&s.RuntimeID,
@@ -111,7 +116,13 @@ func readSandbox(row sqldb.Scanner) (s stacyvm.Sandbox, err error) {
 	if since != 0 {
 		s.Since = fromUS(since)
 	}
-	return s, unpack(&spec, &s.Spec, &unenforced, &s.Unenforced, &metadata, &s.Metadata)
+	if s.Spec, err = decodeSpec(spec); err != nil {
+		return s, err
+	}
+	if s.Metadata, err = decodeTexts(metadata); err != nil || unenforced == "null" {
+		return s, err
+	}
+	return s, unpack(&unenforced, &s.Unenforced)
 }
 
 // Insert implements Sandboxes.

@@ -18,6 +18,10 @@ import (
 type Store interface {
 	// View runs read with a consistent view.
 	View(ctx context.Context, read func(Tx) error) error
+	// Sandboxes reads sandboxes without a transaction: each call is one statement with a view of
+	// its own, and one message to a database that is a server. It sees every Update that returned
+	// nil before it.
+	Sandboxes() SandboxReader
 	// Update runs write in one transaction: all or nothing, durable when it returns nil. write may
 	// run more than once (a busy database), so it must have no effect outside the transaction. An
 	// error from write rolls back, and so does a context that ends before write returned. Write
@@ -71,6 +75,8 @@ type Tx interface {
 // backend is a database with transactions that know no tables.
 type backend interface {
 	View(ctx context.Context, read func(*sqldb.Tx) error) error
+	// Read is View for read's only statement.
+	Read(ctx context.Context, read func(*sqldb.Tx) error) error
 	Update(ctx context.Context, write func(*sqldb.Tx) error) error
 	Cluster(ctx context.Context) (Cluster, error)
 	Watch(ctx context.Context) <-chan struct{}
@@ -85,6 +91,9 @@ type database struct{ backend }
 func (d database) View(ctx context.Context, read func(Tx) error) error {
 	return d.backend.View(ctx, func(t *sqldb.Tx) error { return read(tx{t}) })
 }
+
+// Sandboxes implements Store.
+func (d database) Sandboxes() SandboxReader { return sandboxReader{d.backend} }
 
 // Update implements Store.
 func (d database) Update(ctx context.Context, write func(Tx) error) error {

@@ -13,7 +13,7 @@ type FaultStore struct {
 	store.Store
 	// BeforeUpdate runs before each transaction that writes, and its error is the transaction's.
 	BeforeUpdate func(context.Context) error
-	// BeforeView does the same for those that read.
+	// BeforeView does the same for those that read, and for reads without a transaction.
 	BeforeView func(context.Context) error
 	// BeforePing runs before each question whether the store answers.
 	BeforePing func(context.Context) error
@@ -45,12 +45,39 @@ func (s *FaultStore) Ping(ctx context.Context) error {
 
 // View implements store.Store.
 func (s *FaultStore) View(ctx context.Context, read func(store.Tx) error) error {
-	if s.BeforeView != nil {
-		if err := s.BeforeView(ctx); err != nil {
-			return err
-		}
+	if err := s.beforeView(ctx); err != nil {
+		return err
 	}
 	return s.Store.View(ctx, read)
+}
+
+func (s *FaultStore) beforeView(ctx context.Context) error {
+	if s.BeforeView == nil {
+		return nil
+	}
+	return s.BeforeView(ctx)
+}
+
+// Sandboxes implements store.Store.
+func (s *FaultStore) Sandboxes() store.SandboxReader { return faultReader{s.Store.Sandboxes(), s} }
+
+type faultReader struct {
+	store.SandboxReader
+	s *FaultStore
+}
+
+func (r faultReader) Get(ctx context.Context, id stacyvm.SandboxID) (stacyvm.Sandbox, error) {
+	if err := r.s.beforeView(ctx); err != nil {
+		return stacyvm.Sandbox{}, err
+	}
+	return r.SandboxReader.Get(ctx, id)
+}
+
+func (r faultReader) List(ctx context.Context, filter store.SandboxFilter) ([]stacyvm.Sandbox, error) {
+	if err := r.s.beforeView(ctx); err != nil {
+		return nil, err
+	}
+	return r.SandboxReader.List(ctx, filter)
 }
 
 // before asks BeforeLine about each line.

@@ -2,7 +2,11 @@ package storetest
 
 import (
 	"context"
+	"fmt"
 	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -306,4 +310,88 @@ func sandboxWishes(r *rig) {
 	gone := r.insert(func(s *stacyvm.Sandbox) { s.State = stacyvm.StateDestroyed })
 	_, err = want(gone.ID, store.Wish{TTL: time.Hour})
 	r.want(stacyvm.CodeNotFound, err)
+}
+
+// sandboxReadAlone: reads without a transaction give what those within one give.
+func sandboxReadAlone(r *rig) {
+	for i := range 40 {
+		r.insert(func(s *stacyvm.Sandbox) {
+			s.TenantID = []string{"", "acme"}[i%2]
+			s.State = []stacyvm.State{stacyvm.StateRunning, stacyvm.StateError, stacyvm.StateDestroyed}[i%3]
+			s.Spec.TTL = time.Duration(1+i%2) * time.Hour
+			s.Metadata = map[string]string{"n": fmt.Sprint(i)}
+			s.Unenforced = []string{"disk"}[:i%2]
+			s.Recovered = i%2 == 0
+		})
+	}
+	r.clock.advance(90 * time.Minute) // half of them have expired
+	everything := store.SandboxFilter{States: []stacyvm.State{stacyvm.StateRunning, stacyvm.StateError, stacyvm.StateDestroyed}}
+	var all []stacyvm.Sandbox
+	for _, filter := range []store.SandboxFilter{
+		everything, {}, {Tenant: "acme"}, {Tenant: "nobody"}, {Expired: true}, {Page: store.Page{Limit: 7, Skip: 3}},
+	} {
+		var want []stacyvm.Sandbox
+		r.view(func(ctx context.Context, tx store.Tx) (err error) {
+			want, err = tx.Sandboxes().List(ctx, filter)
+			return err
+		})
+		got, err := r.Sandboxes().List(r.Context(), filter)
+		r.must(err)
+		if diff := cmp.Diff(want, got); diff != "" {
+			r.Errorf("%+v:\n%s", filter, diff)
+		}
+		all = append(all, got...)
+	}
+	for _, want := range all[:40] {
+		got, err := r.Sandboxes().Get(r.Context(), want.ID)
+		r.must(err)
+		if diff := cmp.Diff(want, got); diff != "" {
+			r.Error(diff)
+		}
+	}
+	_, err := r.Sandboxes().Get(r.Context(), stacyvm.NewSandboxID())
+	r.want(stacyvm.CodeNotFound, err)
+	ended, leave := context.WithCancel(r.Context())
+	leave()
+	_, err = r.Sandboxes().Get(ended, all[0].ID)
+	r.want(stacyvm.CodeUnavailable, err)
+}
+
+// sandboxReadsAnswered: a read sees each write that was answered before it began, through either
+// of two connections, and never an older one than a read before it.
+func sandboxReadsAnswered(r *rig) {
+	const writes = 150
+	stores := []store.Store{r.Store, r.another()}
+	row := r.insert(func(s *stacyvm.Sandbox) { s.State = stacyvm.StateRunning })
+	var answered atomic.Int64
+	var readers sync.WaitGroup
+	for i := range 4 {
+		readers.Go(func() {
+			for last := int64(0); last < writes; {
+				least := max(last, answered.Load())
+				var got stacyvm.Sandbox
+				var err error
+				if from := stores[i%2].Sandboxes(); i < 2 {
+					got, err = from.Get(r.Context(), row.ID)
+				} else {
+					var rows []stacyvm.Sandbox
+					rows, err = from.List(r.Context(), store.SandboxFilter{})
+					got = append(rows, got)[0]
+				}
+				last, _ = strconv.ParseInt(got.RuntimeID, 10, 64)
+				if err != nil || last < least {
+					r.Errorf("reader %d found write %d after %d: %v", i, last, least, err)
+					return
+				}
+			}
+		})
+	}
+	for i := range writes {
+		r.must(stores[i%2].Update(r.Context(), func(tx store.Tx) error {
+			_, err := tx.Sandboxes().Apply(r.Context(), row.ID, row.Fence, store.Change{RuntimeID: strconv.Itoa(i + 1)})
+			return err
+		}))
+		answered.Store(int64(i + 1))
+	}
+	readers.Wait()
 }

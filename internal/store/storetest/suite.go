@@ -25,6 +25,8 @@ func Run(t *testing.T, database Database, without ...string) {
 		"sandbox/wanted":                  sandboxWanted,
 		"sandbox/pages":                   sandboxPages,
 		"sandbox/expires":                 sandboxExpiry,
+		"sandbox/read alone":              sandboxReadAlone,
+		"sandbox/reads what was answered": sandboxReadsAnswered,
 		"sandbox/first run":               sandboxFirstRun,
 		"sandbox/fenced writes":           sandboxFences,
 		"sandbox/state machine":           sandboxStates,

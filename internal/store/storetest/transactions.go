@@ -299,6 +299,8 @@ func txClosed(r *rig) {
 	r.want(stacyvm.CodeUnavailable, s.Update(r.Context(), func(store.Tx) error { return nil }))
 	r.want(stacyvm.CodeUnavailable, s.View(r.Context(), func(store.Tx) error { return nil }))
 	r.want(stacyvm.CodeUnavailable, s.Ping(r.Context()))
+	_, err := s.Sandboxes().Get(r.Context(), id)
+	r.want(stacyvm.CodeUnavailable, err)
 	if !r.exists(id) {
 		r.Error("the row went with its connection")
 	}

@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"context"
 	"database/sql"
 	"net/url"
 	"strings"
@@ -95,7 +96,9 @@ func Connect(config sqldb.Config) (db *sql.DB, password string, err error) {
 			return &pgconn.CancelRequestContextWatcherHandler{Conn: conn, DeadlineDelay: cancelWithin}
 		}
 	}
-	db = stdlib.OpenDB(*parsed)
+	// Nobody asks whether an idle connection still lives: what is sent on it says so, and goes to
+	// another one then.
+	db = stdlib.OpenDB(*parsed, stdlib.OptionShouldPing(func(context.Context, stdlib.ShouldPingParams) bool { return false }))
 	db.SetMaxOpenConns(config.MaxOpenConns)
 	db.SetMaxIdleConns(config.MaxIdleConns)
 	db.SetConnMaxLifetime(connLife)

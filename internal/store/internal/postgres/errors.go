@@ -29,6 +29,7 @@ func Dialect(password string) *sqldb.Dialect {
 			return "CAST(CAST(" + column + " AS JSON) ->> '" + key + "' AS BIGINT)"
 		},
 		Words: map[string]string{"serial": "BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY"},
+		Clock: serverClock,
 		Translate: func(err error) error {
 			return translate(redacted(err, password))
 		},

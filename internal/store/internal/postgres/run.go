@@ -96,6 +96,7 @@ func (s *DB) attempt(ctx context.Context, writes bool, do func(*sqldb.Tx) error)
 func (s *DB) transaction(conn pgConn, began stamp, writes bool) *sqldb.Tx {
 	t := &sqldb.Tx{
 		Conn:    conn,
+		Rows:    conn,
 		Pipe:    conn,
 		Dialect: s.dialect,
 		Clock:   s.clock,
@@ -118,7 +119,7 @@ func (s *DB) judge(ctx context.Context, conn pgConn, t *sqldb.Tx, err error) (ag
 		return false, ended // the statement failed because its caller left
 	}
 	switch {
-	case isTransient(t.Cause()):
+	case errors.Is(t.Err(), errMoved), isTransient(t.Cause()):
 		return true, t.Err()
 	case conn.dead():
 		return true, stacyvm.Wrap(stacyvm.CodeUnavailable, t.Err(), "the database's connection ended")

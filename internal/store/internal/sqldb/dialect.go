@@ -12,8 +12,8 @@ import (
 // Dialect is all that differs between the databases; every statement is written once.
 type Dialect struct {
 	Goose goose.Dialect // the migrations' word for it
-	// Clock reads the database's clock in microseconds; nil where the begin of a transaction
-	// brings it.
+	// Clock reads the database's clock in microseconds, unless the begin of a transaction brought
+	// it.
 	Clock func(context.Context, Querier) (int64, error)
 	// RowLock is appended to a SELECT whose row must stay as it is until the end of the
 	// transaction; empty where writers take turns.

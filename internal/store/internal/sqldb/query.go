@@ -12,23 +12,41 @@ func All[T any](ctx context.Context, t *Tx, read func(Scanner) (T, error), text 
 	}
 	statement, done := t.bounded(ctx)
 	defer done()
-	rows, err := t.Conn.QueryContext(statement, text, args...)
+	var found []T
+	err := t.eachRow(statement, text, args, func(row Scanner) error {
+		one, err := read(row)
+		if err == nil {
+			found = append(found, one)
+		}
+		return err
+	})
 	if err != nil {
 		return nil, t.Fail(err)
 	}
-	defer func() { _ = rows.Close() }()
-	var found []T
-	for rows.Next() {
-		row, err := read(rows)
-		if err != nil {
-			return nil, t.Fail(err)
-		}
-		found = append(found, row)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, t.Fail(err)
-	}
 	return found, nil
+}
+
+// RowReader reads rows by itself rather than through database/sql.
+type RowReader interface {
+	// ReadRows runs a query and gives each row to read. It stops at the first error.
+	ReadRows(ctx context.Context, text string, args []any, read func(Scanner) error) error
+}
+
+func (t *Tx) eachRow(ctx context.Context, text string, args []any, read func(Scanner) error) error {
+	if t.Rows != nil {
+		return t.Rows.ReadRows(ctx, text, args, read)
+	}
+	rows, err := t.Conn.QueryContext(ctx, text, args...)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = rows.Close() }()
+	for rows.Next() {
+		if err := read(rows); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
 }
 
 // One runs a query that gives at most one row; ok is false without one.

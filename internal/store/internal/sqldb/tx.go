@@ -12,6 +12,7 @@ import (
 // Tx is one caller's transaction, for both dialects. It is not safe for concurrent use.
 type Tx struct {
 	Conn    Querier
+	Rows    RowReader // reads in place of Conn; nil: Conn does
 	Pipe    Pipeliner // nil where a statement costs no message
 	Dialect *Dialect
 	Clock   *Clock

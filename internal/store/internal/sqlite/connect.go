@@ -27,6 +27,18 @@ var pragmas = []struct{ name, set, reads string }{
 
 // Connect makes a pool whose every connection has the pragmas.
 func Connect(path string, size int, readOnly bool) (*sql.DB, error) {
+	connector, err := newConnector(path, readOnly)
+	if err != nil {
+		return nil, err
+	}
+	db := sql.OpenDB(connector)
+	db.SetMaxOpenConns(size)
+	db.SetMaxIdleConns(size)
+	return db, nil
+}
+
+// newConnector makes connections that have the pragmas.
+func newConnector(path string, readOnly bool) (driver.Connector, error) {
 	query := url.Values{"_txlock": {"immediate"}}
 	for _, p := range pragmas {
 		query.Add("_pragma", p.name+"("+p.set+")")
@@ -40,10 +52,7 @@ func Connect(path string, size int, readOnly bool) (*sql.DB, error) {
 	if err != nil {
 		return nil, stacyvm.Wrap(stacyvm.CodeInternal, err, "the database's path cannot be used")
 	}
-	db := sql.OpenDB(checked{connector})
-	db.SetMaxOpenConns(size)
-	db.SetMaxIdleConns(size)
-	return db, nil
+	return checked{connector}, nil
 }
 
 // checked reads the pragmas of each new connection back: a driver ignores a spelling that it does not know.

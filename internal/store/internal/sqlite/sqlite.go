@@ -31,6 +31,7 @@ type DB struct {
 	writer  *writer
 	writes  *sql.DB
 	reads   *sql.DB
+	readers *readers
 	limit   time.Duration // of a statement that reads
 	closed  atomic.Bool
 }
@@ -65,6 +66,11 @@ func Open(ctx context.Context, config sqldb.Config) (*DB, error) {
 	if s.reads, err = Connect(path, max(4, 2*runtime.NumCPU()), true); err != nil {
 		return nil, err
 	}
+	alone, err := newConnector(path, true)
+	if err != nil {
+		return nil, err
+	}
+	s.readers = newReaders(alone, max(4, 2*runtime.NumCPU()))
 	s.writer = &writer{db: s.writes, dialect: s.dialect, clock: s.clock, age: batchAge, notify: s.Broadcast}
 	if err := s.prepare(ctx); err != nil {
 		_ = s.Close()
@@ -134,6 +140,24 @@ func (s *DB) View(ctx context.Context, read func(*sqldb.Tx) error) error {
 	return err
 }
 
+// Read runs read, which reads with one statement.
+func (s *DB) Read(ctx context.Context, read func(*sqldb.Tx) error) error {
+	if err := dberr.Context(ctx); err != nil {
+		return err
+	}
+	conn, err := s.readers.take(ctx)
+	if err != nil {
+		return s.dialect.ContextError(ctx, err)
+	}
+	defer s.readers.give(conn)
+	t := &sqldb.Tx{Rows: conn, Dialect: s.dialect, Clock: s.clock}
+	defer t.End()
+	if err := read(t); err != nil {
+		return err
+	}
+	return t.Err()
+}
+
 func (s *DB) view(ctx context.Context, read func(*sqldb.Tx) error) error {
 	if err := dberr.Context(ctx); err != nil {
 		return err
@@ -183,7 +207,7 @@ func (s *DB) Close() error {
 		return nil
 	}
 	s.writer.close()
-	if err := errors.Join(s.reads.Close(), s.writes.Close()); err != nil {
+	if err := errors.Join(s.readers.close(), s.reads.Close(), s.writes.Close()); err != nil {
 		return stacyvm.Wrap(stacyvm.CodeInternal, err, "the database could not be closed cleanly")
 	}
 	return nil
