@@ -8,6 +8,8 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
+
+	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
 
 // rows writes a JSON array element by element, so that a long list is not held once more as text.
@@ -35,16 +37,39 @@ func writeRows[T, U any](s *rows, list []T, translate func(T) U) {
 		if s.head {
 			return
 		}
-		separator := byte(',')
-		if !s.begun {
-			separator = '['
-		}
-		s.begun = true
-		_ = s.buffer.WriteByte(separator) // an error stays for the next write
+		s.separate()
 		if err := s.encoder.Encode(translate(item)); err != nil {
 			panic(http.ErrAbortHandler)
 		}
 	}
+}
+
+// writeSandboxes is writeRows of sandboxes.
+func (a *api) writeSandboxes(s *rows, list []stacyvm.Sandbox) {
+	for _, item := range list {
+		if s.head {
+			return
+		}
+		s.separate()
+		sandbox := a.sandboxOf(item)
+		row, err := appendSandbox(s.buffer.AvailableBuffer(), &sandbox)
+		if err == nil {
+			_, err = s.buffer.Write(append(row, '\n'))
+		}
+		if err != nil {
+			panic(http.ErrAbortHandler)
+		}
+	}
+}
+
+// separate writes what comes before an element. An error stays for the next write.
+func (s *rows) separate() {
+	separator := byte(',')
+	if !s.begun {
+		separator = '['
+	}
+	s.begun = true
+	_ = s.buffer.WriteByte(separator)
 }
 
 // end writes what closes the array.

@@ -127,14 +127,14 @@ func (a *api) list(ctx context.Context, in *listInput) (*written, error) {
 			c.SetHeader(nextHeader, end)
 		}
 		rows := newRows(c)
-		writeRows(rows, first, a.sandboxOf)
+		a.writeSandboxes(rows, first)
 		for next != "" && next != end && !rows.head {
 			var page []stacyvm.Sandbox
 			page, next, err = a.Service.Sandboxes(ctx, control.SandboxPage{After: next, Until: end, Limit: listPage})
 			if err != nil {
 				panic(http.ErrAbortHandler) // so that nobody takes it for whole
 			}
-			writeRows(rows, page, a.sandboxOf)
+			a.writeSandboxes(rows, page)
 		}
 		rows.end()
 	}}, nil
