@@ -125,7 +125,7 @@ func (t audit) Operations(ctx context.Context, f OperationFilter) ([]stacyvm.Ope
 	c.equal(`actor`, f.Actor)
 	c.equal(`action`, f.Action)
 	c.equal(`sandbox_id`, string(f.Sandbox))
-	c.equal(`tenant_id`, f.Tenant)
+	c.named(`tenant_id`, f.Tenant)
 	if f.Before != 0 {
 		c.add(`id < %s`, f.Before)
 	}

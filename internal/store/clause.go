@@ -54,6 +54,14 @@ func (c *clause) equal(column, value string) {
 	}
 }
 
+// named is equal for a column whose index leaves out rows in which it is empty.
+func (c *clause) named(column, value string) {
+	if value != "" {
+		c.equal(column, value)
+		c.parts = append(c.parts, column+` <> ''`)
+	}
+}
+
 // where joins the parts as conditions; without any it is empty.
 func (c *clause) where() string {
 	if len(c.parts) == 0 {

@@ -163,7 +163,7 @@ func (t events) number(ctx context.Context) (more bool, last int64, err error) {
 // List implements Events.
 func (t events) List(ctx context.Context, f EventFilter) ([]stacyvm.Event, error) {
 	var c clause
-	c.equal(`tenant_id`, f.Tenant)
+	c.named(`tenant_id`, f.Tenant)
 	c.add(`number > %s`, f.After)
 	text := `SELECT ` + eventColumns + ` FROM events` + c.where() + ` ORDER BY number LIMIT ` + c.arg(
 		limited(f.Limit, listed),
@@ -196,7 +196,7 @@ func (t events) Recent(ctx context.Context, f RecentFilter) ([]stacyvm.Event, er
 		c.add(t.Dialect.Word("data", "reason")+` = %s`, f.Reason)
 	}
 	text := `SELECT coalesce(number, 0), kind, sandbox_id, tenant_id, data, created_us FROM events` + c.where() +
-		` ORDER BY created_us DESC, id DESC LIMIT ` + c.arg(limited(f.Limit, listed))
+		` ORDER BY id DESC LIMIT ` + c.arg(limited(f.Limit, listed))
 	return sqldb.All(ctx, t.Tx, readEvent, text, c.args...)
 }
 
@@ -231,14 +231,14 @@ func (t events) Purge(ctx context.Context, life time.Duration, count int) (int, 
 		}
 	}
 	purged := 0
-	for _, last := range []struct {
+	for _, first := range []struct { // that stays
 		text  string
 		bound int64
 	}{
-		{`SELECT number FROM events WHERE created_us <= $1 AND number IS NOT NULL ORDER BY created_us DESC, number DESC LIMIT 1`, now - life.Microseconds()},
-		{`SELECT number FROM events WHERE number IS NOT NULL ORDER BY number DESC LIMIT 1 OFFSET $1`, int64(count)},
+		{`coalesce((SELECT number FROM events WHERE number IS NOT NULL AND created_us > $1 ORDER BY number LIMIT 1), 9223372036854775807)`, now - life.Microseconds()},
+		{`(SELECT number + 1 FROM events WHERE number IS NOT NULL ORDER BY number DESC LIMIT 1 OFFSET $1)`, int64(count)},
 	} {
-		n, err := t.Exec(ctx, `DELETE FROM events WHERE number <= (`+last.text+`)`, last.bound)
+		n, err := t.Exec(ctx, `DELETE FROM events WHERE number < `+first.text, first.bound)
 		if err != nil {
 			return purged, err
 		}

@@ -152,7 +152,7 @@ func (t tx) revive(ctx context.Context) error {
 	}
 	_, err = t.Exec(
 		ctx,
-		`UPDATE sandboxes SET expires_us = $1 WHERE `+migrations.ActiveSandbox+` AND state <> $2 AND expires_us < $1`,
+		`UPDATE sandboxes SET expires_us = $1, due_us = $1 WHERE `+migrations.ActiveSandbox+` AND state <> $2 AND expires_us < $1`,
 		now+graceLife.Microseconds(),
 		string(stacyvm.StateExpired),
 	)

@@ -75,7 +75,7 @@ func planCases(ctx context.Context) map[string]planCase {
 		"by owner":          {list(SandboxFilter{Owner: "o", Page: after}), "INDEX sandboxes_owner (owner_id=? AND (created_us,id)<(?,?))", "sandboxes_owner"},
 		"by tenant":         {list(SandboxFilter{Tenant: "t", Page: after}), "INDEX sandboxes_tenant (tenant_id=? AND (created_us,id)<(?,?))", "sandboxes_tenant"},
 		"by worker":         {list(SandboxFilter{Worker: "w", Page: after}), "INDEX sandboxes_worker (worker_id=? AND (created_us,id)<(?,?))", "sandboxes_"},
-		"expired of worker": {list(SandboxFilter{Worker: "w", Expired: true}), "INDEX sandboxes_expiry (worker_id=? AND expires_us<?)", "sandboxes_expiry"},
+		"expired of worker": {list(SandboxFilter{Worker: "w", Expired: true}), "INDEX sandboxes_expiry (worker_id=? AND due_us<?)", "sandboxes_expiry"},
 		"count":             {func(t tx) error { _, err := t.Sandboxes().Count(ctx, SandboxFilter{}); return err }, "SCAN sandboxes USING INDEX", "sandboxes_"},
 		"count of owner":    {func(t tx) error { _, err := t.Sandboxes().Count(ctx, SandboxFilter{Owner: "o"}); return err }, "INDEX sandboxes_owner (owner_id=?)", "sandboxes_owner"},
 		"count of worker":   {func(t tx) error { _, err := t.Sandboxes().Count(ctx, SandboxFilter{Worker: "w"}); return err }, "(worker_id=?)", "sandboxes_"},

@@ -15,7 +15,8 @@ import (
 // manyRows is a database in which a plan matters: most sandboxes are tombstones, as after some
 // weeks.
 var manyRows = []string{
-	`INSERT INTO sandboxes SELECT 'sb-' || n, CASE WHEN n % 10 = 0 THEN 'running' ELSE 'destroyed' END, '', 'running', 'mock', 'host', '{}',
+	`INSERT INTO sandboxes (id, state, reason, desired, provider, image, spec, owner_id, tenant_id, worker_id, incarnation, fence, runtime_id,
+		recovered, unenforced, metadata, created_us, updated_us, expires_us) SELECT 'sb-' || n, CASE WHEN n % 10 = 0 THEN 'running' ELSE 'destroyed' END, '', 'running', 'mock', 'host', '{}',
 		'o' || n % 50, 't' || n % 50, CASE n % 4 WHEN 0 THEN 'w' ELSE 'w' || n % 4 END, 1, 1, '', FALSE, 'null', 'null', n, n, n + CASE WHEN n % 1000 = 0 THEN 0 ELSE 9000000000000000 END
 		FROM generate_series(1, 30000) AS n`,
 	`INSERT INTO leases SELECT 'sb-' || n, 'sandbox', 'w' || n % 20, 's', 1, 1, n FROM generate_series(1, 30000) AS n`,
@@ -25,6 +26,7 @@ var manyRows = []string{
 		SELECT 'sb-' || n % 3000, '', '', 0, 0, n FROM generate_series(1, 30000) AS n`,
 	`INSERT INTO idempotency_keys SELECT 's', 'k' || n, '', '', TRUE, 201, NULL, 9000000000000000 - n FROM generate_series(1, 30000) AS n`,
 	`INSERT INTO workers SELECT 'w' || n, 'w' || n, 'online', 's', 'null', 'null', '{}', n, n, n FROM generate_series(1, 3000) AS n`,
+	`UPDATE sandboxes SET gone = (state = 'destroyed'), due_us = expires_us`,
 	`VACUUM ANALYZE`,
 }
 

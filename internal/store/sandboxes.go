@@ -196,8 +196,10 @@ func insertion(s *stacyvm.Sandbox, now int64) (text string, args []any) {
 		now,
 		now,
 		expires,
+		!s.State.Active(),
+		expires,
 	)
-	return `INSERT INTO sandboxes (` + sandboxColumns + `) VALUES ` + values, c.args
+	return `INSERT INTO sandboxes (` + sandboxColumns + `, gone, due_us) VALUES ` + values, c.args
 }
 
 // dated gives a cause its time: now, unless it is known or there is no cause.
@@ -277,16 +279,16 @@ func (t sandboxes) filter(ctx context.Context, f SandboxFilter) (*clause, error)
 		c.parts = append(c.parts, `state IN `+c.list(states...))
 	}
 	c.equal(`worker_id`, string(f.Worker))
-	c.equal(`owner_id`, f.Owner)
-	c.equal(`tenant_id`, f.Tenant)
+	c.named(`owner_id`, f.Owner)
+	c.named(`tenant_id`, f.Tenant)
 	c.equal(`provider`, f.Provider)
 	if f.Expired {
 		now, err := t.NowUS(ctx)
 		if err != nil {
 			return nil, err
 		}
-		c.add(`expires_us <= %s AND (state <> '`+string(stacyvm.StateCreating)+`' OR updated_us <= %s)`,
-			now, now-stacyvm.CreateAbandonedAfter.Microseconds())
+		c.add(`due_us <= %s AND expires_us <= %s AND (state <> '`+string(stacyvm.StateCreating)+`' OR updated_us <= %s)`,
+			now, now, now-stacyvm.CreateAbandonedAfter.Microseconds())
 	}
 	return &c, nil
 }
@@ -315,6 +317,9 @@ func (t sandboxes) Apply(
 	c.add(`updated_us = %s`, now)
 	if change.State != "" {
 		c.add(`state = %s`, string(change.State))
+	}
+	if change.State != "" && !change.State.Active() {
+		c.add(`gone = %s`, true)
 	}
 	if change.State == stacyvm.StateRunning { // the time until it ran does not count
 		c.add(
@@ -404,11 +409,13 @@ func (t sandboxes) Want(ctx context.Context, id stacyvm.SandboxID, wish Wish) (s
 	}
 	if wish.TTL != 0 {
 		// Until it runs its time counts from its creation, and is moved when it does.
-		c.add(
-			`expires_us = CASE WHEN state = '`+string(stacyvm.StateCreating)+`' THEN created_us ELSE %s END + %s`,
-			now,
-			wish.TTL.Microseconds(),
-		)
+		for _, column := range []string{`expires_us`, `due_us`} {
+			c.add(
+				column+` = CASE WHEN state = '`+string(stacyvm.StateCreating)+`' THEN created_us ELSE %s END + %s`,
+				now,
+				wish.TTL.Microseconds(),
+			)
+		}
 	}
 	set := strings.Join(c.parts, ", ")
 	row, ok, err := sqldb.One(

@@ -215,11 +215,11 @@ func integrity(ctx context.Context, db *sql.DB) error {
 	return nil
 }
 
-// describe tells what a database holds. CodeInvalid: it is not ours.
+// describe tells what a database holds, of any version of the schema. CodeInvalid: it is not ours.
 func describe(ctx context.Context, db *sql.DB) (b Backup, err error) {
 	err = db.QueryRowContext(ctx, `
 		SELECT (SELECT max(version_id) FROM `+migrations.VersionTable+` WHERE is_applied), c.id, c.incarnation,
-			(SELECT count(*) FROM sandboxes WHERE `+migrations.ActiveSandbox+`) FROM cluster c WHERE c.one = 1`).
+			(SELECT count(*) FROM sandboxes WHERE state <> 'destroyed') FROM cluster c WHERE c.one = 1`).
 		Scan(&b.Schema, &b.Cluster.ID, &b.Cluster.Incarnation, &b.Sandboxes)
 	if errors.Is(err, sql.ErrNoRows) || sqlite.Code(err) == sqlite3.SQLITE_ERROR { // no such table
 		return b, stacyvm.Wrap(stacyvm.CodeInvalid, err, "the file is not a database of stacyvm")

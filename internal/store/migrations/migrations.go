@@ -15,7 +15,7 @@ const VersionTable = "schema_migrations"
 
 // ActiveSandbox is the condition of a sandbox that is not a tombstone. It must stand in a
 // statement as it stands in the schema: the indexes hold only these rows.
-const ActiveSandbox = `state <> 'destroyed'`
+const ActiveSandbox = `NOT gone`
 
 //go:embed *.sql
 var files embed.FS
@@ -27,7 +27,8 @@ type Step struct {
 	Text    string
 }
 
-// Steps gives all steps in order, with words filled in: {"serial": "..."} replaces {serial}.
+// Steps gives all steps in order, with words filled in: {"serial": "..."} replaces {serial}. The
+// word postgres begins a line that is for PostgreSQL: elsewhere it makes it a comment.
 func Steps(words map[string]string) ([]Step, error) {
 	entries, err := files.ReadDir(".") // sorted by name
 	if err != nil {
