@@ -2,6 +2,7 @@ package api
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -239,32 +240,41 @@ type textReader struct {
 	p     *objectReader
 	field string
 	rest  []byte // decoded, not given yet
+	one   [utf8.UTFMax]byte
 	begun []byte // the beginning of a character whose rest did not come yet
 	done  bool   // the closing quote was read
 }
 
-// Read implements io.Reader.
-func (t *textReader) Read(into []byte) (int, error) {
-	for len(t.rest) == 0 && !t.done {
-		if err := t.more(); err != nil {
-			return 0, err
+// Read implements io.Reader. It gives what there is, and waits for the body only when that is
+// nothing.
+func (t *textReader) Read(into []byte) (n int, err error) {
+	for n < len(into) && err == nil {
+		switch {
+		case len(t.rest) > 0:
+			given := copy(into[n:], t.rest)
+			t.rest = t.rest[given:]
+			n += given
+		case t.done && n == 0:
+			return 0, io.EOF
+		case t.done, n > 0 && t.p.r.Buffered() == 0:
+			return n, nil
+		default:
+			var given int
+			given, err = t.more(into[n:])
+			n += given
 		}
 	}
-	if len(t.rest) == 0 {
-		return 0, io.EOF
-	}
-	n := copy(into, t.rest)
-	t.rest = t.rest[n:]
-	return n, nil
+	return n, err
 }
 
-// more decodes what is in the buffer up to the next special character, or that one.
-func (t *textReader) more() error {
+// more decodes what is in the buffer up to the next special character, or that one: into its
+// argument, or to be given next.
+func (t *textReader) more(into []byte) (int, error) {
 	if _, err := t.p.r.Peek(1); err != nil {
 		if errors.Is(err, io.EOF) {
-			return errBodyEnds
+			return 0, errBodyEnds
 		}
-		return err
+		return 0, err
 	}
 	plain, _ := t.p.r.Peek(t.p.r.Buffered())
 	n := 0
@@ -272,34 +282,46 @@ func (t *textReader) more() error {
 		n++
 	}
 	if n > 0 {
-		return t.plain(plain[:n])
+		return t.plain(plain[:n], into)
 	}
 	c, err := t.p.byte()
 	switch {
 	case err != nil:
-		return err
+		return 0, err
 	case len(t.begun) > 0:
-		return t.noText()
+		return 0, t.noText()
 	case c == '"':
 		t.done = true
-		return nil
+		return 0, nil
 	case c < ' ':
-		return stacyvm.Invalid(t.field, "holds a control character that is not escaped")
+		return 0, stacyvm.Invalid(t.field, "holds a control character that is not escaped")
 	}
-	return t.escape()
+	return 0, t.escape()
 }
 
-// plain takes characters that stand for themselves out of the buffer.
-func (t *textReader) plain(data []byte) error {
-	whole := slices.Concat(t.begun, data)
+// plain takes characters that stand for themselves out of the buffer: as many as there is room for
+// or, where a character has begun, the rest of that.
+func (t *textReader) plain(data, into []byte) (int, error) {
+	later := len(t.begun) > 0 || len(into) < utf8.UTFMax
+	if later {
+		data = data[:min(len(data), utf8.UTFMax)]
+		into = slices.Concat(t.begun, data)
+	} else {
+		into = into[:copy(into, data)]
+		data = data[:len(into)]
+	}
 	_, _ = t.p.r.Discard(len(data)) // they are there
 	t.p.at += int64(len(data))
-	end := len(whole) - incomplete(whole)
-	if !utf8.Valid(whole[:end]) {
-		return t.noText()
+	end := len(into) - incomplete(into)
+	if !utf8.Valid(into[:end]) {
+		return 0, t.noText()
 	}
-	t.rest, t.begun = whole[:end:end], append([]byte(nil), whole[end:]...)
-	return nil
+	t.begun = bytes.Clone(into[end:])
+	if later {
+		t.rest = into[:end]
+		return 0, nil
+	}
+	return end, nil
 }
 
 func (t *textReader) noText() error {
@@ -316,7 +338,7 @@ func (t *textReader) escape() error {
 		return err
 	}
 	if plain, ok := escapes[c]; ok {
-		t.rest = []byte{plain}
+		t.rest = append(t.one[:0], plain)
 		return nil
 	}
 	if c != 'u' {
@@ -331,7 +353,7 @@ func (t *textReader) escape() error {
 			return err
 		}
 	}
-	t.rest = utf8.AppendRune(nil, r)
+	t.rest = utf8.AppendRune(t.one[:0], r)
 	return nil
 }
 

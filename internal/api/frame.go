@@ -2,6 +2,7 @@ package api
 
 import (
 	"bytes"
+	"slices"
 	"unicode/utf8"
 
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
@@ -42,24 +43,34 @@ func newFramer(binary, offsets bool) *framer {
 	}
 }
 
+// maxFrame is the most output that one frame holds, in bytes: clients read frames whole.
+const maxFrame = 64 << 10
+
 // frames translates an event of output; the exit and keepalives are for the caller.
-func (f *framer) frames(event stacyvm.OutputEvent) []Frame {
-	switch {
-	case event.Gap > 0:
+func (f *framer) frames(event stacyvm.OutputEvent) (frames []Frame) {
+	if event.Gap > 0 {
 		gap := Frame{Stream: string(event.Stream), Offset: &event.Offset, Gap: event.Gap, Data: new("")}
 		return append(f.rest(event.Stream), gap)
-	case len(event.Data) == 0:
-		return nil
-	case f.binary:
-		return []Frame{f.at(Frame{Stream: string(event.Stream), DataBase64: event.Data}, event.Offset)}
 	}
-	kept := f.tails[event.Stream]
-	offset := event.Offset - uint64(len(kept.bytes))
-	text := kept.add(event.Data)
-	if text == "" {
-		return nil
+	offset := event.Offset
+	for data := range slices.Chunk(event.Data, maxFrame) {
+		if frame, some := f.frame(event.Stream, offset, data); some {
+			frames = append(frames, frame)
+		}
+		offset += uint64(len(data))
 	}
-	return []Frame{f.at(Frame{Stream: string(event.Stream), Data: &text}, offset)}
+	return frames
+}
+
+// frame makes a frame of a piece of output; false: it is only the beginning of a character.
+func (f *framer) frame(stream stacyvm.Stream, offset uint64, data []byte) (Frame, bool) {
+	if f.binary {
+		return f.at(Frame{Stream: string(stream), DataBase64: data}, offset), true
+	}
+	kept := f.tails[stream]
+	offset -= uint64(len(kept.bytes))
+	text := kept.add(data)
+	return f.at(Frame{Stream: string(stream), Data: &text}, offset), text != ""
 }
 
 func (f *framer) at(frame Frame, offset uint64) Frame {

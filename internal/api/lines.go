@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"sync"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
@@ -72,29 +73,47 @@ func (s *lines) event(event stacyvm.OutputEvent) error {
 		return s.exit(*event.Exit)
 	case event.Gap == 0 && len(event.Data) == 0:
 		if s.framer.offsets {
-			return s.line(Frame{Type: "keepalive"})
+			return s.frames([]Frame{{Type: "keepalive"}})
 		}
 		return nil
 	}
 	return s.frames(s.framer.frames(event))
 }
 
+// lineBuffers hold what one event makes of lines: one is taken only while it is written.
+var lineBuffers = sync.Pool{New: func() any { return new([]byte) }}
+
+// mostKept is the largest of those that is used again, in bytes.
+const mostKept = 512 << 10
+
+// frames writes the lines of one event at once.
 func (s *lines) frames(frames []Frame) error {
-	for _, frame := range frames {
-		if err := s.line(frame); err != nil {
-			return err
-		}
+	if len(frames) == 0 {
+		return nil
 	}
-	return nil
+	buffer := lineBuffers.Get().(*[]byte)
+	text := (*buffer)[:0]
+	for _, frame := range frames {
+		text = append(frame.AppendJSON(text), '\n')
+	}
+	_, err := s.writer.Write(text)
+	if cap(text) <= mostKept {
+		*buffer = text
+	}
+	lineBuffers.Put(buffer)
+	if err != nil {
+		return err
+	}
+	return s.control.Flush()
 }
 
 func (s *lines) exit(exit stacyvm.Exit) error {
 	err := s.frames(s.framer.end())
 	if err == nil && exit.TimedOut && s.timeout != "" {
-		err = s.line(s.note(s.timeout))
+		err = s.frames([]Frame{s.note(s.timeout)})
 	}
 	if err == nil {
-		err = s.line(lastFrame{Stream: string(stacyvm.Stdout), Exit: exitOf(exit)})
+		err = s.last(lastFrame{Stream: string(stacyvm.Stdout), Exit: exitOf(exit)})
 	}
 	return err
 }
@@ -115,10 +134,11 @@ func (s *lines) fault(cause error) error {
 		told := s.note(e.Message)
 		frame.Stream, frame.Data, frame.DataBase64 = told.Stream, told.Data, told.DataBase64
 	}
-	return errors.Join(s.frames(s.framer.end()), s.line(frame))
+	return errors.Join(s.frames(s.framer.end()), s.frames([]Frame{frame}))
 }
 
-func (s *lines) line(frame any) error {
+// last writes the last line.
+func (s *lines) last(frame lastFrame) error {
 	text, err := json.Marshal(frame)
 	if err != nil {
 		return err

@@ -186,8 +186,10 @@ func (s *socket) copy(ctx context.Context, output control.Output, f *framer) *st
 }
 
 func (s *socket) send(ctx context.Context, frame any) error {
-	text, err := json.Marshal(frame)
-	if err != nil {
+	text, err := []byte(nil), error(nil)
+	if output, ok := frame.(Frame); ok {
+		text = output.AppendJSON(nil)
+	} else if text, err = json.Marshal(frame); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, middleware.Stall)
