@@ -21,6 +21,9 @@ import (
 const (
 	hostDescriptor = 3
 	oomDescriptor  = 4 // a pipe, where the engine watches the memory
+	// acceptDescriptor is a socket over which the host passes more connections, where the engine
+	// can.
+	acceptDescriptor = 5
 	// freezeOption is the prctl(2) by which the engine's kernel stops all processes but this one,
 	// and lets them go on. Other kernels do not know it.
 	freezeOption = 0x53564d01
@@ -49,6 +52,10 @@ func run() error {
 		return fmt.Errorf("forbid looking into this process: %w", err)
 	}
 	unix.CloseOnExec(hostDescriptor)
+	passed, err := passedConns()
+	if err != nil {
+		return err
+	}
 	unix.Umask(0o022)
 	saveMemory()
 	keepRunning()
@@ -86,6 +93,9 @@ func run() error {
 		return err
 	}
 	go func() { _ = a.ServeConn(ctx, host) }() // the host comes back through the port
+	if passed != nil {
+		go func() { _ = a.ServeHost(ctx, passed) }()
+	}
 	for {
 		_ = a.Serve(ctx, listener)
 		time.Sleep(listenPause)
@@ -95,10 +105,24 @@ func run() error {
 	}
 }
 
+// passedConns gives the listener that this process was born with; nil: it has none.
+func passedConns() (net.Listener, error) {
+	if mode, err := descriptorMode(acceptDescriptor); err != nil || mode != unix.S_IFSOCK {
+		return nil, nil //nolint:nilerr,nilnil // the descriptor is not open: the port will do
+	}
+	return agent.ListenPassed(acceptDescriptor)
+}
+
+// descriptorMode gives the kind of file that a descriptor is.
+func descriptorMode(fd int) (uint32, error) {
+	var stat unix.Stat_t
+	err := unix.Fstat(fd, &stat)
+	return stat.Mode & unix.S_IFMT, err
+}
+
 // oomReports gives the pipe that this process was born with; 0: it has none.
 func oomReports() int {
-	var stat unix.Stat_t
-	if err := unix.Fstat(oomDescriptor, &stat); err != nil || stat.Mode&unix.S_IFMT != unix.S_IFIFO {
+	if mode, err := descriptorMode(oomDescriptor); err != nil || mode != unix.S_IFIFO {
 		return 0
 	}
 	return oomDescriptor

@@ -22,6 +22,9 @@ import (
 // guestDescriptor is where the guest program finds its end of the connection to the host.
 const guestDescriptor = 3
 
+// acceptDescriptor is where it finds the socket on which it accepts more of them.
+const acceptDescriptor = 5
+
 // boxName is gVisor's name for every container: each has a state directory of its own.
 const boxName = "box"
 
@@ -79,7 +82,7 @@ func (b box) Dial(port uint16, guest *os.File) error {
 }
 
 // Start implements launcher.Runtime.
-func (g *gvisor) Start(id string, request *wire.Create, guest *os.File) (launcher.Box, error) {
+func (g *gvisor) Start(id string, request *wire.Create, guest, acceptor *os.File) (launcher.Box, error) {
 	if err := g.writeSpec(id, request.Spec); err != nil {
 		return nil, launcher.Fail(wire.FailureInvalid, err)
 	}
@@ -91,11 +94,15 @@ func (g *gvisor) Start(id string, request *wire.Create, guest *os.File) (launche
 	if err != nil {
 		return nil, launcher.Fail(wire.FailureInvalid, err)
 	}
+	passed := map[int]*os.File{guestDescriptor: guest}
+	if acceptor != nil {
+		passed[acceptDescriptor] = acceptor
+	}
 	made, err := g.newContainer(conf, container.Args{
 		ID:        boxName,
 		Spec:      spec,
 		BundleDir: g.bundle(id),
-		PassFiles: map[int]*os.File{guestDescriptor: guest},
+		PassFiles: passed,
 	})
 	if err != nil {
 		return nil, err

@@ -66,7 +66,12 @@ type Expirer interface {
 
 // Target says what Dial reaches: the guest program (zero value) or a TCP port on the sandbox's
 // loopback.
-type Target struct{ Port uint16 }
+type Target struct {
+	Port uint16
+	// HTTP1 asks for a connection to the guest program that takes HTTP/1 too. CodeUnsupported: it
+	// has none.
+	HTTP1 bool
+}
 
 // Spec is what a runtime is made from.
 type Spec struct {

@@ -26,17 +26,21 @@ const maxFailures = 100
 // CodeInvalid: not a directory.
 func (c *Client) PackFiles(ctx context.Context, path string) (io.ReadCloser, error) {
 	ctx, cancel, stall := watch(ctx)
-	stream, err := c.files.Pack(ctx, connect.NewRequest(&guestv1.PackRequest{Path: path}))
+	request, most, release := bulk(&guestv1.PackRequest{Path: path})
+	stream, err := c.files.Pack(ctx, request)
 	if err != nil {
+		defer release()
 		defer cancel()
 		return nil, failure(ctx, err)
 	}
 	r := &reader{
-		ctx:    ctx,
-		cancel: cancel,
-		stall:  stall,
-		stream: stream,
-		data:   func() []byte { return stream.Msg().GetData() },
+		ctx:     ctx,
+		cancel:  cancel,
+		release: release,
+		stall:   stall,
+		stream:  stream,
+		data:    func() []byte { return stream.Msg().GetData() },
+		most:    most,
 	}
 	if !r.receive() {
 		err = failure(ctx, stream.Err())
@@ -46,7 +50,7 @@ func (c *Client) PackFiles(ctx context.Context, path string) (io.ReadCloser, err
 		_ = r.Close()
 		return nil, err
 	}
-	if r.rest = stream.Msg().GetData(); len(r.rest) > maxData {
+	if r.rest = stream.Msg().GetData(); len(r.rest) > r.most {
 		_ = r.Close()
 		return nil, nonsense("a data frame is too large")
 	}

@@ -64,9 +64,10 @@ func ask[Q, A any](
 // stream, not of the process. The same command with the same process id again finds the first
 // process. CodeInvalid: the command is not one.
 func (c *Client) Run(ctx context.Context, command stacyvm.Command) (*Output, error) {
-	at := place{process: command.ProcessID}
-	o, err := openOutput(ctx, at, true, func(ctx context.Context) (*receiver, error) {
-		return c.processes.Run(ctx, connect.NewRequest(startRequest(command)))
+	request, most, release := bulk(startRequest(command))
+	at := place{process: command.ProcessID, most: most}
+	o, err := openOutput(ctx, at, true, release, func(ctx context.Context) (*receiver, error) {
+		return c.processes.Run(ctx, request)
 	})
 	if err == nil && (o.first == nil || o.first.Started == nil) {
 		_ = o.Close()
@@ -83,11 +84,12 @@ func (c *Client) Attach(
 	stdoutOffset, stderrOffset uint64,
 	follow bool,
 ) (*Output, error) {
-	at := place{process: process, stdout: stdoutOffset, stderr: stderrOffset}
-	return openOutput(ctx, at, follow, func(ctx context.Context) (*receiver, error) {
-		return c.processes.Attach(ctx, connect.NewRequest(&guestv1.AttachRequest{
-			Id: process, StdoutOffset: stdoutOffset, StderrOffset: stderrOffset, NoFollow: !follow,
-		}))
+	request, most, release := bulk(&guestv1.AttachRequest{
+		Id: process, StdoutOffset: stdoutOffset, StderrOffset: stderrOffset, NoFollow: !follow,
+	})
+	at := place{process: process, stdout: stdoutOffset, stderr: stderrOffset, most: most}
+	return openOutput(ctx, at, follow, release, func(ctx context.Context) (*receiver, error) {
+		return c.processes.Attach(ctx, request)
 	})
 }
 

@@ -7,7 +7,8 @@ import (
 	guestv1 "github.com/stacyvm/stacyvm/proto/guest/v1"
 )
 
-// maxData is the most that one data frame may hold, in bytes.
+// maxData is the most that one data frame holds that is sent, and of an answer to a request that
+// does not take more, in bytes.
 const maxData = 64 << 10
 
 // place is how far a process's output has been read. Each event must follow the one before it: a
@@ -15,6 +16,7 @@ const maxData = 64 << 10
 type place struct {
 	process        string // the caller's name for it; empty: the guest chose
 	stdout, stderr uint64 // offsets of the next bytes
+	most           int    // bytes of a data frame
 }
 
 // event reads one event.
@@ -25,7 +27,7 @@ func (p *place) event(message *guestv1.ProcessEvent) (stacyvm.OutputEvent, error
 		return stacyvm.OutputEvent{Started: &started}, nil
 	case *guestv1.ProcessEvent_Data:
 		data := e.Data.GetData()
-		if len(data) > maxData {
+		if len(data) > p.most {
 			return stacyvm.OutputEvent{}, nonsense("a data frame is too large")
 		}
 		stream, err := p.advance(e.Data.GetStream(), e.Data.GetOffset(), uint64(len(data)))

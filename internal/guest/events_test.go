@@ -28,7 +28,7 @@ func FuzzEvent(f *testing.F) {
 	}
 	f.Add([]byte("\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff"), uint64(0), uint64(1)<<63)
 	f.Fuzz(func(t *testing.T, wire []byte, stdout, stderr uint64) {
-		p := place{stdout: stdout, stderr: stderr}
+		p := place{stdout: stdout, stderr: stderr, most: maxData}
 		for range 2 {
 			var message guestv1.ProcessEvent
 			if (codec{}).Unmarshal(wire, &message) != nil {

@@ -161,17 +161,21 @@ func (c *Client) RemoveFile(ctx context.Context, path string, recursive bool) er
 // with an error, never with io.EOF.
 func (c *Client) ReadFile(ctx context.Context, path string) (stacyvm.FileInfo, io.ReadCloser, error) {
 	ctx, cancel, stall := watch(ctx)
-	stream, err := c.files.Read(ctx, connect.NewRequest(&guestv1.ReadRequest{Path: path}))
+	request, most, release := bulk(&guestv1.ReadRequest{Path: path})
+	stream, err := c.files.Read(ctx, request)
 	if err != nil {
+		defer release()
 		defer cancel()
 		return stacyvm.FileInfo{}, nil, failure(ctx, err)
 	}
 	r := &reader{
-		ctx:    ctx,
-		cancel: cancel,
-		stall:  stall,
-		stream: stream,
-		data:   func() []byte { return stream.Msg().GetData() },
+		ctx:     ctx,
+		cancel:  cancel,
+		release: release,
+		stall:   stall,
+		stream:  stream,
+		data:    func() []byte { return stream.Msg().GetData() },
+		most:    most,
 	}
 	if !r.receive() {
 		err = failure(ctx, stream.Err())
@@ -190,15 +194,17 @@ func (c *Client) ReadFile(ctx context.Context, path string) (stacyvm.FileInfo, i
 
 // reader is the bytes of a stream.
 type reader struct {
-	ctx    context.Context
-	cancel context.CancelFunc
-	stall  watchdog
-	stream interface {
+	ctx     context.Context
+	cancel  context.CancelFunc
+	release func() // what the stream may hold in memory
+	stall   watchdog
+	stream  interface {
 		Receive() bool
 		Err() error
 		Close() error
 	}
 	data func() []byte // of the message that was received
+	most int           // bytes of a data frame
 	rest []byte
 }
 
@@ -217,7 +223,7 @@ func (r *reader) Read(p []byte) (int, error) {
 			return 0, io.EOF
 		}
 		r.rest = r.data()
-		if len(r.rest) > maxData {
+		if len(r.rest) > r.most {
 			r.rest = nil
 			r.cancel()
 			return 0, nonsense("a data frame is too large")
@@ -232,6 +238,7 @@ func (r *reader) Read(p []byte) (int, error) {
 func (r *reader) Close() error {
 	r.cancel()
 	_ = r.stream.Close() // only read
+	r.release()
 	return nil
 }
 

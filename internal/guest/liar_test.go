@@ -210,7 +210,7 @@ func TestLiesBreakTheStream(t *testing.T) {
 		"the other stream's place": data(errs, 2, "x"),
 		"an unknown stream":        data(7, 2, "x"),
 		"no stream":                data(0, 2, "x"),
-		"an oversized frame":       data(out, 2, strings.Repeat("x", maxData+1)),
+		"an oversized frame":       data(out, 2, strings.Repeat("x", LargeFrame+1)),
 		"an oversized message":     data(out, 2, strings.Repeat("x", maxMessage+1)),
 		"a gap that goes back":     gap(out, 0, 2),
 		"a gap that overflows":     gap(out, 2, math.MaxUint64-1),
@@ -331,7 +331,7 @@ func TestFilesThatLie(t *testing.T) {
 		}
 	}
 	c := clientOf(t, &liar{read: func(stream *connect.ServerStream[guestv1.ReadResponse]) error {
-		return send2(stream, []*guestv1.ReadResponse{info, part(10), info, part(maxData + 1)})
+		return send2(stream, []*guestv1.ReadResponse{info, part(10), info, part(LargeFrame + 1)})
 	}}, ScopeFiles)
 	told, body, err := c.ReadFile(t.Context(), "/f")
 	if err != nil || told.Mode > 0o7777 {

@@ -21,12 +21,13 @@ const endGrace = 100 * time.Millisecond
 // Output is a process's output as it comes over one connection. Close it; the process goes on. One
 // goroutine may call Next while another calls Close.
 type Output struct {
-	cancel context.CancelFunc
-	events chan stacyvm.OutputEvent
-	done   chan struct{} // closed when the stream is over; err is set then
-	err    error
-	first  *stacyvm.OutputEvent // came while the stream was opened
-	exited atomic.Bool
+	cancel  context.CancelFunc
+	release func() // what the stream may hold in memory
+	events  chan stacyvm.OutputEvent
+	done    chan struct{} // closed when the stream is over; err is set then
+	err     error
+	first   *stacyvm.OutputEvent // came while the stream was opened
+	exited  atomic.Bool
 
 	closing sync.Once
 }
@@ -35,20 +36,22 @@ type Output struct {
 type receiver = connect.ServerStreamForClient[guestv1.ProcessEvent]
 
 // openOutput waits for the first event, so that a refusal is an error here. follow: the stream
-// must end with an exit.
+// must end with an exit. release is called when it is over.
 func openOutput(
 	ctx context.Context,
 	at place,
 	follow bool,
+	release func(),
 	call func(context.Context) (*receiver, error),
 ) (*Output, error) {
 	life, cancel := context.WithCancel(ctx)
 	stream, err := call(life)
 	if err != nil {
+		defer release()
 		defer cancel()
 		return nil, failure(life, err)
 	}
-	o := &Output{cancel: cancel, events: make(chan stacyvm.OutputEvent), done: make(chan struct{})}
+	o := &Output{cancel: cancel, release: release, events: make(chan stacyvm.OutputEvent), done: make(chan struct{})}
 	go o.pump(life, stream, at, follow)
 	event, err := o.Next(ctx)
 	switch {
@@ -137,6 +140,7 @@ func (o *Output) Close() error {
 		}
 		<-o.done
 		o.cancel()
+		o.release()
 	})
 	return nil
 }

@@ -39,6 +39,10 @@ const (
 // one for control calls (see IsControl), and as many as their number needs for all others. It is
 // safe for concurrent use and starts nothing before its first request. Close it.
 type Transport struct {
+	// DialDirect opens a connection that takes HTTP/1; nil, or CodeUnsupported: the guest has none.
+	// Set it before the first request.
+	DialDirect func(context.Context) (net.Conn, error)
+
 	http   *http.Transport
 	secret Secret
 	life   context.Context // ends with Close
@@ -46,6 +50,7 @@ type Transport struct {
 
 	mu            sync.Mutex
 	control, data pool
+	direct        direct
 }
 
 // pool is the connections for one kind of request.
@@ -91,6 +96,7 @@ func (t *Transport) Conn(scope Scope) Conn { return Conn{HTTP: scoped{t, scope},
 // Close cuts the connections and every stream on them. Requests after it give CodeUnavailable.
 func (t *Transport) Close() {
 	t.end()
+	t.closeDirect()
 	for _, p := range []*pool{&t.control, &t.data} {
 		t.mu.Lock()
 		last := p.dialing
@@ -119,18 +125,33 @@ func (s scoped) Do(request *http.Request) (*http.Response, error) {
 	if !s.scope.Allows(request.URL.Path) {
 		return nil, refuse(request, stacyvm.Errorf(stacyvm.CodeForbidden, "this connection is for %s alone", s.scope))
 	}
-	kind := &s.transport.data
-	if IsControl(request.URL.Path) {
-		kind = &s.transport.control
-	}
-	conn, err := s.transport.reserve(request.Context(), kind)
+	conn, direct, err := s.transport.reserveFor(request)
 	if err != nil {
 		return nil, refuse(request, err)
 	}
 	sent := request.WithContext(request.Context()) // a copy: the secret stays out of the caller's hands
 	sent.Header = request.Header.Clone()
 	sent.Header.Set("Authorization", "Bearer "+string(s.transport.secret))
+	if !direct {
+		sent.Header.Del(FrameHeader) // others wait while a frame is sent, and windows are small
+	}
 	return conn.RoundTrip(sent)
+}
+
+// reserveFor gives the connection for a request, and whether it has that for itself.
+func (t *Transport) reserveFor(request *http.Request) (conn http.RoundTripper, direct bool, err error) {
+	path := request.URL.Path
+	if mayGoDirect(path) {
+		if conn := t.reserveDirect(request.Context()); conn != nil {
+			return conn, true, nil
+		}
+	}
+	kind := &t.data
+	if IsControl(path) {
+		kind = &t.control
+	}
+	conn, err = t.reserve(request.Context(), kind)
+	return conn, false, err
 }
 
 // refuse ends a request that is not sent; whoever writes its body must learn of that.
@@ -207,10 +228,21 @@ func (t *Transport) dial(p *pool, a *attempt) {
 	defer cancel()
 	conn, err := t.http.NewClientConn(ctx, "http", "guest:80")
 	a.err = failure(ctx, err)
+	if err == nil && p == &t.control {
+		conn.SetStateHook(t.controlChanged)
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	p.dialing = nil
 	if err == nil {
 		p.open = append(p.open, conn)
+	}
+}
+
+// controlChanged gives up the direct connections with the one that is watched: see pingAfter. It is
+// called with and without t.mu held.
+func (t *Transport) controlChanged(conn *http.ClientConn) {
+	if conn.Err() != nil {
+		go t.closeDirect()
 	}
 }

@@ -57,7 +57,13 @@ func (s *Server) assemble(id string, request *wire.Create) (runtime wire.Runtime
 		return runtime, nil, err
 	}
 	defer guest.Close()
-	box, err := s.Runtime.Start(id, request, guest)
+	acceptor, err := s.acceptors.add(id, request.Accepts)
+	if err != nil {
+		host.Close()
+		return runtime, nil, err
+	}
+	defer acceptor.Close() // of nil it is an error and nothing else
+	box, err := s.Runtime.Start(id, request, guest, acceptor)
 	if err == nil {
 		err = s.watch(id, box)
 	}

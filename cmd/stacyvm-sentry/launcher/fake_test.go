@@ -113,8 +113,9 @@ type fakeRuntime struct {
 	panics    bool
 	hangs     chan struct{} // closed when a create hangs; it goes on once its processes have been killed
 
-	mu    sync.Mutex
-	boxes map[string]*fakeBox
+	mu       sync.Mutex
+	boxes    map[string]*fakeBox
+	acceptor *os.File // of the newest guest
 }
 
 type fakeBox struct {
@@ -124,7 +125,7 @@ type fakeBox struct {
 
 func (r *fakeRuntime) home(id string) string { return filepath.Join(r.dir, Sandboxes, id) }
 
-func (r *fakeRuntime) Start(id string, _ *wire.Create, _ *os.File) (Box, error) {
+func (r *fakeRuntime) Start(id string, _ *wire.Create, _, acceptor *os.File) (Box, error) {
 	if r.panics {
 		panic("in the runtime")
 	}
@@ -141,6 +142,13 @@ func (r *fakeRuntime) Start(id string, _ *wire.Create, _ *os.File) (Box, error) 
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.boxes[id] = box
+	if acceptor != nil { // its own, as a process has
+		fd, err := unix.FcntlInt(acceptor.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+		if err != nil {
+			return nil, err
+		}
+		r.acceptor = os.NewFile(uintptr(fd), "acceptor")
+	}
 	return box, os.WriteFile(filepath.Join(r.home(id), "state"), nil, 0o600)
 }
 

@@ -151,6 +151,7 @@ func (s *Server) remove(id string) error {
 	if err := s.terminate(id); err != nil {
 		return err
 	}
+	s.acceptors.remove(id)
 	return removeAll(s.home(id))
 }
 

@@ -36,8 +36,9 @@ type Config struct {
 // Runtime is gVisor.
 type Runtime interface {
 	// Start makes a sandbox's processes and runs its first program, with guest as its descriptor
-	// 3. What it keeps is in the sandbox's directory.
-	Start(id string, request *wire.Create, guest *os.File) (Box, error)
+	// 3 and acceptor, if it is not nil, as its descriptor 5. What it keeps is in the sandbox's
+	// directory.
+	Start(id string, request *wire.Create, guest, acceptor *os.File) (Box, error)
 	// Load finds a sandbox by what Start has kept.
 	Load(id string) (Box, error)
 }
@@ -76,7 +77,8 @@ type Processes interface {
 // one after the other.
 type Server struct {
 	Config
-	locks keyed
+	locks     keyed
+	acceptors acceptors
 
 	mu      sync.Mutex
 	clients int
@@ -234,6 +236,8 @@ func (s *Server) answerFor(request wire.Request, client *net.UnixConn) (answer w
 		answer.Runtimes, file, err = s.create(request.ID, request.Create, client)
 	case wire.VerbDial:
 		file, err = s.dial(request.ID, request.Port)
+	case wire.VerbConnect:
+		file, err = s.connect(request.ID)
 	case wire.VerbDestroy:
 		err = s.destroy(request.ID)
 	case wire.VerbExpire:

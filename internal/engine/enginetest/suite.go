@@ -80,6 +80,9 @@ func (s suite) create(t *testing.T, spec engine.Spec) engine.Instance {
 func client(t *testing.T, i engine.Instance, secret guest.Secret) *guest.Client {
 	t.Helper()
 	transport := guest.NewTransport(func(ctx context.Context) (net.Conn, error) { return i.Dial(ctx, engine.Target{}) }, secret)
+	transport.DialDirect = func(ctx context.Context) (net.Conn, error) {
+		return i.Dial(ctx, engine.Target{HTTP1: true})
+	}
 	t.Cleanup(transport.Close)
 	return guest.NewClient(transport.Conn(guest.ScopeExec))
 }

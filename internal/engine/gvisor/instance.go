@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"sync"
+	"sync/atomic"
 
 	"github.com/stacyvm/stacyvm/internal/engine"
 	"github.com/stacyvm/stacyvm/internal/engine/gvisor/wire"
@@ -19,18 +20,43 @@ type instance struct {
 
 	mu    sync.Mutex
 	first net.Conn // the descriptor that the guest was born with, until somebody takes it
+
+	portOnly atomic.Bool // the guest program takes connections on its port alone
 }
 
 // Dial implements engine.Instance. The first connection to the guest program is the descriptor
-// that it was started with; later ones go through gVisor to the port that it listens on.
+// that it was started with; later ones are handed to it. One of an earlier release, or whose
+// launcher was killed, is reached through gVisor, at the port that it listens on.
 func (i *instance) Dial(ctx context.Context, target engine.Target) (net.Conn, error) {
-	if target.Port == 0 {
-		if conn := i.takeFirst(); conn != nil {
-			return conn, nil
-		}
-		target.Port = guest.Port
+	if target.Port != 0 {
+		return i.dial(ctx, wire.Request{Verb: wire.VerbDial, ID: string(i.id), Port: target.Port})
 	}
-	_, conn, err := i.engine.call(ctx, wire.Request{Verb: wire.VerbDial, ID: string(i.id), Port: target.Port})
+	if conn := i.takeFirst(target); conn != nil {
+		return conn, nil
+	}
+	if !i.portOnly.Load() {
+		conn, err := i.dial(ctx, wire.Request{Verb: wire.VerbConnect, ID: string(i.id)})
+		if !unsupported(err) {
+			return conn, err
+		}
+		i.portOnly.Store(true)
+	}
+	if target.HTTP1 {
+		return nil, stacyvm.Errorf(stacyvm.CodeUnsupported, "the sandbox's guest program is of an earlier release")
+	}
+	return i.dial(ctx, wire.Request{Verb: wire.VerbDial, ID: string(i.id), Port: guest.Port})
+}
+
+// unsupported reports whether the launcher cannot pass connections to this guest program. One of
+// an earlier release does not know the request.
+func unsupported(err error) bool {
+	l, ok := errors.AsType[*launcherError](err)
+	return ok && (l.failure == wire.FailureUnsupported || l.failure == wire.FailureInvalid)
+}
+
+// dial asks the launcher for a connection.
+func (i *instance) dial(ctx context.Context, request wire.Request) (net.Conn, error) {
+	_, conn, err := i.engine.call(ctx, request)
 	if err != nil {
 		return nil, err
 	}
@@ -44,9 +70,14 @@ func (i *instance) Dial(ctx context.Context, target engine.Target) (net.Conn, er
 	return conn, nil
 }
 
-func (i *instance) takeFirst() net.Conn {
+// takeFirst gives the first connection, unless it is not what is asked for: it is read by a server
+// of HTTP/2.
+func (i *instance) takeFirst(target engine.Target) net.Conn {
 	i.mu.Lock()
 	defer i.mu.Unlock()
+	if target.HTTP1 {
+		return nil
+	}
 	conn := i.first
 	i.first = nil
 	return conn
@@ -71,7 +102,7 @@ func (i *instance) Status(ctx context.Context) (engine.Status, error) {
 
 // Destroy implements engine.Instance.
 func (i *instance) Destroy(ctx context.Context) error {
-	if conn := i.takeFirst(); conn != nil {
+	if conn := i.takeFirst(engine.Target{}); conn != nil {
 		conn.Close()
 	}
 	return i.engine.Remove(ctx, i.id)

@@ -85,11 +85,12 @@ var codes = map[wire.Failure]struct {
 	code    stacyvm.Code
 	message string
 }{
-	wire.FailureInvalid:  {stacyvm.CodeInternal, "the gVisor launcher refused the request"},
-	wire.FailureExists:   {stacyvm.CodeConflict, "a sandbox with this id exists"},
-	wire.FailureNotFound: {stacyvm.CodeNotFound, "no such sandbox"},
-	wire.FailureDead:     {stacyvm.CodeUnavailable, "the sandbox does not run"},
-	wire.FailureRefused:  {stacyvm.CodeUnavailable, "nothing answers on this port"},
+	wire.FailureInvalid:     {stacyvm.CodeInternal, "the gVisor launcher refused the request"},
+	wire.FailureExists:      {stacyvm.CodeConflict, "a sandbox with this id exists"},
+	wire.FailureNotFound:    {stacyvm.CodeNotFound, "no such sandbox"},
+	wire.FailureDead:        {stacyvm.CodeUnavailable, "the sandbox does not run"},
+	wire.FailureRefused:     {stacyvm.CodeUnavailable, "nothing answers on this port"},
+	wire.FailureUnsupported: {stacyvm.CodeUnsupported, "the sandbox takes no such connection"},
 }
 
 func failure(answer wire.Answer) error {

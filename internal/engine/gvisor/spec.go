@@ -55,6 +55,7 @@ func (e *Engine) request(spec engine.Spec) (*wire.Create, error) {
 	return &wire.Create{
 		Spec: raw, Labels: spec.Labels,
 		MemoryBytes: spec.MemoryBytes, DiskBytes: spec.DiskBytes, CPUs: spec.CPUs, Pids: spec.Pids,
+		Accepts: true,
 	}, nil
 }
 

@@ -64,6 +64,7 @@ type Agent struct {
 	secret  atomic.Pointer[digest]
 	handler http.Handler
 	server  *http.Server
+	direct  *http.Server // of connections that the host alone makes
 	reaper  *reaper
 	table   *table
 	tail    tail
@@ -124,7 +125,7 @@ func New(config Config, boot guest.Boot) (*Agent, error) {
 		a.prepare()
 	}
 	a.handler = a.newHandler()
-	a.server = a.newServer()
+	a.server, a.direct = a.newServer(false), a.newServer(true)
 	a.reaper = newReaper(config.Init)
 	return a, nil
 }
@@ -154,6 +155,7 @@ func (a *Agent) Close() error {
 		p.stderr.close()
 	}
 	a.server.Close()
+	a.direct.Close()
 	a.requests.Wait()
 	if problems[0] == nil {
 		a.work.Wait()

@@ -35,7 +35,7 @@ func (s *fileService) Pack(
 		if err != nil {
 			return err
 		}
-		frames := bufio.NewWriterSize(frameWriter{stream}, fileFrame)
+		frames := bufio.NewWriterSize(frameWriter{stream}, guest.FrameOf(request.Header(), fileFrame))
 		p := &packer{ctx: ctx, service: s, t: t, tar: tar.NewWriter(frames), buffer: make([]byte, fileFrame)}
 		if err := p.directory(name, ".", info); err != nil {
 			return err

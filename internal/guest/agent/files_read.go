@@ -13,6 +13,7 @@ import (
 
 	"connectrpc.com/connect"
 
+	"github.com/stacyvm/stacyvm/internal/guest"
 	guestv1 "github.com/stacyvm/stacyvm/proto/guest/v1"
 )
 
@@ -79,7 +80,11 @@ func (s *fileService) Read(
 		if length := request.Msg.GetLength(); length != 0 {
 			left = int64(min(length, math.MaxInt64))
 		}
-		return sendFile(stream, describe(path, info), io.LimitReader(file, left))
+		about, frame := describe(path, info), guest.FrameOf(request.Header(), fileFrame)
+		if about.GetSize() < guest.LargeFrame { // a small one, or one of /proc
+			frame = fileFrame
+		}
+		return sendFile(stream, about, io.LimitReader(file, left), frame)
 	})
 }
 
@@ -96,8 +101,13 @@ func seek(file *os.File, offset uint64) error {
 
 // sendFile sends a file's info, and its bytes in frames. A file that cannot be read at all, as
 // some of /proc, fails before anything is sent.
-func sendFile(stream *connect.ServerStream[guestv1.ReadResponse], info *guestv1.FileInfo, from io.Reader) error {
-	buffer := make([]byte, fileFrame)
+func sendFile(
+	stream *connect.ServerStream[guestv1.ReadResponse],
+	info *guestv1.FileInfo,
+	from io.Reader,
+	frame int,
+) error {
+	buffer := make([]byte, frame)
 	for begun := false; ; begun = true {
 		n, err := from.Read(buffer)
 		if !begun && (n > 0 || errors.Is(err, io.EOF)) {

@@ -3,10 +3,12 @@ package agent
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 
 	"connectrpc.com/connect"
 
+	"github.com/stacyvm/stacyvm/internal/guest"
 	guestv1 "github.com/stacyvm/stacyvm/proto/guest/v1"
 )
 
@@ -19,6 +21,7 @@ const keepalive = 15 * time.Second
 type reader struct {
 	p        *process
 	send     func(*guestv1.ProcessEvent) error
+	frame    int // bytes of a data event at most
 	cursors  [2]*cursor
 	noFollow bool
 	begun    bool // something was sent
@@ -26,14 +29,8 @@ type reader struct {
 
 // follow sends events from the offsets on until the exit was sent, or, without following, until
 // what is there now was.
-func (p *process) follow(
-	ctx context.Context,
-	from [2]uint64,
-	begun, noFollow bool,
-	send func(*guestv1.ProcessEvent) error,
-) error {
-	r := &reader{p: p, send: send, noFollow: noFollow, begun: begun}
-	for i, s := range p.streams() {
+func (r *reader) follow(ctx context.Context, from [2]uint64) error {
+	for i, s := range r.p.streams() {
 		c, ok := s.ring.attach(from[i])
 		if !ok {
 			return connect.NewError(connect.CodeInvalidArgument, errors.New("the offset is beyond what was written"))
@@ -93,12 +90,12 @@ func (r *reader) sayNothing() error {
 // drain sends what there is up to the limits, one frame of each stream in turn. It ends however
 // fast more comes.
 func (r *reader) drain(ctx context.Context, limits [2]uint64) error {
-	frame := frames.Get().(*[frameSize]byte)
-	defer frames.Put(frame)
+	frame, done := r.buffer()
+	defer done()
 	for {
 		sent := false
 		for i, c := range r.cursors {
-			n, offset, gap := c.next(frame[:], limits[i])
+			n, offset, gap := c.next(frame, limits[i])
 			if n == 0 && gap == 0 {
 				continue
 			}
@@ -114,6 +111,19 @@ func (r *reader) drain(ctx context.Context, limits [2]uint64) error {
 			return ctx.Err()
 		}
 	}
+}
+
+// largeFrames holds buffers for readers that take large frames.
+var largeFrames = sync.Pool{New: func() any { return new([guest.LargeFrame]byte) }}
+
+// buffer gives room for one frame.
+func (r *reader) buffer() (frame []byte, done func()) {
+	if r.frame > frameSize {
+		large := largeFrames.Get().(*[guest.LargeFrame]byte)
+		return large[:r.frame], func() { largeFrames.Put(large) }
+	}
+	small := frames.Get().(*[frameSize]byte)
+	return small[:r.frame], func() { frames.Put(small) }
 }
 
 func outputEvent(stream guestv1.Stream, offset, gap uint64, data []byte) *guestv1.ProcessEvent {

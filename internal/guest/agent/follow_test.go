@@ -32,10 +32,10 @@ func TestKeepalive(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 45*time.Second)
 		defer cancel()
 		time.AfterFunc(20*time.Second, func() { p.stdout.ring.write([]byte("x")) })
-		err := p.follow(ctx, [2]uint64{}, true, false, func(*guestv1.ProcessEvent) error {
+		err := (&reader{p: p, frame: frameSize, begun: true, send: func(*guestv1.ProcessEvent) error {
 			got = append(got, time.Since(start))
 			return nil
-		})
+		}}).follow(ctx, [2]uint64{})
 		if want := []time.Duration{15 * time.Second, 20 * time.Second, 35 * time.Second}; !slices.Equal(got, want) || ctx.Err() == nil {
 			t.Errorf("events after %v, %v", got, err)
 		}

@@ -11,6 +11,7 @@ import (
 
 	"connectrpc.com/connect"
 
+	"github.com/stacyvm/stacyvm/internal/guest"
 	guestv1 "github.com/stacyvm/stacyvm/proto/guest/v1"
 )
 
@@ -46,7 +47,8 @@ func (s processService) Run(
 	); err != nil {
 		return err
 	}
-	return p.follow(ctx, [2]uint64{}, true, false, out.Send)
+	r := &reader{p: p, send: out.Send, frame: guest.FrameOf(req.Header(), frameSize), begun: true}
+	return r.follow(ctx, [2]uint64{})
 }
 
 func (s processService) Start(
@@ -69,7 +71,8 @@ func (s processService) Attach(
 	if err != nil {
 		return err
 	}
-	return p.follow(ctx, [2]uint64{req.Msg.StdoutOffset, req.Msg.StderrOffset}, false, req.Msg.NoFollow, out.Send)
+	r := &reader{p: p, send: out.Send, frame: guest.FrameOf(req.Header(), frameSize), noFollow: req.Msg.NoFollow}
+	return r.follow(ctx, [2]uint64{req.Msg.StdoutOffset, req.Msg.StderrOffset})
 }
 
 func (s processService) Wait(

@@ -33,6 +33,8 @@ type ring struct {
 
 	room notifier // told when a lossless ring may take more
 
+	hashing sync.Mutex // held before mu: guards sum, which covers everything before end
+
 	mu        sync.Mutex
 	chunk     uint64
 	limit     uint64 // of memory
@@ -72,32 +74,32 @@ func newRing(limits ringLimits, lossless bool, notifier *notifier, memory *atomi
 // write takes as much of data as may be kept and tells how much that was. Only a lossless ring
 // takes less than all; try again when room rings.
 func (r *ring) write(data []byte) int {
+	r.hashing.Lock()
+	defer r.hashing.Unlock()
+	taken := r.take(data)
+	if taken > 0 {
+		r.notifier.broadcast()
+		r.sum.Write(data[:taken])
+	}
+	return taken
+}
+
+func (r *ring) take(data []byte) (taken int) {
 	r.mu.Lock()
-	taken := 0
+	defer r.mu.Unlock()
 	for taken < len(data) {
-		if r.abandoned {
+		if r.abandoned || r.cut {
 			r.end += uint64(len(data) - taken)
-			r.first, r.memFirst = r.end, r.end
-			r.sum.Write(data[taken:])
-			taken = len(data)
-			break
-		}
-		if r.cut {
-			r.end += uint64(len(data) - taken)
-			r.sum.Write(data[taken:])
-			taken = len(data)
-			break
+			if r.abandoned {
+				r.first, r.memFirst = r.end, r.end
+			}
+			return len(data)
 		}
 		n := r.append(data[taken:])
 		if n == 0 {
 			break
 		}
-		r.sum.Write(data[taken : taken+n])
 		taken += n
-	}
-	r.mu.Unlock()
-	if taken > 0 {
-		r.notifier.broadcast()
 	}
 	return taken
 }
@@ -224,6 +226,8 @@ func (r *ring) read(offset uint64, buf []byte) (n int, from uint64) {
 // extent gives the offset of the oldest byte, that of the next one, and the SHA-256 of all that
 // was written.
 func (r *ring) extent() (first, end uint64, sum []byte) {
+	r.hashing.Lock()
+	defer r.hashing.Unlock()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.first, r.end, r.sum.Sum(nil)

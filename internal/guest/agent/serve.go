@@ -47,9 +47,11 @@ func (a *Agent) newHandler() http.Handler {
 	return a.guarded(mux)
 }
 
-func (a *Agent) newServer() *http.Server {
+// newServer makes a server for HTTP/2, with http1 for HTTP/1 too.
+func (a *Agent) newServer(http1 bool) *http.Server {
 	protocols := new(http.Protocols)
 	protocols.SetUnencryptedHTTP2(true)
+	protocols.SetHTTP1(http1)
 	return &http.Server{
 		Handler: a.handler, Protocols: protocols, ReadHeaderTimeout: headerTime, MaxHeaderBytes: largestHeader,
 		ErrorLog: log.New(io.Discard, "", 0), // what an unauthenticated caller sends is not worth a line
@@ -81,12 +83,19 @@ func (a *Agent) Serve(ctx context.Context, l net.Listener) error {
 	return err
 }
 
-// ServeConn answers on one connection, over unencrypted HTTP/2, until it ends or ctx does or the
-// agent closes.
+// ServeHost answers on every connection that l accepts, which the host alone makes, until ctx
+// ends, l fails or the agent closes. Over HTTP/1 a connection carries one request at a time, and
+// bytes with no frames, windows and goroutines between a handler and the connection.
+func (a *Agent) ServeHost(ctx context.Context, l net.Listener) error {
+	defer context.AfterFunc(ctx, func() { l.Close() })()
+	return a.direct.Serve(l)
+}
+
+// ServeConn answers on one such connection until it ends or ctx does or the agent closes.
 func (a *Agent) ServeConn(ctx context.Context, conn net.Conn) error {
 	l := newSingle(conn)
 	defer context.AfterFunc(ctx, func() { l.Close() })()
-	err := a.server.Serve(l)
+	err := a.direct.Serve(l)
 	l.Close()
 	if errors.Is(err, http.ErrServerClosed) {
 		return err

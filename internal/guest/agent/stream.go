@@ -13,6 +13,8 @@ import (
 const (
 	// frameSize is the largest piece of output in one event.
 	frameSize = 64 << 10
+	// widePipe is the room in the pipe of a program that filled the usual 64 KiB, in bytes.
+	widePipe = 256 << 10
 	// mostInPipe is what a pipe can hold at most without privileges.
 	mostInPipe = 1 << 20
 	// retryRoom is when a lossless stream tries again although nobody read: the disk may have
@@ -36,6 +38,7 @@ type stream struct {
 	ended   chan struct{} // nobody can write any more, or the agent closes
 	drained chan struct{} // everything that the process itself wrote is in the ring
 	after   atomic.Bool   // the process has ended: settle as soon as the pipe is empty
+	widened bool          // the pipe holds as much as it may
 	late    int           // bytes that were read since
 	killed  chan struct{} // closed when the process was killed: nobody's reading is waited for any more
 	grown   func()        // called for each mebibyte that comes after the process's end
@@ -79,6 +82,10 @@ func (s *stream) pump(file *os.File, stop <-chan struct{}) {
 		}
 		if n <= 0 {
 			return
+		}
+		if n == frameSize && !s.widened { // a program that prints much waits less often for us
+			s.widened = true
+			_ = raw.Control(func(fd uintptr) { _, _ = unix.FcntlInt(fd, unix.F_SETPIPE_SZ, widePipe) })
 		}
 		s.lines.write(frame[:n])
 		kept := s.keep(frame[:n], stop)

@@ -151,7 +151,11 @@ func (w *Worker) attach(ctx context.Context, id stacyvm.SandboxID, r *record) (*
 // when it broke.
 func connect(instance engine.Instance, secret string) *connection {
 	dial := func(ctx context.Context) (net.Conn, error) { return instance.Dial(ctx, engine.Target{}) }
-	return &connection{instance: instance, transport: guest.NewTransport(dial, guest.Secret(secret))}
+	transport := guest.NewTransport(dial, guest.Secret(secret))
+	transport.DialDirect = func(ctx context.Context) (net.Conn, error) {
+		return instance.Dial(ctx, engine.Target{HTTP1: true})
+	}
+	return &connection{instance: instance, transport: transport}
 }
 
 // ping asks the guest whether it is there.

@@ -30,6 +30,10 @@ const (
 	VerbCreate = "create"
 	// VerbDial passes a descriptor that is connected to a TCP port on the sandbox's loopback.
 	VerbDial = "dial"
+	// VerbConnect passes a new connection to the guest program, a Unix socket, which is far faster
+	// than a port of the sandbox's network. FailureUnsupported: the guest program takes none, or an
+	// earlier launcher made the sandbox; dial its port.
+	VerbConnect = "connect"
 	// VerbDestroy removes a sandbox and everything that belongs to it; one that is not there is a
 	// success.
 	VerbDestroy = "destroy"
@@ -64,6 +68,8 @@ type Create struct {
 	DiskBytes   int64             `json:"disk_bytes,omitempty"`
 	CPUs        float64           `json:"cpus,omitempty"`
 	Pids        int64             `json:"pids,omitempty"`
+	// Accepts says that the guest program accepts connections on a descriptor: VerbConnect.
+	Accepts bool `json:"accepts,omitempty"`
 }
 
 // Failure says why a request was not done.
@@ -76,7 +82,9 @@ const (
 	FailureNotFound Failure = "not_found" // no such sandbox
 	FailureDead     Failure = "dead"      // the sandbox is there but does not run
 	FailureRefused  Failure = "refused"   // dial: nothing answers on that port
-	FailureInternal Failure = "internal"
+	// FailureUnsupported is the answer to VerbConnect where only VerbDial leads to the guest.
+	FailureUnsupported Failure = "unsupported"
+	FailureInternal    Failure = "internal"
 )
 
 // Answer is the reply to any request.

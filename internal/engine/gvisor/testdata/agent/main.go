@@ -1,5 +1,5 @@
 // Command agent is the smallest guest program: it takes the boot message on descriptor 3 and then answers every line, there
-// and on the guest port, with what it sees: a command's output, or the line itself.
+// on those that it is handed and on the guest port, with what it sees: a command's output, or the line itself.
 package main
 
 import (
@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/stacyvm/stacyvm/internal/guest"
+	"github.com/stacyvm/stacyvm/internal/guest/agent"
 )
 
 func main() {
@@ -24,20 +25,27 @@ func main() {
 	if err != nil {
 		os.Exit(2)
 	}
-	go func() {
-		for {
-			conn, err := listener.Accept()
-			if err != nil {
-				os.Exit(3)
-			}
-			go serve(conn)
-		}
-	}()
+	passed, err := agent.ListenPassed(5)
+	if err != nil {
+		os.Exit(5)
+	}
+	go accept(listener)
+	go accept(passed)
 	if err := ack(); err != nil {
 		os.Exit(4)
 	}
 	serve(first)
 	select {}
+}
+
+func accept(listener net.Listener) {
+	for {
+		conn, err := listener.Accept()
+		if err != nil {
+			os.Exit(3)
+		}
+		go serve(conn)
+	}
 }
 
 func serve(conn io.ReadWriteCloser) {
