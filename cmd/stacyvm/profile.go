@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"runtime/pprof"
+	"sync"
 )
 
 // A build with this tag is for those who look where the server's time goes (`make bench` with
@@ -26,7 +27,12 @@ func init() {
 	go func() { _ = http.Serve(listener, http.HandlerFunc(profile)) }()
 }
 
+// one profile at a time: the next may be asked for while the last ends.
+var one sync.Mutex
+
 func profile(w http.ResponseWriter, r *http.Request) {
+	one.Lock()
+	defer one.Unlock()
 	file, err := os.Create(r.URL.Query().Get("file"))
 	if err == nil {
 		defer file.Close()

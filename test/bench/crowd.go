@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"sync"
 
 	"github.com/stacyvm/stacyvm/client"
@@ -38,29 +39,22 @@ func (p *part) crowd(ctx runContext) (leave func(), err error) {
 	if err != nil {
 		return nil, err
 	}
-	staying, cancel := context.WithCancel(ctx)
+	staying, cancel := context.WithCancelCause(ctx)
 	var here, gone sync.WaitGroup
 	here.Add(eventReaders + idleStreams)
-	for range eventReaders {
+	for i := range eventReaders + idleStreams {
+		path := "/events"
+		if i >= eventReaders {
+			path = "/sandboxes/" + p.ids[0] + "/processes/" + idle.ID + "/output"
+		}
 		gone.Go(func() {
 			first := sync.OnceFunc(here.Done)
 			defer first()
-			for range p.Events(staying, client.EventsRequest{}) { //nolint:errcheck // its end is ours
-				first()
-			}
-		})
-	}
-	for range idleStreams {
-		gone.Go(func() {
-			first := sync.OnceFunc(here.Done)
-			defer first()
-			for range p.Output(staying, p.ids[0], idle.ID, client.OutputRequest{}) { //nolint:errcheck // its end is ours
-				first()
-			}
+			cancel(p.follow(staying, path, first)) // the first cause counts: the crowd leaves, or one cannot stay
 		})
 	}
 	leave = func() {
-		cancel()
+		cancel(nil)
 		gone.Wait()
 		_ = p.Signal(ctx, p.ids[0], idle.ID, "KILL")
 	}
@@ -69,6 +63,10 @@ func (p *part) crowd(ctx runContext) (leave func(), err error) {
 	for { // each command is an event
 		select {
 		case <-all:
+			if err := context.Cause(staying); err != nil {
+				leave()
+				return nil, err
+			}
 			return leave, nil
 		default:
 		}
@@ -76,5 +74,28 @@ func (p *part) crowd(ctx runContext) (leave func(), err error) {
 			leave()
 			return nil, err
 		}
+	}
+}
+
+// follow reads a stream, which nobody decodes: what the readers do is not the server's.
+func (p *part) follow(ctx runContext, path string, first func()) error {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, p.URL()+"/api/v1"+path, nil)
+	if err != nil {
+		return err
+	}
+	response, err := p.http.Do(request)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s: %s", path, response.Status)
+	}
+	buffer := make([]byte, 4<<10)
+	for {
+		if _, err := response.Body.Read(buffer); err != nil {
+			return err
+		}
+		first()
 	}
 }
