@@ -110,14 +110,14 @@ func (s eventStream) copy(ctx context.Context) error {
 	}
 	for {
 		waiting, cancel := context.WithTimeout(ctx, eventHeartbeat)
-		event, ok, err := s.next(waiting)
+		event, err := s.next(waiting)
 		silent := waiting.Err() != nil
 		cancel()
 		write := s.beat
 		switch {
 		case ctx.Err() != nil: // the reader left, or the server stops
 			return nil
-		case err == nil && !ok: // that was all
+		case err == nil && event == nil: // that was all
 			return nil
 		case err == nil:
 			write = func() error { return s.event(event) }
@@ -130,12 +130,12 @@ func (s eventStream) copy(ctx context.Context) error {
 	}
 }
 
-func (s eventStream) next(ctx context.Context) (stacyvm.Event, bool, error) {
+// next is nil when that was all.
+func (s eventStream) next(ctx context.Context) (*audit.Entry, error) {
 	if !s.follow {
 		return s.subscription.Now(ctx)
 	}
-	event, err := s.subscription.Next(ctx)
-	return event, true, err
+	return s.subscription.Next(ctx)
 }
 
 // beat is a comment, and the place that a reader which saw nothing comes back with.
@@ -143,18 +143,27 @@ func (s eventStream) beat() error {
 	return s.write([]byte(":\nid: " + stacyvm.EventID(s.subscription.Place()) + "\n\n"))
 }
 
-func (s eventStream) event(n stacyvm.Event) error {
-	var text bytes.Buffer
-	text.WriteString("id: " + stacyvm.EventID(n.Number) + "\ndata: ")
-	if err := json.NewEncoder(&text).Encode(eventOf(n)); err != nil { // ends with a line's end, and has no other
+func (s eventStream) event(e *audit.Entry) error {
+	text, err := e.Text(eventText)
+	if err != nil {
 		return err
+	}
+	if s.subscription.Held() > 0 { // more comes at once
+		_, err := s.writer.Write(text)
+		return err
+	}
+	return s.write(text)
+}
+
+// eventText is an event as server-sent events have it.
+func eventText(e stacyvm.Event) ([]byte, error) {
+	var text bytes.Buffer
+	text.WriteString("id: " + stacyvm.EventID(e.Number) + "\ndata: ")
+	if err := json.NewEncoder(&text).Encode(eventOf(e)); err != nil { // ends with a line's end, and has no other
+		return nil, err
 	}
 	text.WriteByte('\n')
-	if s.subscription.Held() > 0 { // more comes at once
-		_, err := s.writer.Write(text.Bytes())
-		return err
-	}
-	return s.write(text.Bytes())
+	return text.Bytes(), nil
 }
 
 func (s eventStream) write(text []byte) error {

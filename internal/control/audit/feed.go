@@ -43,7 +43,7 @@ type pageRead struct {
 	readers int           // who wait for it
 	done    chan struct{} // closed when the rest is there
 	span    store.EventSpan
-	page    []stacyvm.Event // shared: not to be changed
+	page    []Entry
 	err     error
 }
 
@@ -106,9 +106,28 @@ func (f *Feed) run(key pageKey, r *pageRead) {
 		if r.span, err = tx.Events().Span(ctx); err != nil {
 			return err
 		}
-		r.page, err = tx.Events().List(ctx, store.EventFilter{Tenant: key.tenant, After: key.after, Limit: eventPage})
+		events, err := tx.Events().List(ctx, store.EventFilter{Tenant: key.tenant, After: key.after, Limit: eventPage})
+		r.page = make([]Entry, len(events)) // anew each time that the store tries
+		for i, event := range events {
+			r.page[i].Event = event
+		}
 		return err
 	})
+}
+
+// Entry is an event as subscribers are given it. They share it: it is not to be changed.
+type Entry struct {
+	stacyvm.Event
+	once sync.Once
+	text []byte
+	err  error
+}
+
+// Text is the event in a transport's form, made once for all who read it. There is one form: every
+// caller passes the same encode.
+func (e *Entry) Text(encode func(stacyvm.Event) ([]byte, error)) ([]byte, error) {
+	e.once.Do(func() { e.text, e.err = encode(e.Event) })
+	return e.text, e.err
 }
 
 // numbered gives the span of all that was committed before: what has no number yet, for want of

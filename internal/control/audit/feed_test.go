@@ -11,6 +11,7 @@ import (
 	"github.com/stacyvm/stacyvm/internal/control"
 	"github.com/stacyvm/stacyvm/internal/control/audit"
 	"github.com/stacyvm/stacyvm/internal/control/controltest"
+	"github.com/stacyvm/stacyvm/internal/stacyvm"
 	"github.com/stacyvm/stacyvm/internal/store"
 	"github.com/stacyvm/stacyvm/internal/testneed"
 )
@@ -150,14 +151,14 @@ func TestAFollowerWaitsForNoReplay(t *testing.T) {
 		back := subscribe(t, r.Ctx, r.Service, follower.Place())
 		open := gated.close()
 		var replays sync.WaitGroup
-		replays.Go(func() { _, _, _ = slow.Now(r.Ctx) })
+		replays.Go(func() { _, _ = slow.Now(r.Ctx) })
 		synctest.Wait()
 		gated.gate.Store(nil) // for all but that one read
-		replays.Go(func() { _, _, _ = back.Now(r.Ctx) })
+		replays.Go(func() { _, _ = back.Now(r.Ctx) })
 		synctest.Wait()
 		ctx, cancel := context.WithTimeout(r.Ctx, time.Second)
 		defer cancel()
-		if _, _, err := follower.Now(ctx); err != nil {
+		if _, err := follower.Now(ctx); err != nil {
 			t.Errorf("who follows waits for a replay: %v", err)
 		}
 		open()
@@ -175,12 +176,51 @@ func TestABurstMakesNoReplay(t *testing.T) {
 		slow := subscribe(t, r.Ctx, r.Service, 0)
 		open := gated.close()
 		var replays sync.WaitGroup
-		replays.Go(func() { _, _, _ = slow.Now(r.Ctx) })
+		replays.Go(func() { _, _ = slow.Now(r.Ctx) })
 		synctest.Wait()
 		gated.gate.Store(nil) // for all but that one read
 		take(t, follower, 249)
 		open()
 		replays.Wait()
+	})
+}
+
+// TestFollowersGoOnTogether: while events come all the time, followers go on at the same moments,
+// with one read for all of them, and each event is put into words once.
+func TestFollowersGoOnTogether(t *testing.T) {
+	const followers, events = 16, 200
+	onGatedStore(t, func(t *testing.T, r *rig, gated *gatedStore) {
+		before := gated.all.Load()
+		var worded atomic.Int32
+		encode := func(stacyvm.Event) ([]byte, error) { worded.Add(1); return []byte("words"), nil }
+		var all sync.WaitGroup
+		for n := range followers {
+			b := subscribe(t, r.Ctx, r.Service, audit.Latest)
+			all.Go(func() {
+				time.Sleep(time.Duration(n) * 600 * time.Microsecond) // each comes at a time of its own
+				for range events {
+					event, err := b.Next(r.Ctx)
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					if text, err := event.Text(encode); string(text) != "words" || err != nil {
+						t.Errorf("%q, %v", text, err)
+					}
+				}
+			})
+		}
+		for n := range events {
+			tellOf(t, gated.Store, "", n, n+1)
+			time.Sleep(time.Millisecond)
+		}
+		all.Wait()
+		if n := gated.all.Load() - before; n > 400 { // 707 when each goes on by itself
+			t.Errorf("%d reads for %d who follow", n, followers)
+		}
+		if n := worded.Load(); n > followers*events/2 {
+			t.Errorf("%d events were put into words %d times", events, n)
+		}
 	})
 }
 

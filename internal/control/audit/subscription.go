@@ -17,8 +17,8 @@ const (
 	// nearby is how many numbers a subscriber may be behind and still counts as one who follows: a
 	// burst does not put it in the line of replays.
 	nearby = 10 * eventPage
-	// gather is how long a subscriber that was woken waits for more, so that a busy store is not
-	// asked at each commit.
+	// gather is the time between two moments at which subscribers that were woken go on, so that a
+	// busy store is not asked at each commit, and one read serves all of them.
 	gather = 10 * time.Millisecond
 )
 
@@ -31,10 +31,10 @@ type Subscription struct {
 	stop   context.CancelFunc
 	recent bool // it has read nearly up to what there was
 
-	place  int64 // the reader has everything up to here
-	page   []stacyvm.Event
-	behind int64 // the place after page
-	missed bool  // the reader must be told of a gap first
+	place  int64   // the reader has everything up to here
+	page   []Entry // shared with other readers
+	behind int64   // the place after page
+	missed bool    // the reader must be told of a gap first
 }
 
 // Subscribe gives what happens after a place: the number of the last event that was seen, 0 for
@@ -72,45 +72,46 @@ func (b *Subscription) Held() int { return len(b.page) }
 // Next waits for the next event. When events are no longer kept that the reader has not seen,
 // it gives one of KindMissed in their place. CodeUnavailable: the store does not answer, or ctx
 // ended; Next may be called again.
-func (b *Subscription) Next(ctx context.Context) (stacyvm.Event, error) {
+func (b *Subscription) Next(ctx context.Context) (*Entry, error) {
 	for {
-		event, ok, err := b.Now(ctx)
-		if err != nil || ok {
+		if event, err := b.Now(ctx); err != nil || event != nil {
 			return event, err
 		}
 		if err := b.wait(ctx); err != nil {
-			return stacyvm.Event{}, err
+			return nil, err
 		}
 	}
 }
 
-// Now gives what Next would give without waiting; ok is false when there is nothing.
-func (b *Subscription) Now(ctx context.Context) (event stacyvm.Event, ok bool, err error) {
-	if event, ok = b.take(); ok {
-		return event, true, nil
+// Now gives what Next would give without waiting; nil when there is nothing.
+func (b *Subscription) Now(ctx context.Context) (*Entry, error) {
+	if event := b.take(); event != nil {
+		return event, nil
 	}
 	b.place = b.behind
 	if err := b.read(ctx); err != nil {
-		return event, false, err
+		return nil, err
 	}
-	if event, ok = b.take(); !ok {
+	event := b.take()
+	if event == nil {
 		b.place = b.behind
 	}
-	return event, ok, nil
+	return event, nil
 }
 
-// take gives what is in memory.
-func (b *Subscription) take() (event stacyvm.Event, ok bool) {
+// take gives what is in memory; nil when that is nothing.
+func (b *Subscription) take() *Entry {
 	switch {
 	case b.missed:
 		b.missed = false
-		return stacyvm.Event{Number: b.place, Kind: stacyvm.KindMissed, CreatedAt: time.Now().UTC()}, true
+		return &Entry{Event: stacyvm.Event{Number: b.place, Kind: stacyvm.KindMissed, CreatedAt: time.Now().UTC()}}
 	case len(b.page) > 0:
-		event, b.page = b.page[0], b.page[1:]
+		event := &b.page[0]
+		b.page = b.page[1:]
 		b.place = event.Number
-		return event, true
+		return event
 	}
-	return event, false
+	return nil
 }
 
 // read gets the next page, and how far it reaches.
@@ -135,7 +136,8 @@ func (b *Subscription) read(ctx context.Context) error {
 func (b *Subscription) wait(ctx context.Context) error {
 	select {
 	case <-b.woken:
-		return retry.Sleep(ctx, gather)
+		now := time.Now()
+		return retry.Sleep(ctx, now.Truncate(gather).Add(gather).Sub(now))
 	case <-ctx.Done():
 		return stacyvm.Wrap(stacyvm.CodeUnavailable, ctx.Err(), "the caller stopped waiting")
 	}

@@ -39,7 +39,7 @@ func take(t *testing.T, b *audit.Subscription, n int) []stacyvm.Event {
 		if err != nil {
 			t.Fatalf("after %d of %d events: %v", len(events), n, err)
 		}
-		events = append(events, event)
+		events = append(events, event.Event)
 	}
 	return events
 }
@@ -226,7 +226,7 @@ func TestWhatIsThereNow(t *testing.T) {
 				wantCode(t, does.Destroy(ctx, sandbox.ID), "")
 				if round%2 == 1 {
 					latest := subscribe(t, ctx, reads, audit.Latest)
-					if n, ok, err := latest.Now(ctx); ok || err != nil {
+					if n, err := latest.Now(ctx); n != nil || err != nil {
 						t.Errorf("round %d: from now on: %+v, %v", round, n, err)
 					}
 					latest.Close()
@@ -234,9 +234,9 @@ func TestWhatIsThereNow(t *testing.T) {
 				b := subscribe(t, ctx, reads, last)
 				var told []stacyvm.Kind
 				for {
-					n, ok, err := b.Now(ctx)
+					n, err := b.Now(ctx)
 					wantCode(t, err, "")
-					if !ok {
+					if n == nil {
 						break
 					}
 					told, last = append(told, n.Kind), n.Number
