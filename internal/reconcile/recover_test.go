@@ -85,7 +85,7 @@ func TestFailWithLeftovers(t *testing.T) {
 	})
 }
 
-func TestLoseAndRestore(t *testing.T) {
+func TestMarkLostAndRestore(t *testing.T) {
 	inBubble(t, func(r *rig) {
 		row := r.sandbox(nil)
 		r.runtime(row, nil)
@@ -105,7 +105,7 @@ func TestLoseAndRestore(t *testing.T) {
 	})
 }
 
-func TestMuteNeedsTwoSightings(t *testing.T) {
+func TestUnresponsiveNeedsTwoSightings(t *testing.T) {
 	inBubble(t, func(r *rig) {
 		row := r.sandbox(nil)
 		r.runtime(row, inPhase(worker.PhaseSilent))
@@ -121,7 +121,7 @@ func TestMuteNeedsTwoSightings(t *testing.T) {
 	})
 }
 
-func TestDie(t *testing.T) {
+func TestMarkDead(t *testing.T) {
 	inBubble(t, func(r *rig) {
 		row := r.sandbox(nil)
 		r.runtime(row, inPhase(worker.PhaseDead))

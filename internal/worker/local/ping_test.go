@@ -26,10 +26,10 @@ func (noImages) Resolve(context.Context, string, string) (image.Root, error) {
 func (noImages) Release(string) error       { return nil }
 func (noImages) Holders() ([]string, error) { return nil, nil }
 
-// TestMuteGuestsHoldUpNobody: of 2,000 sandboxes half are mute. Every inventory is complete at
+// TestUnresponsiveGuestsHoldUpNobody: of 2,000 sandboxes half are mute. Every inventory is complete at
 // once, also while no guest can be dialled at all; the mute ones are found and asked less and less
 // often, and the others are asked again and again.
-func TestMuteGuestsHoldUpNobody(t *testing.T) {
+func TestUnresponsiveGuestsHoldUpNobody(t *testing.T) {
 	testneed.Patience(t)
 	const many = 2000
 	e, err := mock.Open(mock.Config{Dir: filepath.Join(t.TempDir(), "mock")})
