@@ -9,6 +9,7 @@ import (
 
 	"github.com/stacyvm/stacyvm/internal/auth"
 	"github.com/stacyvm/stacyvm/internal/control/health"
+	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
 
 // Provider is one engine.
@@ -102,7 +103,7 @@ func (a *api) provider(ctx context.Context, in *providerPath) (*body[ProviderDet
 		Config: map[string]string{
 			"type":     p.Name,
 			"isolates": strconv.FormatBool(p.Isolates),
-			"enforces": strings.Join(p.Enforces, ","),
+			"enforces": strings.Join(stacyvm.Retype[string](p.Enforces), ","),
 		},
 	}, err)
 }

@@ -107,7 +107,7 @@ func (a *api) sandboxOf(s stacyvm.Sandbox) Sandbox {
 		VMID:          s.RuntimeID,
 		WorkerID:      string(s.WorkerID),
 		Recovered:     s.Recovered,
-		Unenforced:    s.Unenforced,
+		Unenforced:    stacyvm.Retype[string](s.Unenforced),
 		CreatedAt:     s.CreatedAt.UTC(),
 		ExpiresAt:     s.ExpiresAt.UTC(),
 		Metadata:      s.Metadata,

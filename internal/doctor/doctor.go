@@ -22,6 +22,7 @@ import (
 	"github.com/stacyvm/stacyvm/internal/image"
 	"github.com/stacyvm/stacyvm/internal/node"
 	"github.com/stacyvm/stacyvm/internal/space"
+	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
 
 // littleSpace is the free space, in bytes, below which Run warns.
@@ -268,7 +269,7 @@ func engineChecks(name string, found engine.Capabilities) []config.Check {
 	if found.Usable && len(found.Problems) == 0 {
 		checks = append(
 			checks,
-			config.Passed(name+".limits", "limits that are enforced: "+strings.Join(found.Enforces, ", ")),
+			config.Passed(name+".limits", "limits that are enforced: "+strings.Join(stacyvm.Retype[string](found.Enforces), ", ")),
 		)
 	}
 	return checks

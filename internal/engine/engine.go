@@ -119,9 +119,11 @@ type Capabilities struct {
 	Problems []Problem // why not, or what is weaker than it should be
 	Isolates bool      // false for mock: it isolates nothing
 	Survives bool      // runtimes outlive the server process
-	// Enforces names the limits that this machine can hold: memory, cpu, disk, pids.
-	Enforces []string
-	Features []string // as in the providers' capabilities list: snapshots, pause, ...
+	// Enforces names the limits that this machine can hold.
+	Enforces []stacyvm.Limit
+	// Features are the optional powers. One that stands for an interface of this package is claimed
+	// by engines that have it, and by no other.
+	Features []stacyvm.Feature
 	Version  string
 }
 
@@ -146,5 +148,5 @@ type Status struct {
 	Running    bool
 	Detail     string        // why not, for logs
 	Cause      stacyvm.Cause // why not, for users; as far as known
-	Unenforced []string
+	Unenforced []stacyvm.Limit
 }

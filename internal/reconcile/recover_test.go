@@ -19,7 +19,7 @@ func TestAdopt(t *testing.T) {
 		r.runtime(row, nil)
 		r.recover()
 		after := r.expect(row.ID, stacyvm.StateRunning, "", true)
-		if after.RuntimeID != "rt-"+string(row.ID) || !slices.Equal(after.Unenforced, []string{"disk"}) || after.Fence != row.Fence {
+		if after.RuntimeID != "rt-"+string(row.ID) || !slices.Equal(after.Unenforced, []stacyvm.Limit{stacyvm.LimitDisk}) || after.Fence != row.Fence {
 			r.Errorf("adopted as %+v", after)
 		}
 	})

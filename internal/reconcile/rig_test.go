@@ -98,7 +98,7 @@ func (r *rig) sandbox(change func(*stacyvm.Sandbox)) stacyvm.Sandbox {
 func (r *rig) runtime(row stacyvm.Sandbox, change func(*worker.Runtime)) {
 	runtime := worker.Runtime{
 		ID: row.ID, Fence: row.Fence, Cluster: r.cluster.ID, Phase: worker.PhaseRunning, CreatedAt: time.Now(),
-		Created: worker.Created{RuntimeID: "rt-" + string(row.ID), Unenforced: []string{"disk"}},
+		Created: worker.Created{RuntimeID: "rt-" + string(row.ID), Unenforced: []stacyvm.Limit{stacyvm.LimitDisk}},
 		Request: worker.CreateRequest{Cluster: r.cluster.ID, Spec: row.Spec, OwnerID: row.OwnerID, TenantID: row.TenantID, ExpiresAt: row.ExpiresAt},
 	}
 	if change != nil {

@@ -38,9 +38,8 @@ type Sandbox struct {
 	Fence     Fence  // of the present owner; only a write that carries it counts
 	RuntimeID string // the engine's own name for the runtime, when it differs from ID
 	Recovered bool   // found by reconciliation after its row or owner was lost
-	// Unenforced names the limits ("memory", "cpu", "disk", "pids") that this machine cannot
-	// enforce for this sandbox.
-	Unenforced []string
+	// Unenforced names the limits that this machine cannot enforce for this sandbox.
+	Unenforced []Limit
 	Metadata   map[string]string
 	// QueuePlace is the place in line of a create that waits for its worker to start it, 1 for the
 	// next one; 0: it does not wait, or through another server. It is not stored.

@@ -67,7 +67,7 @@ func (d deed) leaves(s standing) standing {
 		row.Fence.Epoch, row.CreatedAt, row.ExpiresAt = 1, at, at.Add(row.Spec.TTL)
 		s.Lease = stacyvm.Lease{Resource: string(row.ID), Type: "sandbox", Holder: "w", Session: "s", Epoch: 1, Generation: 1, ExpiresAt: at.Add(deedTTL)}
 	case "run":
-		row.State, row.RuntimeID, row.Unenforced = stacyvm.StateRunning, "rt-"+string(row.ID), []string{"disk", "pids"}
+		row.State, row.RuntimeID, row.Unenforced = stacyvm.StateRunning, "rt-"+string(row.ID), []stacyvm.Limit{"disk", "pids"}
 		row.ExpiresAt = at.Add(row.Spec.TTL) // its time counts from here
 	case "renew":
 		lease.Generation, lease.ExpiresAt = 2, at.Add(2*deedTTL)
@@ -99,7 +99,7 @@ func (d deed) write(ctx context.Context, tx store.Tx) (err error) {
 			_, err = tx.Leases().Acquire(ctx, store.LeaseRequest{Resource: string(id), Type: "sandbox", Holder: "w", Session: "s", TTL: deedTTL})
 		}
 	case "run":
-		_, err = tx.Sandboxes().Apply(ctx, id, fence, store.Change{State: stacyvm.StateRunning, RuntimeID: "rt-" + string(id), Unenforced: []string{"disk", "pids"}})
+		_, err = tx.Sandboxes().Apply(ctx, id, fence, store.Change{State: stacyvm.StateRunning, RuntimeID: "rt-" + string(id), Unenforced: []stacyvm.Limit{"disk", "pids"}})
 	case "renew":
 		_, err = tx.Leases().Renew(ctx, "w", "s", []store.Held{{Resource: string(id), Epoch: 1}}, 2*deedTTL)
 	case "extend":

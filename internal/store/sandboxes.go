@@ -68,7 +68,7 @@ type Change struct {
 	Cause      *stacyvm.Cause // replaces the one before; a reason without a time is since now
 	RuntimeID  string
 	Recovered  bool
-	Unenforced []string
+	Unenforced []stacyvm.Limit
 }
 
 // Wish is one change of the user's will. Zero fields stay as they are.

@@ -69,7 +69,7 @@ type CreateRequest struct {
 // Created is what a create reports.
 type Created struct {
 	RuntimeID  string
-	Unenforced []string // limits that this machine cannot hold for it
+	Unenforced []stacyvm.Limit // limits that this machine cannot hold for it
 }
 
 // Inventory is everything on the machine that carries our labels.

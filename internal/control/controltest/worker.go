@@ -81,7 +81,7 @@ func (w *Worker) create(ref stacyvm.Ref, request worker.CreateRequest) (worker.C
 	w.creates++
 	runtime := worker.Runtime{
 		ID: ref.ID, Fence: ref.Fence, Cluster: request.Cluster, Phase: worker.PhaseRunning, Request: request,
-		Created:   worker.Created{RuntimeID: "rt-" + string(ref.ID), Unenforced: []string{"disk"}},
+		Created:   worker.Created{RuntimeID: "rt-" + string(ref.ID), Unenforced: []stacyvm.Limit{stacyvm.LimitDisk}},
 		CreatedAt: time.Now(),
 	}
 	w.runtimes[ref.ID] = runtime

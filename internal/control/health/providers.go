@@ -21,7 +21,7 @@ type ProviderStatus struct {
 	CheckedAt    time.Time
 	Error        string
 	Capabilities []string
-	Enforces     []string
+	Enforces     []stacyvm.Limit
 	Runtimes     int
 	Sandboxes    int
 }
@@ -96,7 +96,7 @@ func (m *Monitor) status(p worker.Provider) ProviderStatus {
 		Latency:      p.Latency,
 		CheckedAt:    p.CheckedAt,
 		Error:        p.Error,
-		Capabilities: slices.Concat(always, p.Capabilities.Features),
+		Capabilities: slices.Concat(always, stacyvm.Retype[string](p.Capabilities.Features)),
 		Enforces:     p.Capabilities.Enforces,
 		Runtimes:     p.Runtimes,
 	}

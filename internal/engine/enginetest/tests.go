@@ -15,12 +15,9 @@ import (
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
 
-// limits are the names that an engine may use for what it can hold.
-var limits = []string{"memory", "cpu", "disk", "pids"}
-
 // powers are features that stand for an interface which the port does not have yet: nobody can
 // have them.
-var powers = []string{"pause", "resume", "snapshots", "fork"}
+var powers = []stacyvm.Feature{stacyvm.FeaturePause, stacyvm.FeatureResume, stacyvm.FeatureSnapshots, stacyvm.FeatureFork}
 
 func testCapabilities(t *testing.T, s suite) {
 	if s.engine.Name() == "" {
@@ -38,7 +35,7 @@ func testCapabilities(t *testing.T, s suite) {
 			t.Error("an engine that does not isolate must say so among its problems")
 		}
 		for _, name := range c.Enforces {
-			if !slices.Contains(limits, name) {
+			if !slices.Contains(stacyvm.AllLimits(), name) {
 				t.Errorf("unknown limit %q", name)
 			}
 		}
@@ -69,7 +66,7 @@ func testCreate(t *testing.T, s suite) {
 	if err != nil || !status.Running {
 		t.Fatalf("status %+v, %v", status, err)
 	}
-	for _, name := range limits {
+	for _, name := range stacyvm.AllLimits() {
 		if slices.Contains(c.Enforces, name) && slices.Contains(status.Unenforced, name) {
 			t.Errorf("%s is said to be enforced, and not to be", name)
 		}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 
 	"github.com/stacyvm/stacyvm/internal/engine"
@@ -21,7 +22,7 @@ func (e *Engine) Probe(ctx context.Context) (engine.Capabilities, error) {
 	found := engine.Capabilities{
 		Isolates: true,
 		Survives: true,
-		Features: []string{},
+		Features: []stacyvm.Feature{},
 		Version:  filepath.Base(filepath.Dir(e.config.Launcher)),
 	}
 	if runtime.GOOS != "linux" {
@@ -48,7 +49,7 @@ func (e *Engine) Probe(ctx context.Context) (engine.Capabilities, error) {
 	}
 	found.Usable = true
 	e.mu.Lock()
-	found.Enforces = e.greeting.Enforces
+	found.Enforces = stacyvm.Retype[stacyvm.Limit](e.greeting.Enforces)
 	e.mu.Unlock()
 	if weaker := missing(found.Enforces); len(weaker) > 0 {
 		found.Problems = append(found.Problems, engine.Problem{
@@ -59,18 +60,8 @@ func (e *Engine) Probe(ctx context.Context) (engine.Capabilities, error) {
 	return found, nil
 }
 
-func missing(enforced []string) []string {
-	has := map[string]bool{}
-	for _, name := range enforced {
-		has[name] = true
-	}
-	var lacking []string
-	for _, name := range []string{"memory", "cpu", "pids", "disk"} {
-		if !has[name] {
-			lacking = append(lacking, name)
-		}
-	}
-	return lacking
+func missing(enforced []stacyvm.Limit) []stacyvm.Limit {
+	return slices.DeleteFunc(stacyvm.AllLimits(), func(l stacyvm.Limit) bool { return slices.Contains(enforced, l) })
 }
 
 // trialPrefix begins the names of trial sandboxes; no other has it.

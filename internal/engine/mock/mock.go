@@ -81,7 +81,7 @@ func (e *Engine) Probe(ctx context.Context) (engine.Capabilities, error) {
 		return engine.Capabilities{}, err
 	}
 	found := engine.Capabilities{
-		Usable: true, Enforces: []string{}, Features: []string{}, Version: version,
+		Usable: true, Enforces: []stacyvm.Limit{}, Features: []stacyvm.Feature{}, Version: version,
 		Problems: []engine.Problem{{
 			What: "mock isolates nothing: commands run on this machine, as the server's own user and without limits",
 			Fix:  "use another provider for anything that is not a test",

@@ -26,7 +26,7 @@ type runtime struct {
 	engine     *Engine
 	id         stacyvm.SandboxID
 	created    time.Time
-	unenforced []string
+	unenforced []stacyvm.Limit
 	dir        string
 
 	ending  sync.Mutex     // held by who takes it apart, to the end
@@ -49,9 +49,12 @@ func newRuntime(e *Engine, spec engine.Spec) *runtime {
 		dir: filepath.Join(e.dir, string(spec.ID)), ended: "it is being made", conns: map[net.Conn]bool{},
 	}
 	for _, limit := range []struct {
-		name  string
+		name  stacyvm.Limit
 		asked bool
-	}{{"memory", spec.MemoryBytes > 0}, {"cpu", spec.CPUs > 0}, {"disk", spec.DiskBytes > 0}, {"pids", spec.Pids > 0}} {
+	}{
+		{stacyvm.LimitMemory, spec.MemoryBytes > 0}, {stacyvm.LimitCPU, spec.CPUs > 0},
+		{stacyvm.LimitDisk, spec.DiskBytes > 0}, {stacyvm.LimitPids, spec.Pids > 0},
+	} {
 		if limit.asked {
 			r.unenforced = append(r.unenforced, limit.name)
 		}

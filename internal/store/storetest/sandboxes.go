@@ -76,7 +76,7 @@ func sandboxFields(r *rig) {
 			Image: "host", Provider: "mock", MemoryMB: 512, VCPUs: 2, DiskMB: 1 << 20, TTL: 90 * time.Minute,
 			Network: stacyvm.NetworkNone, Env: map[string]string{"A": "1\n\t\"", "Ü": "€"},
 		}
-		s.Unenforced = []string{"cpu", "disk"}
+		s.Unenforced = []stacyvm.Limit{"cpu", "disk"}
 		s.Metadata = map[string]string{"k": "v", "": "empty", "e": ""}
 		s.Fence = stacyvm.Fence{Incarnation: 3, Epoch: 1 << 40}
 	})
@@ -250,10 +250,10 @@ func sandboxFences(r *rig) {
 	r.want(stacyvm.CodeNotFound, err)
 
 	r.clock.advance(time.Second)
-	changed, err := r.apply(row.ID, row.Fence, store.Change{State: stacyvm.StateRunning, Cause: &stacyvm.Cause{Reason: "r", Detail: "d"}, RuntimeID: "rt", Recovered: true, Unenforced: []string{"cpu"}})
+	changed, err := r.apply(row.ID, row.Fence, store.Change{State: stacyvm.StateRunning, Cause: &stacyvm.Cause{Reason: "r", Detail: "d"}, RuntimeID: "rt", Recovered: true, Unenforced: []stacyvm.Limit{"cpu"}})
 	r.must(err)
 	want := row
-	want.State, want.RuntimeID, want.Recovered, want.Unenforced = stacyvm.StateRunning, "rt", true, []string{"cpu"}
+	want.State, want.RuntimeID, want.Recovered, want.Unenforced = stacyvm.StateRunning, "rt", true, []stacyvm.Limit{"cpu"}
 	want.UpdatedAt, want.ExpiresAt = changed.UpdatedAt, row.ExpiresAt.Add(changed.UpdatedAt.Sub(row.CreatedAt))
 	want.Cause = stacyvm.Cause{Reason: "r", Detail: "d", Since: changed.UpdatedAt} // nobody knew better
 	if diff := cmp.Diff(want, changed); diff != "" || !changed.UpdatedAt.After(row.UpdatedAt) {
@@ -320,7 +320,7 @@ func sandboxReadAlone(r *rig) {
 			s.State = []stacyvm.State{stacyvm.StateRunning, stacyvm.StateError, stacyvm.StateDestroyed}[i%3]
 			s.Spec.TTL = time.Duration(1+i%2) * time.Hour
 			s.Metadata = map[string]string{"n": fmt.Sprint(i)}
-			s.Unenforced = []string{"disk"}[:i%2]
+			s.Unenforced = []stacyvm.Limit{"disk"}[:i%2]
 			s.Recovered = i%2 == 0
 		})
 	}

@@ -44,11 +44,11 @@ func makingFromWire(m *workerv1.Making) (worker.CreateRequest, error) {
 }
 
 func madeToWire(c worker.Created) *workerv1.Made {
-	return &workerv1.Made{RuntimeId: c.RuntimeID, Unenforced: c.Unenforced}
+	return &workerv1.Made{RuntimeId: c.RuntimeID, Unenforced: stacyvm.Retype[string](c.Unenforced)}
 }
 
 func madeFromWire(m *workerv1.Made) worker.Created {
-	return worker.Created{RuntimeID: m.GetRuntimeId(), Unenforced: m.GetUnenforced()}
+	return worker.Created{RuntimeID: m.GetRuntimeId(), Unenforced: stacyvm.Retype[stacyvm.Limit](m.GetUnenforced())}
 }
 
 func runtimeToWire(r worker.Runtime) (*workerv1.Runtime, error) {
@@ -100,8 +100,8 @@ func providerToWire(p worker.Provider) *workerv1.Provider {
 		Usable:    c.Usable,
 		Isolates:  c.Isolates,
 		Survives:  c.Survives,
-		Enforces:  c.Enforces,
-		Features:  c.Features,
+		Enforces:  stacyvm.Retype[string](c.Enforces),
+		Features:  stacyvm.Retype[string](c.Features),
 		Version:   c.Version,
 		Error:     p.Error,
 		LatencyUs: p.Latency.Microseconds(),
@@ -127,7 +127,7 @@ func providerFromWire(p *workerv1.Provider) worker.Provider {
 	}
 	c := &read.Capabilities
 	c.Usable, c.Isolates, c.Survives, c.Version = p.GetUsable(), p.GetIsolates(), p.GetSurvives(), p.GetVersion()
-	c.Enforces, c.Features = p.GetEnforces(), p.GetFeatures()
+	c.Enforces, c.Features = stacyvm.Retype[stacyvm.Limit](p.GetEnforces()), stacyvm.Retype[stacyvm.Feature](p.GetFeatures())
 	for _, problem := range p.GetProblems() {
 		c.Problems = append(c.Problems, struct{ What, Fix string }{problem.GetWhat(), problem.GetFix()})
 	}

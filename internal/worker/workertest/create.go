@@ -26,7 +26,7 @@ func testCreate(t *testing.T, m *Machine) {
 	if created.RuntimeID == "" {
 		t.Error("the runtime has no name")
 	}
-	if want := []string{"cpu", "disk", "memory"}; !slices.Equal(want, without(slices.Sorted(slices.Values(created.Unenforced)), "pids")) {
+	if want := []stacyvm.Limit{stacyvm.LimitCPU, stacyvm.LimitDisk, stacyvm.LimitMemory}; !slices.Equal(want, without(slices.Sorted(slices.Values(created.Unenforced)), stacyvm.LimitPids)) {
 		t.Errorf("unenforced %q, want %q", created.Unenforced, want)
 	}
 	if out := m.output(t, ref, `printf %s "$GREETING"`); out != "hello" {
@@ -53,8 +53,8 @@ func testCreate(t *testing.T, m *Machine) {
 	}
 }
 
-func without(list []string, word string) []string {
-	return slices.DeleteFunc(list, func(s string) bool { return s == word })
+func without(list []stacyvm.Limit, limit stacyvm.Limit) []stacyvm.Limit {
+	return slices.DeleteFunc(list, func(l stacyvm.Limit) bool { return l == limit })
 }
 
 // output runs a shell command to its end and gives what it printed.
