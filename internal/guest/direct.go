@@ -58,11 +58,23 @@ func (c *directConn) RoundTrip(request *http.Request) (*http.Response, error) {
 // into 32 KiB and sends each by itself.
 type directBody struct{ io.ReadCloser }
 
-// WriteTo implements io.WriterTo. What comes slowly, or not at all, holds little.
+// envelope is how many bytes stand before a message: they are written before it, by themselves.
+const envelope = 5
+
+// headroom is the room for that and for the message's own frame around the data.
+const headroom = 64
+
+// WriteTo implements io.WriterTo. What comes slowly, or not at all, holds little. A message goes
+// out together with what stands before it, so that the guest is woken once.
 func (b directBody) WriteTo(to io.Writer) (total int64, err error) {
-	buffer := make([]byte, firstData)
+	buffer := make([]byte, headroom+firstData)
 	for {
 		n, err := b.Read(buffer)
+		if n == envelope && err == nil {
+			var more int
+			more, err = b.Read(buffer[n:])
+			n += more
+		}
 		if n > 0 {
 			written, err := to.Write(buffer[:n])
 			if total += int64(written); err != nil {
@@ -76,7 +88,7 @@ func (b directBody) WriteTo(to io.Writer) (total int64, err error) {
 			return total, err
 		}
 		if n == len(buffer) && n < maxData {
-			buffer = make([]byte, 2*n)
+			buffer = make([]byte, headroom+2*(n-headroom))
 		}
 	}
 }
