@@ -176,6 +176,50 @@ func TestDirectConnectionsEndWithTheWatchedOne(t *testing.T) {
 	}
 }
 
+// countingConn counts writes.
+type countingConn struct {
+	net.Conn
+	writes atomic.Int32
+}
+
+func (c *countingConn) Write(data []byte) (int, error) {
+	c.writes.Add(1)
+	return c.Conn.Write(data)
+}
+
+// TestTheEndIsOneWrite: a command that prints nothing takes two writes of the guest, its start and
+// its end. Each is a slow system call there.
+func TestTheEndIsOneWrite(t *testing.T) {
+	s := newSandbox(t, "a secret that is long enough for tests")
+	var guestEnd *countingConn
+	ended := make(chan struct{})
+	s.DialDirect = func(context.Context) (net.Conn, error) {
+		ours, theirs, err := socketPair()
+		if err == nil {
+			guestEnd = &countingConn{Conn: theirs}
+			go func() {
+				defer close(ended)
+				_ = s.agent.ServeConn(context.Background(), guestEnd)
+			}()
+		}
+		return ours, err
+	}
+	for range 5 {
+		o, err := s.client(guest.ScopeExec).Run(t.Context(), shell("exit 3"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, _, exit := collect(t, o); exit == nil || exit.Code != 3 {
+			t.Errorf("%+v", exit)
+		}
+	}
+	s.Transport.Close()
+	<-ended
+	if n := guestEnd.writes.Load(); n > 2*5 {
+		t.Errorf("%d writes for 5 commands", n)
+	}
+}
+
 // TestDirectTransfersThatStandStillHoldLittle measures downloads that nobody reads, on both sides.
 func TestDirectTransfersThatStandStillHoldLittle(t *testing.T) {
 	const transfers = 32

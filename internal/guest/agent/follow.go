@@ -55,6 +55,7 @@ func (r *reader) run(ctx context.Context) error {
 		}
 		switch {
 		case exit != nil:
+			sendsLast(ctx)
 			return r.send(&guestv1.ProcessEvent{Event: &guestv1.ProcessEvent_Exit{Exit: exit}})
 		case r.noFollow:
 			return nil

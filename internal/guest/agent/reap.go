@@ -3,8 +3,6 @@ package agent
 import (
 	"encoding/binary"
 	"errors"
-	"os"
-	"os/signal"
 	"sync"
 	"syscall"
 	"unsafe"
@@ -25,17 +23,15 @@ type reaper struct {
 	mu       sync.RWMutex // held for reading from a fork until the child is known
 	known    sync.Mutex   // guards children among those who hold mu for reading
 	children map[int]func()
-	signals  chan os.Signal
+	began    chan struct{} // holds a token when a child was started since the last one was missed
 	stop     chan struct{}
 	done     sync.WaitGroup
 }
 
 func newReaper(init bool) *reaper {
-	r := &reaper{init: init, children: map[int]func(){}, stop: make(chan struct{})}
+	r := &reaper{init: init, children: map[int]func(){}, began: make(chan struct{}, 1), stop: make(chan struct{})}
 	if init {
-		r.signals = make(chan os.Signal, 1)
-		signal.Notify(r.signals, syscall.SIGCHLD)
-		r.done.Go(r.run)
+		go r.run() // not waited for: it ends with the last child
 	}
 	return r
 }
@@ -53,6 +49,10 @@ func (r *reaper) start(path string, argv []string, attr *syscall.ProcAttr, start
 		r.known.Lock()
 		r.children[pid] = ended
 		r.known.Unlock()
+		select {
+		case r.began <- struct{}{}:
+		default:
+		}
 		return nil
 	}
 	r.done.Go(func() {
@@ -74,22 +74,23 @@ func collect(pid int) (syscall.WaitStatus, error) {
 	}
 }
 
-// run collects whoever ends. Several ends may come as one signal.
+// run collects whoever ends. It waits in the kernel: a signal would have to be caught, be handed
+// from goroutine to goroutine and be reset in every child. Whoever has no child has no orphans.
 func (r *reaper) run() {
 	for {
 		for r.next() {
 		}
 		select {
-		case <-r.signals:
+		case <-r.began:
 		case <-r.stop:
 			return
 		}
 	}
 }
 
-// next handles one ended child, if there is any.
+// next waits for a child's end and handles it; false: there is no child.
 func (r *reaper) next() bool {
-	pid := waitFor(unix.P_ALL, 0, unix.WNOHANG)
+	pid := waitFor(unix.P_ALL, 0, 0)
 	if pid <= 0 {
 		return false
 	}
@@ -122,11 +123,8 @@ func waitFor(kind, id, options int) int {
 	}
 }
 
-// close ends the reaper once its children have ended.
+// close ends the reaper once its children have ended. As process 1 it goes on for orphans.
 func (r *reaper) close() {
-	if r.init {
-		signal.Stop(r.signals)
-	}
 	close(r.stop)
 	r.done.Wait()
 }
