@@ -47,6 +47,7 @@ var rules = []struct {
 
 	{"internal/stacyvm", nil, ""},
 	{"internal/strictjson", nil, ""},
+	{"internal/coalesce", nil, ""},
 	{"internal/flock", nil, ""},
 	{"internal/reload", nil, ""},
 	{"internal/testneed", []string{"internal/bundle"}, ""},
@@ -121,7 +122,8 @@ var rules = []struct {
 		"internal/control/audit", "internal/store", "internal/lease", "internal/auth", "internal/stacyvm",
 	}, "`control`, `worker`: it answers workers and calls none"},
 	{"internal/control/placement", []string{
-		"internal/control/audit", "internal/store", "internal/schedule", "internal/retry", "internal/stacyvm",
+		"internal/control/audit", "internal/coalesce", "internal/store", "internal/schedule", "internal/retry",
+		"internal/stacyvm",
 	}, "`control`, `worker`: it finds room and calls no worker"},
 	{"internal/control/health", []string{
 		"internal/control/audit", "internal/control/cluster", "internal/control/placement", "internal/store",
@@ -129,8 +131,8 @@ var rules = []struct {
 	}, "`control`: it asks and changes nothing"},
 	{"internal/control", []string{
 		"internal/control/audit", "internal/control/cluster", "internal/control/health", "internal/control/placement",
-		"internal/budget", "internal/store", "internal/lease", "internal/worker", "internal/guest", "internal/auth",
-		"internal/retry", "internal/stacyvm",
+		"internal/budget", "internal/coalesce", "internal/store", "internal/lease", "internal/worker", "internal/guest",
+		"internal/auth", "internal/retry", "internal/stacyvm",
 	}, "transports, `database/sql`, `worker/*`, `engine`"},
 	{"internal/control/controltest", []string{
 		"internal/control", "internal/control/cluster", "internal/store/...", "internal/testneed", "internal/worker",

@@ -45,6 +45,7 @@ func (s *Service) Create(
 	placed, err := s.placement.Place(ctx, placement.Request{
 		Caller: c.caller,
 		Draft:  draft,
+		Key:    c.claimed(draft.ID),
 		Claim: func(ctx context.Context, tx store.Tx) (*stacyvm.Sandbox, error) {
 			return claim(ctx, tx, c, draft.ID)
 		},
@@ -143,10 +144,27 @@ func (s *Service) makeRuntime(
 	})
 }
 
-// confirm makes the sandbox running and stores the key's answer. Reconciliation may have done the
+// confirm makes the sandbox running and stores the key's answer, together with creates that end at
+// the same time if nothing stands against that. Reconciliation may have done the
 // first already, under a newer fence too; a destroy may have come in between. CodeStaleEpoch: the
 // sandbox has a newer fence and is not running yet.
 func (s *Service) confirm(
+	ctx context.Context, c creation, sandbox stacyvm.Sandbox, created worker.Created,
+) (stacyvm.Sandbox, error) {
+	one := &confirmation{ctx: ctx, creation: c, sandbox: sandbox, created: created}
+	s.confirms.Do(one)
+	if !one.done {
+		return s.confirmAlone(ctx, c, sandbox, created)
+	}
+	s.rows.drop(sandbox.ID)
+	if one.err == nil {
+		s.sendMoved(ctx, sandbox, one.running)
+	}
+	return one.running, one.err
+}
+
+// confirmAlone is confirm in a transaction of the create's own.
+func (s *Service) confirmAlone(
 	ctx context.Context, c creation, sandbox stacyvm.Sandbox, created worker.Created,
 ) (stacyvm.Sandbox, error) {
 	var running stacyvm.Sandbox
@@ -183,11 +201,15 @@ func (s *Service) confirm(
 		// The runtime is there: reconciliation finds it and finishes what could not be written.
 		return sandbox, err
 	}
-	if running.ExpiresAt.Sub(sandbox.Expiry()).Abs() > stacyvm.ExpiryDrift {
-		// It was extended while it was being created.
+	s.sendMoved(ctx, sandbox, running)
+	return running, nil
+}
+
+// sendMoved tells the worker of a sandbox that was extended while it was being created.
+func (s *Service) sendMoved(ctx context.Context, made, running stacyvm.Sandbox) {
+	if running.ExpiresAt.Sub(made.Expiry()).Abs() > stacyvm.ExpiryDrift {
 		s.sendExpiry(ctx, running)
 	}
-	return running, nil
 }
 
 // undo removes what a failed create left, writes how it ended and gives the error for the caller.

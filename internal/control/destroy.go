@@ -81,16 +81,23 @@ func (s *Service) makeRoom(ctx context.Context, t target, full error) (sandbox s
 func (s *Service) markForDestroy(ctx context.Context, t target) (sandbox stacyvm.Sandbox, err error) {
 	id := t.row.ID
 	defer s.rows.drop(id)
+	if !id.Valid() {
+		return sandbox, absent(id)
+	}
 	err = s.store.Update(ctx, func(tx store.Tx) error {
-		if _, err := visible(ctx, tx.Sandboxes(), t.caller, id); err != nil {
-			return err
-		}
-		if sandbox, err = tx.Sandboxes().Want(ctx, id, store.Wish{Desired: stacyvm.DesiredDestroyed}); err != nil {
+		sandbox, err = tx.Sandboxes().Want(ctx, id, store.Wish{Desired: stacyvm.DesiredDestroyed})
+		switch {
+		case stacyvm.CodeOf(err) == stacyvm.CodeNotFound || err == nil && !t.caller.Sees(sandbox.TenantID):
+			return absent(id) // the wish for another tenant's is taken back
+		case err != nil:
 			return err
 		}
 		return audit.Append(ctx, tx, audit.Operation(t.caller, "sandbox.destroy", sandbox, "", nil))
 	})
-	return sandbox, err
+	if err != nil {
+		return stacyvm.Sandbox{}, err
+	}
+	return sandbox, nil
 }
 
 // remove has the worker remove the runtime and makes the row a tombstone. CodeStaleEpoch: the

@@ -88,22 +88,26 @@ func (c creation) record(id stacyvm.SandboxID) store.IdempotencyRecord {
 	return store.IdempotencyRecord{Scope: c.key.scope(c.caller), Key: c.key.Key, BodyHash: c.key.BodyHash, Sandbox: id}
 }
 
+// claimed is the record of a create's key; nil: it has none.
+func (c creation) claimed(id stacyvm.SandboxID) *store.IdempotencyRecord {
+	if c.key.Key == "" {
+		return nil
+	}
+	record := c.record(id)
+	return &record
+}
+
 // finish stores the answer to a key, if the key is still claimed for this sandbox. The sandbox
 // runs in any case.
 func finish(ctx context.Context, tx store.Tx, c creation, sandbox stacyvm.Sandbox) error {
 	if c.key.Key == "" {
 		return nil
 	}
-	body, err := json.Marshal(sandbox)
+	answer, err := c.answer(sandbox)
 	if err != nil {
 		return err
 	}
-	answer := c.record(sandbox.ID)
-	answer.Status, answer.Body = statusCreated, body
-	if err := tx.Idempotency().Finish(ctx, answer); stacyvm.CodeOf(err) != stacyvm.CodeNotFound {
-		return err
-	}
-	return nil
+	return tx.Idempotency().Finish(ctx, answer)
 }
 
 // abandon frees the key that is claimed for a sandbox's create; another sandbox's claim stays.

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/stacyvm/stacyvm/internal/auth"
+	"github.com/stacyvm/stacyvm/internal/coalesce"
 	"github.com/stacyvm/stacyvm/internal/control/audit"
 	"github.com/stacyvm/stacyvm/internal/control/cluster"
 	"github.com/stacyvm/stacyvm/internal/control/health"
@@ -85,6 +86,7 @@ type Service struct {
 	exits     *audit.ExitWatcher
 	placement *placement.Placer
 	events    *audit.Feed
+	confirms  *coalesce.Group[*confirmation]
 }
 
 // New makes a service; Background must run for as long as it is used.
@@ -112,6 +114,7 @@ func New(config Config) *Service {
 	}
 	s.audit = audit.NewWriter(audit.Config{Store: config.Store, Sync: config.AuditSync, Logger: config.Logger})
 	s.exits = audit.NewExitWatcher(s.audit)
+	s.confirms = coalesce.NewGroup(confirmMost, s.confirmTogether)
 	s.Registry = cluster.NewRegistry(cluster.Config{
 		Store: config.Store, Self: config.Self, Authority: config.Authority, Issuer: config.Issuer,
 		Audit: s.audit, Changed: s.rows.drop, Logger: config.Logger,

@@ -11,25 +11,24 @@ import (
 // reports whether it did: a row that is a tombstone already stays as it is. CodeStaleEpoch: the
 // sandbox has a newer owner.
 func End(ctx context.Context, tx store.Tx, sandbox stacyvm.Sandbox, cause stacyvm.Cause) (ended bool, err error) {
-	current, err := tx.Sandboxes().Get(ctx, sandbox.ID)
-	if err != nil || !current.State.Active() {
-		return false, err
-	}
 	change := store.Change{State: stacyvm.StateDestroyed}
 	if cause.Reason != "" {
 		change.Cause = &cause
 	}
-	if _, err := tx.Sandboxes().Apply(ctx, sandbox.ID, sandbox.Fence, change); err != nil {
-		return false, err
+	_, err = tx.Sandboxes().Apply(ctx, sandbox.ID, sandbox.Fence, change)
+	switch stacyvm.CodeOf(err) {
+	case "":
+		return true, Release(ctx, tx, sandbox)
+	case stacyvm.CodeConflict, stacyvm.CodeStaleEpoch:
+		current, failed := tx.Sandboxes().Get(ctx, sandbox.ID)
+		if failed != nil || !current.State.Active() {
+			return false, failed
+		}
 	}
-	return true, Release(ctx, tx, sandbox)
+	return false, err
 }
 
 // Release ends a sandbox's lease; one that ran out before is a success.
 func Release(ctx context.Context, tx store.Tx, sandbox stacyvm.Sandbox) error {
-	err := tx.Leases().Release(ctx, string(sandbox.ID), sandbox.WorkerID, sandbox.Fence.Epoch)
-	if stacyvm.CodeOf(err) == stacyvm.CodeNotFound {
-		return nil
-	}
-	return err
+	return tx.Leases().ReleaseHeld(ctx, string(sandbox.ID), sandbox.WorkerID, sandbox.Fence.Epoch)
 }

@@ -56,14 +56,14 @@ func (r *rig) boxes(n int, session string) (rows []stacyvm.Sandbox) {
 	r.update(func(ctx context.Context, tx store.Tx) error {
 		rows = nil
 		for range n {
-			row, err := tx.Sandboxes().InsertHeld(ctx, stacyvm.Sandbox{
+			held, err := tx.Sandboxes().InsertHeld(ctx, session, time.Minute, stacyvm.Sandbox{
 				ID: stacyvm.NewSandboxID(), State: stacyvm.StateRunning, Desired: stacyvm.DesiredRunning, WorkerID: "w",
 				Spec: stacyvm.Spec{TTL: time.Hour}, Fence: stacyvm.Fence{Incarnation: 1},
-			}, session, time.Minute)
+			})
 			if err != nil {
 				return err
 			}
-			rows = append(rows, row)
+			rows = append(rows, held...)
 		}
 		return nil
 	})

@@ -289,7 +289,7 @@ func (c *cluster) creating() stacyvm.SandboxID {
 		Spec: stacyvm.Spec{Provider: "mock", Image: "host", TTL: 24 * time.Hour}, WorkerID: far, Fence: stacyvm.Fence{Incarnation: c.identity.Incarnation},
 	}
 	c.update(func(ctx context.Context, tx store.Tx) error {
-		_, err := tx.Sandboxes().InsertHeld(ctx, row, c.session, stacyvm.LeaseTTL)
+		_, err := tx.Sandboxes().InsertHeld(ctx, c.session, stacyvm.LeaseTTL, row)
 		return err
 	})
 	return row.ID

@@ -3,7 +3,6 @@ package store
 import (
 	"cmp"
 	"context"
-	"slices"
 	"strings"
 	"time"
 
@@ -47,8 +46,6 @@ const (
 	operationFields = `actor, action, sandbox_id, resource, provider, status, detail, tenant_id, created_us`
 	execFields      = `sandbox_id, process_id, command, exit_code, duration_us, created_us`
 
-	// linesAtOnce is how many lines one statement takes: few enough to keep it prepared.
-	linesAtOnce = 25
 	// listed is how many an answer holds without a limit.
 	listed = 100
 )
@@ -107,7 +104,7 @@ func appendLines[T any](
 	if err != nil {
 		return err
 	}
-	for part := range slices.Chunk(lines, linesAtOnce) {
+	for part := range inParts(lines) {
 		var c clause
 		for _, line := range part {
 			c.parts = append(c.parts, values(&c, now, line))

@@ -3,6 +3,7 @@ package store
 import (
 	"encoding/json"
 	"fmt"
+	"iter"
 	"strconv"
 	"strings"
 	"time"
@@ -103,6 +104,25 @@ func (c *clause) list(values ...any) string {
 		places[i] = c.arg(value)
 	}
 	return "(" + strings.Join(places, ", ") + ")"
+}
+
+// rowsAtOnce bounds a statement that takes many rows: few enough to keep it prepared.
+const rowsAtOnce = 16
+
+// inParts gives a list in parts whose lengths are powers of two, so that statements for lists of any
+// length have few texts.
+func inParts[T any](list []T) iter.Seq[[]T] {
+	return func(yield func([]T) bool) {
+		for size := rowsAtOnce; len(list) > 0; {
+			for size > len(list) {
+				size /= 2
+			}
+			if !yield(list[:size]) {
+				return
+			}
+			list = list[size:]
+		}
+	}
 }
 
 // packed turns a value into the JSON that the database keeps without looking into it.

@@ -27,6 +27,8 @@ type Leases interface {
 	) ([]stacyvm.Lease, error)
 	// Release lets go; the row and its epoch stay. CodeNotFound: not the holder.
 	Release(ctx context.Context, resource string, holder stacyvm.WorkerID, epoch int64) error
+	// ReleaseHeld is Release for one that may not be the holder any more: then nothing is changed.
+	ReleaseHeld(ctx context.Context, resource string, holder stacyvm.WorkerID, epoch int64) error
 	// Get finds a lease, free ones too.
 	Get(ctx context.Context, resource string) (stacyvm.Lease, error)
 	// List gives the leases of one holder, or all with an empty holder, by resource.
@@ -171,15 +173,26 @@ func (t leases) Renew(
 		string(holder), session, now, now+ttl.Microseconds(), packed(terms))
 }
 
+const release = `
+	UPDATE leases SET holder_id = NULL, holder_session = NULL, generation = generation + 1, expires_us = $4
+	WHERE resource_id = $1 AND holder_id = $2 AND epoch = $3`
+
+// ReleaseHeld implements Leases.
+func (t leases) ReleaseHeld(ctx context.Context, resource string, holder stacyvm.WorkerID, epoch int64) error {
+	now, err := t.NowUS(ctx)
+	if err != nil {
+		return err
+	}
+	return t.Later(ctx, release, resource, string(holder), epoch, now)
+}
+
 // Release implements Leases.
 func (t leases) Release(ctx context.Context, resource string, holder stacyvm.WorkerID, epoch int64) error {
 	now, err := t.NowUS(ctx)
 	if err != nil {
 		return err
 	}
-	changed, err := t.Exec(ctx, `
-		UPDATE leases SET holder_id = NULL, holder_session = NULL, generation = generation + 1, expires_us = $4
-		WHERE resource_id = $1 AND holder_id = $2 AND epoch = $3`, resource, string(holder), epoch, now)
+	changed, err := t.Exec(ctx, release, resource, string(holder), epoch, now)
 	if err == nil && changed == 0 {
 		return stacyvm.Errorf(stacyvm.CodeNotFound, "%.64q is not leased under this epoch", resource)
 	}

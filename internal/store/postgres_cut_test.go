@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"path/filepath"
 	"sync"
@@ -139,8 +140,8 @@ func lostConnections(t *testing.T, mode string, sent func(text string) string) {
 		runs int
 		kept bool
 	}{
-		"begin is not sent":       {cut{word: sent(begin)}, "", 1, true},
-		"begin gets no answer":    {cut{word: sent(begin), pass: true}, "", 1, true},
+		"begin is not sent":       {cut{word: sent(begin)}, "", 2, true},
+		"begin gets no answer":    {cut{word: sent(begin), pass: true}, "", 2, true},
 		"statement is not sent":   {cut{word: "sb-"}, "", 2, true},
 		"statement has no answer": {cut{word: "sb-", pass: true}, "", 2, true},
 		// Between two zero bytes it is executed; a new connection prepares it before, behind the
@@ -226,6 +227,85 @@ func TestReadsAreOneMessage(t *testing.T) {
 			if c.next.Load() != nil {
 				t.Error("nothing was cut")
 			}
+		}
+	}
+}
+
+// TestMessagesOfWrites: the begin of a transaction goes with its first statement, and what gives
+// nothing to read goes with the commit.
+func TestMessagesOfWrites(t *testing.T) {
+	c, dsn := newCutter(t, postgrestest.Schema(t))
+	s, err := Open(t.Context(), Config{Driver: "postgres", DSN: dsn})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	ctx := t.Context()
+	var row stacyvm.Sandbox
+	create := func(tx Tx) error {
+		if _, _, err := tx.Workers().Offer(ctx, "w"); err != nil && stacyvm.CodeOf(err) != stacyvm.CodeNotFound {
+			return err
+		}
+		rows, err := tx.Sandboxes().InsertHeld(ctx, "s", time.Minute, stacyvm.Sandbox{
+			ID: stacyvm.NewSandboxID(), State: stacyvm.StateCreating, Desired: stacyvm.DesiredRunning, WorkerID: "w",
+			Fence: stacyvm.Fence{Incarnation: 1},
+		})
+		if err == nil {
+			row = rows[0]
+		}
+		return err
+	}
+	line := []stacyvm.Operation{{Actor: "a"}}
+	for _, tt := range []struct {
+		name  string
+		most  int64
+		write func(Tx) error
+	}{
+		{"create", 2, create},
+		{"create with a key", 3, func(tx Tx) error {
+			if _, err := tx.Idempotency().Begin(ctx, IdempotencyRecord{Key: string(stacyvm.NewSandboxID())}); err != nil {
+				return err
+			}
+			return create(tx)
+		}},
+		{"run", 2, func(tx Tx) error {
+			var err error
+			row, err = tx.Sandboxes().Apply(ctx, row.ID, row.Fence, Change{State: stacyvm.StateRunning})
+			if err != nil {
+				return err
+			}
+			return tx.Idempotency().Finish(ctx, IdempotencyRecord{Sandbox: row.ID})
+		}},
+		{"destroy", 2, func(tx Tx) error {
+			if _, err := tx.Sandboxes().Want(ctx, row.ID, Wish{Desired: stacyvm.DesiredDestroyed}); err != nil {
+				return err
+			}
+			return tx.Audit().AppendOperations(ctx, line)
+		}},
+		{"tombstone", 2, func(tx Tx) error {
+			if _, err := tx.Sandboxes().Apply(ctx, row.ID, row.Fence, Change{State: stacyvm.StateDestroyed}); err != nil {
+				return err
+			}
+			return tx.Leases().ReleaseHeld(ctx, string(row.ID), "w", 1)
+		}},
+		{"lines", 2, func(tx Tx) error { return tx.Audit().AppendOperations(ctx, line) }},
+	} {
+		took := int64(math.MaxInt64)
+		// The first one prepares, and beside others the notifications of those before are sent.
+		for try := 0; try < 200 && took > tt.most; try++ {
+			if tt.name == "tombstone" || tt.name == "run" || tt.name == "destroy" {
+				if err := s.Update(ctx, create); err != nil {
+					t.Fatal(err)
+				}
+			}
+			before := c.answers.Load()
+			if err := s.Update(ctx, tt.write); err != nil {
+				t.Fatalf("%s: %v", tt.name, err)
+			}
+			took = min(took, c.answers.Load()-before)
+		}
+		if took != tt.most {
+			t.Errorf("%s took %d messages, want %d", tt.name, took, tt.most)
 		}
 	}
 }

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -26,15 +27,15 @@ type Sandboxes interface {
 	// plus Spec.TTL, and later by what passes until the sandbox runs for the first time.
 	// CodeConflict: the id exists.
 	Insert(ctx context.Context, sandbox stacyvm.Sandbox) (stacyvm.Sandbox, error)
-	// InsertHeld is Insert of a row whose worker takes its lease at once, as session and for ttl.
-	// Nobody else can know the id yet, so the lease is a new one and the fence's epoch its first.
-	// CodeConflict, perhaps only from the Update: the id exists.
+	// InsertHeld is Insert of rows whose worker takes their leases at once, as session and for ttl.
+	// Nobody else can know their ids yet, so the leases are new ones and the fences' epochs their
+	// first. CodeConflict, perhaps only from the Update: an id exists.
 	InsertHeld(
 		ctx context.Context,
-		sandbox stacyvm.Sandbox,
 		session string,
 		ttl time.Duration,
-	) (stacyvm.Sandbox, error)
+		sandboxes ...stacyvm.Sandbox,
+	) ([]stacyvm.Sandbox, error)
 	SandboxReader
 	// Count counts what List would give without its limit. In an Update the answer holds until the
 	// end among those who count with the same filter: they take turns, so that a limit that all of
@@ -44,6 +45,9 @@ type Sandboxes interface {
 	// carries fence and its state may become change.State. CodeStaleEpoch: another fence;
 	// CodeConflict: the state does not allow it.
 	Apply(ctx context.Context, id stacyvm.SandboxID, fence stacyvm.Fence, change Change) (stacyvm.Sandbox, error)
+	// Start is Apply to StateRunning of many, as long as they are wanted. It gives those that it
+	// changed; Apply tells what is the matter with another.
+	Start(ctx context.Context, started []Started) ([]stacyvm.Sandbox, error)
 	// Want writes what the user wants; it needs no fence. CodeNotFound for a tombstone.
 	Want(ctx context.Context, id stacyvm.SandboxID, wish Wish) (stacyvm.Sandbox, error)
 }
@@ -68,6 +72,14 @@ type Change struct {
 	Cause      *stacyvm.Cause // replaces the one before; a reason without a time is since now
 	RuntimeID  string
 	Recovered  bool
+	Unenforced []stacyvm.Limit
+}
+
+// Started is how the create of a sandbox ended well.
+type Started struct {
+	ID         stacyvm.SandboxID
+	Fence      stacyvm.Fence
+	RuntimeID  string
 	Unenforced []stacyvm.Limit
 }
 
@@ -131,8 +143,10 @@ func (t sandboxes) Insert(ctx context.Context, s stacyvm.Sandbox) (stacyvm.Sandb
 	if err != nil {
 		return s, err
 	}
-	text, args := insertion(&s, now)
-	changed, err := t.Exec(ctx, text+` ON CONFLICT (id) DO NOTHING`, args...)
+	born(&s, now)
+	var c clause
+	values := c.list(rowOf(s)...)
+	changed, err := t.Exec(ctx, insertInto+values+` ON CONFLICT (id) DO NOTHING`, c.args...)
 	if err != nil {
 		return s, err
 	}
@@ -145,61 +159,55 @@ func (t sandboxes) Insert(ctx context.Context, s stacyvm.Sandbox) (stacyvm.Sandb
 // InsertHeld implements Sandboxes.
 func (t sandboxes) InsertHeld(
 	ctx context.Context,
-	s stacyvm.Sandbox,
 	session string,
 	ttl time.Duration,
-) (stacyvm.Sandbox, error) {
+	sandboxes ...stacyvm.Sandbox,
+) ([]stacyvm.Sandbox, error) {
 	now, err := t.NowUS(ctx)
 	if err != nil {
-		return s, err
+		return nil, err
 	}
-	s.Fence.Epoch = 1
-	err = t.Later(ctx, `INSERT INTO leases (`+leaseColumns+`) VALUES ($1, $2, $3, $4, $5, 1, $6)`,
-		string(s.ID), typeSandbox, string(s.WorkerID), session, s.Fence.Epoch, now+ttl.Microseconds())
-	if err != nil {
-		return s, err
+	rows := slices.Clone(sandboxes)
+	told := make([]stacyvm.Event, len(rows))
+	for i := range rows {
+		rows[i].Fence.Epoch = 1
+		born(&rows[i], now)
+		told[i] = rows[i].Event()
 	}
-	text, args := insertion(&s, now)
-	if err := t.Later(ctx, text, args...); err != nil {
-		return s, err
+	for part := range inParts(rows) {
+		var held, inserted clause
+		for _, s := range part {
+			held.parts = append(held.parts, held.list(string(s.ID), typeSandbox, string(s.WorkerID), session, s.Fence.Epoch,
+				int64(1), now+ttl.Microseconds()))
+			inserted.parts = append(inserted.parts, inserted.list(rowOf(s)...))
+		}
+		err := t.Later(ctx, `INSERT INTO leases (`+leaseColumns+`) VALUES `+strings.Join(held.parts, ", "), held.args...)
+		if err == nil {
+			err = t.Later(ctx, insertInto+strings.Join(inserted.parts, ", "), inserted.args...)
+		}
+		if err != nil {
+			return nil, err
+		}
 	}
-	return s, t.publish(ctx, s)
+	return rows, events(t).Append(ctx, told)
 }
 
-// insertion is the statement for a new row, and sets the row's times.
-func insertion(s *stacyvm.Sandbox, now int64) (text string, args []any) {
-	expires := now + s.Spec.TTL.Microseconds()
-	s.CreatedAt, s.UpdatedAt, s.ExpiresAt = fromUS(now), fromUS(now), fromUS(expires)
+const insertInto = `INSERT INTO sandboxes (` + sandboxColumns + `, gone, due_us) VALUES `
+
+// born sets the times of a new row.
+func born(s *stacyvm.Sandbox, now int64) {
+	s.CreatedAt, s.UpdatedAt, s.ExpiresAt = fromUS(now), fromUS(now), fromUS(now+s.Spec.TTL.Microseconds())
 	s.Cause = dated(s.Cause, now)
-	var c clause
-	values := c.list(
-		string(s.ID),
-		string(s.State),
-		string(s.Reason),
-		s.Detail,
-		sinceUS(s.Cause),
-		string(s.Desired),
-		s.Provider,
-		s.Image,
-		packed(s.Spec),
-		s.OwnerID,
-		s.TenantID,
-		string(
-			s.WorkerID,
-		),
-		s.Fence.Incarnation,
-		s.Fence.Epoch,
-		s.RuntimeID,
-		s.Recovered,
-		packed(s.Unenforced),
-		packed(s.Metadata),
-		now,
-		now,
-		expires,
-		!s.State.Active(),
-		expires,
-	)
-	return `INSERT INTO sandboxes (` + sandboxColumns + `, gone, due_us) VALUES ` + values, c.args
+}
+
+// rowOf gives the values of a row, in the order of insertInto.
+func rowOf(s stacyvm.Sandbox) []any {
+	created, updated, expires := s.CreatedAt.UnixMicro(), s.UpdatedAt.UnixMicro(), s.ExpiresAt.UnixMicro()
+	return []any{
+		string(s.ID), string(s.State), string(s.Reason), s.Detail, sinceUS(s.Cause), string(s.Desired), s.Provider, s.Image,
+		packed(s.Spec), s.OwnerID, s.TenantID, string(s.WorkerID), s.Fence.Incarnation, s.Fence.Epoch, s.RuntimeID,
+		s.Recovered, packed(s.Unenforced), packed(s.Metadata), created, updated, expires, !s.State.Active(), expires,
+	}
 }
 
 // dated gives a cause its time: now, unless it is known or there is no cause.
@@ -309,12 +317,12 @@ func (t sandboxes) Apply(
 	fence stacyvm.Fence,
 	change Change,
 ) (stacyvm.Sandbox, error) {
-	now, err := t.NowUS(ctx)
+	var c clause
+	now, err := t.NowTerm(ctx, c.arg)
 	if err != nil {
 		return stacyvm.Sandbox{}, err
 	}
-	var c clause
-	c.add(`updated_us = %s`, now)
+	c.parts = append(c.parts, `updated_us = `+now)
 	if change.State != "" {
 		c.add(`state = %s`, string(change.State))
 	}
@@ -322,18 +330,18 @@ func (t sandboxes) Apply(
 		c.add(`gone = %s`, true)
 	}
 	if change.State == stacyvm.StateRunning { // the time until it ran does not count
-		c.add(
-			`expires_us = expires_us + CASE WHEN state = '`+string(
-				stacyvm.StateCreating,
-			)+`' THEN %s - created_us ELSE 0 END`,
-			now,
-		)
+		c.parts = append(c.parts,
+			`expires_us = expires_us + CASE WHEN state = '`+string(stacyvm.StateCreating)+`' THEN `+now+
+				` - created_us ELSE 0 END`)
 	}
-	if change.Cause != nil {
-		cause := dated(*change.Cause, now)
+	if cause := change.Cause; cause != nil {
 		c.add(`reason = %s`, string(cause.Reason))
 		c.add(`detail = %s`, cause.Detail)
-		c.add(`since_us = %s`, sinceUS(cause))
+		if cause.Reason != "" && cause.Since.IsZero() {
+			c.parts = append(c.parts, `since_us = `+now)
+		} else {
+			c.add(`since_us = %s`, sinceUS(*cause))
+		}
 	}
 	if change.RuntimeID != "" {
 		c.add(`runtime_id = %s`, change.RuntimeID)
@@ -364,6 +372,47 @@ func (t sandboxes) Apply(
 		return row, nil
 	}
 	return row, t.refused(ctx, id, fence, change.State)
+}
+
+// Start implements Sandboxes.
+func (t sandboxes) Start(ctx context.Context, started []Started) (running []stacyvm.Sandbox, err error) {
+	var told []stacyvm.Event
+	for part := range inParts(started) {
+		var c clause
+		now, err := t.NowTerm(ctx, c.arg)
+		if err != nil {
+			return nil, err
+		}
+		var rows []string
+		for _, s := range part {
+			unenforced := any(nil)
+			if s.Unenforced != nil {
+				unenforced = packed(s.Unenforced)
+			}
+			rows = append(rows, fmt.Sprintf(
+				`(CAST(%s AS TEXT), CAST(%s AS BIGINT), CAST(%s AS BIGINT), CAST(%s AS TEXT), CAST(%s AS TEXT))`,
+				c.arg(string(s.ID)), c.arg(s.Fence.Incarnation), c.arg(s.Fence.Epoch), c.arg(s.RuntimeID), c.arg(unenforced)))
+		}
+		text := `
+			WITH started (sandbox, era, term, runtime, lacks) AS (VALUES ` + strings.Join(rows, ", ") + `)
+			UPDATE sandboxes SET state = '` + string(stacyvm.StateRunning) + `', updated_us = ` + now + `,
+				expires_us = expires_us +
+					CASE WHEN state = '` + string(stacyvm.StateCreating) + `' THEN ` + now + ` - created_us ELSE 0 END,
+				runtime_id = CASE WHEN started.runtime <> '' THEN started.runtime ELSE runtime_id END,
+				unenforced = coalesce(started.lacks, unenforced)
+			FROM started
+			WHERE id = started.sandbox AND incarnation = started.era AND fence = started.term
+				AND ` + permitting(&c, stacyvm.StateRunning) + ` AND desired = '` + string(stacyvm.DesiredRunning) + `'
+			RETURNING ` + sandboxColumns
+		changed, err := sqldb.All(ctx, t.Tx, readSandbox, text, c.args...)
+		if err != nil {
+			return nil, err
+		}
+		for _, s := range changed {
+			running, told = append(running, s), append(told, s.Event())
+		}
+	}
+	return running, events(t).Append(ctx, told)
 }
 
 // permitting is the condition on the present state for a change to next; without a next state any
@@ -398,24 +447,20 @@ func (t sandboxes) refused(ctx context.Context, id stacyvm.SandboxID, fence stac
 
 // Want implements Sandboxes.
 func (t sandboxes) Want(ctx context.Context, id stacyvm.SandboxID, wish Wish) (stacyvm.Sandbox, error) {
-	now, err := t.NowUS(ctx)
+	var c clause
+	now, err := t.NowTerm(ctx, c.arg)
 	if err != nil {
 		return stacyvm.Sandbox{}, err
 	}
-	var c clause
-	c.add(`updated_us = %s`, now)
+	c.parts = append(c.parts, `updated_us = `+now)
 	if wish.Desired != "" {
 		c.add(`desired = %s`, string(wish.Desired))
 	}
 	if wish.TTL != 0 {
 		// Until it runs its time counts from its creation, and is moved when it does.
-		for _, column := range []string{`expires_us`, `due_us`} {
-			c.add(
-				column+` = CASE WHEN state = '`+string(stacyvm.StateCreating)+`' THEN created_us ELSE %s END + %s`,
-				now,
-				wish.TTL.Microseconds(),
-			)
-		}
+		expires := ` = CASE WHEN state = '` + string(stacyvm.StateCreating) + `' THEN created_us ELSE ` + now + ` END + ` +
+			c.arg(wish.TTL.Microseconds())
+		c.parts = append(c.parts, `expires_us`+expires, `due_us`+expires)
 	}
 	set := strings.Join(c.parts, ", ")
 	row, ok, err := sqldb.One(

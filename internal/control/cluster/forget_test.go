@@ -86,10 +86,10 @@ func TestForgetManySandboxes(t *testing.T) {
 	const many = 250
 	controltest.Update(t, r.Store, func(tx store.Tx) error {
 		for range many {
-			_, err := tx.Sandboxes().InsertHeld(t.Context(), stacyvm.Sandbox{
+			_, err := tx.Sandboxes().InsertHeld(t.Context(), "session-w1", time.Minute, stacyvm.Sandbox{
 				ID: stacyvm.NewSandboxID(), State: stacyvm.StateCreating, Desired: stacyvm.DesiredRunning, WorkerID: "w1",
 				Spec: stacyvm.Spec{TTL: time.Hour}, Fence: stacyvm.Fence{Incarnation: 1},
-			}, "session-w1", time.Minute)
+			})
 			if err != nil {
 				return err
 			}

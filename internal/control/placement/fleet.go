@@ -124,6 +124,14 @@ func (f *fleet) learn(s *slot, seen schedule.Candidate) {
 	f.known[at].Worker, f.known[at].Age, f.known[at].Reachable = seen.Worker, seen.Age, seen.Reachable
 }
 
+// limited reports whether a worker is known to have a limit.
+func (f *fleet) limited(id stacyvm.WorkerID) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	at, ok := f.at[id]
+	return ok && f.known[at].Worker.Capacity.Limited()
+}
+
 // add changes what a worker is known to have; f.mu is held.
 func (f *fleet) add(id stacyvm.WorkerID, takes stacyvm.Usage) {
 	if at, ok := f.at[id]; ok {

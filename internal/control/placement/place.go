@@ -16,6 +16,7 @@ type Request struct {
 	// Claim begins each transaction. It gives the sandbox that an earlier request has made; then
 	// nothing is written.
 	Claim func(context.Context, store.Tx) (*stacyvm.Sandbox, error)
+	Key   *store.IdempotencyRecord // that Claim claims; nil: none
 }
 
 // owner keeps the lines of different owners apart.
@@ -108,10 +109,23 @@ func (p *Placer) try(ctx context.Context, r Request, began time.Time, last *stac
 	return attempt{}, errContended
 }
 
-// reserve writes the row on the candidate's worker. Each transaction asks for one worker only:
+// reserve writes the row on the candidate's worker, together with those of creates that come at the
+// same time if nothing stands against that.
+func (p *Placer) reserve(ctx context.Context, r Request, c candidate) (attempt, error) {
+	one := &reservation{ctx: ctx, request: r, candidate: c}
+	if p.plain(r, c) {
+		p.together.Do(one)
+	}
+	if one.done {
+		return one.attempt, one.err
+	}
+	return p.reserveAlone(ctx, r, c)
+}
+
+// reserveAlone is reserve in a transaction of the create's own. Each transaction asks for one worker only:
 // one that waited for a second, while it holds a first, could meet another that does it the other
 // way round.
-func (p *Placer) reserve(ctx context.Context, r Request, c candidate) (a attempt, err error) {
+func (p *Placer) reserveAlone(ctx context.Context, r Request, c candidate) (a attempt, err error) {
 	err = p.store.Update(ctx, func(tx store.Tx) (err error) {
 		a = attempt{}
 		if a.Earlier, err = r.Claim(ctx, tx); err != nil || a.Earlier != nil {
@@ -138,20 +152,37 @@ func (p *Placer) reserve(ctx context.Context, r Request, c candidate) (a attempt
 
 // insert writes the row, takes the lease for the row's worker and adds the audit line.
 func (p *Placer) insert(ctx context.Context, tx store.Tx, r Request, s *slot) (Result, error) {
-	cluster, err := tx.Cluster(ctx)
+	results, err := p.insertAll(ctx, tx, s, r)
 	if err != nil {
 		return Result{}, err
 	}
-	sandbox, session := r.Draft, s.session
+	return results[0], nil
+}
+
+// insertAll is insert of several on one worker, whose session and starts the slot has.
+func (p *Placer) insertAll(ctx context.Context, tx store.Tx, s *slot, requests ...Request) ([]Result, error) {
+	cluster, err := tx.Cluster(ctx)
+	if err != nil {
+		return nil, err
+	}
+	session := s.session
 	if s.worker == p.self {
 		session = p.session
 	}
-	sandbox.WorkerID, sandbox.Fence.Incarnation = s.worker, cluster.Incarnation
-	if sandbox, err = tx.Sandboxes().InsertHeld(ctx, sandbox, session, stacyvm.LeaseTTL); err != nil {
-		return Result{}, err
+	rows := make([]stacyvm.Sandbox, len(requests))
+	for i, r := range requests {
+		rows[i] = r.Draft
+		rows[i].WorkerID, rows[i].Fence.Incarnation = s.worker, cluster.Incarnation
 	}
-	err = audit.Append(ctx, tx, audit.Operation(r.Caller, "sandbox.spawn", sandbox, sandbox.Image, nil))
-	return Result{Sandbox: sandbox, Cluster: cluster.ID, Starts: s.starts}, err
+	if rows, err = tx.Sandboxes().InsertHeld(ctx, session, stacyvm.LeaseTTL, rows...); err != nil {
+		return nil, err
+	}
+	results, lines := make([]Result, len(rows)), make([]stacyvm.Operation, len(rows))
+	for i, row := range rows {
+		results[i] = Result{Sandbox: row, Cluster: cluster.ID, Starts: s.starts}
+		lines[i] = audit.Operation(requests[i].Caller, "sandbox.spawn", row, row.Image, nil)
+	}
+	return results, tx.Audit().AppendOperations(ctx, lines)
 }
 
 // turnedAway is the error of a create that found no place in the line.

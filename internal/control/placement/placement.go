@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/stacyvm/stacyvm/internal/coalesce"
 	"github.com/stacyvm/stacyvm/internal/control/audit"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 	"github.com/stacyvm/stacyvm/internal/store"
@@ -53,16 +54,20 @@ type Placer struct {
 	fleet   *fleet
 	queue   *queue
 	starts  *starts
+
+	together *coalesce.Group[*reservation]
 }
 
 // New makes a placer; Run must run for as long as it is used.
 func New(c Config) *Placer {
-	return &Placer{
+	p := &Placer{
 		store: c.Store, self: c.Self, session: c.Session, limits: c.Limits, audit: c.Audit,
 		fleet:  newFleet(c.Store, c.Self),
 		queue:  newQueue(c.Queue, c.Store.Watch),
 		starts: newStarts(c.Store, c.Logger),
 	}
+	p.together = coalesce.NewGroup(togetherMost, p.reserveTogether)
+	return p
 }
 
 // Run gives turns to creates that wait for room, and keeps the rows of those that wait for their

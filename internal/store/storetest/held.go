@@ -14,7 +14,10 @@ import (
 func sandboxHeld(r *rig) {
 	insert := func(s stacyvm.Sandbox, session string) (kept stacyvm.Sandbox, err error) {
 		err = r.try(func(ctx context.Context, tx store.Tx) (err error) {
-			kept, err = tx.Sandboxes().InsertHeld(ctx, s, session, stacyvm.LeaseTTL)
+			rows, err := tx.Sandboxes().InsertHeld(ctx, session, stacyvm.LeaseTTL, s)
+			if err == nil {
+				kept = rows[0]
+			}
 			return err
 		})
 		return kept, err

@@ -6,7 +6,6 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
-	"strconv"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -33,47 +32,11 @@ const CommitTimeout = 5 * time.Second
 // pgTime reads the server's clock in microseconds.
 const pgTime = `CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS BIGINT)`
 
-// pgConn is a connection in a transaction of ours.
+// pgNow is pgTime at the begin of the transaction.
+const pgNow = `CAST(extract(epoch FROM now()) * 1000000 AS BIGINT)`
+
+// pgConn is a connection of the pool.
 type pgConn struct{ *sql.Conn }
-
-// stamp is what the begin of a transaction brings.
-type stamp struct {
-	us       int64
-	timeline string
-	cluster  sqldb.Cluster // zero in a database that has no identity yet
-}
-
-// begin is one message: the transaction, its bounds on the server's side (as SET LOCAL would, so
-// that a pooler hands them to nobody else), the clock, the timeline and the identity.
-func (c pgConn) begin(ctx context.Context, writes bool, limit time.Duration, history History) (s stamp, err error) {
-	text := "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY"
-	if writes {
-		text = "BEGIN ISOLATION LEVEL READ COMMITTED, READ WRITE"
-	}
-	err = c.driver(func(conn *pgx.Conn) error {
-		var batch pgx.Batch
-		batch.Queue(text)
-		batch.Queue(`SELECT `+pgTime+`, `+history.timeline+`, coalesce((SELECT id FROM cluster WHERE one = 1), ''),
-			coalesce((SELECT incarnation FROM cluster WHERE one = 1), 0),
-			set_config('statement_timeout', $1, TRUE), set_config('idle_in_transaction_session_timeout', $2, TRUE)`,
-			strconv.FormatInt(limit.Milliseconds(), 10), strconv.FormatInt(idleWithin.Milliseconds(), 10))
-		results := conn.SendBatch(ctx, &batch)
-		_, err := results.Exec()
-		if err == nil {
-			err = results.QueryRow().Scan(&s.us, &s.timeline, &s.cluster.ID, &s.cluster.Incarnation, nil, nil)
-		}
-		return errors.Join(err, results.Close())
-	})
-	return s, err
-}
-
-// Pipeline implements sqldb.Pipeliner.
-func (c pgConn) Pipeline(ctx context.Context, statements []sqldb.Statement) error {
-	return c.driver(func(conn *pgx.Conn) error {
-		_, err := inOne(ctx, conn, statements)
-		return err
-	})
-}
 
 // inOne sends statements in one message, and gives what the server says to the last.
 func inOne(ctx context.Context, conn *pgx.Conn, statements []sqldb.Statement) (tag pgconn.CommandTag, err error) {

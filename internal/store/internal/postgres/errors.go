@@ -30,6 +30,8 @@ func Dialect(password string) *sqldb.Dialect {
 		},
 		Words: map[string]string{"serial": "BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY", "postgres": ""},
 		Clock: serverClock,
+		Bytes: "BYTEA",
+		Now:   pgNow,
 		Translate: func(err error) error {
 			return translate(redacted(err, password))
 		},

@@ -115,30 +115,25 @@ func (s *DB) migrate(ctx context.Context) error {
 // the last commits of the first, epochs among them, so it is another incarnation; whoever comes
 // first makes it. Until the owners have had time to notice, nothing of theirs is taken over.
 func (s *DB) follow(ctx context.Context) error {
-	conn, began, err := s.begin(ctx, true)
+	x := &session{db: s, writes: true, follows: true}
+	t, err := s.begin(ctx, x)
 	if err != nil {
 		return s.dialect.ContextError(ctx, err)
 	}
-	t := s.transaction(conn, began, true)
-	open := true
-	defer func() {
-		if open {
-			conn.rollback(ctx)
-		}
-		_ = conn.Close()
-	}()
+	kept := false
+	defer func() { x.end(ctx, kept) }()
 	moved, err := s.moved(ctx, t)
 	if err != nil {
 		return err
 	}
-	open = false
-	if _, err := s.commit(ctx, conn, t); err != nil {
+	kept = true
+	if _, err := s.commit(ctx, x.pgConn, t); err != nil {
 		return err
 	}
 	if moved {
 		s.clock.Pause(time.Now())
 	}
-	s.timeline.Store(began.timeline)
+	s.timeline.Store(x.timeline)
 	return nil
 }
 

@@ -85,14 +85,6 @@ func (l lookup) ReadRows(ctx context.Context, text string, args []any, read func
 	})
 }
 
-// ReadRows implements sqldb.RowReader, within a transaction.
-func (c pgConn) ReadRows(ctx context.Context, text string, args []any, read func(sqldb.Scanner) error) error {
-	return c.driver(func(conn *pgx.Conn) error {
-		rows, err := conn.Query(ctx, text, args...)
-		return readAll(rows, err, read)
-	})
-}
-
 func readAll(rows pgx.Rows, err error, read func(sqldb.Scanner) error) error {
 	if err != nil {
 		return err

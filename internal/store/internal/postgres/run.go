@@ -52,31 +52,29 @@ func newBackoff() retry.Backoff {
 
 // attempt runs a transaction once. again: nothing of it was kept, and another try may succeed.
 func (s *DB) attempt(ctx context.Context, writes bool, do func(*sqldb.Tx) error) (again bool, err error) {
-	conn, began, err := s.begin(ctx, writes)
+	x := &session{db: s, writes: writes}
+	t, err := s.begin(ctx, x)
 	if err != nil {
-		return isTransient(err), s.dialect.ContextError(ctx, err)
+		return isTransient(err) || errors.Is(err, errMoved), s.dialect.ContextError(ctx, err)
 	}
-	t := s.transaction(conn, began, writes)
-	open := true
-	end := func() {
-		if open { // do failed, panicked or ended its goroutine
-			conn.rollback(ctx)
-		}
-		_ = conn.Close() // back to the pool
-	}
+	kept := false
 	defer func() {
 		t.End()
 		if writes {
-			end()
+			x.end(ctx, kept) // do may have panicked or ended its goroutine
 		} else { // nobody needs to wait for the end of what changed nothing
-			s.inside.Go(end)
+			s.inside.Go(func() { x.end(ctx, kept) })
 		}
 	}()
-	if began.timeline != s.timeline.Load() {
-		return true, errMoved
+	err = do(t)
+	if err == nil && t.Err() == nil && !x.begun {
+		err = t.Flush(ctx)
 	}
-	if err := do(t); err != nil || t.Err() != nil {
-		return s.judge(ctx, conn, t, err)
+	if err != nil || t.Err() != nil {
+		if !x.begun && t.Err() != nil {
+			s.missed(x.pgConn)
+		}
+		return s.judge(ctx, x.pgConn, t, err)
 	}
 	if err := dberr.Context(ctx); err != nil && writes {
 		return false, err // not answered, not done
@@ -84,30 +82,12 @@ func (s *DB) attempt(ctx context.Context, writes bool, do func(*sqldb.Tx) error)
 	if !writes {
 		return false, nil
 	}
-	again, err = s.commit(ctx, conn, t)
-	open = err != nil && !conn.dead()
+	again, err = s.commit(ctx, x.pgConn, t)
+	kept = err == nil || x.dead()
 	if err == nil && t.Notify {
 		s.announcer.committed()
 	}
 	return again, err
-}
-
-// transaction is what was begun on a connection.
-func (s *DB) transaction(conn pgConn, began stamp, writes bool) *sqldb.Tx {
-	t := &sqldb.Tx{
-		Conn:    conn,
-		Rows:    conn,
-		Pipe:    conn,
-		Dialect: s.dialect,
-		Clock:   s.clock,
-		Writes:  writes,
-		Limit:   s.limit + answerWithin,
-	}
-	t.SetNow(began.us)
-	if began.cluster.ID != "" {
-		t.SetCluster(began.cluster)
-	}
-	return t
 }
 
 // judge tells what became of a transaction whose callback, or one of whose statements, failed.
@@ -145,25 +125,39 @@ func (s *DB) commit(ctx context.Context, conn pgConn, t *sqldb.Tx) (again bool, 
 	return isTransient(err), s.dialect.Translate(err)
 }
 
-// begin takes a connection and begins a transaction on it.
-func (s *DB) begin(ctx context.Context, writes bool) (conn pgConn, began stamp, err error) {
+// missed notes that a connection's first message got no answer: it may have ended while it waited in
+// the pool.
+func (s *DB) missed(conn pgConn) {
+	s.clock.Missed()
+	if conn.dead() {
+		s.closeIdle()
+	}
+}
+
+// begin takes a connection for a transaction, and begins it if the server was not heard of lately:
+// else the begin goes with the first statement.
+func (s *DB) begin(ctx context.Context, x *session) (t *sqldb.Tx, err error) {
 	ctx, cancel := context.WithTimeout(ctx, s.connectTimeout)
 	defer cancel()
 	for again := true; ; again = false {
-		if conn.Conn, err = s.db.Conn(ctx); err != nil {
+		if x.Conn, err = s.db.Conn(ctx); err != nil {
 			s.clock.Missed()
-			return conn, began, err
+			return nil, err
 		}
-		if began, err = conn.begin(ctx, writes, s.limit, s.history); err == nil {
-			s.clock.Answered(time.Now())
-			return conn, began, nil
+		t = &sqldb.Tx{
+			Conn: x, Pipe: x, Dialect: s.dialect, Clock: s.clock, Writes: x.writes, Limit: s.limit + answerWithin,
 		}
-		dead := conn.dead()
-		conn.rollback(ctx)
-		_ = conn.Close()
+		if s.clock.HeardWithin(heardWithin) {
+			return t, nil
+		}
+		if _, err = x.Pipeline(ctx, t, nil, nil); err == nil {
+			return t, nil
+		}
+		dead := x.dead()
+		x.end(ctx, false)
 		if !dead || !again || ctx.Err() != nil {
 			s.clock.Missed()
-			return conn, began, err
+			return nil, err
 		}
 		s.closeIdle() // it had ended while it waited in the pool
 	}

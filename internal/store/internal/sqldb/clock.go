@@ -72,6 +72,13 @@ func (c *Clock) Answered(mono time.Time) {
 	c.silent, c.heard = false, mono
 }
 
+// HeardWithin reports whether the database answered lately, and nothing failed since.
+func (c *Clock) HeardWithin(lately time.Duration) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return !c.silent && !c.heard.IsZero() && time.Since(c.heard) < lately
+}
+
 // Pause leaves the leases of others alone for a while.
 func (c *Clock) Pause(mono time.Time) {
 	c.mu.Lock()

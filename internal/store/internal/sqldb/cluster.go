@@ -1,6 +1,7 @@
 package sqldb
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -42,6 +43,11 @@ func ReadCluster(ctx context.Context, t *Tx) (Cluster, error) {
 func (t *Tx) Cluster(ctx context.Context) (Cluster, error) {
 	if t.identity != nil {
 		return *t.identity, nil
+	}
+	if t.Pipe != nil && t.now == 0 { // the begin brings it
+		if err := t.Flush(ctx); err != nil || t.identity != nil {
+			return *cmp.Or(t.identity, new(Cluster)), err
+		}
 	}
 	cluster, err := ReadCluster(ctx, t)
 	if err == nil {

@@ -15,6 +15,10 @@ type Dialect struct {
 	// Clock reads the database's clock in microseconds, unless the begin of a transaction brought
 	// it.
 	Clock func(context.Context, Querier) (int64, error)
+	Bytes string // the type of bytes
+	// Now is the clock as a term of a statement, the same within a transaction; empty where the
+	// clock costs nothing to read.
+	Now string
 	// RowLock is appended to a SELECT whose row must stay as it is until the end of the
 	// transaction; empty where writers take turns.
 	RowLock string

@@ -7,20 +7,26 @@ type Scanner interface{ Scan(into ...any) error }
 
 // All runs a query and reads every row.
 func All[T any](ctx context.Context, t *Tx, read func(Scanner) (T, error), text string, args ...any) ([]T, error) {
-	if err := t.ready(ctx); err != nil {
-		return nil, err
-	}
-	statement, done := t.bounded(ctx)
-	defer done()
 	var found []T
-	err := t.eachRow(statement, text, args, func(row Scanner) error {
+	collect := func(row Scanner) error {
 		one, err := read(row)
 		if err == nil {
 			found = append(found, one)
 		}
 		return err
-	})
-	if err != nil {
+	}
+	if t.Pipe != nil {
+		if _, err := t.send(ctx, collect, Statement{text, args}); err != nil {
+			return nil, err
+		}
+		return found, nil
+	}
+	if err := t.usable(ctx); err != nil {
+		return nil, err
+	}
+	statement, done := t.bounded(ctx)
+	defer done()
+	if err := t.eachRow(statement, text, args, collect); err != nil {
 		return nil, t.Fail(err)
 	}
 	return found, nil

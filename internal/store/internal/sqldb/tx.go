@@ -40,9 +40,11 @@ type Statement struct {
 	Args []any
 }
 
-// Pipeliner sends several statements in one message, and stops at the first that fails.
+// Pipeliner sends several statements in one message, and stops at the first that fails. The begin of
+// the transaction may go with them: then it sets the transaction's clock and identity. Each row of
+// the last one goes to read, if that is not nil; changed is how many rows it changed.
 type Pipeliner interface {
-	Pipeline(ctx context.Context, statements []Statement) error
+	Pipeline(ctx context.Context, t *Tx, statements []Statement, read func(Scanner) error) (changed int64, err error)
 }
 
 // End refuses all further statements.
@@ -71,7 +73,11 @@ func (t *Tx) NowUS(ctx context.Context) (int64, error) {
 	if t.now != 0 {
 		return t.now, nil
 	}
-	if err := t.ready(ctx); err != nil {
+	if t.Pipe != nil { // the begin brings it
+		err := t.Flush(ctx)
+		return t.now, err
+	}
+	if err := t.usable(ctx); err != nil {
 		return 0, err
 	}
 	statement, done := t.bounded(ctx)
@@ -84,26 +90,44 @@ func (t *Tx) NowUS(ctx context.Context) (int64, error) {
 	return t.now, nil
 }
 
+// NowTerm is NowUS as a term of a statement; arg adds a value to the statement and gives its
+// placeholder. Where the begin of the transaction may go with the statement, the clock need not be
+// known here yet.
+func (t *Tx) NowTerm(ctx context.Context, arg func(any) string) (string, error) {
+	if t.now == 0 && t.Pipe != nil && t.Dialect.Now != "" {
+		return `(` + t.Dialect.Now + ` + CAST(` + arg(t.Clock.Skewed(0)) + ` AS BIGINT))`, nil
+	}
+	now, err := t.NowUS(ctx)
+	return arg(now), err
+}
+
 // SetNow notes the database's clock in microseconds, once.
 func (t *Tx) SetNow(us int64) { t.wall, t.read, t.now = us, time.Now(), t.Clock.Skewed(us) }
 
 // MayTakeOver reports whether leases of others may be taken over. It follows NowUS.
 func (t *Tx) MayTakeOver() bool { return t.Clock.MayTakeOver(t.wall, t.read) }
 
-// ready refuses statements that must not run any more, and runs those that were put off.
-func (t *Tx) ready(ctx context.Context) error {
-	if err := t.usable(ctx); err != nil || len(t.pending) == 0 {
-		return err
+// Flush runs what was put off, the begin of the transaction too.
+func (t *Tx) Flush(ctx context.Context) error {
+	_, err := t.send(ctx, nil)
+	return err
+}
+
+// send runs what was put off and statements in one message.
+func (t *Tx) send(ctx context.Context, read func(Scanner) error, statements ...Statement) (changed int64, err error) {
+	if err := t.usable(ctx); err != nil {
+		return 0, err
 	}
 	statement, done := t.bounded(ctx)
 	defer done()
-	if err := t.Pipe.Pipeline(statement, t.pending); err != nil {
-		return t.Fail(err)
+	if changed, err = t.Pipe.Pipeline(statement, t, append(t.pending, statements...), read); err != nil {
+		return 0, t.Fail(err)
 	}
 	t.pending = nil
-	return nil
+	return changed, nil
 }
 
+// usable refuses statements that must not run any more.
 func (t *Tx) usable(ctx context.Context) error {
 	switch {
 	case t.ended.Load():
@@ -173,7 +197,10 @@ func (t *Tx) Later(ctx context.Context, text string, args ...any) error {
 
 // Exec runs a statement and gives the number of rows that it changed.
 func (t *Tx) Exec(ctx context.Context, text string, args ...any) (int64, error) {
-	if err := t.ready(ctx); err != nil {
+	if t.Pipe != nil {
+		return t.send(ctx, nil, Statement{text, args})
+	}
+	if err := t.usable(ctx); err != nil {
 		return 0, err
 	}
 	statement, done := t.bounded(ctx)

@@ -28,6 +28,7 @@ func Dialect(path string) *sqldb.Dialect {
 		Members:   func(argument string) string { return "json_each(" + argument + ")" },
 		Word:      func(column, key string) string { return "json_extract(" + column + ", '$." + key + "')" },
 		Integer:   func(column, key string) string { return "json_extract(" + column + ", '$." + key + "')" },
+		Bytes:     "BLOB",
 		Words:     map[string]string{"serial": "INTEGER PRIMARY KEY", "postgres": "-- "},
 		Translate: func(err error) error { return Translate(filepath.Dir(path), err) },
 	}

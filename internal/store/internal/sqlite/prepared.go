@@ -8,7 +8,7 @@ import (
 const (
 	// keptTexts and keptLength bound what is kept prepared; lists of many values are not worth it.
 	keptTexts  = 256
-	keptLength = 2048
+	keptLength = 16 << 10
 )
 
 // preparedConn is a connection that keeps its statements parsed between uses. One caller at a time
