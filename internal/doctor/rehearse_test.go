@@ -86,7 +86,7 @@ func TestRehearseUpgrade(t *testing.T) {
 		t.Errorf("the rehearsal changed the schema from version %d to %d", before.Present, after.Present)
 	}
 	c.Database.Path = filepath.Join(t.TempDir(), "first.db")
-	first := must[[]migrations.Step](t)(migrations.Steps(map[string]string{"serial": "INTEGER PRIMARY KEY", "postgres": "-- "}))[0]
+	first := must[[]migrations.Step](t)(migrations.Steps(map[string]string{"serial": "INTEGER PRIMARY KEY", "postgres": "-- ", "stored": "VIRTUAL"}))[0]
 	old, err := sql.Open("sqlite", c.Database.Path)
 	if err != nil {
 		t.Fatal(err)

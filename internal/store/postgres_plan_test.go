@@ -26,7 +26,7 @@ var manyRows = []string{
 		SELECT 'sb-' || n % 3000, '', '', 0, 0, n FROM generate_series(1, 30000) AS n`,
 	`INSERT INTO idempotency_keys SELECT 's', 'k' || n, '', '', TRUE, 201, NULL, 9000000000000000 - n FROM generate_series(1, 30000) AS n`,
 	`INSERT INTO workers SELECT 'w' || n, 'w' || n, 'online', 's', 'null', 'null', '{}', n, n, n FROM generate_series(1, 3000) AS n`,
-	`UPDATE sandboxes SET gone = (state = 'destroyed'), due_us = expires_us`,
+	`UPDATE sandboxes SET due_us = expires_us`,
 	`VACUUM ANALYZE`,
 }
 

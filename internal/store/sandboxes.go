@@ -192,7 +192,7 @@ func (t sandboxes) InsertHeld(
 	return rows, events(t).Append(ctx, told)
 }
 
-const insertInto = `INSERT INTO sandboxes (` + sandboxColumns + `, gone, due_us) VALUES `
+const insertInto = `INSERT INTO sandboxes (` + sandboxColumns + `, due_us) VALUES `
 
 // born sets the times of a new row.
 func born(s *stacyvm.Sandbox, now int64) {
@@ -206,7 +206,7 @@ func rowOf(s stacyvm.Sandbox) []any {
 	return []any{
 		string(s.ID), string(s.State), string(s.Reason), s.Detail, sinceUS(s.Cause), string(s.Desired), s.Provider, s.Image,
 		packed(s.Spec), s.OwnerID, s.TenantID, string(s.WorkerID), s.Fence.Incarnation, s.Fence.Epoch, s.RuntimeID,
-		s.Recovered, packed(s.Unenforced), packed(s.Metadata), created, updated, expires, !s.State.Active(), expires,
+		s.Recovered, packed(s.Unenforced), packed(s.Metadata), created, updated, expires, expires,
 	}
 }
 
@@ -325,9 +325,6 @@ func (t sandboxes) Apply(
 	c.parts = append(c.parts, `updated_us = `+now)
 	if change.State != "" {
 		c.add(`state = %s`, string(change.State))
-	}
-	if change.State != "" && !change.State.Active() {
-		c.add(`gone = %s`, true)
 	}
 	if change.State == stacyvm.StateRunning { // the time until it ran does not count
 		c.parts = append(c.parts,

@@ -12,6 +12,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 	"github.com/stacyvm/stacyvm/internal/store"
@@ -123,6 +124,48 @@ func wantUpgraded(t *testing.T, config store.Config) {
 			return err
 		}
 		return tx.Audit().AppendOperations(ctx, []stacyvm.Operation{{Actor: "new"}}) // numbers go on
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+// TestBesideAnEarlierProgram: control planes on one PostgreSQL are replaced one after the other, so
+// one that knows the schema before writes rows meanwhile, without the columns that are new.
+func TestBesideAnEarlierProgram(t *testing.T) {
+	config := emptyDatabase(t, "postgres")
+	s := open(t, config)
+	db := postgrestest.Connect(t, config.DSN)
+	ended, shortened := stacyvm.NewSandboxID(), stacyvm.NewSandboxID()
+	err := s.Update(t.Context(), func(tx store.Tx) error {
+		for _, id := range []stacyvm.SandboxID{ended, shortened} {
+			_, err := tx.Sandboxes().Insert(t.Context(), stacyvm.Sandbox{
+				ID: id, State: stacyvm.StateRunning, OwnerID: "o", WorkerID: "w", Spec: stacyvm.Spec{TTL: time.Hour},
+			})
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for id, set := range map[stacyvm.SandboxID]string{ended: `state = 'destroyed'`, shortened: `expires_us = created_us`} {
+		if _, err := db.ExecContext(t.Context(), `UPDATE sandboxes SET `+set+` WHERE id = $1`, string(id)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	err = s.View(t.Context(), func(tx store.Tx) error {
+		n, err := tx.Sandboxes().Count(t.Context(), store.SandboxFilter{Owner: "o"})
+		if err != nil {
+			return err
+		}
+		expired, err := tx.Sandboxes().List(t.Context(), store.SandboxFilter{Worker: "w", Expired: true})
+		if n != 1 || len(expired) != 1 || expired[0].ID != shortened {
+			t.Errorf("%d sandboxes count, want 1; expired are %+v", n, expired)
+		}
+		return err
 	})
 	if err != nil {
 		t.Error(err)

@@ -1,14 +1,17 @@
 -- Fewer index entries for each change. A change of state touches none: gone is what the indexes ask of it, and due_us, which is
 -- no later than expires_us, stays when the time until a sandbox runs is added to that. What most rows leave empty is not indexed
--- when it is empty. {postgres} begins lines that only PostgreSQL knows: they leave room for changes in the rows' own pages.
-ALTER TABLE sandboxes ADD COLUMN gone BOOLEAN NOT NULL DEFAULT FALSE;
+-- when it is empty. {postgres} begins lines that only PostgreSQL knows: they leave room for changes in the rows' own pages, and
+-- keep due_us for servers that do not know it and run beside others.
+ALTER TABLE sandboxes ADD COLUMN gone BOOLEAN GENERATED ALWAYS AS (state = 'destroyed') {stored};
 ALTER TABLE sandboxes ADD COLUMN due_us BIGINT NOT NULL DEFAULT 0;
 DROP INDEX sandboxes_active;
 DROP INDEX sandboxes_owner;
 DROP INDEX sandboxes_tenant;
 DROP INDEX sandboxes_worker;
 DROP INDEX sandboxes_expiry;
-UPDATE sandboxes SET gone = (state = 'destroyed'), due_us = expires_us;
+UPDATE sandboxes SET due_us = expires_us;
+{postgres}CREATE FUNCTION sandboxes_due() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN NEW.due_us := NEW.expires_us; RETURN NEW; END';
+{postgres}CREATE TRIGGER sandboxes_due BEFORE UPDATE OF expires_us ON sandboxes FOR EACH ROW WHEN (NEW.expires_us < NEW.due_us) EXECUTE FUNCTION sandboxes_due();
 CREATE INDEX sandboxes_active ON sandboxes (created_us, id) WHERE NOT gone;
 CREATE INDEX sandboxes_owner ON sandboxes (owner_id, created_us, id) WHERE NOT gone AND owner_id <> '';
 CREATE INDEX sandboxes_tenant ON sandboxes (tenant_id, created_us, id) WHERE NOT gone AND tenant_id <> '';

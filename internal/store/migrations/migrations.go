@@ -28,7 +28,8 @@ type Step struct {
 }
 
 // Steps gives all steps in order, with words filled in: {"serial": "..."} replaces {serial}. The
-// word postgres begins a line that is for PostgreSQL: elsewhere it makes it a comment.
+// word postgres begins a line that is for PostgreSQL: elsewhere it makes it a comment. stored is how a
+// generated column is kept that is added to a table.
 func Steps(words map[string]string) ([]Step, error) {
 	entries, err := files.ReadDir(".") // sorted by name
 	if err != nil {

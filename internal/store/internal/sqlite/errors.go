@@ -29,7 +29,7 @@ func Dialect(path string) *sqldb.Dialect {
 		Word:      func(column, key string) string { return "json_extract(" + column + ", '$." + key + "')" },
 		Integer:   func(column, key string) string { return "json_extract(" + column + ", '$." + key + "')" },
 		Bytes:     "BLOB",
-		Words:     map[string]string{"serial": "INTEGER PRIMARY KEY", "postgres": "-- "},
+		Words:     map[string]string{"serial": "INTEGER PRIMARY KEY", "postgres": "-- ", "stored": "VIRTUAL"},
 		Translate: func(err error) error { return Translate(filepath.Dir(path), err) },
 	}
 }
