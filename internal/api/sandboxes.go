@@ -74,7 +74,13 @@ func (a *api) sandboxRoutes() {
 	register(a, route{method: http.MethodPost, path: "/sandboxes/admission", id: "admission", tag: tagSandboxes,
 		summary: "Ask whether a spawn would be let in now", errors: []int{404, 422}}, a.admission)
 	register(a, route{method: http.MethodGet, path: "/sandboxes/{id}", id: "sandbox", tag: tagSandboxes,
-		summary: "Look one sandbox up", errors: []int{404}}, a.sandbox)
+		summary: "Look one sandbox up", errors: []int{404},
+		responses: map[string]*huma.Response{"200": {
+			Description: http.StatusText(http.StatusOK),
+			Content: map[string]*huma.MediaType{
+				"application/json": {Schema: a.schema(reflect.TypeFor[Sandbox]())},
+			},
+		}}}, a.sandbox)
 	register(a, route{method: http.MethodDelete, path: "/sandboxes/{id}", id: "destroy", tag: tagSandboxes,
 		summary: "Destroy a sandbox and wait until nothing of it is left", errors: []int{404, 409}}, a.destroy)
 	register(a, route{method: http.MethodPost, path: "/sandboxes/{id}/extend", id: "extend", tag: tagSandboxes,
@@ -163,8 +169,18 @@ func (a *api) admission(ctx context.Context, in *admissionInput) (*body[Admissio
 	return answered(admissionOf(admission, in.Detail == "placement"), err)
 }
 
-func (a *api) sandbox(ctx context.Context, in *SandboxPath) (*body[Sandbox], error) {
-	return a.one(a.Service.Sandbox(ctx, in.sandbox()))
+func (a *api) sandbox(ctx context.Context, in *SandboxPath) (*written, error) {
+	found, err := a.Service.Sandbox(ctx, in.sandbox())
+	if err != nil {
+		return nil, err
+	}
+	answer := a.sandboxOf(found)
+	text, err := appendSandbox(nil, &answer)
+	return &written{func(c huma.Context) {
+		c.SetHeader("Content-Type", "application/json")
+		c.SetStatus(http.StatusOK)
+		_, _ = c.BodyWriter().Write(append(text, '\n')) // a client that left is not told
+	}}, err
 }
 
 func (a *api) one(sandbox stacyvm.Sandbox, err error) (*body[Sandbox], error) {

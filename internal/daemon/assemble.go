@@ -61,6 +61,8 @@ func assemble(
 		own = node.GuardedWorker{Worker: made.node.Worker, Guard: guard}
 	}
 	database := storeConfig(c, p.Database)
+	// The lock of the data directory keeps others from a database in it, and from no other one.
+	database.Alone = strings.HasPrefix(p.Database, filepath.Clean(c.DataDir)+string(filepath.Separator))
 	database.Warn = func(message string) { log.Warn(message + "; " + HistoryFix) }
 	opened, err := store.Open(ctx, database)
 	if err != nil {

@@ -56,6 +56,29 @@ func open(t testing.TB, config store.Config) store.Store {
 
 func TestSQLiteContract(t *testing.T) { contract(t, drivers["sqlite"]) }
 
+// TestSQLiteAloneContract: a store that is alone answers from memory as others from their file.
+// What takes several stores gets the one.
+func TestSQLiteAloneContract(t *testing.T) {
+	storetest.Run(t, func(t *testing.T) func(func() time.Duration) store.Store {
+		config := drivers["sqlite"](t)
+		config.Alone = true
+		var one store.Store
+		return func(skew func() time.Duration) store.Store {
+			if one != nil {
+				return unclosed{one}
+			}
+			config.Skew = skew
+			one = open(t, config)
+			return unclosed{one}
+		}
+	}, "transaction/closed")
+}
+
+// unclosed is a store that others use too.
+type unclosed struct{ store.Store }
+
+func (unclosed) Close() error { return nil }
+
 func TestPostgresContract(t *testing.T) {
 	postgrestest.Name(t)
 	contract(t, drivers["postgres"])

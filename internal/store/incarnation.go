@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
@@ -52,6 +53,7 @@ func (t tx) bumpIncarnation(ctx context.Context, above int64) (Cluster, error) {
 	if _, err := t.Exec(ctx, `UPDATE cluster SET incarnation = $1 WHERE one = 1`, cluster.Incarnation); err != nil {
 		return cluster, err
 	}
+	t.Touched.All = true
 	if _, err := t.Exec(
 		ctx,
 		`UPDATE sandboxes SET incarnation = $1, updated_us = $2 WHERE `+migrations.ActiveSandbox,
@@ -150,11 +152,14 @@ func (t tx) revive(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	t.Touched.All = true
 	_, err = t.Exec(
 		ctx,
-		`UPDATE sandboxes SET expires_us = $1, due_us = $1 WHERE `+migrations.ActiveSandbox+` AND state <> $2 AND expires_us < $1`,
+		`UPDATE sandboxes SET expires_us = $1, due_us = $1, `+fmt.Sprintf(changedUS, "$3", "$3")+` WHERE `+
+			migrations.ActiveSandbox+` AND state <> $2 AND expires_us < $1`,
 		now+graceLife.Microseconds(),
 		string(stacyvm.StateExpired),
+		now,
 	)
 	return err
 }

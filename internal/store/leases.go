@@ -137,6 +137,7 @@ func (t leases) raise(ctx context.Context, l stacyvm.Lease, now int64) error {
 	if err != nil {
 		return err
 	}
+	t.Touched.Add(sqldb.Touched{IDs: []string{l.Resource}})
 	if changed == 0 {
 		// The row has seen a higher epoch than the lease table: one of them is from another time.
 		return t.Abort(stacyvm.Errorf(stacyvm.CodeInternal, "the lease of sandbox %s is behind its fence", l.Resource))

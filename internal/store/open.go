@@ -19,9 +19,14 @@ type Config = sqldb.Config
 func Open(ctx context.Context, config Config) (Store, error) {
 	var opened backend
 	var err error
+	cache := newRowCache()
 	switch config.Driver {
 	case "", "sqlite", "sqlite3":
-		opened, err = sqlite.Open(ctx, config.WithDefaults())
+		var commits sqlite.Commits
+		if config.Alone {
+			cache.alone, commits = true, cache.commits
+		}
+		opened, err = sqlite.Open(ctx, config.WithDefaults(), commits)
 	case "postgres", "postgresql":
 		opened, err = postgres.Open(ctx, config.WithDefaults(), postgres.Tables{
 			BumpIncarnation: func(ctx context.Context, t *sqldb.Tx) error {
@@ -37,7 +42,7 @@ func Open(ctx context.Context, config Config) (Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	return database{opened}, nil
+	return database{opened, cache}, nil
 }
 
 // NewSQLiteStore opens a SQLite file; see Open.

@@ -229,6 +229,25 @@ func sinceUS(cause stacyvm.Cause) int64 {
 	return cause.Since.UnixMicro()
 }
 
+// changedUS sets updated_us to now, or just beyond what it was: each change of a row under one
+// fence gives it another version.
+const changedUS = `updated_us = CASE WHEN updated_us < %s THEN %s ELSE updated_us + 1 END`
+
+// move gives a row that is changed its version. Changes that follow each other in one transaction
+// have one.
+func (t sandboxes) move(c *clause, id stacyvm.SandboxID, now string) {
+	if ids := t.Touched.IDs; len(ids) > 0 && ids[len(ids)-1] == string(id) {
+		c.parts = append(c.parts, `updated_us = CASE WHEN updated_us < `+now+` THEN `+now+` ELSE updated_us END`)
+		return
+	}
+	c.parts = append(c.parts, fmt.Sprintf(changedUS, now, now))
+}
+
+// touch tells of a row that was changed.
+func (t sandboxes) touch(id stacyvm.SandboxID) {
+	t.Touched.Add(sqldb.Touched{IDs: []string{string(id)}})
+}
+
 // publish appends the event of the state that a row has just entered. It stands here so that no
 // change of state goes without one.
 func (t sandboxes) publish(ctx context.Context, s stacyvm.Sandbox) error {
@@ -322,7 +341,7 @@ func (t sandboxes) Apply(
 	if err != nil {
 		return stacyvm.Sandbox{}, err
 	}
-	c.parts = append(c.parts, `updated_us = `+now)
+	t.move(&c, id, now)
 	if change.State != "" {
 		c.add(`state = %s`, string(change.State))
 	}
@@ -360,6 +379,9 @@ func (t sandboxes) Apply(
 		readSandbox,
 		`UPDATE sandboxes SET `+set+c.where()+` RETURNING `+sandboxColumns,
 		c.args...)
+	if ok {
+		t.touch(id)
+	}
 	switch {
 	case err != nil:
 		return row, err
@@ -392,7 +414,7 @@ func (t sandboxes) Start(ctx context.Context, started []Started) (running []stac
 		}
 		text := `
 			WITH started (sandbox, era, term, runtime, lacks) AS (VALUES ` + strings.Join(rows, ", ") + `)
-			UPDATE sandboxes SET state = '` + string(stacyvm.StateRunning) + `', updated_us = ` + now + `,
+			UPDATE sandboxes SET state = '` + string(stacyvm.StateRunning) + `', ` + fmt.Sprintf(changedUS, now, now) + `,
 				expires_us = expires_us +
 					CASE WHEN state = '` + string(stacyvm.StateCreating) + `' THEN ` + now + ` - created_us ELSE 0 END,
 				runtime_id = CASE WHEN started.runtime <> '' THEN started.runtime ELSE runtime_id END,
@@ -407,6 +429,7 @@ func (t sandboxes) Start(ctx context.Context, started []Started) (running []stac
 		}
 		for _, s := range changed {
 			running, told = append(running, s), append(told, s.Event())
+			t.touch(s.ID)
 		}
 	}
 	return running, events(t).Append(ctx, told)
@@ -449,7 +472,7 @@ func (t sandboxes) Want(ctx context.Context, id stacyvm.SandboxID, wish Wish) (s
 	if err != nil {
 		return stacyvm.Sandbox{}, err
 	}
-	c.parts = append(c.parts, `updated_us = `+now)
+	t.move(&c, id, now)
 	if wish.Desired != "" {
 		c.add(`desired = %s`, string(wish.Desired))
 	}
@@ -471,6 +494,7 @@ func (t sandboxes) Want(ctx context.Context, id stacyvm.SandboxID, wish Wish) (s
 	if err == nil && !ok {
 		return row, noSandbox(id)
 	}
+	t.touch(id)
 	return row, err
 }
 

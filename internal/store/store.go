@@ -20,7 +20,7 @@ type Store interface {
 	View(ctx context.Context, read func(Tx) error) error
 	// Sandboxes reads sandboxes without a transaction: each call is one statement with a view of
 	// its own, and one message to a database that is a server. It sees every Update that returned
-	// nil before it.
+	// nil before it. Nobody may change what its rows point to: other calls share it.
 	Sandboxes() SandboxReader
 	// Update runs write in one transaction: all or nothing, durable when it returns nil. write may
 	// run more than once (a busy database), so it must have no effect outside the transaction. An
@@ -85,15 +85,24 @@ type backend interface {
 }
 
 // database implements Store: a backend and the tables.
-type database struct{ backend }
+type database struct {
+	backend
+	cache *rowCache
+}
 
 // View implements Store.
 func (d database) View(ctx context.Context, read func(Tx) error) error {
 	return d.backend.View(ctx, func(t *sqldb.Tx) error { return read(tx{t}) })
 }
 
+// Close implements Store.
+func (d database) Close() error {
+	d.cache.close()
+	return d.backend.Close()
+}
+
 // Sandboxes implements Store.
-func (d database) Sandboxes() SandboxReader { return sandboxReader{d.backend} }
+func (d database) Sandboxes() SandboxReader { return sandboxReader(d) }
 
 // Update implements Store.
 func (d database) Update(ctx context.Context, write func(Tx) error) error {

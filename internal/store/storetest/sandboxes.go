@@ -395,3 +395,55 @@ func sandboxReadsAnswered(r *rig) {
 	}
 	readers.Wait()
 }
+
+// sandboxVersions: each change of a row under one fence moves its time of change on, also while
+// the clock goes back, and each change is seen by the reads that follow it.
+func sandboxVersions(r *rig) {
+	row := r.insert(func(s *stacyvm.Sandbox) { s.Spec.TTL = time.Second })
+	r.insert(nil)
+	r.insert(nil)
+	apply := func(change store.Change) func(context.Context, store.Tx) error {
+		return func(ctx context.Context, tx store.Tx) error {
+			_, err := tx.Sandboxes().Apply(ctx, row.ID, row.Fence, change)
+			return err
+		}
+	}
+	update := func(write func(context.Context, store.Tx) error) func() {
+		return func() { r.update(write) }
+	}
+	for i, change := range []func(){
+		update(func(ctx context.Context, tx store.Tx) error {
+			_, err := tx.Sandboxes().Start(ctx, []store.Started{{ID: row.ID, Fence: row.Fence}})
+			return err
+		}),
+		update(apply(store.Change{State: stacyvm.StateUnhealthy})),
+		update(apply(store.Change{RuntimeID: "a"})),
+		update(apply(store.Change{RuntimeID: "b"})),
+		update(func(ctx context.Context, tx store.Tx) error {
+			_, err := tx.Sandboxes().Want(ctx, row.ID, store.Wish{TTL: time.Minute})
+			return err
+		}),
+		update(func(ctx context.Context, tx store.Tx) error {
+			_, err := tx.Leases().Acquire(ctx, store.LeaseRequest{
+				Resource: string(row.ID), Type: "sandbox", Holder: "other", Session: "s", TTL: time.Minute,
+			})
+			return err
+		}),
+		func() { _, err := store.Raise(r.Context(), r.Store, 0); r.must(err) },
+		func() { _, err := store.RestoreGraceUntil(r.Context(), r.Store, "w", "s"); r.must(err) },
+	} {
+		r.clock.advance(-time.Second)
+		before, err := r.Sandboxes().Get(r.Context(), row.ID)
+		r.must(err)
+		change()
+		found, err := r.Sandboxes().Get(r.Context(), row.ID)
+		r.must(err)
+		rows, err := r.Sandboxes().List(r.Context(), store.SandboxFilter{})
+		r.must(err)
+		after := rows[len(rows)-1]
+		diff := cmp.Diff(r.row(row.ID), after) + cmp.Diff(found, after)
+		if diff != "" || !after.UpdatedAt.After(before.UpdatedAt) && after.Fence == before.Fence {
+			r.Errorf("change %d, of %s after %s: %s", i, after.UpdatedAt, before.UpdatedAt, diff)
+		}
+	}
+}

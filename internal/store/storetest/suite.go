@@ -28,6 +28,7 @@ func Run(t *testing.T, database Database, without ...string) {
 		"sandbox/expires":                 sandboxExpiry,
 		"sandbox/read alone":              sandboxReadAlone,
 		"sandbox/reads what was answered": sandboxReadsAnswered,
+		"sandbox/versions":                sandboxVersions,
 		"sandbox/first run":               sandboxFirstRun,
 		"sandbox/fenced writes":           sandboxFences,
 		"sandbox/state machine":           sandboxStates,

@@ -15,6 +15,9 @@ type Config struct {
 	Driver string
 	// Path is SQLite's file. It is made, readable for its owner only, when it does not exist.
 	Path string
+	// Alone says that nobody else opens SQLite's file while this store is open. Reads of sandboxes
+	// by their ids are then answered from memory.
+	Alone bool
 	// DSN is PostgreSQL's connection string, postgres://... or keyword=value pairs. It may hold a
 	// password and appears in no error. With several hosts the one that takes writes is used.
 	DSN string

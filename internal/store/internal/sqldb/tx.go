@@ -18,10 +18,11 @@ type Tx struct {
 	Clock   *Clock
 	// Shared: other callers' changes stand in the same database transaction. An interrupted
 	// statement would roll all of them back, so a context is asked between statements only.
-	Shared bool
-	Writes bool
-	Limit  time.Duration // of a statement; 0: none
-	Notify bool          // events were appended: watchers want to know of the commit
+	Shared  bool
+	Writes  bool
+	Limit   time.Duration // of a statement; 0: none
+	Notify  bool          // events were appended: watchers want to know of the commit
+	Touched Touched       // what of rows that are kept in memory is changed
 
 	ended  atomic.Bool
 	broken error     // the first statement that failed; nothing more is done after it
@@ -33,6 +34,20 @@ type Tx struct {
 	pending  []Statement // put off to the next message
 	identity *Cluster    // nil: not read yet
 }
+
+// Touched names sandboxes whose rows are changed.
+type Touched struct {
+	IDs []string
+	All bool // more than IDs tell
+}
+
+// Add adds what another transaction touched.
+func (t *Touched) Add(other Touched) {
+	t.IDs, t.All = append(t.IDs, other.IDs...), t.All || other.All
+}
+
+// Any reports whether anything was touched.
+func (t *Touched) Any() bool { return t.All || len(t.IDs) > 0 }
 
 // Statement is a text with its arguments.
 type Statement struct {

@@ -37,8 +37,8 @@ type DB struct {
 }
 
 // Open opens the file that config names, makes it when it does not exist, and brings its schema up
-// to date. config has its defaults filled in.
-func Open(ctx context.Context, config sqldb.Config) (*DB, error) {
+// to date. config has its defaults filled in; commits may be nil.
+func Open(ctx context.Context, config sqldb.Config, commits Commits) (*DB, error) {
 	if config.Path == "" {
 		return nil, stacyvm.Invalid("database.path", "is missing")
 	}
@@ -71,7 +71,9 @@ func Open(ctx context.Context, config sqldb.Config) (*DB, error) {
 		return nil, err
 	}
 	s.readers = newReaders(alone, max(4, 2*runtime.NumCPU()))
-	s.writer = &writer{db: s.writes, dialect: s.dialect, clock: s.clock, age: batchAge, notify: s.Broadcast}
+	s.writer = &writer{
+		db: s.writes, dialect: s.dialect, clock: s.clock, age: batchAge, notify: s.Broadcast, commits: commits,
+	}
 	if err := s.prepare(ctx); err != nil {
 		_ = s.Close()
 		return nil, err

@@ -29,6 +29,7 @@ type writer struct {
 	clock   *sqldb.Clock
 	age     time.Duration // batchAge
 	notify  func()        // called after a commit with events in it; may be nil
+	commits Commits       // may be nil
 
 	mu     sync.Mutex
 	taken  bool            // somebody holds the turn
@@ -40,14 +41,19 @@ type writer struct {
 	batch *batch
 }
 
+// Commits is called before a commit that touches sandboxes, and what it gives when the commit has
+// ended, however, before anybody is answered.
+type Commits func(sqldb.Touched) (ended func())
+
 // batch is one database transaction.
 type batch struct {
-	began  time.Time
-	size   int
-	notify bool          // somebody in it appended events
-	failed error         // the transaction is gone; everybody in it gets this
-	done   chan struct{} // closed after the commit
-	err    error         // the commit's, valid after done
+	touched sqldb.Touched
+	began   time.Time
+	size    int
+	notify  bool          // somebody in it appended events
+	failed  error         // the transaction is gone; everybody in it gets this
+	done    chan struct{} // closed after the commit
+	err     error         // the commit's, valid after done
 }
 
 // update runs write in a savepoint of a shared transaction and returns after its commit.
@@ -159,6 +165,7 @@ func (w *writer) member(ctx context.Context, b *batch, write func(*sqldb.Tx) err
 		return b.failed
 	}
 	b.notify = b.notify || t.Notify
+	b.touched.Add(t.Touched)
 	return nil
 }
 
@@ -214,6 +221,9 @@ func (w *writer) finish(b *batch) error {
 	if b.failed != nil {
 		w.discard()
 		return b.failed
+	}
+	if w.commits != nil && b.touched.Any() {
+		defer w.commits(b.touched)()
 	}
 	if err := w.run("COMMIT"); err != nil {
 		err = w.dialect.Translate(err)

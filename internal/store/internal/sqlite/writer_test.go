@@ -22,7 +22,7 @@ func openTest(t *testing.T) *DB {
 // openPath opens a file as a store does.
 func openPath(t *testing.T, path string) *DB {
 	t.Helper()
-	s, err := Open(t.Context(), sqldb.Config{Path: path}.WithDefaults())
+	s, err := Open(t.Context(), sqldb.Config{Path: path}.WithDefaults(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
