@@ -118,7 +118,7 @@ func (w *Worker) writeTombstone(b *entry) error {
 	}
 	if b.record == nil && b.damaged == nil {
 		if known := w.journal.tombstone(b.id); known != nil && *known == wanted {
-			return nil
+			return w.journal.restore()
 		}
 	}
 	if err := w.journal.writeTombstone(b.id, wanted); err != nil {

@@ -1,6 +1,7 @@
 package local
 
 import (
+	"bytes"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -156,7 +157,8 @@ func (j *journal) load() (map[stacyvm.SandboxID]journalEntry, error) {
 		useful += int64(p.record.length + p.ending.length)
 	}
 	j.most = 2*useful + logSpare
-	return entries, j.shrink()
+	_ = j.shrink() // a log that is too large can be read, also when the disk is full
+	return entries, nil
 }
 
 // take takes in one line that was read.
@@ -239,6 +241,9 @@ func (j *journal) writeTombstone(id stacyvm.SandboxID, t tombstone) error {
 // write appends a line. note is called with its place while log.mu is held.
 func (j *journal) write(id stacyvm.SandboxID, l line, durable bool, note func(span)) error {
 	content, err := json.Marshal(l)
+	if err == nil {
+		err = j.restore()
+	}
 	if err != nil {
 		return unwritten(err)
 	}
@@ -256,10 +261,22 @@ func (j *journal) write(id stacyvm.SandboxID, l line, durable bool, note func(sp
 	return unwritten(err)
 }
 
+// restore writes the log anew after a sync that failed. What is noted is on disk when it returns
+// nil.
+func (j *journal) restore() error {
+	j.log.mu.Lock()
+	failed := j.log.failed
+	j.log.mu.Unlock()
+	if failed == nil {
+		return nil
+	}
+	return j.shrink()
+}
+
 // shrink writes the log anew with what still counts, when it is due.
 func (j *journal) shrink() error {
 	return j.log.alone(func() error {
-		if j.log.size <= j.most {
+		if j.log.size <= j.most && j.log.failed == nil {
 			return nil
 		}
 		j.most = 2*j.log.size + logSpare // when it fails
@@ -273,33 +290,44 @@ func (j *journal) shrink() error {
 	})
 }
 
-// copyTo writes what still counts, and notes where each record is then.
+// copyTo writes what still counts, and notes where each record is then. Tombstones come first: what
+// is damaged may have been written over one.
 func (j *journal) copyTo(old io.ReaderAt, into io.Writer, moved map[stacyvm.SandboxID]place) error {
 	to := int64(0)
-	move := func(from span) (span, error) {
-		n, err := io.Copy(into, io.NewSectionReader(old, from.at, int64(from.length)))
-		to += n
-		return span{to - n, from.length}, err
+	add := func(text []byte) (span, error) {
+		n, err := into.Write(text)
+		to += int64(n)
+		return span{to - int64(n), n}, err
 	}
-	for _, id := range j.inOrder() {
-		record, err := move(j.here[id].record)
-		if err != nil {
-			return err
+	move := func(id stacyvm.SandboxID, from span) (span, error) {
+		text := make([]byte, from.length)
+		if _, err := old.ReadAt(text, from.at); err != nil {
+			return span{}, err
 		}
-		end, err := move(j.here[id].ending)
-		if err != nil {
-			return err
+		if at := bytes.IndexByte(text, '\n'); at != len(text)-1 { // a sync of it failed
+			text = []byte(id + "\n")
 		}
-		moved[id] = place{record, end}
+		return add(text)
 	}
 	for key, g := range j.gone {
 		content, err := json.Marshal(line{Gone: &g})
 		if err == nil {
-			_, err = into.Write(lineOf(key.id(), content))
+			_, err = add(lineOf(key.id(), content))
 		}
 		if err != nil {
 			return err
 		}
+	}
+	for _, id := range j.inOrder() {
+		record, err := move(id, j.here[id].record)
+		if err != nil {
+			return err
+		}
+		end, err := move(id, j.here[id].ending)
+		if err != nil {
+			return err
+		}
+		moved[id] = place{record, end}
 	}
 	return nil
 }

@@ -70,6 +70,7 @@ type lineLog struct {
 	size    int64    // of the lines
 	next    *flushed // of the lines that no sync has begun for
 	syncing bool
+	failed  error // of the last sync; the file is not relied on any more until it is written anew
 }
 
 // flushed is one sync; the log's mu guards it.
@@ -148,7 +149,8 @@ func (l *lineLog) append(text []byte, note func(span)) (*flushed, error) {
 }
 
 // sync returns when lines are on disk. One of those who wait syncs for all whose lines are written
-// by then.
+// by then. After a sync that failed the system takes what it could not write for written, and the
+// next sync of the file would succeed without it: so there is none.
 func (l *lineLog) sync(lines *flushed) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -157,13 +159,16 @@ func (l *lineLog) sync(lines *flushed) error {
 			l.turn.Wait()
 			continue
 		}
+		if l.failed != nil {
+			return l.failed
+		}
 		l.syncing = true
 		file, all := l.file, l.next
 		l.next = new(flushed)
 		l.mu.Unlock()
 		err := l.flush(file)
 		l.mu.Lock()
-		l.syncing, all.over, all.err = false, true, err
+		l.syncing, l.failed, all.over, all.err = false, err, true, err
 		l.turn.Broadcast()
 	}
 	return lines.err
@@ -209,7 +214,7 @@ func (l *lineLog) rewrite(write func(old io.ReaderAt, into io.Writer) error) err
 	l.next.over, l.next.err = true, l.dir.Sync()
 	l.turn.Broadcast()
 	err = errors.Join(l.next.err, l.file.Close())
-	l.file, l.next = file, new(flushed)
+	l.file, l.failed, l.next = file, l.next.err, new(flushed)
 	return err
 }
 
