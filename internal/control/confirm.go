@@ -36,7 +36,10 @@ func (s *Service) confirmTogether(all []*confirmation) {
 	byID := make(map[stacyvm.SandboxID]*confirmation, len(all))
 	for i, one := range all {
 		started[i] = store.Started{
-			ID: one.sandbox.ID, Fence: one.sandbox.Fence, RuntimeID: one.created.RuntimeID, Unenforced: one.created.Unenforced,
+			ID:         one.sandbox.ID,
+			Fence:      one.sandbox.Fence,
+			RuntimeID:  one.created.RuntimeID,
+			Unenforced: one.created.Unenforced,
 		}
 		byID[one.sandbox.ID] = one
 	}

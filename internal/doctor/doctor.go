@@ -269,7 +269,10 @@ func engineChecks(name string, found engine.Capabilities) []config.Check {
 	if found.Usable && len(found.Problems) == 0 {
 		checks = append(
 			checks,
-			config.Passed(name+".limits", "limits that are enforced: "+strings.Join(stacyvm.Retype[string](found.Enforces), ", ")),
+			config.Passed(
+				name+".limits",
+				"limits that are enforced: "+strings.Join(stacyvm.Retype[string](found.Enforces), ", "),
+			),
 		)
 	}
 	return checks

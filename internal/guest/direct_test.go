@@ -213,7 +213,7 @@ func TestTheEndIsOneWrite(t *testing.T) {
 			t.Errorf("%+v", exit)
 		}
 	}
-	s.Transport.Close()
+	s.Close()
 	<-ended
 	if n := guestEnd.writes.Load(); n > 2*5 {
 		t.Errorf("%d writes for 5 commands", n)

@@ -24,8 +24,10 @@ func End(ctx context.Context, tx store.Tx, sandbox stacyvm.Sandbox, cause stacyv
 		if failed != nil || !current.State.Active() {
 			return false, failed
 		}
+		return false, err
+	default:
+		return false, err
 	}
-	return false, err
 }
 
 // Release ends a sandbox's lease; one that ran out before is a success.

@@ -109,8 +109,11 @@ func (t idempotency) BeginNew(ctx context.Context, claims []IdempotencyRecord) (
 		}
 		var rows []string
 		for _, claim := range part {
-			rows = append(rows, fmt.Sprintf(`(%s, %s, %s, %s, FALSE, 0, NULL, %s)`, c.arg(claim.Scope), c.arg(claim.Key),
-				c.arg(claim.BodyHash), c.arg(string(claim.Sandbox)), now))
+			rows = append(
+				rows,
+				fmt.Sprintf(`(%s, %s, %s, %s, FALSE, 0, NULL, %s)`, c.arg(claim.Scope), c.arg(claim.Key),
+					c.arg(claim.BodyHash), c.arg(string(claim.Sandbox)), now),
+			)
 		}
 		_, err = sqldb.All(ctx, t.Tx, func(row sqldb.Scanner) (id string, err error) {
 			err = row.Scan(&id)
@@ -135,8 +138,15 @@ func (t idempotency) Finish(ctx context.Context, claims ...IdempotencyRecord) er
 		var c clause
 		var rows []string
 		for _, claim := range part {
-			rows = append(rows, fmt.Sprintf(`(%s, %s, %s, CAST(%s AS BIGINT), CAST(%s AS %s))`, c.arg(claim.Scope),
-				c.arg(claim.Key), c.arg(string(claim.Sandbox)), c.arg(int64(claim.Status)), c.arg(claim.Body), t.Dialect.Bytes))
+			rows = append(rows, fmt.Sprintf(
+				`(%s, %s, %s, CAST(%s AS BIGINT), CAST(%s AS %s))`,
+				c.arg(claim.Scope),
+				c.arg(claim.Key),
+				c.arg(string(claim.Sandbox)),
+				c.arg(int64(claim.Status)),
+				c.arg(claim.Body),
+				t.Dialect.Bytes,
+			))
 		}
 		err := t.Later(ctx, `
 			WITH answers (scope, request_key, sandbox_id, status, body) AS (VALUES `+strings.Join(rows, ", ")+`)

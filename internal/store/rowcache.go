@@ -199,6 +199,7 @@ func (t sandboxes) named(ctx context.Context, ids []stacyvm.SandboxID) ([]stacyv
 	if err != nil {
 		return nil, err
 	}
-	text := `SELECT ` + sandboxColumns + ` FROM sandboxes WHERE id IN (SELECT key FROM ` + t.Dialect.Members(`$1`) + `)`
+	wanted := t.Dialect.Members(`$1`)
+	text := `SELECT ` + sandboxColumns + ` FROM sandboxes WHERE id IN (SELECT key FROM ` + wanted + `)`
 	return sqldb.All(ctx, t.Tx, readSandbox, text, string(names))
 }

@@ -177,11 +177,17 @@ func (t sandboxes) InsertHeld(
 	for part := range inParts(rows) {
 		var held, inserted clause
 		for _, s := range part {
-			held.parts = append(held.parts, held.list(string(s.ID), typeSandbox, string(s.WorkerID), session, s.Fence.Epoch,
-				int64(1), now+ttl.Microseconds()))
+			held.parts = append(
+				held.parts,
+				held.list(string(s.ID), typeSandbox, string(s.WorkerID), session, s.Fence.Epoch,
+					int64(1), now+ttl.Microseconds()),
+			)
 			inserted.parts = append(inserted.parts, inserted.list(rowOf(s)...))
 		}
-		err := t.Later(ctx, `INSERT INTO leases (`+leaseColumns+`) VALUES `+strings.Join(held.parts, ", "), held.args...)
+		err := t.Later(
+			ctx,
+			`INSERT INTO leases (`+leaseColumns+`) VALUES `+strings.Join(held.parts, ", "),
+			held.args...)
 		if err == nil {
 			err = t.Later(ctx, insertInto+strings.Join(inserted.parts, ", "), inserted.args...)
 		}
@@ -204,9 +210,28 @@ func born(s *stacyvm.Sandbox, now int64) {
 func rowOf(s stacyvm.Sandbox) []any {
 	created, updated, expires := s.CreatedAt.UnixMicro(), s.UpdatedAt.UnixMicro(), s.ExpiresAt.UnixMicro()
 	return []any{
-		string(s.ID), string(s.State), string(s.Reason), s.Detail, sinceUS(s.Cause), string(s.Desired), s.Provider, s.Image,
-		packed(s.Spec), s.OwnerID, s.TenantID, string(s.WorkerID), s.Fence.Incarnation, s.Fence.Epoch, s.RuntimeID,
-		s.Recovered, packed(s.Unenforced), packed(s.Metadata), created, updated, expires, expires,
+		string(s.ID),
+		string(s.State),
+		string(s.Reason),
+		s.Detail,
+		sinceUS(s.Cause),
+		string(s.Desired),
+		s.Provider,
+		s.Image,
+		packed(s.Spec),
+		s.OwnerID,
+		s.TenantID,
+		string(s.WorkerID),
+		s.Fence.Incarnation,
+		s.Fence.Epoch,
+		s.RuntimeID,
+		s.Recovered,
+		packed(s.Unenforced),
+		packed(s.Metadata),
+		created,
+		updated,
+		expires,
+		expires,
 	}
 }
 
@@ -314,8 +339,12 @@ func (t sandboxes) filter(ctx context.Context, f SandboxFilter) (*clause, error)
 		if err != nil {
 			return nil, err
 		}
-		c.add(`due_us <= %s AND expires_us <= %s AND (state <> '`+string(stacyvm.StateCreating)+`' OR updated_us <= %s)`,
-			now, now, now-stacyvm.CreateAbandonedAfter.Microseconds())
+		c.add(
+			`due_us <= %s AND expires_us <= %s AND (state <> '`+string(stacyvm.StateCreating)+`' OR updated_us <= %s)`,
+			now,
+			now,
+			now-stacyvm.CreateAbandonedAfter.Microseconds(),
+		)
 	}
 	return &c, nil
 }
@@ -410,7 +439,14 @@ func (t sandboxes) Start(ctx context.Context, started []Started) (running []stac
 			}
 			rows = append(rows, fmt.Sprintf(
 				`(CAST(%s AS TEXT), CAST(%s AS BIGINT), CAST(%s AS BIGINT), CAST(%s AS TEXT), CAST(%s AS TEXT))`,
-				c.arg(string(s.ID)), c.arg(s.Fence.Incarnation), c.arg(s.Fence.Epoch), c.arg(s.RuntimeID), c.arg(unenforced)))
+				c.arg(
+					string(s.ID),
+				),
+				c.arg(s.Fence.Incarnation),
+				c.arg(s.Fence.Epoch),
+				c.arg(s.RuntimeID),
+				c.arg(unenforced),
+			))
 		}
 		text := `
 			WITH started (sandbox, era, term, runtime, lacks) AS (VALUES ` + strings.Join(rows, ", ") + `)
@@ -478,8 +514,12 @@ func (t sandboxes) Want(ctx context.Context, id stacyvm.SandboxID, wish Wish) (s
 	}
 	if wish.TTL != 0 {
 		// Until it runs its time counts from its creation, and is moved when it does.
-		expires := ` = CASE WHEN state = '` + string(stacyvm.StateCreating) + `' THEN created_us ELSE ` + now + ` END + ` +
-			c.arg(wish.TTL.Microseconds())
+		expires := ` = CASE WHEN state = '` + string(
+			stacyvm.StateCreating,
+		) + `' THEN created_us ELSE ` + now + ` END + ` +
+			c.arg(
+				wish.TTL.Microseconds(),
+			)
 		c.parts = append(c.parts, `expires_us`+expires, `due_us`+expires)
 	}
 	set := strings.Join(c.parts, ", ")

@@ -97,7 +97,12 @@ func (i *instance) Status(ctx context.Context) (engine.Status, error) {
 		)
 	}
 	r := answer.Runtimes[0]
-	return engine.Status{Running: r.Running, Detail: r.Detail, Cause: causeOf(r), Unenforced: stacyvm.Retype[stacyvm.Limit](r.Unenforced)}, nil
+	return engine.Status{
+		Running:    r.Running,
+		Detail:     r.Detail,
+		Cause:      causeOf(r),
+		Unenforced: stacyvm.Retype[stacyvm.Limit](r.Unenforced),
+	}, nil
 }
 
 // Destroy implements engine.Instance.

@@ -16,6 +16,16 @@ import (
 // more connection to it; skew is added to its clock.
 type Database func(t *testing.T) (open func(skew func() time.Duration) store.Store)
 
+// leave takes tests out.
+func leave(t *testing.T, tests map[string]func(*rig), names []string) {
+	for _, name := range names {
+		if tests[name] == nil {
+			t.Fatalf("there is no test %q", name)
+		}
+		delete(tests, name)
+	}
+}
+
 // Run runs the whole suite but for those named by without, each test on a database of its own.
 func Run(t *testing.T, database Database, without ...string) {
 	tests := map[string]func(*rig){
@@ -84,12 +94,7 @@ func Run(t *testing.T, database Database, without ...string) {
 		"cluster/one identity":            clusterIdentity,
 		"transaction/time stands in a tx": txTime,
 	}
-	for _, name := range without {
-		if tests[name] == nil {
-			t.Fatalf("there is no test %q", name)
-		}
-		delete(tests, name)
-	}
+	leave(t, tests, without)
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -114,7 +114,13 @@ func (w *Worker) writeTombstone(b *entry) error {
 	defer b.mu.Unlock()
 	wanted := tombstone{Fence: b.fence, Destroyed: b.destroyed}
 	if b.damaged != nil {
-		w.log.Warn("a damaged journal entry is replaced: its sandbox is destroyed", "sandbox", b.id, "error", b.damaged)
+		w.log.Warn(
+			"a damaged journal entry is replaced: its sandbox is destroyed",
+			"sandbox",
+			b.id,
+			"error",
+			b.damaged,
+		)
 	}
 	if b.record == nil && b.damaged == nil {
 		if known := w.journal.tombstone(b.id); known != nil && *known == wanted {

@@ -130,7 +130,13 @@ func openJournal(path string) (*journal, error) {
 	if err != nil {
 		return nil, errors.Join(err, dir.Close(), root.Close())
 	}
-	return &journal{root: root, dir: dir, log: log, here: map[stacyvm.SandboxID]place{}, gone: map[goneKey]goneLine{}}, nil
+	return &journal{
+		root: root,
+		dir:  dir,
+		log:  log,
+		here: map[stacyvm.SandboxID]place{},
+		gone: map[goneKey]goneLine{},
+	}, nil
 }
 
 func (j *journal) close() error { return errors.Join(j.log.close(), j.dir.Close(), j.root.Close()) }
@@ -162,7 +168,13 @@ func (j *journal) load() (map[stacyvm.SandboxID]journalEntry, error) {
 }
 
 // take takes in one line that was read.
-func (j *journal) take(entries map[stacyvm.SandboxID]journalEntry, id stacyvm.SandboxID, content []byte, bad error, at span) {
+func (j *journal) take(
+	entries map[stacyvm.SandboxID]journalEntry,
+	id stacyvm.SandboxID,
+	content []byte,
+	bad error,
+	at span,
+) {
 	var l line
 	if bad == nil {
 		bad = json.Unmarshal(content, &l)

@@ -127,7 +127,8 @@ func providerFromWire(p *workerv1.Provider) worker.Provider {
 	}
 	c := &read.Capabilities
 	c.Usable, c.Isolates, c.Survives, c.Version = p.GetUsable(), p.GetIsolates(), p.GetSurvives(), p.GetVersion()
-	c.Enforces, c.Features = stacyvm.Retype[stacyvm.Limit](p.GetEnforces()), stacyvm.Retype[stacyvm.Feature](p.GetFeatures())
+	c.Enforces = stacyvm.Retype[stacyvm.Limit](p.GetEnforces())
+	c.Features = stacyvm.Retype[stacyvm.Feature](p.GetFeatures())
 	for _, problem := range p.GetProblems() {
 		c.Problems = append(c.Problems, struct{ What, Fix string }{problem.GetWhat(), problem.GetFix()})
 	}

@@ -98,7 +98,10 @@ func Connect(config sqldb.Config) (db *sql.DB, password string, err error) {
 	}
 	// Nobody asks whether an idle connection still lives: what is sent on it says so, and goes to
 	// another one then.
-	db = stdlib.OpenDB(*parsed, stdlib.OptionShouldPing(func(context.Context, stdlib.ShouldPingParams) bool { return false }))
+	db = stdlib.OpenDB(
+		*parsed,
+		stdlib.OptionShouldPing(func(context.Context, stdlib.ShouldPingParams) bool { return false }),
+	)
 	db.SetMaxOpenConns(config.MaxOpenConns)
 	db.SetMaxIdleConns(config.MaxIdleConns)
 	db.SetConnMaxLifetime(connLife)

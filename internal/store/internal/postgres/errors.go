@@ -28,7 +28,11 @@ func Dialect(password string) *sqldb.Dialect {
 		Integer: func(column, key string) string {
 			return "CAST(CAST(" + column + " AS JSON) ->> '" + key + "' AS BIGINT)"
 		},
-		Words: map[string]string{"serial": "BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY", "postgres": "", "stored": "STORED"},
+		Words: map[string]string{
+			"serial":   "BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY",
+			"postgres": "",
+			"stored":   "STORED",
+		},
 		Clock: serverClock,
 		Bytes: "BYTEA",
 		Now:   pgNow,

@@ -170,6 +170,7 @@ func (r valueRow) Scan(into ...any) error {
 				case reflect.Int, reflect.Int64:
 					v.SetInt(number)
 					continue
+				default:
 				}
 			}
 		}
