@@ -37,7 +37,7 @@ type stream struct {
 
 	ended   chan struct{} // nobody can write any more, or the agent closes
 	drained chan struct{} // everything that the process itself wrote is in the ring
-	after   atomic.Bool   // the process has ended: settle as soon as the pipe is empty
+	after   atomic.Bool   // the process has ended: close as soon as the pipe is empty
 	widened bool          // the pipe holds as much as it may
 	late    int           // bytes that were read since
 	killed  chan struct{} // closed when the process was killed: nobody's reading is waited for any more
@@ -180,7 +180,7 @@ func (s *stream) cutUnread() {
 	}
 }
 
-// count settles a stream that a child keeps full: after a whole pipe of bytes none is the
+// count closes a stream that a child keeps full: after a whole pipe of bytes none is the
 // process's own.
 func (s *stream) count(n int) {
 	if !s.after.Load() {
