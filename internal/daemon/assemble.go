@@ -62,7 +62,7 @@ func assemble(
 	}
 	database := storeConfig(c, p.Database)
 	// The lock of the data directory keeps others from a database in it, and from no other one.
-	database.Alone = strings.HasPrefix(p.Database, filepath.Clean(c.DataDir)+string(filepath.Separator))
+	database.Alone = node.Holds(c.DataDir, p.Database)
 	database.Warn = func(message string) { log.Warn(message + "; " + HistoryFix) }
 	opened, err := store.Open(ctx, database)
 	if err != nil {
