@@ -13,6 +13,7 @@ import (
 
 	"github.com/stacyvm/stacyvm/internal/config"
 	"github.com/stacyvm/stacyvm/internal/control"
+	"github.com/stacyvm/stacyvm/internal/flock"
 	"github.com/stacyvm/stacyvm/internal/node"
 	"github.com/stacyvm/stacyvm/internal/reconcile"
 	"github.com/stacyvm/stacyvm/internal/space"
@@ -23,7 +24,8 @@ import (
 
 // parts are the pieces of one server, joined.
 type parts struct {
-	node       node.Node // without a worker: a control plane alone
+	node       node.Node   // without a worker: a control plane alone
+	held       *flock.Lock // of SQLite's file; nil: PostgreSQL
 	store      store.Store
 	guard      *space.Guard
 	fleet      *fleet
@@ -61,8 +63,12 @@ func assemble(
 		own = node.GuardedWorker{Worker: made.node.Worker, Guard: guard}
 	}
 	database := storeConfig(c, p.Database)
-	// The lock of the data directory keeps others from a database in it, and from no other one.
-	database.Alone = node.Holds(c.DataDir, p.Database)
+	if !c.Postgres() {
+		if made.held, err = lockDatabase(p.Database); err != nil {
+			return made, err
+		}
+		database.Alone = true
+	}
 	database.Warn = func(message string) { log.Warn(message + "; " + HistoryFix) }
 	opened, err := store.Open(ctx, database)
 	if err != nil {
@@ -189,6 +195,9 @@ func (m *parts) close() error {
 	failures = append(failures, m.node.Close())
 	if m.store != nil {
 		failures = append(failures, m.store.Close())
+	}
+	if m.held != nil {
+		m.held.Release()
 	}
 	return errors.Join(failures...)
 }

@@ -3,6 +3,8 @@ package daemon
 import (
 	"context"
 	"errors"
+	"fmt"
+	"os"
 	"path/filepath"
 
 	"github.com/stacyvm/stacyvm/internal/config"
@@ -42,6 +44,11 @@ func RestoreDatabase(ctx context.Context, c config.Config, backup, path string) 
 		return dbtool.Restored{}, err
 	}
 	defer held.Release()
+	alone, err := lockDatabase(path)
+	if err != nil {
+		return dbtool.Restored{}, err
+	}
+	defer alone.Release()
 	above, err := local.Incarnation(node.SharedPlace(c.DataDir, "").Worker)
 	if err != nil {
 		return dbtool.Restored{}, err
@@ -68,6 +75,49 @@ func standStill(c config.Config) (*flock.Lock, error) {
 	return held, nil
 }
 
+// lockDatabase keeps other servers from a SQLite file until the lock is released, however they name
+// it: the lock is a file beside that which the name leads to. CodeConflict: a server uses it.
+func lockDatabase(path string) (*flock.Lock, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, stacyvm.Wrap(stacyvm.CodeInvalid, err, "database.path: its directory cannot be made")
+	}
+	found, err := follow(path)
+	if err != nil {
+		return nil, stacyvm.Wrap(stacyvm.CodeInvalid, err, "database.path: cannot be resolved")
+	}
+	held, err := flock.Try(found + ".lock")
+	if errors.Is(err, flock.ErrLocked) {
+		return nil, stacyvm.Errorf(stacyvm.CodeConflict, "another server uses the database %s: stop it, or set database.path to another file", path)
+	}
+	if err != nil {
+		return nil, stacyvm.Wrap(stacyvm.CodeInvalid, err, "database.path: its directory cannot be written")
+	}
+	return held, nil
+}
+
+// mostLinks is how many links Linux follows.
+const mostLinks = 40
+
+// follow gives the file that a path leads to, which need not exist.
+func follow(path string) (string, error) {
+	for range mostLinks {
+		dir, err := filepath.EvalSymlinks(filepath.Dir(path))
+		if err != nil {
+			return "", err
+		}
+		path = filepath.Join(dir, filepath.Base(path))
+		to, err := os.Readlink(path)
+		if err != nil { // no link, or nothing yet
+			return path, nil //nolint:nilerr // what else is wrong with it, opening it tells
+		}
+		if !filepath.IsAbs(to) {
+			to = filepath.Join(dir, to)
+		}
+		path = to
+	}
+	return "", fmt.Errorf("%s: too many links", path)
+}
+
 // RaiseIncarnation marks the configuration's database as put back from a backup by other programs:
 // see store.Raise. CodeConflict: a server uses the data directory, or there is no database.
 func RaiseIncarnation(ctx context.Context, c config.Config) (incarnation int64, err error) {
@@ -76,6 +126,13 @@ func RaiseIncarnation(ctx context.Context, c config.Config) (incarnation int64, 
 		return 0, err
 	}
 	defer held.Release()
+	if !c.Postgres() {
+		alone, err := lockDatabase(c.DatabasePath())
+		if err != nil {
+			return 0, err
+		}
+		defer alone.Release()
+	}
 	found, err := dbtool.Inspect(ctx, StoreConfig(c))
 	if err != nil {
 		return 0, err

@@ -4,9 +4,7 @@
 package node
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -44,21 +42,6 @@ func PrivatePlace(dataDir, own string) Place {
 
 // ServeLock is the file that the server or worker process of a data directory has locked.
 const ServeLock = "serve.lock"
-
-// Holds reports whether a file is in the data directory itself: not elsewhere by way of links or
-// "..", and not in a directory below, which may be another server's. The file need not exist.
-func Holds(dataDir, file string) bool {
-	dir, err := filepath.EvalSymlinks(dataDir)
-	if err != nil {
-		return false
-	}
-	if _, err := os.Lstat(file); errors.Is(err, fs.ErrNotExist) {
-		parent, err := filepath.EvalSymlinks(filepath.Dir(file))
-		return err == nil && parent == dir
-	}
-	found, err := filepath.EvalSymlinks(file)
-	return err == nil && filepath.Dir(found) == dir
-}
 
 // MakeDataDir makes the data directory, for its owner alone.
 func MakeDataDir(dir string) error {

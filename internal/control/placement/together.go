@@ -2,7 +2,6 @@ package placement
 
 import (
 	"context"
-	"errors"
 
 	"github.com/stacyvm/stacyvm/internal/schedule"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
@@ -22,10 +21,6 @@ type reservation struct {
 	attempt
 	err error
 }
-
-// errAlone ends a transaction for several creates on a worker that has a limit now: each counts
-// alone.
-var errAlone = errors.New("the worker has a limit")
 
 // plain reports whether nothing has to be counted for a create, and nothing speaks against it.
 func (p *Placer) plain(r Request, c candidate) bool {
@@ -85,10 +80,7 @@ func (p *Placer) reserveOn(all []*reservation) {
 // eligible gives the creates for which their worker, which is looked at itself, is a good place.
 func (p *Placer) eligible(ctx context.Context, tx store.Tx, all []*reservation) (good []*reservation, err error) {
 	w, used, err := tx.Workers().Offer(ctx, all[0].candidate.slot.worker)
-	if err == nil && w.Capacity.Limited() {
-		err = errAlone
-	}
-	if err != nil {
+	if err != nil || w.Capacity.Limited() { // each counts alone
 		return nil, err
 	}
 	now, err := tx.Now(ctx)
