@@ -1,6 +1,7 @@
 package reconcile
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -305,7 +306,7 @@ func died(r worker.Runtime) stacyvm.Cause {
 func silent(r worker.Runtime) stacyvm.Cause {
 	return stacyvm.Cause{
 		Reason: stacyvm.ReasonNoAnswer,
-		Detail: "its guest program does not answer",
+		Detail: cmp.Or(r.Cause.Detail, "its guest program does not answer"),
 		Since:  r.Cause.Since,
 	}
 }

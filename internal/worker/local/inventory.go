@@ -106,10 +106,13 @@ func (w *Worker) examine(f found, known bool) *worker.Runtime {
 		return fromLabels(f)
 	}
 	b.mu.Lock()
-	r, fence, busy, health := b.record, b.fence, b.job, b.health
+	r, fence, busy, health, damaged := b.record, b.fence, b.job, b.health, b.damaged
 	b.mu.Unlock()
 	if r == nil {
 		line := fromLabels(f)
+		if damaged != nil && line.Phase == worker.PhaseSilent {
+			line.Cause.Detail = "its worker's record of it is damaged, so that its guest program cannot be asked"
+		}
 		if fence.Compare(line.Fence) > 0 {
 			line.Fence = fence
 		}
@@ -171,14 +174,22 @@ func (w *Worker) withoutRuntime(before map[stacyvm.SandboxID]*entry, all []found
 // cannot be asked.
 func fromLabels(f found) *worker.Runtime {
 	line := &worker.Runtime{
-		ID: f.ID, Fence: fenceOf(f.Labels), Cluster: f.Labels[engine.LabelCluster], Phase: worker.PhaseSilent,
+		ID:      f.ID,
+		Fence:   fenceOf(f.Labels),
+		Cluster: f.Labels[engine.LabelCluster],
+		Phase:   worker.PhaseSilent,
 		Request: worker.CreateRequest{
 			Cluster:  f.Labels[engine.LabelCluster],
 			OwnerID:  f.Labels[engine.LabelOwner],
 			TenantID: f.Labels[engine.LabelTenant],
 			Spec:     stacyvm.Spec{Provider: f.engine},
 		},
-		Created: worker.Created{RuntimeID: string(f.ID)}, CreatedAt: f.Created,
+		Created:   worker.Created{RuntimeID: string(f.ID)},
+		CreatedAt: f.Created,
+		Cause: stacyvm.Cause{
+			Reason: stacyvm.ReasonNoAnswer,
+			Detail: "its worker has no record of it, so that its guest program cannot be asked",
+		},
 	}
 	line.Request.ExpiresAt = expiryOf(f.Labels)
 	if !f.Running {

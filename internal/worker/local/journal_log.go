@@ -3,6 +3,7 @@ package local
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"hash/crc32"
@@ -84,6 +85,9 @@ func openLog(root *os.Root, dir *os.File) (*lineLog, error) {
 	file, err := root.OpenFile(logName, os.O_RDWR|os.O_CREATE|syscall.O_NONBLOCK, 0o600)
 	if err != nil {
 		return nil, unreadable(err)
+	}
+	if about, err := file.Stat(); err != nil || !about.Mode().IsRegular() {
+		return nil, errors.Join(unreadable(cmp.Or(err, errors.New(logName+" is no regular file"))), file.Close())
 	}
 	l := &lineLog{root: root, dir: dir, file: file, flush: flush, next: new(flushed)}
 	l.turn = sync.NewCond(&l.mu)

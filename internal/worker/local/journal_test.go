@@ -92,6 +92,9 @@ func TestDamagedRecord(t *testing.T) {
 					t.Errorf("inventory: %+v", line)
 				}
 			}
+			if cause := lines[ref.ID].Cause; !strings.Contains(cause.Detail, "damaged") {
+				t.Errorf("the cause is %+v", cause)
+			}
 			stale := stacyvm.Ref{ID: ref.ID, Fence: stacyvm.Fence{Incarnation: 2, Epoch: 4}}
 			wantCode(t, "stale destroy", m.Worker.Destroy(t.Context(), stale), stacyvm.CodeStaleEpoch)
 			_, err := m.Worker.Create(t.Context(), ref, request())
@@ -176,6 +179,9 @@ func TestMissingRecord(t *testing.T) {
 	m.edit(t, ref.ID, func(string) string { return "" })
 	m.Reopen(t)
 	line := m.inventory(t)[ref.ID]
+	if !strings.Contains(line.Cause.Detail, "no record") {
+		t.Errorf("the cause is %+v", line.Cause)
+	}
 	if line.Phase != worker.PhaseSilent || line.Fence != ref.Fence || line.Request.TenantID != "acme" || line.Request.ExpiresAt.IsZero() {
 		t.Errorf("inventory: %+v", line)
 	}

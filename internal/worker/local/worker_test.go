@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -279,6 +281,17 @@ func TestOpen(t *testing.T) {
 			t.Errorf("%s: a worker", name)
 		}
 	}
+}
+
+// TestJournalThatIsNoFile: nobody waits for what writes into a pipe.
+func TestJournalThatIsNoFile(t *testing.T) {
+	e, _ := other(t, "other")
+	dir := t.TempDir()
+	if err := syscall.Mkfifo(filepath.Join(dir, local.LogName), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err := local.Open(local.Config{Dir: dir, Engines: []engine.Engine{e}})
+	wantCode(t, "a pipe", err, stacyvm.CodeInternal)
 }
 
 // BenchmarkGuest is the part of every command that is the worker's.
