@@ -87,7 +87,11 @@ func lockDatabase(path string) (*flock.Lock, error) {
 	}
 	held, err := flock.Try(found + ".lock")
 	if errors.Is(err, flock.ErrLocked) {
-		return nil, stacyvm.Errorf(stacyvm.CodeConflict, "another server uses the database %s: stop it, or set database.path to another file", path)
+		return nil, stacyvm.Errorf(
+			stacyvm.CodeConflict,
+			"another server uses the database %s: stop it, or set database.path to another file",
+			path,
+		)
 	}
 	if err != nil {
 		return nil, stacyvm.Wrap(stacyvm.CodeInvalid, err, "database.path: its directory cannot be written")
