@@ -70,7 +70,7 @@ generate: ## write the generated files anew; must leave no diff
 bench: build ## time the product on this machine, in turns with its neighbours; ARGS="-before BINARY", "-profile DIR", "-plane"
 	@scripts/bench.sh $(ARGS)
 
-bench-smoke: build ## the ratios alone, in a minute: before and after a change of a hot path; ARGS="-before BINARY"
+bench-smoke: build ## the ratios in a minute: before and after a change of a hot path; ARGS="-before BINARY"
 	@scripts/bench.sh -smoke $(ARGS)
 
 dist: build ## a Debian package, a tarball, checksums and bills of material in dist/

@@ -75,8 +75,9 @@ func standStill(c config.Config) (*flock.Lock, error) {
 	return held, nil
 }
 
-// lockDatabase keeps other servers from a SQLite file until the lock is released, however they name
-// it: the lock is a file beside that which the name leads to. CodeConflict: a server uses it.
+// lockDatabase keeps other servers from a SQLite file until the lock is released, whichever path they
+// have for it, but for a hard link: the lock is a file beside that which the path leads to.
+// CodeConflict: a server uses it.
 func lockDatabase(path string) (*flock.Lock, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, stacyvm.Wrap(stacyvm.CodeInvalid, err, "database.path: its directory cannot be made")

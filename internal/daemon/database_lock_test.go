@@ -8,7 +8,7 @@ import (
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
 
-// TestLockDatabase: a SQLite file has one server, by whichever name that finds it, also before there
+// TestLockDatabase: a SQLite file has one server, whichever path leads to it, also before there
 // is a file.
 func TestLockDatabase(t *testing.T) {
 	top := t.TempDir()
