@@ -119,6 +119,11 @@ func open(dir, build string, grace time.Duration) (*launcher.Server, *net.UnixLi
 	if err := os.Remove(wire.Socket); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, nil, err
 	}
+	go func() { // sandboxes that are made before build their own
+		if err := writeFilter(); err != nil {
+			log.Warningf("build the sentries' filter: %v", err)
+		}
+	}()
 	mask := syscall.Umask(0o077)
 	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: wire.Socket, Net: "unix"})
 	syscall.Umask(mask)

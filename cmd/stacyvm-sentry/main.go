@@ -19,6 +19,7 @@ import (
 
 	"github.com/stacyvm/stacyvm/cmd/stacyvm-sentry/launcher"
 	"github.com/stacyvm/stacyvm/cmd/stacyvm-sentry/limits"
+	_ "github.com/stacyvm/stacyvm/cmd/stacyvm-sentry/umount" // gVisor's helper
 	"github.com/stacyvm/stacyvm/internal/engine/gvisor/wire"
 )
 
@@ -28,7 +29,10 @@ func main() {
 			fmt.Fprintln(os.Stderr, "stacyvm-sentry:", err)
 			os.Exit(1)
 		}
+		debug.SetGCPercent(startGCPercent)
 		limits.Enter()
+		keepFilter()
+		useFilter()
 		startGuard()
 		go shrink()
 		maincli.Main()
@@ -63,6 +67,10 @@ func main() {
 	}
 }
 
+// startGCPercent is the collector's percentage while a sandbox's process starts: it would collect
+// several times for a few MiB.
+const startGCPercent = 400
+
 // settleTime is how long after its start a sandbox's process has done what needs most memory.
 const settleTime = 3 * time.Second
 
@@ -70,6 +78,7 @@ const settleTime = 3 * time.Second
 // two processes.
 func shrink() {
 	time.Sleep(settleTime)
+	debug.SetGCPercent(100)
 	debug.FreeOSMemory()
 }
 

@@ -28,6 +28,9 @@ const acceptDescriptor = 5
 // boxName is gVisor's name for every container: each has a state directory of its own.
 const boxName = "box"
 
+// platformName is gVisor's way to run a guest's code.
+const platformName = "systrap"
+
 // gvisor is gVisor as the launcher uses it: launcher.Runtime.
 type gvisor struct {
 	dir   string   // the engine's, absolute; also the working directory
@@ -156,11 +159,16 @@ func (g *gvisor) config(id string, disk int64) (*config.Config, error) {
 	if disk > 0 {
 		overlay += ",size=" + strconv.FormatInt(disk, 10)
 	}
+	return sandboxConfig(home(id), overlay)
+}
+
+// sandboxConfig is the configuration of a sandbox with that state directory and that upper layer.
+func sandboxConfig(root, overlay string) (*config.Config, error) {
 	flags := flag.NewFlagSet("sandbox", flag.ContinueOnError)
 	config.RegisterFlags(flags)
 	err := flags.Parse([]string{
-		"--root=" + home(id),
-		"--platform=systrap",
+		"--root=" + root,
+		"--platform=" + platformName,
 		"--network=sandbox",
 		"--overlay2=" + overlay,
 		// The lower directories are only read, and nobody changes them under a sandbox: cached

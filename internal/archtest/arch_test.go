@@ -25,7 +25,7 @@ var rules = []struct {
 	{"cmd/stacyvm-guest", []string{"internal/guest", "internal/guest/agent"}, ""},
 	{"cmd/stacyvm-sentry", []string{
 		"cmd/stacyvm-sentry/launcher", "cmd/stacyvm-sentry/limits", "cmd/stacyvm-sentry/oom", "cmd/stacyvm-sentry/process",
-		"internal/engine/gvisor/wire", "internal/flock",
+		"cmd/stacyvm-sentry/umount", "internal/engine/gvisor/wire", "internal/flock",
 	}, ""},
 	{"cmd/stacyvm-sentry/launcher", []string{"cmd/stacyvm-sentry/expiry", "cmd/stacyvm-sentry/process", "internal/engine/gvisor/wire"},
 		"gVisor: what it needs of it is passed in"},
@@ -34,6 +34,7 @@ var rules = []struct {
 	{"cmd/stacyvm-sentry/expiry", nil, ""},
 	{"cmd/stacyvm-sentry/oom", nil, "gVisor: what it needs of it is passed in"},
 	{"cmd/stacyvm-sentry/process", nil, ""},
+	{"cmd/stacyvm-sentry/umount", nil, "what takes time to set up: it has to run before that"},
 	{"client/...", nil, "`internal`: it is for other people's programs"},
 	{"proto/...", []string{"proto/..."}, ""},
 	{"scripts/...", []string{"internal/bundle"}, ""},

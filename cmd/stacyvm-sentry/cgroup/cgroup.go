@@ -28,6 +28,17 @@ type Delegated struct {
 	Unified bool
 	// Dirs is the group's directory for each controller that the machine has.
 	Dirs map[string]string
+	// Own is the group that this process is in, in one hierarchy; "": it cannot be seen.
+	Own string
+}
+
+// PrepareMoves makes moves of processes into groups fast for a moment. The kernel lets the first
+// move wait for a grace period, some 10 ms, and others that come soon after it not: here this
+// process moves to where it is.
+func (d Delegated) PrepareMoves() {
+	if d.Own != "" {
+		_ = enter(d.Own, 0) // later moves would wait themselves
+	}
 }
 
 // Enter makes sure that this process is in groups that it may divide, and gives them. name is that
@@ -42,7 +53,10 @@ func Enter(name, description string) (Delegated, error) {
 	if err != nil || !own.Unified {
 		return own, err
 	}
-	return own, own.divide()
+	if err := own.divide(); err != nil {
+		return own, err
+	}
+	return find() // it may be in the leaf now
 }
 
 func find() (Delegated, error) {
@@ -76,15 +90,21 @@ func parse(groups, mounts string) Delegated {
 				continue
 			}
 			own.Unified = false
-			if dir := directory(mounts, controller, fields[2]); dir != "" {
+			if dir, exact := directory(mounts, controller, fields[2]); dir != "" {
 				own.Dirs[controller] = dir
+				if exact {
+					own.Own = dir
+				}
 			}
 		}
 	}
 	if !own.Unified {
 		return own
 	}
-	if dir := directory(mounts, "", unified); dir != "" {
+	if dir, exact := directory(mounts, "", unified); dir != "" {
+		if exact {
+			own.Own = dir
+		}
 		if filepath.Base(dir) == leaf {
 			dir = filepath.Dir(dir)
 		}
@@ -97,8 +117,8 @@ func parse(groups, mounts string) Delegated {
 
 // directory gives where the group at path is to be seen in the hierarchy of the controller; with
 // "" in that of version 2. Inside a container the mount may show a part of the hierarchy only; a
-// group outside of that part is represented by its top.
-func directory(mounts, controller, path string) string {
+// group outside of that part is represented by its top, which is not exactly that group.
+func directory(mounts, controller, path string) (dir string, exact bool) {
 	for line := range strings.Lines(mounts) {
 		before, after, ok := strings.Cut(strings.TrimSuffix(line, "\n"), " - ")
 		fields, kind := strings.Fields(before), strings.Fields(after)
@@ -119,11 +139,11 @@ func directory(mounts, controller, path string) string {
 		}
 		root, point := strings.TrimSuffix(fields[3], "/"), fields[4]
 		if below, ok := strings.CutPrefix(path, root); ok && !strings.HasPrefix(below, "/..") {
-			return filepath.Join(point, below)
+			return filepath.Join(point, below), true
 		}
-		return point
+		return point, false
 	}
-	return ""
+	return "", false
 }
 
 // divide makes it possible to make groups with limits below a group of version 2: its processes

@@ -46,28 +46,28 @@ func TestParse(t *testing.T) {
 				"memory": "/sys/fs/cgroup/memory/stacyvm.slice/a.scope",
 				"cpu":    "/sys/fs/cgroup/cpu,cpuacct/stacyvm.slice/a.scope",
 				"pids":   "/sys/fs/cgroup/pids/stacyvm.slice",
-			}},
+			}, Own: "/sys/fs/cgroup/pids/stacyvm.slice"},
 		},
 		"version 1, the machine's own group": {
 			"4:memory:/\n2:cpu,cpuacct:/\n3:pids:/\n0::/\n", legacyMounts,
 			Delegated{Dirs: map[string]string{
 				"memory": "/sys/fs/cgroup/memory", "cpu": "/sys/fs/cgroup/cpu,cpuacct", "pids": "/sys/fs/cgroup/pids",
-			}},
+			}, Own: "/sys/fs/cgroup/pids"},
 		},
 		"version 1, a container that sees its own part": {
 			"4:memory:/docker/abc/inner\n0::/\n",
 			"34 30 0:30 /docker/abc /sys/fs/cgroup/memory rw shared:13 - cgroup cgroup rw,memory\n",
-			Delegated{Dirs: map[string]string{"memory": "/sys/fs/cgroup/memory/inner"}},
+			Delegated{Dirs: map[string]string{"memory": "/sys/fs/cgroup/memory/inner"}, Own: "/sys/fs/cgroup/memory/inner"},
 		},
 		"version 1, a controller that is not mounted": {
 			"4:memory:/\n3:pids:/\n", "34 30 0:30 / /cg/memory rw - cgroup cgroup rw,memory\n",
-			Delegated{Dirs: map[string]string{"memory": "/cg/memory"}},
+			Delegated{Dirs: map[string]string{"memory": "/cg/memory"}, Own: "/cg/memory"},
 		},
-		"version 2, in a scope":              {"0::/stacyvm.slice/a.scope\n", unifiedMounts, Delegated{true, all("/sys/fs/cgroup/stacyvm.slice/a.scope")}},
-		"version 2, in the leaf already":     {"0::/stacyvm.slice/a.scope/launcher\n", unifiedMounts, Delegated{true, all("/sys/fs/cgroup/stacyvm.slice/a.scope")}},
-		"version 2, a container":             {"0::/\n", unifiedMounts, Delegated{true, all("/sys/fs/cgroup")}},
-		"version 2, outside of what it sees": {"0::/../other\n", unifiedMounts, Delegated{true, all("/sys/fs/cgroup")}},
-		"none":                               {"", "", Delegated{true, map[string]string{}}},
+		"version 2, in a scope":              {"0::/stacyvm.slice/a.scope\n", unifiedMounts, Delegated{true, all("/sys/fs/cgroup/stacyvm.slice/a.scope"), "/sys/fs/cgroup/stacyvm.slice/a.scope"}},
+		"version 2, in the leaf already":     {"0::/stacyvm.slice/a.scope/launcher\n", unifiedMounts, Delegated{true, all("/sys/fs/cgroup/stacyvm.slice/a.scope"), "/sys/fs/cgroup/stacyvm.slice/a.scope/launcher"}},
+		"version 2, a container":             {"0::/\n", unifiedMounts, Delegated{true, all("/sys/fs/cgroup"), "/sys/fs/cgroup"}},
+		"version 2, outside of what it sees": {"0::/../other\n", unifiedMounts, Delegated{true, all("/sys/fs/cgroup"), ""}},
+		"none":                               {"", "", Delegated{true, map[string]string{}, ""}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if diff := cmp.Diff(c.want, parse(c.groups, c.mounts)); diff != "" {
@@ -170,7 +170,7 @@ func unifiedGroup(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	top := directory(string(mounts), "", "/")
+	top, _ := directory(string(mounts), "", "/")
 	if top == "" || unix.Access(top, unix.W_OK) != nil {
 		testneed.Missing(t, "cgroup2", "no hierarchy of cgroup version 2 is mounted, or it is not writable")
 	}

@@ -114,7 +114,7 @@ func joinAll(groups, mounts, path string) error {
 			continue
 		}
 		controller, _, _ := strings.Cut(fields[1], ",")
-		dir := directory(mounts, controller, path)
+		dir, _ := directory(mounts, controller, path)
 		if dir == "" {
 			continue
 		}

@@ -24,6 +24,8 @@ const (
 	usageDescriptor
 	statDescriptor
 	wakeDescriptor
+	// FreeDescriptor is for what else a sentry has to keep.
+	FreeDescriptor
 )
 
 // GroupFiles is what a sentry reads of its own memory group. It may write to none of them.
@@ -34,7 +36,7 @@ type GroupFiles struct {
 // keepGroupFiles opens them for the sentry. Version 1 tells by an event descriptor when the use
 // passes a mark, version 2 by a change of memory.events when it passes memory.high.
 func keepGroupFiles(bundle string, own Limits) error {
-	if err := keep(filepath.Join(bundle, file), limitsDescriptor); err != nil {
+	if err := Keep(filepath.Join(bundle, file), limitsDescriptor); err != nil {
 		return err
 	}
 	if own.MemoryGroup == "" || own.MemoryBytes <= 0 {
@@ -44,20 +46,20 @@ func keepGroupFiles(bundle string, own Limits) error {
 	if own.Unified {
 		usage = "memory.current"
 	}
-	if err := keep(filepath.Join(own.MemoryGroup, usage), usageDescriptor); err != nil {
+	if err := Keep(filepath.Join(own.MemoryGroup, usage), usageDescriptor); err != nil {
 		return err
 	}
-	if err := keep(filepath.Join(own.MemoryGroup, "memory.stat"), statDescriptor); err != nil {
+	if err := Keep(filepath.Join(own.MemoryGroup, "memory.stat"), statDescriptor); err != nil {
 		return err
 	}
 	if own.Unified {
 		return keepNotifier(filepath.Join(own.MemoryGroup, "memory.events"))
 	}
-	return keepMarks(own)
+	return keepMark(own)
 }
 
-// keep opens a file under a number, for this process and its successors.
-func keep(path string, number int) error {
+// Keep opens a file under a number, for this process and its successors.
+func Keep(path string, number int) error {
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("open %s: %w", path, err)
@@ -78,9 +80,10 @@ func keepNotifier(path string) error {
 	return unix.Dup3(fd, wakeDescriptor, 0)
 }
 
-// keepMarks has the group tell when its use passes each eighth of the limit from the first mark
-// on.
-func keepMarks(own Limits) error {
+// keepMark has the group tell when its use passes the first mark. Beyond it the guard looks at the
+// use by itself, as often as a guest can fill what is left: more marks would only delay the start,
+// because the kernel waits for a grace period, 12 ms, for each.
+func keepMark(own Limits) error {
 	fd, err := unix.Eventfd(0, unix.EFD_NONBLOCK|unix.EFD_CLOEXEC)
 	if err != nil {
 		return err
@@ -91,11 +94,9 @@ func keepMarks(own Limits) error {
 		return err
 	}
 	defer usage.Close()
-	for mark := firstMark(own.MemoryBytes); mark <= own.MemoryBytes+Overhead; mark += max(own.MemoryBytes/8, 1<<20) {
-		line := fmt.Sprintf("%d %d %d", fd, usage.Fd(), mark)
-		if err := os.WriteFile(filepath.Join(own.MemoryGroup, "cgroup.event_control"), []byte(line), 0); err != nil {
-			return fmt.Errorf("watch the memory group: %w", err)
-		}
+	line := fmt.Sprintf("%d %d %d", fd, usage.Fd(), firstMark(own.MemoryBytes))
+	if err := os.WriteFile(filepath.Join(own.MemoryGroup, "cgroup.event_control"), []byte(line), 0); err != nil {
+		return fmt.Errorf("watch the memory group: %w", err)
 	}
 	return unix.Dup3(fd, wakeDescriptor, 0)
 }

@@ -139,6 +139,7 @@ func (g *Groups) Make(id string, request *wire.Create) error {
 	if err != nil {
 		return err
 	}
+	go g.delegated.PrepareMoves() // before the sandbox's processes come: see Enter
 	text, err := json.Marshal(made)
 	if err != nil {
 		return err

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/stacyvm/stacyvm/cmd/stacyvm-sentry/cgroup"
 	"github.com/stacyvm/stacyvm/internal/engine/gvisor/wire"
 )
@@ -76,6 +78,22 @@ func TestMake(t *testing.T) {
 		if ids := g.List(); !slices.Equal(ids, []string{"sb"}) {
 			t.Errorf("%v", ids)
 		}
+	}
+}
+
+// TestMakePreparesMoves: a sandbox's processes do not wait for the kernel's first move.
+func TestMakePreparesMoves(t *testing.T) {
+	g := newGroups(t, false, cgroup.Controllers...)
+	g.delegated.Own = t.TempDir()
+	procs := filepath.Join(g.delegated.Own, "cgroup.procs")
+	if err := unix.Mkfifo(procs, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := g.Make("sb", &wire.Create{}); err != nil {
+		t.Fatal(err)
+	}
+	if text, err := os.ReadFile(procs); err != nil || string(text) != "0" { // waits for it
+		t.Errorf("%q, %v", text, err)
 	}
 }
 

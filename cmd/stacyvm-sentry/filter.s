@@ -1,0 +1,1 @@
+// Lets filter.go declare a function without a body.
