@@ -9,6 +9,7 @@ import (
 
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 	guestv1 "github.com/stacyvm/stacyvm/proto/guest/v1"
+	"github.com/stacyvm/stacyvm/proto/guest/v1/guestv1connect"
 )
 
 // Records of global headers that tell, in an archive, of an entry that is not there or not whole:
@@ -27,7 +28,7 @@ const maxFailures = 100
 func (c *Client) PackFiles(ctx context.Context, path string) (io.ReadCloser, error) {
 	ctx, cancel, stall := watch(ctx)
 	request, most, release := bulk(&guestv1.PackRequest{Path: path})
-	stream, err := c.files.Pack(ctx, request)
+	stream, err := receive[guestv1.PackResponse](ctx, c, guestv1connect.FileServicePackProcedure, request)
 	if err != nil {
 		defer release()
 		defer cancel()
@@ -64,7 +65,8 @@ func (c *Client) PackFiles(ctx context.Context, path string) (io.ReadCloser, err
 func (c *Client) UnpackFiles(ctx context.Context, path, user string, body io.Reader) (stacyvm.Unpacked, error) {
 	ctx, cancel, stall := watch(ctx)
 	defer cancel()
-	stream := c.files.Unpack(ctx)
+	unpack := callerOf[guestv1.UnpackRequest, guestv1.UnpackResponse](c, guestv1connect.FileServiceUnpackProcedure)
+	stream := unpack.CallClientStream(ctx)
 	header := &guestv1.UnpackHeader{Path: path, User: user}
 	err := stream.Send(&guestv1.UnpackRequest{Part: &guestv1.UnpackRequest_Header{Header: header}})
 	if err == nil {

@@ -22,42 +22,39 @@ const maxMessage = 4 << 20
 // context's own cause when that is a *stacyvm.Error. Further codes stand at the methods. Nothing
 // in an answer is trusted: strings are clipped and cleaned, numbers bounded, and an id that the
 // caller knows is the caller's.
-type Client struct {
-	processes guestv1connect.ProcessServiceClient
-	files     guestv1connect.FileServiceClient
-	ports     guestv1connect.PortServiceClient
-	system    guestv1connect.SystemServiceClient
-	logs      guestv1connect.LogServiceClient
-}
+type Client struct{ conn Conn }
 
 // NewClient makes a client of the guest that conn reaches. The connection's scope decides which
 // methods work; the others give CodeForbidden.
-func NewClient(conn Conn) *Client {
-	options := connect.WithClientOptions(
-		connect.WithCodec(codec{}),
-		connect.WithReadMaxBytes(maxMessage),
-		connect.WithAcceptCompression("gzip", nil, nil), // none: the bytes do not leave the machine's memory
-	)
-	return &Client{
-		processes: guestv1connect.NewProcessServiceClient(conn.HTTP, conn.URL, options),
-		files:     guestv1connect.NewFileServiceClient(conn.HTTP, conn.URL, options),
-		ports:     guestv1connect.NewPortServiceClient(conn.HTTP, conn.URL, options),
-		system:    guestv1connect.NewSystemServiceClient(conn.HTTP, conn.URL, options),
-		logs:      guestv1connect.NewLogServiceClient(conn.HTTP, conn.URL, options),
-	}
+func NewClient(conn Conn) *Client { return &Client{conn} }
+
+// options hold for every call.
+var options = connect.WithClientOptions(
+	connect.WithCodec(codec{}),
+	connect.WithReadMaxBytes(maxMessage),
+	connect.WithAcceptCompression("gzip", nil, nil), // none: the bytes do not leave the machine's memory
+)
+
+// callerOf makes what calls one procedure. Each call makes its own: those of all procedures cost as
+// much as a call.
+func callerOf[Q, A any](c *Client, procedure string) *connect.Client[Q, A] {
+	return connect.NewClient[Q, A](c.conn.HTTP, c.conn.URL+procedure, options)
 }
 
 // ask makes one unary call.
-func ask[Q, A any](
-	ctx context.Context,
-	call func(context.Context, *connect.Request[Q]) (*connect.Response[A], error),
-	question *Q,
-) (*A, error) {
-	answer, err := call(ctx, connect.NewRequest(question))
+func ask[A, Q any](ctx context.Context, c *Client, procedure string, question *Q) (*A, error) {
+	answer, err := callerOf[Q, A](c, procedure).CallUnary(ctx, connect.NewRequest(question))
 	if err != nil {
 		return nil, failure(ctx, err)
 	}
 	return answer.Msg, nil
+}
+
+// receive makes a call whose answer is a stream.
+func receive[A, Q any](
+	ctx context.Context, c *Client, procedure string, question *connect.Request[Q],
+) (*connect.ServerStreamForClient[A], error) {
+	return callerOf[Q, A](c, procedure).CallServerStream(ctx, question)
 }
 
 // Run starts a command and gives its output; the started event comes first. ctx is the life of the
@@ -67,7 +64,7 @@ func (c *Client) Run(ctx context.Context, command stacyvm.Command) (*Output, err
 	request, most, release := bulk(startRequest(command))
 	at := place{process: command.ProcessID, most: most}
 	o, err := openOutput(ctx, at, true, release, func(ctx context.Context) (*receiver, error) {
-		return c.processes.Run(ctx, request)
+		return receive[guestv1.ProcessEvent](ctx, c, guestv1connect.ProcessServiceRunProcedure, request)
 	})
 	if err == nil && (o.first == nil || o.first.Started == nil) {
 		_ = o.Close()
@@ -89,14 +86,15 @@ func (c *Client) Attach(
 	})
 	at := place{process: process, stdout: stdoutOffset, stderr: stderrOffset, most: most}
 	return openOutput(ctx, at, follow, release, func(ctx context.Context) (*receiver, error) {
-		return c.processes.Attach(ctx, request)
+		return receive[guestv1.ProcessEvent](ctx, c, guestv1connect.ProcessServiceAttachProcedure, request)
 	})
 }
 
 // Start starts a command and leaves it. A program that cannot be started is a process that has
 // ended with 126 or 127.
 func (c *Client) Start(ctx context.Context, command stacyvm.Command) (stacyvm.Process, error) {
-	answer, err := ask(ctx, c.processes.Start, startRequest(command))
+	answer, err := ask[guestv1.StartResponse](ctx, c, guestv1connect.ProcessServiceStartProcedure,
+		startRequest(command))
 	if err != nil {
 		return stacyvm.Process{}, err
 	}
@@ -106,7 +104,8 @@ func (c *Client) Start(ctx context.Context, command stacyvm.Command) (stacyvm.Pr
 // Wait returns when a process has ended and its streams are drained. CodeNotFound: no such
 // process.
 func (c *Client) Wait(ctx context.Context, id string) (stacyvm.Process, error) {
-	answer, err := ask(ctx, c.processes.Wait, &guestv1.WaitRequest{Id: id})
+	answer, err := ask[guestv1.WaitResponse](ctx, c, guestv1connect.ProcessServiceWaitProcedure,
+		&guestv1.WaitRequest{Id: id})
 	if err != nil {
 		return stacyvm.Process{}, err
 	}
@@ -126,7 +125,8 @@ func (c *Client) WatchExits(
 	after uint64,
 	told func(number uint64, id string, exit *stacyvm.Exit),
 ) error {
-	stream, err := c.processes.WatchExits(ctx, connect.NewRequest(&guestv1.WatchExitsRequest{After: after}))
+	stream, err := receive[guestv1.WatchExitsResponse](ctx, c, guestv1connect.ProcessServiceWatchExitsProcedure,
+		connect.NewRequest(&guestv1.WatchExitsRequest{After: after}))
 	if err != nil {
 		return failure(ctx, err)
 	}
@@ -148,7 +148,8 @@ func (c *Client) WatchExits(
 
 // Processes lists what runs and what has ended and is still kept, oldest first.
 func (c *Client) Processes(ctx context.Context) ([]stacyvm.Process, error) {
-	answer, err := ask(ctx, c.processes.List, &guestv1.ListRequest{})
+	answer, err := ask[guestv1.ListResponse](ctx, c, guestv1connect.ProcessServiceListProcedure,
+		&guestv1.ListRequest{})
 	if err != nil {
 		return nil, err
 	}
@@ -169,25 +170,24 @@ func (c *Client) Input(
 	offset *uint64,
 	closeAfter bool,
 ) (received uint64, err error) {
-	answer, err := ask(
-		ctx,
-		c.processes.Input,
-		&guestv1.InputRequest{Id: process, Data: data, Offset: offset, Close: closeAfter},
-	)
+	answer, err := ask[guestv1.InputResponse](ctx, c, guestv1connect.ProcessServiceInputProcedure,
+		&guestv1.InputRequest{Id: process, Data: data, Offset: offset, Close: closeAfter})
 	return answer.GetReceived(), err
 }
 
 // Signal signals a process's whole group; SIGKILL ends everything that the process started.
 // CodeConflict: it has ended; CodeNotFound: no such process.
 func (c *Client) Signal(ctx context.Context, process string, signal int) error {
-	_, err := ask(ctx, c.processes.Signal, &guestv1.SignalRequest{Id: process, Signal: int32(signal)}) // 1-64
+	_, err := ask[guestv1.SignalResponse](ctx, c, guestv1connect.ProcessServiceSignalProcedure,
+		&guestv1.SignalRequest{Id: process, Signal: int32(signal)}) // 1-64
 	return err
 }
 
 // Resize changes the window of a process's terminal. CodeConflict: it has none; CodeNotFound: no
 // such process.
 func (c *Client) Resize(ctx context.Context, process string, size stacyvm.Terminal) error {
-	_, err := ask(ctx, c.processes.Resize, &guestv1.ResizeRequest{Id: process, Terminal: window(&size)})
+	_, err := ask[guestv1.ResizeResponse](ctx, c, guestv1connect.ProcessServiceResizeProcedure,
+		&guestv1.ResizeRequest{Id: process, Terminal: window(&size)})
 	return err
 }
 

@@ -10,6 +10,7 @@ import (
 	"github.com/stacyvm/stacyvm/internal/budget"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 	guestv1 "github.com/stacyvm/stacyvm/proto/guest/v1"
+	"github.com/stacyvm/stacyvm/proto/guest/v1/guestv1connect"
 )
 
 const (
@@ -30,7 +31,8 @@ func (c *Client) ListFiles(ctx context.Context, path string) ([]stacyvm.FileInfo
 	size := listing{account: budget.From(ctx)}
 	err := collect(
 		ctx,
-		c.files.List,
+		c,
+		guestv1connect.FileServiceListProcedure,
 		&guestv1.ListFilesRequest{Path: path},
 		func(answer *guestv1.ListFilesResponse) error {
 			for _, f := range answer.GetFiles() {
@@ -56,7 +58,8 @@ func (c *Client) GlobFiles(ctx context.Context, pattern string) ([]string, error
 	size := listing{account: budget.From(ctx)}
 	err := collect(
 		ctx,
-		c.files.Glob,
+		c,
+		guestv1connect.FileServiceGlobProcedure,
 		&guestv1.GlobRequest{Pattern: pattern},
 		func(answer *guestv1.GlobResponse) error {
 			for _, path := range answer.GetPaths() {
@@ -101,12 +104,13 @@ func (l *listing) spend(bytes int) error {
 // collect reads a stream of answers to its end.
 func collect[Q, A any](
 	ctx context.Context,
-	call func(context.Context, *connect.Request[Q]) (*connect.ServerStreamForClient[A], error),
+	c *Client,
+	procedure string,
 	question *Q,
 	take func(*A) error,
 ) error {
 	ctx, cancel := context.WithCancel(ctx)
-	stream, err := call(ctx, connect.NewRequest(question))
+	stream, err := receive[A](ctx, c, procedure, connect.NewRequest(question))
 	if err != nil {
 		defer cancel()
 		return failure(ctx, err)
@@ -123,7 +127,8 @@ func collect[Q, A any](
 
 // StatFile tells of one file; it does not follow a last symbolic link. CodeNotFound.
 func (c *Client) StatFile(ctx context.Context, path string) (stacyvm.FileInfo, error) {
-	answer, err := ask(ctx, c.files.Stat, &guestv1.StatRequest{Path: path})
+	answer, err := ask[guestv1.StatResponse](ctx, c, guestv1connect.FileServiceStatProcedure,
+		&guestv1.StatRequest{Path: path})
 	if err != nil {
 		return stacyvm.FileInfo{}, err
 	}
@@ -133,26 +138,30 @@ func (c *Client) StatFile(ctx context.Context, path string) (stacyvm.FileInfo, e
 // MakeDir makes a directory and its parents; mode 0 is 0755. A directory that is there is a
 // success. CodeInvalid: something else is there.
 func (c *Client) MakeDir(ctx context.Context, path string, mode uint32) error {
-	_, err := ask(ctx, c.files.Mkdir, &guestv1.MkdirRequest{Path: path, Mode: mode})
+	_, err := ask[guestv1.MkdirResponse](ctx, c, guestv1connect.FileServiceMkdirProcedure,
+		&guestv1.MkdirRequest{Path: path, Mode: mode})
 	return err
 }
 
 // MoveFile renames a file or directory and makes the parents of its new place; a file that is
 // there is replaced.
 func (c *Client) MoveFile(ctx context.Context, from, to string) error {
-	_, err := ask(ctx, c.files.Move, &guestv1.MoveRequest{From: from, To: to})
+	_, err := ask[guestv1.MoveResponse](ctx, c, guestv1connect.FileServiceMoveProcedure,
+		&guestv1.MoveRequest{From: from, To: to})
 	return err
 }
 
 // ChmodFile sets the permission bits with setuid, setgid and sticky.
 func (c *Client) ChmodFile(ctx context.Context, path string, mode uint32) error {
-	_, err := ask(ctx, c.files.Chmod, &guestv1.ChmodRequest{Path: path, Mode: mode})
+	_, err := ask[guestv1.ChmodResponse](ctx, c, guestv1connect.FileServiceChmodProcedure,
+		&guestv1.ChmodRequest{Path: path, Mode: mode})
 	return err
 }
 
 // RemoveFile removes a file or an empty directory, with recursive a whole tree.
 func (c *Client) RemoveFile(ctx context.Context, path string, recursive bool) error {
-	_, err := ask(ctx, c.files.Remove, &guestv1.RemoveRequest{Path: path, Recursive: recursive})
+	_, err := ask[guestv1.RemoveResponse](ctx, c, guestv1connect.FileServiceRemoveProcedure,
+		&guestv1.RemoveRequest{Path: path, Recursive: recursive})
 	return err
 }
 
@@ -162,7 +171,7 @@ func (c *Client) RemoveFile(ctx context.Context, path string, recursive bool) er
 func (c *Client) ReadFile(ctx context.Context, path string) (stacyvm.FileInfo, io.ReadCloser, error) {
 	ctx, cancel, stall := watch(ctx)
 	request, most, release := bulk(&guestv1.ReadRequest{Path: path})
-	stream, err := c.files.Read(ctx, request)
+	stream, err := receive[guestv1.ReadResponse](ctx, c, guestv1connect.FileServiceReadProcedure, request)
 	if err != nil {
 		defer release()
 		defer cancel()
@@ -255,7 +264,8 @@ func (c *Client) WriteFile(
 ) (stacyvm.FileInfo, error) {
 	ctx, cancel, stall := watch(ctx)
 	defer cancel() // cuts what did not come to its end, and with that undoes it
-	stream := c.files.Write(ctx)
+	write := callerOf[guestv1.WriteRequest, guestv1.WriteResponse](c, guestv1connect.FileServiceWriteProcedure)
+	stream := write.CallClientStream(ctx)
 	header := &guestv1.WriteHeader{Path: path, Mode: mode, User: user}
 	err := stream.Send(&guestv1.WriteRequest{Part: &guestv1.WriteRequest_Header{Header: header}})
 	if err == nil {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 	guestv1 "github.com/stacyvm/stacyvm/proto/guest/v1"
+	"github.com/stacyvm/stacyvm/proto/guest/v1/guestv1connect"
 )
 
 // portStream carries one TCP connection.
@@ -22,7 +23,8 @@ type portStream = connect.BidiStreamForClient[guestv1.ConnectRequest, guestv1.Co
 func (c *Client) Connect(ctx context.Context, port uint16) (net.Conn, error) {
 	life, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	keep := context.AfterFunc(ctx, cancel)
-	stream := c.ports.Connect(life)
+	ports := callerOf[guestv1.ConnectRequest, guestv1.ConnectResponse](c, guestv1connect.PortServiceConnectProcedure)
+	stream := ports.CallBidiStream(life)
 	first, err := openPort(stream, port)
 	err = failure(life, err)
 	if !keep() { // ctx ended

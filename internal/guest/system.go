@@ -7,24 +7,28 @@ import (
 	"github.com/stacyvm/stacyvm/internal/budget"
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 	guestv1 "github.com/stacyvm/stacyvm/proto/guest/v1"
+	"github.com/stacyvm/stacyvm/proto/guest/v1/guestv1connect"
 )
 
 // Ping asks whether the guest program answers and gives its boot id, random at each of its starts.
 func (c *Client) Ping(ctx context.Context) (bootID string, err error) {
-	answer, err := ask(ctx, c.system.Ping, &guestv1.PingRequest{})
+	answer, err := ask[guestv1.PingResponse](ctx, c, guestv1connect.SystemServicePingProcedure,
+		&guestv1.PingRequest{})
 	return text(answer.GetBootId(), maxName), err
 }
 
 // Rotate replaces the guest's secret: requests with the old one fail from then on, so that the
 // connection must be made anew with the new one.
 func (c *Client) Rotate(ctx context.Context, secret Secret) error {
-	_, err := ask(ctx, c.system.Rotate, &guestv1.RotateRequest{Secret: string(secret)})
+	_, err := ask[guestv1.RotateResponse](ctx, c, guestv1connect.SystemServiceRotateProcedure,
+		&guestv1.RotateRequest{Secret: string(secret)})
 	return err
 }
 
 // Stats gives the sandbox's use of resources as its guest program sees it.
 func (c *Client) Stats(ctx context.Context) (stacyvm.Stats, error) {
-	answer, err := ask(ctx, c.system.Stats, &guestv1.StatsRequest{})
+	answer, err := ask[guestv1.StatsResponse](ctx, c, guestv1connect.SystemServiceStatsProcedure,
+		&guestv1.StatsRequest{})
 	if err != nil {
 		return stacyvm.Stats{}, err
 	}
@@ -51,7 +55,8 @@ func (c *Client) Tail(ctx context.Context, lines int) ([]string, error) {
 		lines = defaultLines
 	}
 	lines = min(lines, maxLines)
-	answer, err := ask(ctx, c.logs.Tail, &guestv1.TailRequest{Lines: uint32(lines)})
+	answer, err := ask[guestv1.TailResponse](ctx, c, guestv1connect.LogServiceTailProcedure,
+		&guestv1.TailRequest{Lines: uint32(lines)})
 	if err != nil {
 		return nil, err
 	}
