@@ -129,7 +129,7 @@ func TestCutEnding(t *testing.T) {
 	if lines := m.lines(t); len(lines) != 4 {
 		t.Fatalf("two records in %d lines", len(lines))
 	}
-	for id, rest := range map[stacyvm.SandboxID]int{here.ID: 0, gone.ID: 40} {
+	cut := func(id stacyvm.SandboxID, rest int) {
 		m.edit(t, id, func(line string) string {
 			if isRecord(line) {
 				return line + "\n"
@@ -137,6 +137,8 @@ func TestCutEnding(t *testing.T) {
 			return line[:rest]
 		})
 	}
+	cut(here.ID, 0)
+	cut(gone.ID, 40) // afterwards, as an edit gives each line its end
 	m.Engine.Kill(gone.ID)
 	m.Reopen(t)
 	for _, ref := range []stacyvm.Ref{here, gone} {
