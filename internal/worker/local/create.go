@@ -99,7 +99,7 @@ func (w *Worker) create(b *entry, j *job, request worker.CreateRequest) (created
 	defer func() {
 		w.finish(b, j, func() {
 			if err == nil {
-				b.connection, b.health = made, w.answered()
+				b.connection, b.health = made, w.answered(b.id)
 			}
 		})
 		var stopped *stacyvm.Error

@@ -106,7 +106,7 @@ func (w *Worker) attachJob(b *entry, j *job) (found *connection, err error) {
 	defer func() {
 		w.finish(b, j, func() {
 			if err == nil {
-				b.connection, b.health = found, w.keepAsking(b, w.answered())
+				b.connection, b.health = found, w.keepAsking(b, w.answered(b.id))
 			}
 		})
 	}()

@@ -3,11 +3,14 @@ package local
 import (
 	"cmp"
 	"context"
+	"hash/fnv"
 	"slices"
 	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/stacyvm/stacyvm/internal/stacyvm"
 )
 
 // Guests are asked for a sign of life apart from everything else, so that those who give none hold
@@ -18,7 +21,8 @@ import (
 // pings says how guests are asked.
 type pings struct {
 	quick, patient pingClass
-	// the pause after an answer, and after the first silence; it doubles with each further one
+	// at most this after an answer, and this after the first silence; it doubles with each further
+	// one
 	every time.Duration
 	most  time.Duration // up to this
 }
@@ -51,10 +55,15 @@ type health struct {
 	asking   bool
 }
 
-// answered notes a sign of life.
-func (w *Worker) answered() health {
+// answered notes a sign of life. Each guest has a place of its own in the time between two
+// questions: those that were created together would be asked together for ever.
+func (w *Worker) answered(id stacyvm.SandboxID) health {
 	now := time.Now()
-	return health{answered: now, checked: now, due: now.Add(w.pings.every)}
+	hash := fnv.New64a()
+	_, _ = hash.Write([]byte(id)) // never fails
+	place := time.Duration(hash.Sum64() % uint64(w.pings.every))
+	passed := (now.Sub(w.opened) + place) % w.pings.every
+	return health{answered: now, checked: now, due: now.Add(w.pings.every - passed)}
 }
 
 // keepAsking keeps a question under way from being asked twice; b.mu is held.
@@ -160,7 +169,7 @@ func (w *Worker) askOne(ctx context.Context, b *entry, within time.Duration, pat
 	b.health.asking = false
 	switch h := &b.health; {
 	case err == nil:
-		b.health = w.answered()
+		b.health = w.answered(b.id)
 	// nobody waited for the answer, or a new connection was made meanwhile
 	case ctx.Err() != nil, h.checked.After(began):
 	case !patient:

@@ -3,6 +3,7 @@ package local
 import (
 	"context"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -103,6 +104,30 @@ func TestUnresponsiveGuestsHoldUpNobody(t *testing.T) {
 		if pause := h.due.Sub(h.checked); mute[b.id] && pause != w.pings.every<<(h.misses-1) && !h.checked.After(met) {
 			t.Errorf("after %d questions without an answer it is left alone for %s", h.misses, pause)
 		}
+	}
+}
+
+// TestGuestsAreAskedOneAfterTheOther: sandboxes that were created at the same moment are not asked at
+// the same moment, and each is asked once in the time between two questions.
+func TestGuestsAreAskedOneAfterTheOther(t *testing.T) {
+	const many, parts = 2000, 20
+	w := &Worker{opened: time.Now(), pings: usualPings}
+	counts := make([]int, parts)
+	for range many {
+		id := stacyvm.NewSandboxID()
+		first := w.answered(id)
+		pause := first.due.Sub(first.answered)
+		if pause <= 0 || pause > w.pings.every {
+			t.Fatalf("%s is asked after %s", id, pause)
+		}
+		counts[min(parts-1, int(pause*parts/w.pings.every))]++
+		later := &Worker{opened: w.opened.Add(-pause), pings: w.pings} // it answers at once when it is asked
+		if again := later.answered(id); again.due.Sub(again.answered) < w.pings.every-time.Second {
+			t.Fatalf("%s is asked again after %s", id, again.due.Sub(again.answered))
+		}
+	}
+	if most := slices.Max(counts); most > 2*many/parts {
+		t.Errorf("%d of %d are asked in one of %d parts of the time", most, many, parts)
 	}
 }
 
