@@ -3,6 +3,7 @@ package stacyvm
 import (
 	"errors"
 	"fmt"
+	"syscall"
 )
 
 // Code says what kind of failure an error is. The list is closed; each transport maps it in one
@@ -81,8 +82,14 @@ func Invalid(field, format string, args ...any) *Error {
 	return &Error{Code: CodeInvalid, Field: field, Message: field + ": " + fmt.Sprintf(format, args...)}
 }
 
-// Wrap keeps err as the cause, for logs, under a message for the caller.
+// Wrap keeps err as the cause, for logs, under a message for the caller. Whatever failed because this
+// process has no file descriptor left is CodeUnavailable, and says so: every part of the product can
+// meet that, and none does wrong then.
 func Wrap(code Code, err error, message string) *Error {
+	if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) {
+		code = CodeUnavailable
+		message += ": no file descriptor is left (see \"open files\" in docs/operations.md)"
+	}
 	return &Error{Code: code, Message: message, Err: err}
 }
 

@@ -76,7 +76,10 @@ func (b *bench) run(only bool) (err error) {
 		}
 	}
 	b.machine()
-	if err := b.plane(ctx); err != nil || only {
+	if err := b.plane(ctx); err != nil {
+		return err
+	}
+	if err := b.far(ctx); err != nil || only {
 		return err
 	}
 	return b.gvisor(ctx)

@@ -6,6 +6,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -45,6 +46,41 @@ func (b *bench) memory(ctx runContext, s *system) error {
 	}
 	b.figure("server with 100 sandboxes", mib(loaded))
 	return s.destroyAll(ctx)
+}
+
+// far measures a server whose sandboxes are all on a worker elsewhere and idle.
+func (b *bench) far(ctx runContext) (err error) {
+	const many = 10_000
+	if b.smoke || b.profile != "" {
+		return nil
+	}
+	b.section("idle sandboxes of a worker elsewhere, mock")
+	// The mock's sandboxes are in the worker's own process, which has three descriptors for each.
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: 5 * many, Max: 5 * many}); err != nil {
+		return fmt.Errorf("raise the limit of open files: %w", err)
+	}
+	near, worker, err := b.withWorker(ctx, "idle", append(mock(), "STACYVM_SERVER_WORKER=false", "STACYVM_WORKER_MEMORY_MB=100000000", "STACYVM_WORKER_VCPUS=100000")...)
+	defer func() {
+		if worker != nil {
+			err = errors.Join(err, worker.Stop())
+		}
+		if near != nil {
+			err = near.logged(errors.Join(err, near.Stop())) // the mock's sandboxes have ended with their worker
+		}
+	}()
+	if err != nil {
+		return err
+	}
+	if _, err := near.spawnMany(ctx, many); err != nil {
+		return err
+	}
+	time.Sleep(settle)
+	now, err := near.Memory()
+	if err != nil {
+		return err
+	}
+	b.figure(fmt.Sprintf("server with %d sandboxes", many), mib(now))
+	return nil
 }
 
 func mib(bytes int64) string { return fmt.Sprintf("%.1f MiB", float64(bytes)/(1<<20)) }

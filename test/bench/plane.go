@@ -43,6 +43,11 @@ func (b *bench) plane(ctx runContext) error {
 	return nil
 }
 
+// mock is the environment of a server or worker with the mock engine alone.
+func mock() []string {
+	return []string{"STACYVM_PROVIDERS_MOCK_ENABLED=true", "STACYVM_PROVIDERS_GVISOR_ENABLED=false", "STACYVM_PROVIDERS_DEFAULT=mock"}
+}
+
 // part is a sandbox of a system, with all those that the system has.
 type part struct {
 	*system
@@ -54,7 +59,6 @@ type part struct {
 func (p *part) any() string { return p.ids[int(p.next.Add(1))%len(p.ids)] }
 
 func (b *bench) planeOn(ctx runContext, name string, env, envBefore []string) (err error) {
-	mock := []string{"STACYVM_PROVIDERS_MOCK_ENABLED=true", "STACYVM_PROVIDERS_GVISOR_ENABLED=false", "STACYVM_PROVIDERS_DEFAULT=mock"}
 	var parts []*part
 	defer func() {
 		for _, p := range parts {
@@ -65,7 +69,7 @@ func (b *bench) planeOn(ctx runContext, name string, env, envBefore []string) (e
 		if build.name == "before" {
 			env = envBefore
 		}
-		s, err := start(build.name, build.binary, filepath.Join(b.dir, name+"-"+build.name), slices.Concat(env, mock, b.profiling())...)
+		s, err := start(build.name, build.binary, filepath.Join(b.dir, name+"-"+build.name), slices.Concat(env, mock(), b.profiling())...)
 		if s != nil && s.Server != nil {
 			parts = append(parts, &part{system: s})
 		}

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 
 	"github.com/stacyvm/stacyvm/client"
@@ -25,7 +26,7 @@ const (
 // worker, both through the same server.
 func (b *bench) remote(ctx runContext) (err error) {
 	b.section("a remote worker over mutual TLS, gVisor")
-	near, worker, err := b.withWorker(ctx)
+	near, worker, err := b.withWorker(ctx, "remote")
 	defer func() {
 		if near != nil {
 			err = near.stop(err)
@@ -67,9 +68,11 @@ func (b *bench) remote(ctx runContext) (err error) {
 	return nil
 }
 
-// withWorker starts a server with a worker of its own, and another worker process.
-func (b *bench) withWorker(ctx runContext) (near *system, worker *harness.Worker, err error) {
-	authority := filepath.Join(b.dir, "authority")
+// withWorker starts a server and a worker process beside it, in a directory of this name. Both get
+// env.
+func (b *bench) withWorker(ctx runContext, name string, env ...string) (near *system, worker *harness.Worker, err error) {
+	top := filepath.Join(b.dir, name)
+	authority := filepath.Join(top, "authority")
 	for _, args := range [][]string{{"init", authority}, {"issue", authority, "--server", loopback}, {"issue", authority, "--worker", farName}} {
 		if output, err := exec.CommandContext(ctx, b.binary, append([]string{"pki"}, args...)...).CombinedOutput(); err != nil {
 			return nil, nil, fmt.Errorf("pki %v: %w: %s", args, err, output)
@@ -82,7 +85,7 @@ func (b *bench) withWorker(ctx runContext) (near *system, worker *harness.Worker
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(bundle)
 	hand := func(name string) (string, []string, error) {
-		dir := filepath.Join(b.dir, name)
+		dir := filepath.Join(top, name)
 		to := filepath.Join(dir, "pki")
 		certificate := map[bool]string{true: "worker-" + farName, false: "server-" + loopback}[name == farName] + ".pem"
 		err := os.MkdirAll(to, 0o700)
@@ -95,16 +98,16 @@ func (b *bench) withWorker(ctx runContext) (near *system, worker *harness.Worker
 				err = os.WriteFile(filepath.Join(to, file), content, 0o600)
 			}
 		}
-		return dir, []string{"STACYVM_PKI_DIR=" + to}, err
+		return dir, append(slices.Clone(env), "STACYVM_PKI_DIR="+to), err
 	}
-	dir, env, err := hand("near")
+	dir, own, err := hand("near")
 	if err != nil {
 		return nil, nil, err
 	}
 	near = &system{name: "near", http: &http.Client{Transport: &http.Transport{
 		MaxIdleConnsPerHost: 64, TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS13},
 	}}}
-	if near.Server, err = harness.NewOf(b.binary, dir, env...); err != nil {
+	if near.Server, err = harness.NewOf(b.binary, dir, own...); err != nil {
 		return nil, nil, err
 	}
 	near.HTTP = near.http
@@ -114,10 +117,10 @@ func (b *bench) withWorker(ctx runContext) (near *system, worker *harness.Worker
 	if err := near.Up(); err != nil {
 		return near, nil, err
 	}
-	if dir, env, err = hand(farName); err != nil {
+	if dir, own, err = hand(farName); err != nil {
 		return near, nil, err
 	}
-	if worker, err = harness.NewWorker(dir, farName, append(env, "STACYVM_WORKER_CONTROL_PLANE_URL="+near.URL())...); err != nil {
+	if worker, err = harness.NewWorker(dir, farName, append(own, "STACYVM_WORKER_CONTROL_PLANE_URL="+near.URL())...); err != nil {
 		return near, nil, err
 	}
 	port, err := harness.FreePort()

@@ -47,11 +47,15 @@ func start(name, binary, dir string, env ...string) (*system, error) {
 func (s *system) stop(err error) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
-	err = errors.Join(err, s.destroyAll(ctx), s.Stop())
-	if err != nil {
-		err = fmt.Errorf("%w\nthe server's log ends with:\n%s", err, s.Log())
+	return s.logged(errors.Join(err, s.destroyAll(ctx), s.Stop()))
+}
+
+// logged adds the end of the server's log to an error.
+func (s *system) logged(err error) error {
+	if err == nil {
+		return nil
 	}
-	return err
+	return fmt.Errorf("%w\nthe server's log ends with:\n%s", err, s.Log())
 }
 
 func (s *system) destroyAll(ctx runContext) error {
