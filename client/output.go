@@ -77,7 +77,11 @@ func (c *Client) Output(
 // errStopped: the caller wants no more events.
 var errStopped = errors.New("stopped")
 
-const maxLine = 8 << 20
+const (
+	maxLine = 8 << 20
+	// usualLine is room for what servers write at most, in bytes.
+	usualLine = 128 << 10
+)
 
 type outputReader struct {
 	client *Client
@@ -133,7 +137,7 @@ func (o *outputReader) connect(ctx context.Context) error {
 	}
 	defer response.Body.Close()
 	lines := bufio.NewScanner(response.Body)
-	lines.Buffer(make([]byte, 64<<10), maxLine)
+	lines.Buffer(make([]byte, usualLine), maxLine)
 	for lines.Scan() {
 		o.alive = true
 		if err := o.line(lines.Bytes()); err != nil || o.ended {
@@ -170,6 +174,9 @@ type outputLine struct {
 }
 
 func (o *outputReader) line(text []byte) error {
+	if line, ok := dataLine(text); ok {
+		return o.data(line)
+	}
 	var line outputLine
 	if err := json.Unmarshal(text, &line); err != nil {
 		return &brokenError{fmt.Errorf("unreadable line: %w", err)} // cut in the middle
