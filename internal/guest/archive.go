@@ -27,6 +27,7 @@ const maxFailures = 100
 // CodeInvalid: not a directory.
 func (c *Client) PackFiles(ctx context.Context, path string) (io.ReadCloser, error) {
 	ctx, cancel, stall := watch(ctx)
+	ctx, raw := withRaw(ctx)
 	request, most, release := bulk(&guestv1.PackRequest{Path: path})
 	stream, err := receive[guestv1.PackResponse](ctx, c, guestv1connect.FileServicePackProcedure, request)
 	if err != nil {
@@ -40,6 +41,8 @@ func (c *Client) PackFiles(ctx context.Context, path string) (io.ReadCloser, err
 		release: release,
 		stall:   stall,
 		stream:  stream,
+		raw:     raw,
+		shape:   bytesField(1),
 		data:    func() []byte { return stream.Msg().GetData() },
 		most:    most,
 	}

@@ -35,6 +35,35 @@ func bulk[Q any](question *Q) (request *connect.Request[Q], most int, release fu
 	return request, LargeFrame, release
 }
 
+// frameSize is how large the frames of an upload are: more while they come as fast as they are
+// taken. Release it.
+type frameSize struct {
+	large bool
+	done  func()
+}
+
+// grow doubles the size of a frame that was full, in bytes; false: it stays.
+func (s *frameSize) grow(size *int) bool {
+	if *size >= LargeFrame {
+		return false
+	}
+	if *size >= maxData && !s.large {
+		done, err := largeFrames.Acquire()
+		if err != nil {
+			return false
+		}
+		s.large, s.done = true, done
+	}
+	*size = min(2**size, LargeFrame)
+	return true
+}
+
+func (s *frameSize) release() {
+	if s.large {
+		s.done()
+	}
+}
+
 // FrameOf gives the largest data frame that the caller of a request takes: LargeFrame or least.
 func FrameOf(header http.Header, least int) int {
 	if n, err := strconv.Atoi(header.Get(FrameHeader)); err == nil && n >= LargeFrame {

@@ -26,7 +26,7 @@ type Client struct{ conn Conn }
 
 // NewClient makes a client of the guest that conn reaches. The connection's scope decides which
 // methods work; the others give CodeForbidden.
-func NewClient(conn Conn) *Client { return &Client{conn} }
+func NewClient(conn Conn) *Client { return &Client{Conn{HTTP: rawDoer{conn.HTTP}, URL: conn.URL}} }
 
 // options hold for every call.
 var options = connect.WithClientOptions(

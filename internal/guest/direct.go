@@ -2,6 +2,7 @@ package guest
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -46,7 +47,7 @@ func (c *directConn) RoundTrip(request *http.Request) (*http.Response, error) {
 	}
 	c.conn.carry(request.Body)
 	stop := context.AfterFunc(request.Context(), func() { _ = request.Body.Close() })
-	request.Body = directBody{request.Body}
+	request.Body = directBody{request.Body, c.conn}
 	answer, err := c.ClientConn.RoundTrip(request)
 	if err != nil {
 		stop()
@@ -55,8 +56,11 @@ func (c *directConn) RoundTrip(request *http.Request) (*http.Response, error) {
 }
 
 // directBody is a body whose pieces stay as large as they are written: the HTTP/1 client cuts them
-// into 32 KiB and sends each by itself.
-type directBody struct{ io.ReadCloser }
+// into 32 KiB and sends each by itself, in three writes.
+type directBody struct {
+	io.ReadCloser
+	conn *bodyConn
+}
 
 // envelope is how many bytes stand before a message: they are written before it, by themselves.
 const envelope = 5
@@ -67,7 +71,8 @@ const headroom = 64
 // WriteTo implements io.WriterTo. What comes slowly, or not at all, holds little. A message goes
 // out together with what stands before it, so that the guest is woken once.
 func (b directBody) WriteTo(to io.Writer) (total int64, err error) {
-	buffer := make([]byte, headroom+firstData)
+	buffer, size := make([]byte, headroom+firstData), frameSize{}
+	defer size.release()
 	for {
 		n, err := b.Read(buffer)
 		if n == envelope && err == nil {
@@ -76,7 +81,7 @@ func (b directBody) WriteTo(to io.Writer) (total int64, err error) {
 			n += more
 		}
 		if n > 0 {
-			written, err := to.Write(buffer[:n])
+			written, err := b.send(to, buffer[:n])
 			if total += int64(written); err != nil {
 				return total, err
 			}
@@ -87,16 +92,23 @@ func (b directBody) WriteTo(to io.Writer) (total int64, err error) {
 		case err != nil:
 			return total, err
 		}
-		if n == len(buffer) && n < maxData {
-			buffer = make([]byte, headroom+2*(n-headroom))
+		if data := n - headroom; n == len(buffer) && size.grow(&data) {
+			buffer = make([]byte, headroom+data)
 		}
 	}
+}
+
+// send sends a piece as one chunk, in one write.
+func (b directBody) send(to io.Writer, piece []byte) (int, error) {
+	b.conn.Hold()
+	n, err := to.Write(piece)
+	return n, errors.Join(err, b.conn.Release())
 }
 
 // bodyConn closes the body that it carries when it is closed. An HTTP/1 client does not: it waits
 // for whoever writes the body, who may wait for whoever reads the answer.
 type bodyConn struct {
-	net.Conn
+	Gather
 	mu     sync.Mutex
 	body   io.Closer
 	closed bool
@@ -176,7 +188,7 @@ func (t *Transport) dialDirect(ctx context.Context) (*directConn, error) {
 	if err != nil {
 		return nil, err
 	}
-	conn := &bodyConn{Conn: raw}
+	conn := &bodyConn{Gather: Gather{Conn: raw}}
 	transport := &http.Transport{
 		DialContext:            func(context.Context, string, string) (net.Conn, error) { return conn, nil },
 		DisableCompression:     true,

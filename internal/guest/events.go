@@ -44,6 +44,61 @@ func (p *place) event(message *guestv1.ProcessEvent) (stacyvm.OutputEvent, error
 	return stacyvm.OutputEvent{}, nil // a keepalive, or what a newer guest says
 }
 
+// events reads the events of a stream.
+type events struct {
+	stream  *receiver
+	raw     *raw
+	at      place
+	begun   bool      // connect has seen the answer's head
+	buffers [2][]byte // for data, in turn: one event is read ahead of the reader
+}
+
+// next gives the next event; false: there is none, the stream's error says why.
+func (e *events) next() (event stacyvm.OutputEvent, more bool, err error) {
+	if e.begun {
+		var p piece
+		usual, err := e.raw.next(p.shape)
+		if err != nil {
+			return event, false, err
+		}
+		if usual {
+			event, err = e.data(p)
+			return event, err == nil, err
+		}
+	}
+	e.begun = true
+	if !e.stream.Receive() {
+		return event, false, nil
+	}
+	event, err = e.at.event(e.stream.Msg())
+	return event, err == nil, err
+}
+
+// data reads the bytes of a piece.
+func (e *events) data(p piece) (event stacyvm.OutputEvent, err error) {
+	size := e.raw.left
+	if size > e.at.most {
+		return event, nonsense("a data frame is too large")
+	}
+	stream, err := e.at.advance(p.stream, p.offset, uint64(size)) //nolint:gosec // not negative
+	if err != nil {
+		return event, err
+	}
+	e.buffers[0], e.buffers[1] = e.buffers[1], e.buffers[0]
+	if cap(e.buffers[0]) < size {
+		e.buffers[0] = make([]byte, min(e.at.most, max(size, 2*cap(e.buffers[0]))))
+	}
+	data := e.buffers[0][:size]
+	for read := 0; read < size; {
+		n, err := e.raw.data(data[read:])
+		if err != nil {
+			return event, err
+		}
+		read += n
+	}
+	return stacyvm.OutputEvent{Stream: stream, Offset: p.offset, Data: data}, nil
+}
+
 // advance moves the place in one stream by n bytes.
 func (p *place) advance(stream guestv1.Stream, offset, n uint64) (stacyvm.Stream, error) {
 	name, next := stacyvm.Stdout, &p.stdout

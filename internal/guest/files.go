@@ -170,6 +170,7 @@ func (c *Client) RemoveFile(ctx context.Context, path string, recursive bool) er
 // with an error, never with io.EOF.
 func (c *Client) ReadFile(ctx context.Context, path string) (stacyvm.FileInfo, io.ReadCloser, error) {
 	ctx, cancel, stall := watch(ctx)
+	ctx, raw := withRaw(ctx)
 	request, most, release := bulk(&guestv1.ReadRequest{Path: path})
 	stream, err := receive[guestv1.ReadResponse](ctx, c, guestv1connect.FileServiceReadProcedure, request)
 	if err != nil {
@@ -183,6 +184,8 @@ func (c *Client) ReadFile(ctx context.Context, path string) (stacyvm.FileInfo, i
 		release: release,
 		stall:   stall,
 		stream:  stream,
+		raw:     raw,
+		shape:   bytesField(2),
 		data:    func() []byte { return stream.Msg().GetData() },
 		most:    most,
 	}
@@ -212,9 +215,11 @@ type reader struct {
 		Err() error
 		Close() error
 	}
-	data func() []byte // of the message that was received
-	most int           // bytes of a data frame
-	rest []byte
+	raw   *raw
+	shape shape
+	data  func() []byte // of the message that was received
+	most  int           // bytes of a data frame
+	rest  []byte
 }
 
 func (r *reader) receive() (more bool) {
@@ -224,7 +229,13 @@ func (r *reader) receive() (more bool) {
 
 // Read implements io.Reader.
 func (r *reader) Read(p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
 	for len(r.rest) == 0 {
+		if n, err := r.readRaw(p); n > 0 || err != nil {
+			return n, err
+		}
 		if !r.receive() {
 			if err := failure(r.ctx, r.stream.Err()); err != nil {
 				return 0, err
@@ -241,6 +252,25 @@ func (r *reader) Read(p []byte) (int, error) {
 	n := copy(p, r.rest)
 	r.rest = r.rest[n:]
 	return n, nil
+}
+
+// readRaw reads some of the next message's data; 0 without an error: that has none, or is of
+// another shape.
+func (r *reader) readRaw(p []byte) (n int, err error) {
+	r.stall.during(func() {
+		usual := true
+		if r.raw.left == 0 {
+			usual, err = r.raw.next(r.shape)
+		}
+		switch {
+		case err != nil || !usual:
+		case r.raw.left > r.most:
+			err = nonsense("a data frame is too large")
+		case r.raw.left > 0:
+			n, err = r.raw.data(p)
+		}
+	})
+	return n, failure(r.ctx, err)
 }
 
 // Close ends the reading.
@@ -298,7 +328,8 @@ func send[Q, A any](
 	body io.Reader,
 	part func(data []byte) *Q,
 ) error {
-	buffer := make([]byte, firstData)
+	buffer, size := make([]byte, firstData), frameSize{}
+	defer size.release()
 	for {
 		n, err := fill(body, buffer)
 		if n > 0 {
@@ -308,8 +339,8 @@ func send[Q, A any](
 				return failed
 			}
 		}
-		if n == len(buffer) && n < maxData { // it comes as fast as it is taken
-			buffer = make([]byte, 2*n)
+		if n == len(buffer) && size.grow(&n) { // it comes as fast as it is taken
+			buffer = make([]byte, n)
 		}
 		switch {
 		case err == io.EOF: //nolint:errorlint // a failure may wrap it

@@ -45,6 +45,7 @@ func openOutput(
 	call func(context.Context) (*receiver, error),
 ) (*Output, error) {
 	life, cancel := context.WithCancel(ctx)
+	life, raw := withRaw(life)
 	stream, err := call(life)
 	if err != nil {
 		defer release()
@@ -52,7 +53,7 @@ func openOutput(
 		return nil, failure(life, err)
 	}
 	o := &Output{cancel: cancel, release: release, events: make(chan stacyvm.OutputEvent), done: make(chan struct{})}
-	go o.pump(life, stream, at, follow)
+	go o.pump(life, &events{stream: stream, raw: raw, at: at}, follow)
 	event, err := o.Next(ctx)
 	switch {
 	case err == nil:
@@ -65,15 +66,18 @@ func openOutput(
 }
 
 // pump reads one event ahead of the reader, so that a reader who leaves Next early loses nothing.
-func (o *Output) pump(ctx context.Context, stream *receiver, at place, follow bool) {
+func (o *Output) pump(ctx context.Context, in *events, follow bool) {
 	defer close(o.done)
-	defer stream.Close()
-	for stream.Receive() {
-		event, err := at.event(stream.Msg())
+	defer in.stream.Close()
+	for {
+		event, more, err := in.next()
 		if err != nil {
-			o.err = err
+			o.err = failure(ctx, err)
 			o.cancel() // the rest is not worth reading
 			return
+		}
+		if !more {
+			break
 		}
 		select {
 		case o.events <- event:
@@ -82,12 +86,12 @@ func (o *Output) pump(ctx context.Context, stream *receiver, at place, follow bo
 			return
 		}
 		if event.Exit != nil {
-			stream.Receive() // the end of the stream; whatever else comes is not heard
+			in.stream.Receive() // the end of the stream; whatever else comes is not heard
 			o.err = io.EOF
 			return
 		}
 	}
-	switch err := stream.Err(); {
+	switch err := in.stream.Err(); {
 	case err != nil:
 		o.err = failure(ctx, err)
 	case follow:

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"net/http"
 	"strings"
-	"sync/atomic"
 
 	"connectrpc.com/connect"
 )
@@ -55,33 +54,8 @@ func (a *Agent) guarded(next http.Handler) http.Handler {
 		ctx, cancel := context.WithCancel(r.Context())
 		defer cancel()
 		defer context.AfterFunc(a.ctx, cancel)()
-		last := &lastWrite{ResponseWriter: w}
-		next.ServeHTTP(last, r.WithContext(context.WithValue(ctx, lastKey{}, last)))
+		out := newAnswer(w, r)
+		next.ServeHTTP(out, r.WithContext(context.WithValue(ctx, answerKey{}, out)))
+		out.release()
 	})
 }
-
-// lastWrite is an answer whose end can be sent in one piece.
-type lastWrite struct {
-	http.ResponseWriter
-	last atomic.Bool
-}
-
-type lastKey struct{}
-
-// sendsLast says that a handler is about to send its last message: it goes out with the end of the
-// answer, which follows at once.
-func sendsLast(ctx context.Context) {
-	if w, ok := ctx.Value(lastKey{}).(*lastWrite); ok {
-		w.last.Store(true)
-	}
-}
-
-// Flush implements http.Flusher.
-func (w *lastWrite) Flush() {
-	if !w.last.Load() {
-		w.ResponseWriter.(http.Flusher).Flush()
-	}
-}
-
-// Unwrap serves http.ResponseController.
-func (w *lastWrite) Unwrap() http.ResponseWriter { return w.ResponseWriter }

@@ -84,7 +84,7 @@ func (s *fileService) Read(
 		if about.GetSize() < guest.LargeFrame { // a small one, or one of /proc
 			frame = fileFrame
 		}
-		return sendFile(stream, about, io.LimitReader(file, left), frame)
+		return sendFile(ctx, stream, about, io.LimitReader(file, left), frame)
 	})
 }
 
@@ -102,23 +102,29 @@ func seek(file *os.File, offset uint64) error {
 // sendFile sends a file's info, and its bytes in frames. A file that cannot be read at all, as
 // some of /proc, fails before anything is sent.
 func sendFile(
+	ctx context.Context,
 	stream *connect.ServerStream[guestv1.ReadResponse],
 	info *guestv1.FileInfo,
 	from io.Reader,
-	frame int,
+	size int,
 ) error {
-	buffer := make([]byte, frame)
+	f, answer := newFrame(size), rawAnswer(ctx)
 	for begun := false; ; begun = true {
-		n, err := from.Read(buffer)
+		n, err := from.Read(f.data())
 		if !begun && (n > 0 || errors.Is(err, io.EOF)) {
 			if err := stream.Send(&guestv1.ReadResponse{Part: &guestv1.ReadResponse_Info{Info: info}}); err != nil {
 				return err
 			}
 		}
 		if n > 0 {
-			part := &guestv1.ReadResponse_Data{Data: buffer[:n]}
-			if err := stream.Send(&guestv1.ReadResponse{Part: part}); err != nil {
-				return err
+			failed := error(nil)
+			if answer != nil {
+				failed = answer.send(f, beforeBytes(nil, 2, n), n)
+			} else {
+				failed = stream.Send(&guestv1.ReadResponse{Part: &guestv1.ReadResponse_Data{Data: f.data()[:n]}})
+			}
+			if failed != nil {
+				return failed
 			}
 		}
 		switch {

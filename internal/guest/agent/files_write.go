@@ -49,7 +49,11 @@ func (s *fileService) Write(
 		if err != nil {
 			return err
 		}
-		if err := w.write(ctx, writeBody{stream}); err != nil {
+		content := io.WriterTo(writeBody{stream})
+		if answer := rawAnswer(ctx); answer != nil {
+			content = answer.rest()
+		}
+		if err := w.write(ctx, content); err != nil {
 			return err
 		}
 		info, err = tell(t, path, w.target)

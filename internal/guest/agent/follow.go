@@ -3,12 +3,10 @@ package agent
 import (
 	"context"
 	"errors"
-	"sync"
 	"time"
 
 	"connectrpc.com/connect"
 
-	"github.com/stacyvm/stacyvm/internal/guest"
 	guestv1 "github.com/stacyvm/stacyvm/proto/guest/v1"
 )
 
@@ -21,7 +19,8 @@ const keepalive = 15 * time.Second
 type reader struct {
 	p        *process
 	send     func(*guestv1.ProcessEvent) error
-	frame    int // bytes of a data event at most
+	frame    int     // bytes of a data event at most
+	answer   *answer // takes data events without another copy; nil: none does
 	cursors  [2]*cursor
 	noFollow bool
 	begun    bool // something was sent
@@ -91,19 +90,20 @@ func (r *reader) sayNothing() error {
 // drain sends what there is up to the limits, one frame of each stream in turn. It ends however
 // fast more comes.
 func (r *reader) drain(ctx context.Context, limits [2]uint64) error {
-	frame, done := r.buffer()
-	defer done()
+	frame := frameFor(r.frame)
+	defer putFrame(frame)
+	room := frame.data()[:r.frame]
 	for {
 		sent := false
 		for i, c := range r.cursors {
-			n, offset, gap := c.next(frame, limits[i])
+			n, offset, gap := c.next(room, limits[i])
 			if n == 0 && gap == 0 {
 				continue
 			}
-			sent, r.begun = true, true
-			if err := r.send(outputEvent(guestv1.Stream(i+1), offset, gap, frame[:n])); err != nil {
+			if err := r.output(guestv1.Stream(i+1), offset, gap, frame, n); err != nil {
 				return err
 			}
+			sent = true
 		}
 		if !sent {
 			return nil
@@ -114,17 +114,14 @@ func (r *reader) drain(ctx context.Context, limits [2]uint64) error {
 	}
 }
 
-// largeFrames holds buffers for readers that take large frames.
-var largeFrames = sync.Pool{New: func() any { return new([guest.LargeFrame]byte) }}
-
-// buffer gives room for one frame.
-func (r *reader) buffer() (frame []byte, done func()) {
-	if r.frame > frameSize {
-		large := largeFrames.Get().(*[guest.LargeFrame]byte)
-		return large[:r.frame], func() { largeFrames.Put(large) }
+// output sends the first n bytes of a frame, or the gap.
+func (r *reader) output(stream guestv1.Stream, offset, gap uint64, f *frame, n int) error {
+	begun := r.begun
+	r.begun = true
+	if begun && gap == 0 && r.answer != nil {
+		return r.answer.send(f, beforeOutput(stream, offset, n), n)
 	}
-	small := frames.Get().(*[frameSize]byte)
-	return small[:r.frame], func() { frames.Put(small) }
+	return r.send(outputEvent(stream, offset, gap, f.data()[:n]))
 }
 
 func outputEvent(stream guestv1.Stream, offset, gap uint64, data []byte) *guestv1.ProcessEvent {

@@ -47,7 +47,9 @@ func (s processService) Run(
 	); err != nil {
 		return err
 	}
-	r := &reader{p: p, send: out.Send, frame: guest.FrameOf(req.Header(), frameSize), begun: true}
+	r := &reader{
+		p: p, send: out.Send, answer: rawAnswer(ctx), frame: guest.FrameOf(req.Header(), frameSize), begun: true,
+	}
 	return r.follow(ctx, [2]uint64{})
 }
 
@@ -71,7 +73,10 @@ func (s processService) Attach(
 	if err != nil {
 		return err
 	}
-	r := &reader{p: p, send: out.Send, frame: guest.FrameOf(req.Header(), frameSize), noFollow: req.Msg.NoFollow}
+	r := &reader{
+		p: p, send: out.Send, answer: rawAnswer(ctx), frame: guest.FrameOf(req.Header(), frameSize),
+		noFollow: req.Msg.NoFollow,
+	}
 	return r.follow(ctx, [2]uint64{req.Msg.StdoutOffset, req.Msg.StderrOffset})
 }
 

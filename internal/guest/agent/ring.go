@@ -18,6 +18,8 @@ const (
 	mostRing      = 16 << 20
 	mostSpill     = 1 << 40
 	firstGrowth   = 512
+	// mostShifted is how many chunks leave memory at once.
+	mostShifted = 8
 )
 
 // ring keeps the newest bytes of one output stream: the newest of them in memory, older ones in a
@@ -39,8 +41,8 @@ type ring struct {
 	chunk     uint64
 	limit     uint64 // of memory
 	chunks    [][]byte
-	spare     []byte // a dropped chunk, for the next one
-	held      int64  // what chunks take in memory
+	spare     [][]byte // chunks that left memory, for the next ones
+	held      int64    // what chunks take in memory
 	file      spill
 	first     uint64 // offset of the oldest byte; always at a chunk's start
 	memFirst  uint64 // offset of the oldest byte in memory
@@ -113,8 +115,7 @@ func (r *ring) append(data []byte) int {
 				return 0
 			}
 		}
-		r.chunks = append(r.chunks, r.spare[:0])
-		r.spare = nil
+		r.chunks = append(r.chunks, r.reused())
 	}
 	last := &r.chunks[len(r.chunks)-1]
 	n := min(len(data), int(r.chunk-within))
@@ -150,25 +151,66 @@ func (r *ring) full() bool {
 	return (n+1)*r.chunk > r.limit || n >= 2 && r.memory.Load() > ringMemory
 }
 
-// shift moves the oldest chunk out of memory: to the file, or away. It refuses when bytes would be
+// shift moves the oldest chunks out of memory: to the file, or away. It refuses when bytes would be
 // lost that must not.
 func (r *ring) shift() bool {
-	next := r.memFirst + r.chunk
-	if r.file.size > 0 && next-r.first > r.file.size {
-		if !r.mayDrop(r.first+r.chunk, r.limit+r.file.size) {
-			return false
-		}
-		r.first += r.chunk
+	n := r.makeRoom()
+	if n == 0 {
+		return false
 	}
-	if err := r.file.write(r.memFirst, r.chunks[0]); err != nil { // no file, or the disk is full
+	written, err := r.file.write(r.memFirst, r.chunks[:n])
+	for range written {
+		r.forget()
+	}
+	if err != nil && written == 0 { // no file, or the disk is full
+		next := r.memFirst + r.chunk
 		if !r.mayDrop(next, r.inMemory()) {
 			return false
 		}
 		r.file.drop()
 		r.first = next
+		r.forget()
 	}
-	r.forget()
 	return true
+}
+
+// makeRoom gives the number of chunks that the file has room for, or makes it by dropping the
+// oldest. Without a file it is one. Several go in one write: each is a slow system call here.
+func (r *ring) makeRoom() int {
+	most := max(1, min(mostShifted, int(r.limit/r.chunk)/4, len(r.chunks)-1)) //nolint:gosec // at most 4,096
+	if r.file.size == 0 {
+		return 1
+	}
+	for n := range most {
+		next := r.memFirst + uint64(n+1)*r.chunk //nolint:gosec // n is small
+		if next-r.first <= r.file.size {
+			continue
+		}
+		if !r.mayDrop(r.first+r.chunk, r.limit+r.file.size) {
+			return n
+		}
+		r.first += r.chunk
+	}
+	return most
+}
+
+// reused gives an empty chunk.
+func (r *ring) reused() []byte {
+	n := len(r.spare)
+	if n == 0 {
+		return nil
+	}
+	chunk := r.spare[n-1]
+	r.spare[n-1], r.spare = nil, r.spare[:n-1]
+	return chunk[:0]
+}
+
+// dropSpare gives chunks that are not in use back.
+func (r *ring) dropSpare() {
+	for _, chunk := range r.spare {
+		r.account(-int64(cap(chunk)))
+	}
+	r.spare = nil
 }
 
 // forget takes the oldest chunk out of memory.
@@ -177,8 +219,8 @@ func (r *ring) forget() {
 	r.memFirst += uint64(len(old))
 	r.chunks[0] = nil
 	r.chunks = r.chunks[1:]
-	if cap(old) == int(r.chunk) && r.spare == nil {
-		r.spare = old
+	if cap(old) == int(r.chunk) && (len(r.spare) == 0 || r.memory.Load() <= ringMemory) {
+		r.spare = append(r.spare, old)
 		return
 	}
 	r.account(-int64(cap(old)))
@@ -257,6 +299,21 @@ func (r *ring) hasReaders() bool {
 	return len(r.readers) > 0
 }
 
+// behind tells where the slowest reader of a lossless ring is, and whether it is so far behind that
+// n more bytes would drive what it has not had out of memory.
+func (r *ring) behind(n uint64) (at uint64, behind bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.lossless || len(r.readers) == 0 || r.cut || r.abandoned {
+		return 0, false
+	}
+	room := r.limit
+	if r.memory.Load() > ringMemory {
+		room = 2 * r.chunk
+	}
+	return r.floor, r.floor < r.end && r.end+n-r.floor > room-room/4
+}
+
 // sizes gives what the ring takes in memory and on disk.
 func (r *ring) sizes() (memory, disk int64) {
 	r.mu.Lock()
@@ -271,8 +328,7 @@ func (r *ring) sizes() (memory, disk int64) {
 func (r *ring) trim() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.account(-int64(cap(r.spare)))
-	r.spare = nil
+	r.dropSpare()
 	if n := len(r.chunks); n > 0 {
 		last := r.chunks[n-1]
 		r.account(int64(len(last) - cap(last)))
@@ -290,7 +346,7 @@ func (r *ring) flush(ended bool) {
 		if r.file.size > 0 && next-r.first > r.file.size {
 			r.first += r.chunk
 		}
-		if r.file.write(r.memFirst, r.chunks[0]) != nil {
+		if _, err := r.file.write(r.memFirst, r.chunks[:1]); err != nil {
 			if len(r.chunks) == 1 {
 				return
 			}
@@ -298,8 +354,7 @@ func (r *ring) flush(ended bool) {
 			r.first = next
 		}
 		r.forget()
-		r.account(-int64(cap(r.spare)))
-		r.spare = nil
+		r.dropSpare()
 	}
 }
 

@@ -16,7 +16,7 @@ func TestRing(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var memory atomic.Int64
 		limits := ringLimits{
-			memory: rapid.Uint64Range(1, 100<<10).Draw(t, "memory"), spill: rapid.Uint64Range(1, 200<<10).Draw(t, "spill"), dir: dir,
+			memory: rapid.Uint64Range(1, 600<<10).Draw(t, "memory"), spill: rapid.Uint64Range(1, 800<<10).Draw(t, "spill"), dir: dir,
 		}
 		lossless := rapid.Bool().Draw(t, "lossless")
 		r := newRing(limits, lossless, new(notifier), &memory)
@@ -25,7 +25,7 @@ func TestRing(t *testing.T) {
 		reader, _ := r.attach(0)
 		t.Repeat(map[string]func(*rapid.T){
 			"write": func(t *rapid.T) {
-				data := bytes.Repeat([]byte{byte(len(all)), byte(len(all) >> 8), byte(len(all) >> 16)}, rapid.IntRange(1, 30<<10).Draw(t, "n"))
+				data := bytes.Repeat([]byte{byte(len(all)), byte(len(all) >> 8), byte(len(all) >> 16)}, rapid.IntRange(1, 90<<10).Draw(t, "n"))
 				n := r.write(data)
 				all = append(all, data[:n]...)
 				if n < len(data) && (!lossless || reader.pos == uint64(len(all)) && n == 0) {

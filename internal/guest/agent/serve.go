@@ -12,6 +12,7 @@ import (
 
 	"connectrpc.com/connect"
 
+	"github.com/stacyvm/stacyvm/internal/guest"
 	"github.com/stacyvm/stacyvm/proto/guest/v1/guestv1connect"
 )
 
@@ -64,8 +65,12 @@ func (a *Agent) newServer(http1 bool) *http.Server {
 			PingTimeout:                   pingTime,
 		},
 		ConnContext: func(ctx context.Context, conn net.Conn) context.Context {
-			if waiting, ok := conn.(*unauthenticated); ok {
-				return context.WithValue(ctx, connectionKey{}, waiting)
+			if first, ok := conn.(*single); ok {
+				conn = first.Conn
+			}
+			switch conn.(type) {
+			case *unauthenticated, *guest.Gather:
+				return context.WithValue(ctx, connectionKey{}, conn)
 			}
 			return ctx
 		},
@@ -88,7 +93,19 @@ func (a *Agent) Serve(ctx context.Context, l net.Listener) error {
 // bytes with no frames, windows and goroutines between a handler and the connection.
 func (a *Agent) ServeHost(ctx context.Context, l net.Listener) error {
 	defer context.AfterFunc(ctx, func() { l.Close() })()
-	return a.direct.Serve(l)
+	return a.direct.Serve(gathering{l})
+}
+
+// gathering is a listener whose connections gather writes.
+type gathering struct{ net.Listener }
+
+// Accept implements net.Listener.
+func (l gathering) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return &guest.Gather{Conn: conn}, nil
 }
 
 // ServeConn answers on one such connection until it ends or ctx does or the agent closes.
@@ -114,7 +131,7 @@ type single struct {
 }
 
 func newSingle(conn net.Conn) *single {
-	s := &single{Conn: conn, accept: make(chan struct{}, 1), gone: make(chan struct{})}
+	s := &single{Conn: &guest.Gather{Conn: conn}, accept: make(chan struct{}, 1), gone: make(chan struct{})}
 	s.accept <- struct{}{}
 	return s
 }

@@ -3,6 +3,8 @@ package agent
 import (
 	"errors"
 	"os"
+
+	"golang.org/x/sys/unix"
 )
 
 var errNoSpill = errors.New("no file for output")
@@ -16,21 +18,51 @@ type spill struct {
 	file *os.File
 }
 
-// write puts a chunk at its place. It never crosses the end of the circle because chunks are
-// aligned.
-func (s *spill) write(offset uint64, chunk []byte) error {
+// write puts chunks at their place, as many as there is room for up to the end of the circle, and
+// tells how many that were; at least one without an error. A chunk never crosses the end because
+// all are aligned.
+func (s *spill) write(offset uint64, chunks [][]byte) (written int, err error) {
 	if s.size == 0 {
-		return errNoSpill
+		return 0, errNoSpill
 	}
 	if s.file == nil {
 		file, err := s.create()
 		if err != nil {
-			return err
+			return 0, err
 		}
 		s.file = file
 	}
-	_, err := s.file.WriteAt(chunk, int64(offset%s.size))
-	return err
+	at := offset % s.size
+	if left := (s.size - at) / uint64(len(chunks[0])); uint64(len(chunks)) > left {
+		chunks = chunks[:left]
+	}
+	if len(chunks) > 1 && s.writeAtOnce(at, chunks) {
+		return len(chunks), nil
+	}
+	for i, chunk := range chunks {
+		if _, err := s.file.WriteAt(chunk, int64(at)); err != nil {
+			return i, err
+		}
+		at += uint64(len(chunk))
+	}
+	return len(chunks), nil
+}
+
+// writeAtOnce needs one system call; false: that did not write everything.
+func (s *spill) writeAtOnce(at uint64, chunks [][]byte) (whole bool) {
+	raw, err := s.file.SyscallConn()
+	if err != nil {
+		return false
+	}
+	size := 0
+	for _, chunk := range chunks {
+		size += len(chunk)
+	}
+	err = raw.Control(func(fd uintptr) {
+		n, err := unix.Pwritev(int(fd), chunks, int64(at))
+		whole = err == nil && n == size
+	})
+	return err == nil && whole
 }
 
 func (s *spill) create() (*os.File, error) {

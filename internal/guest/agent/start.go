@@ -90,9 +90,9 @@ func (a *Agent) collectOutput(p *process, files files) {
 		}
 		s.file = file
 		if p.terminal != nil {
-			s.leader = p.dead
+			s.leader, s.terminal = p.dead, true
 		}
-		a.work.Go(func() { s.pump(file, a.stop) })
+		a.work.Go(func() { s.pump(a.stop) })
 	}
 	a.work.Go(func() {
 		p.finish(a.stop)

@@ -8,13 +8,13 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/stacyvm/stacyvm/internal/guest"
 )
 
 const (
-	// frameSize is the largest piece of output in one event.
+	// frameSize is the largest piece of output in one event, where the caller takes no larger one.
 	frameSize = 64 << 10
-	// widePipe is the room in the pipe of a program that filled the usual 64 KiB, in bytes.
-	widePipe = 256 << 10
 	// mostInPipe is what a pipe can hold at most without privileges.
 	mostInPipe = 1 << 20
 	// retryRoom is when a lossless stream tries again although nobody read: the disk may have
@@ -26,8 +26,12 @@ const (
 	retryTerminal = 50 * time.Millisecond
 )
 
-// frames holds buffers of frameSize bytes: one is taken only when there is something to read.
-var frames = sync.Pool{New: func() any { return new([frameSize]byte) }}
+var (
+	// frames holds buffers of frameSize bytes: one is taken only when there is something to read.
+	frames = sync.Pool{New: func() any { return newFrame(frameSize) }}
+	// largeFrames holds larger ones.
+	largeFrames = sync.Pool{New: func() any { return newFrame(guest.LargeFrame) }}
+)
 
 // stream collects one output of a process: it reads the pipe, or the terminal, until nobody holds
 // its other end.
@@ -38,17 +42,23 @@ type stream struct {
 	ended   chan struct{} // nobody can write any more, or the agent closes
 	drained chan struct{} // everything that the process itself wrote is in the ring
 	after   atomic.Bool   // the process has ended: close as soon as the pipe is empty
-	widened bool          // the pipe holds as much as it may
 	late    int           // bytes that were read since
 	killed  chan struct{} // closed when the process was killed: nobody's reading is waited for any more
 	grown   func()        // called for each mebibyte that comes after the process's end
 	// leader, of a terminal, is closed when the process has ended. Its program may close all of
 	// its descriptors before, as cat does, and may open the terminal again by its name; a terminal
 	// that we give up hangs up on it.
-	leader <-chan struct{}
+	leader   <-chan struct{}
+	terminal bool
+
+	// Those of the pump.
+	had   int       // bytes that were read, up to much
+	last  time.Time // when it read
+	gave  uint64    // where the reader stood that was waited for in vain, plus one
+	alone *alone    // nil: file is read
 
 	mu     sync.Mutex
-	file   *os.File // nil: never opened
+	file   *os.File // nil: never opened, or alone is read
 	closed bool
 }
 
@@ -63,18 +73,15 @@ func newStream(ring *ring, log *tail) *stream {
 }
 
 // pump runs until the stream ends or stop is closed.
-func (s *stream) pump(file *os.File, stop <-chan struct{}) {
+func (s *stream) pump(stop <-chan struct{}) {
 	defer close(s.ended)
 	defer s.lines.end()
+	defer s.closeAlone()
 	defer s.close()
-	raw, err := file.SyscallConn()
-	if err != nil {
-		return
-	}
 	for {
-		frame, n, err := s.read(raw.Read)
+		frame, n, err := s.read()                   // frame is nil when n is not above 0
 		if errors.Is(err, os.ErrDeadlineExceeded) { // see processEnded
-			_ = file.SetReadDeadline(time.Time{})
+			_ = s.file.SetReadDeadline(time.Time{})
 			continue
 		}
 		if n <= 0 && s.mayComeBack(stop) {
@@ -83,18 +90,32 @@ func (s *stream) pump(file *os.File, stop <-chan struct{}) {
 		if n <= 0 {
 			return
 		}
-		if n == frameSize && !s.widened { // a program that prints much waits less often for us
-			s.widened = true
-			_ = raw.Control(func(fd uintptr) { _, _ = unix.FcntlInt(fd, unix.F_SETPIPE_SZ, widePipe) })
-		}
-		s.lines.write(frame[:n])
-		kept := s.keep(frame[:n], stop)
-		frames.Put(frame)
+		s.lines.write(frame.data()[:n])
+		kept := s.keep(frame.data()[:n], stop)
+		putFrame(frame)
 		if !kept {
 			return
 		}
 		s.count(n)
+		s.gather(n)
 	}
+}
+
+// frameFor gives room for so many bytes, or as many as a frame has.
+func frameFor(n int) *frame {
+	if n > frameSize {
+		return largeFrames.Get().(*frame)
+	}
+	return frames.Get().(*frame)
+}
+
+// putFrame gives a frame back to where it came from.
+func putFrame(f *frame) {
+	if len(f.data()) > frameSize {
+		largeFrames.Put(f)
+		return
+	}
+	frames.Put(f)
 }
 
 // mayComeBack waits a little when the process can still open its terminal again.
@@ -116,33 +137,61 @@ func (s *stream) mayComeBack(stop <-chan struct{}) bool {
 }
 
 // read waits for output. It sees every time when there is none.
-func (s *stream) read(wait func(func(fd uintptr) bool) error) (frame *[frameSize]byte, n int, err error) {
-	err = wait(func(fd uintptr) bool {
+func (s *stream) read() (f *frame, n int, err error) {
+	if s.alone != nil {
+		if s.isClosed() {
+			return nil, 0, os.ErrClosed
+		}
+		if f, n, err = s.tryRead(s.alone.fd); !errors.Is(err, unix.EAGAIN) {
+			return f, n, err
+		}
+		if !s.watch() {
+			return nil, 0, os.ErrClosed
+		}
+	}
+	raw, err := s.file.SyscallConn()
+	if err != nil {
+		return nil, 0, err
+	}
+	waited := raw.Read(func(fd uintptr) bool {
 		after := s.after.Load() // before the pipe is found empty
-		frame = frames.Get().(*[frameSize]byte)
-		n, err = unix.Read(int(fd), frame[:])
-		for errors.Is(err, unix.EINTR) {
-			n, err = unix.Read(int(fd), frame[:])
-		}
-		if n > 0 {
-			return true
-		}
-		frames.Put(frame)
-		frame = nil
+		f, n, err = s.tryRead(int(fd))
 		if !errors.Is(err, unix.EAGAIN) {
-			return true // the end; of a terminal it is an error
+			return true // of a terminal the end is an error
 		}
 		if after {
 			s.markDrained()
 		}
 		return false
 	})
-	return frame, n, err
+	if waited != nil {
+		return nil, 0, waited
+	}
+	return f, n, err
+}
+
+// tryRead reads what there is; EAGAIN: nothing.
+func (s *stream) tryRead(fd int) (f *frame, n int, err error) {
+	size := frameSize
+	if s.alone != nil {
+		size = widePipe
+	}
+	f = frameFor(size)
+	n, err = unix.Read(fd, f.data())
+	for errors.Is(err, unix.EINTR) {
+		n, err = unix.Read(fd, f.data())
+	}
+	if n > 0 {
+		return f, n, nil
+	}
+	putFrame(f)
+	return nil, n, err
 }
 
 // keep puts data into the ring. A lossless ring may let it wait, and with it the process, unless
 // that was killed: then the rest is only counted when nobody reads.
 func (s *stream) keep(data []byte, stop <-chan struct{}) bool {
+	s.letReaderFollow(len(data), stop)
 	killed := s.killed
 	for stalled := time.Duration(0); ; {
 		room := s.ring.room.listen()
@@ -212,7 +261,7 @@ func (s *stream) processEnded() {
 	}
 }
 
-// close gives up the stream: the pump ends.
+// close gives up the stream: the pump ends, and with it what it alone reads.
 func (s *stream) close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -220,6 +269,12 @@ func (s *stream) close() {
 		s.file.Close()
 	}
 	s.closed = true
+}
+
+func (s *stream) isClosed() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.closed
 }
 
 // hasEnded tells whether the stream is complete.

@@ -1,10 +1,12 @@
 // The protocol between a host and the guest program that is process 1 of every sandbox.
 //
 // Transport: Connect over unencrypted HTTP/2 on any byte stream that reaches the guest (an inherited
-// descriptor, a forwarded TCP port, vsock). Every request carries `authorization: Bearer <secret>`; the secret is
-// handed over in the boot message (see internal/guest) before the first request and is different for every sandbox.
+// descriptor, a forwarded TCP port, vsock), and over HTTP/1 on those that the host alone can make. Every request carries
+// `authorization: Bearer <secret>`; the secret is handed over in the boot message (see internal/guest) before the first request
+// and is different for every sandbox.
 //
-// Bounds: no message is larger than 4 MiB in either direction; data frames hold at most 64 KiB.
+// Bounds: no message is larger than 4 MiB in either direction; data frames hold at most 256 KiB, in an answer
+// 64 KiB, or as much as the request's header `stacyvm-max-frame` says, in bytes, and at most 256 KiB.
 //
 // Neither side trusts the other's numbers: the host takes no path, id or size from here as its own.
 
