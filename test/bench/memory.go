@@ -6,7 +6,6 @@ import (
 	"os"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 )
 
@@ -48,34 +47,30 @@ func (b *bench) memory(ctx runContext, s *system) error {
 	return s.destroyAll(ctx)
 }
 
-// far measures a server whose sandboxes are all on a worker elsewhere and idle.
+// far measures a server whose sandboxes are all on workers elsewhere and idle. The mock's sandboxes
+// are in their worker's own process, which has three file descriptors for each.
 func (b *bench) far(ctx runContext) (err error) {
-	const many = 10_000
+	const many, workers = 10_000, 4
 	if b.smoke || b.profile != "" {
 		return nil
 	}
-	b.section("idle sandboxes of a worker elsewhere, mock")
-	// The mock's sandboxes are in the worker's own process, which has three descriptors for each.
-	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: 5 * many, Max: 5 * many}); err != nil {
-		return fmt.Errorf("raise the limit of open files: %w", err)
-	}
-	near, worker, err := b.withWorker(ctx, "idle", append(mock(), "STACYVM_SERVER_WORKER=false", "STACYVM_WORKER_MEMORY_MB=100000000", "STACYVM_WORKER_VCPUS=100000")...)
+	b.section("idle sandboxes of workers elsewhere, mock")
+	c, err := b.withWorkers(ctx, "idle", workers, append(mock(),
+		"STACYVM_SERVER_WORKER=false", "STACYVM_WORKER_MEMORY_MB=100000000", "STACYVM_WORKER_VCPUS=100000")...)
 	defer func() {
-		if worker != nil {
-			err = errors.Join(err, worker.Stop())
-		}
-		if near != nil {
-			err = near.logged(errors.Join(err, near.Stop())) // the mock's sandboxes have ended with their worker
+		err = errors.Join(err, c.stopWorkers())
+		if c.near != nil {
+			err = c.near.logged(errors.Join(err, c.near.Stop())) // the sandboxes have ended with their workers
 		}
 	}()
 	if err != nil {
 		return err
 	}
-	if _, err := near.spawnMany(ctx, many); err != nil {
+	if _, err := c.near.spawnMany(ctx, many); err != nil {
 		return err
 	}
 	time.Sleep(settle)
-	now, err := near.Memory()
+	now, err := c.near.Memory()
 	if err != nil {
 		return err
 	}

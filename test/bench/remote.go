@@ -17,23 +17,19 @@ import (
 	"github.com/stacyvm/stacyvm/test/harness"
 )
 
-const (
-	loopback = "127.0.0.1"
-	farName  = "far"
-)
+const loopback = "127.0.0.1"
 
 // remote measures a sandbox on a worker process behind mutual TLS beside one on the server's own
 // worker, both through the same server.
 func (b *bench) remote(ctx runContext) (err error) {
 	b.section("a remote worker over mutual TLS, gVisor")
-	near, worker, err := b.withWorker(ctx, "remote")
+	c, err := b.withWorkers(ctx, "remote", 1)
+	near := c.near
 	defer func() {
 		if near != nil {
 			err = near.stop(err)
 		}
-		if worker != nil {
-			err = errors.Join(err, worker.Stop())
-		}
+		err = errors.Join(err, c.stopWorkers())
 	}()
 	if err != nil {
 		return err
@@ -44,7 +40,7 @@ func (b *bench) remote(ctx runContext) (err error) {
 		if err != nil {
 			return err
 		}
-		boxes[sandbox.WorkerID == farName] = &box{system: near, id: sandbox.ID}
+		boxes[sandbox.WorkerID == c.workers[0].ID] = &box{system: near, id: sandbox.ID}
 	}
 	local, far := boxes[false], boxes[true]
 	if local == nil || far == nil {
@@ -68,28 +64,32 @@ func (b *bench) remote(ctx runContext) (err error) {
 	return nil
 }
 
-// withWorker starts a server and a worker process beside it, in a directory of this name. Both get
-// env.
-func (b *bench) withWorker(ctx runContext, name string, env ...string) (near *system, worker *harness.Worker, err error) {
+// withWorkers starts a server and so many worker processes beside it, in a directory of this name.
+// All get env. What was started is in c also after an error.
+func (b *bench) withWorkers(ctx runContext, name string, n int, env ...string) (c cluster, err error) {
 	top := filepath.Join(b.dir, name)
 	authority := filepath.Join(top, "authority")
-	for _, args := range [][]string{{"init", authority}, {"issue", authority, "--server", loopback}, {"issue", authority, "--worker", farName}} {
+	pki := func(args ...string) error {
 		if output, err := exec.CommandContext(ctx, b.binary, append([]string{"pki"}, args...)...).CombinedOutput(); err != nil {
-			return nil, nil, fmt.Errorf("pki %v: %w: %s", args, err, output)
+			return fmt.Errorf("pki %v: %w: %s", args, err, output)
 		}
+		return nil
+	}
+	if err := pki("init", authority); err != nil {
+		return c, err
 	}
 	bundle, err := os.ReadFile(filepath.Join(authority, "ca-bundle.pem"))
 	if err != nil {
-		return nil, nil, err
+		return c, err
 	}
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(bundle)
-	hand := func(name string) (string, []string, error) {
+	// hand gives a process its certificate, and says in which directory and environment it runs.
+	hand := func(kind, name string) (string, []string, error) {
 		dir := filepath.Join(top, name)
 		to := filepath.Join(dir, "pki")
-		certificate := map[bool]string{true: "worker-" + farName, false: "server-" + loopback}[name == farName] + ".pem"
-		err := os.MkdirAll(to, 0o700)
-		for _, file := range []string{"ca-bundle.pem", certificate} {
+		err := errors.Join(pki("issue", authority, "--"+kind, name), os.MkdirAll(to, 0o700))
+		for _, file := range []string{"ca-bundle.pem", kind + "-" + name + ".pem"} {
 			var content []byte
 			if err == nil {
 				content, err = os.ReadFile(filepath.Join(authority, file))
@@ -100,37 +100,61 @@ func (b *bench) withWorker(ctx runContext, name string, env ...string) (near *sy
 		}
 		return dir, append(slices.Clone(env), "STACYVM_PKI_DIR="+to), err
 	}
-	dir, own, err := hand("near")
+	dir, own, err := hand("server", loopback)
 	if err != nil {
-		return nil, nil, err
+		return c, err
 	}
-	near = &system{name: "near", http: &http.Client{Transport: &http.Transport{
+	near := &system{name: "near", http: &http.Client{Transport: &http.Transport{
 		MaxIdleConnsPerHost: 64, TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS13},
 	}}}
 	if near.Server, err = harness.NewOf(b.binary, dir, own...); err != nil {
-		return nil, nil, err
+		return c, err
 	}
 	near.HTTP = near.http
 	if near.Client, err = client.New(near.URL(), client.Options{HTTPClient: near.http}); err != nil {
-		return nil, nil, err
+		return c, err
 	}
+	c.near = near
 	if err := near.Up(); err != nil {
-		return near, nil, err
+		return c, err
 	}
-	if dir, own, err = hand(farName); err != nil {
-		return near, nil, err
+	for i := range n {
+		name := fmt.Sprintf("far-%d", i+1)
+		if dir, own, err = hand("worker", name); err != nil {
+			return c, err
+		}
+		worker, err := harness.NewWorker(dir, name, append(own, "STACYVM_WORKER_CONTROL_PLANE_URL="+near.URL())...)
+		if err != nil {
+			return c, err
+		}
+		port, err := harness.FreePort()
+		if err != nil {
+			return c, err
+		}
+		worker.Listen = net.JoinHostPort(loopback, strconv.Itoa(port))
+		worker.Known = func() bool {
+			known, err := near.Worker(ctx, name)
+			return err == nil && known.Status == "online"
+		}
+		c.workers = append(c.workers, worker)
+		if err := worker.Up(); err != nil {
+			return c, err
+		}
 	}
-	if worker, err = harness.NewWorker(dir, farName, append(own, "STACYVM_WORKER_CONTROL_PLANE_URL="+near.URL())...); err != nil {
-		return near, nil, err
+	return c, nil
+}
+
+// cluster is a server and worker processes of it.
+type cluster struct {
+	near    *system // nil: it was not started
+	workers []*harness.Worker
+}
+
+// stopWorkers ends the worker processes.
+func (c cluster) stopWorkers() error {
+	var failures []error
+	for _, w := range c.workers {
+		failures = append(failures, w.Stop())
 	}
-	port, err := harness.FreePort()
-	if err != nil {
-		return near, nil, err
-	}
-	worker.Listen = net.JoinHostPort(loopback, strconv.Itoa(port))
-	worker.Known = func() bool {
-		known, err := near.Worker(ctx, farName)
-		return err == nil && known.Status == "online"
-	}
-	return near, worker, worker.Up()
+	return errors.Join(failures...)
 }
