@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"gvisor.dev/gvisor/pkg/log"
+	"gvisor.dev/gvisor/runsc/sandbox"
 
 	"github.com/stacyvm/stacyvm/cmd/stacyvm-sentry/launcher"
 	"github.com/stacyvm/stacyvm/cmd/stacyvm-sentry/limits"
@@ -67,7 +68,8 @@ func daemonize(dir, build string, grace time.Duration) error {
 func serveDir(dir, build string, grace time.Duration) error {
 	ready := os.NewFile(3, "ready")
 	syscall.CloseOnExec(3)
-	if err := errors.Join(withoutMembarrier(), reserveDescriptors()); err != nil {
+	// gVisor makes all descriptors private at the first create, and some are meant for a sentry.
+	if err := errors.Join(withoutMembarrier(), reserveDescriptors(), sandbox.SetCloExeOnAllFDs()); err != nil {
 		fmt.Fprint(ready, err)
 		return err
 	}

@@ -25,12 +25,12 @@ import (
 
 func main() {
 	if reexecuted(os.Args[0]) {
+		debug.SetGCPercent(startGCPercent)
+		limits.Enter() // it takes one descriptor of those that closeStrangers closes
 		if err := closeStrangers(); err != nil {
 			fmt.Fprintln(os.Stderr, "stacyvm-sentry:", err)
 			os.Exit(1)
 		}
-		debug.SetGCPercent(startGCPercent)
-		limits.Enter()
 		keepFilter()
 		useFilter()
 		startGuard()

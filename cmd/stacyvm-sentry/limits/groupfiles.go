@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strconv"
 	"time"
@@ -33,13 +32,14 @@ type GroupFiles struct {
 	usage, stat, wake int // -1: not there
 }
 
-// keepGroupFiles opens them for the sentry. Version 1 tells by an event descriptor when the use
-// passes a mark, version 2 by a change of memory.events when it passes memory.high.
+// keepGroupFiles opens them for the sentry. Version 1 tells by an event descriptor, the launcher's,
+// when the use passes the first mark, version 2 by a change of memory.events when it passes
+// memory.high.
 func keepGroupFiles(bundle string, own Limits) error {
 	if err := Keep(filepath.Join(bundle, file), limitsDescriptor); err != nil {
 		return err
 	}
-	if own.MemoryGroup == "" || own.MemoryBytes <= 0 {
+	if !own.watchable() {
 		return nil
 	}
 	usage := "memory.usage_in_bytes"
@@ -55,7 +55,7 @@ func keepGroupFiles(bundle string, own Limits) error {
 	if own.Unified {
 		return keepNotifier(filepath.Join(own.MemoryGroup, "memory.events"))
 	}
-	return keepMark(own)
+	return unix.Dup3(own.Wake, wakeDescriptor, 0)
 }
 
 // Keep opens a file under a number, for this process and its successors.
@@ -76,27 +76,6 @@ func keepNotifier(path string) error {
 	defer unix.Close(fd)
 	if _, err := unix.InotifyAddWatch(fd, path, unix.IN_MODIFY); err != nil {
 		return err
-	}
-	return unix.Dup3(fd, wakeDescriptor, 0)
-}
-
-// keepMark has the group tell when its use passes the first mark. Beyond it the guard looks at the
-// use by itself, as often as a guest can fill what is left: more marks would only delay the start,
-// because the kernel waits for a grace period, 12 ms, for each.
-func keepMark(own Limits) error {
-	fd, err := unix.Eventfd(0, unix.EFD_NONBLOCK|unix.EFD_CLOEXEC)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
-	usage, err := os.Open(filepath.Join(own.MemoryGroup, "memory.usage_in_bytes"))
-	if err != nil {
-		return err
-	}
-	defer usage.Close()
-	line := fmt.Sprintf("%d %d %d", fd, usage.Fd(), firstMark(own.MemoryBytes))
-	if err := os.WriteFile(filepath.Join(own.MemoryGroup, "cgroup.event_control"), []byte(line), 0); err != nil {
-		return fmt.Errorf("watch the memory group: %w", err)
 	}
 	return unix.Dup3(fd, wakeDescriptor, 0)
 }

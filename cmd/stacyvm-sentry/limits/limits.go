@@ -53,6 +53,7 @@ type Groups struct {
 	homes       string // holds a directory for each sandbox, in which file says with which groups it was made
 	prefix      string // of directory names, different for every engine directory
 	controllers []string
+	marks       marks
 }
 
 // Limits is what a sandbox's own processes read when they start.
@@ -63,6 +64,9 @@ type Limits struct {
 	Unified     bool     `json:"unified,omitempty"`
 	CPUs        int      `json:"cpus,omitempty"`
 	Pids        int64    `json:"pids,omitempty"`
+	// Wake is the launcher's descriptor, which the sentry inherits, of an event that comes when the
+	// memory group's use passes the first mark; 0: there is none.
+	Wake int `json:"wake,omitempty"`
 }
 
 // Find enters groups that this process may divide and finds out, by trying, which controllers can
@@ -140,6 +144,11 @@ func (g *Groups) Make(id string, request *wire.Create) error {
 		return err
 	}
 	go g.delegated.PrepareMoves() // before the sandbox's processes come: see Enter
+	if made.watchable() && !made.Unified {
+		if made.Wake, err = g.marks.add(id, made); err != nil {
+			return err
+		}
+	}
 	text, err := json.Marshal(made)
 	if err != nil {
 		return err
@@ -175,6 +184,9 @@ func (g *Groups) make(id string, request *wire.Create) (Limits, error) {
 	}
 	return made, nil
 }
+
+// watchable tells whether there is a memory limit to watch, and a group to watch it by.
+func (l Limits) watchable() bool { return l.MemoryBytes > 0 && l.MemoryGroup != "" }
 
 func (g *Groups) values(controller string, request *wire.Create) map[string]string {
 	files := g.files(controller)
@@ -230,6 +242,7 @@ func (g *Groups) forbidSwap(id string, memory int64) {
 // Remove takes a sandbox's groups away. The kernel may need a moment after the last process's end;
 // a process that is still in a group belongs to the sandbox and is killed.
 func (g *Groups) Remove(id string) error {
+	_ = g.marks.finish(id) // the group goes
 	deadline := time.Now().Add(process.KillTime)
 	for _, dir := range g.dirs(id) {
 		for wait := time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {

@@ -2,6 +2,7 @@ package limits
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -94,6 +95,47 @@ func TestMakePreparesMoves(t *testing.T) {
 	}
 	if text, err := os.ReadFile(procs); err != nil || string(text) != "0" { // waits for it
 		t.Errorf("%q, %v", text, err)
+	}
+}
+
+// TestMark says how the kernel is asked to tell of a group's use, and that a sandbox whose group
+// does not tell is not made.
+func TestMark(t *testing.T) {
+	g := newGroups(t, false, cgroup.Controllers...)
+	if err := g.Make("sb", &wire.Create{MemoryBytes: 1000}); err != nil {
+		t.Fatal(err)
+	}
+	own, err := g.read("sb")
+	if err != nil || own.Wake <= 0 {
+		t.Fatalf("%+v, %v", own, err)
+	}
+	if flags, err := unix.FcntlInt(uintptr(own.Wake), unix.F_GETFD, 0); err != nil || flags&unix.FD_CLOEXEC != 0 {
+		t.Errorf("a sentry does not inherit the event: %v", err)
+	}
+	if err := g.Watch("sb"); !os.IsNotExist(err) {
+		t.Errorf("without a file of the use: %v", err)
+	}
+	if _, err := unix.FcntlInt(uintptr(own.Wake), unix.F_GETFD, 0); err != unix.EBADF {
+		t.Errorf("the launcher keeps the event: %v", err)
+	}
+	if err := os.WriteFile(filepath.Join(own.MemoryGroup, "memory.usage_in_bytes"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	control := filepath.Join(own.MemoryGroup, "cgroup.event_control")
+	if err := unix.Mkfifo(control, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	event, err := g.marks.add("sb", own)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(control)
+	var fd, usage, limit int
+	if _, failed := fmt.Sscanf(string(text), "%d %d %d", &fd, &usage, &limit); err != nil || failed != nil || fd != event || limit != 500 {
+		t.Errorf("%q, %v, %v", text, err, failed)
+	}
+	if err := g.marks.finish("sb"); err != nil {
+		t.Error(err)
 	}
 }
 

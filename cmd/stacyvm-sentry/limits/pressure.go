@@ -38,10 +38,14 @@ const (
 )
 
 // Watch forbids the kernel to kill in a sandbox's group and lends it memory whenever it is full.
-// It does nothing where the sandbox has no limit or the group is of version 2.
+// Its sentry has been started, and is told of what its group uses. It does nothing where the
+// sandbox has no limit or the group is of version 2.
 func (g *Groups) Watch(id string) error {
+	if err := g.marks.finish(id); err != nil {
+		return err
+	}
 	own, err := g.read(id)
-	if err != nil || own.MemoryBytes <= 0 || own.MemoryGroup == "" || own.Unified {
+	if err != nil || !own.watchable() || own.Unified {
 		return err
 	}
 	control, err := os.Open(filepath.Join(own.MemoryGroup, "memory.oom_control"))
