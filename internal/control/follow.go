@@ -159,14 +159,21 @@ func (f *follower) notify(exit *stacyvm.Exit) {
 	f.notified = true
 }
 
-// Close lets go of the stream; the process goes on. A Next in another goroutine returns.
+// Close lets go of the stream; the process goes on. A Next in another goroutine returns. A stream
+// that has given the exit is not cut: that would break its connection to the guest.
 func (f *follower) Close() error {
-	f.cancel()
-	f.mu.Lock()
+	if !f.mu.TryLock() {
+		f.cancel() // for that Next
+		f.mu.Lock()
+	}
+	if !f.exited {
+		f.cancel()
+	}
 	f.closed = true
 	f.drop()
 	f.notify(nil)
 	f.mu.Unlock()
+	f.cancel()
 	f.feeds.Wait()
 	return nil
 }

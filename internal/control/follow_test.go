@@ -26,20 +26,22 @@ type flaky struct {
 	refuse         int // so many opens fail first
 	opens          int
 	closed         int
+	cut            int // of those that were closed: their context had ended
 }
 
-func (p *flaky) open(_ context.Context, started bool, from AttachRequest) (Output, error) {
+func (p *flaky) open(ctx context.Context, started bool, from AttachRequest) (Output, error) {
 	p.opens++
 	if p.opens <= p.refuse {
 		return nil, p.failure
 	}
 	back := min(p.repeat, from.StdoutOffset) // a guest may give again what was read
 	from.StdoutOffset -= back
-	return &flakyStream{p: p, left: p.events, limited: p.events > 0, from: from, hello: !started}, nil
+	return &flakyStream{p: p, ctx: ctx, left: p.events, limited: p.events > 0, from: from, hello: !started}, nil
 }
 
 type flakyStream struct {
 	p       *flaky
+	ctx     context.Context
 	left    int
 	limited bool
 	from    AttachRequest
@@ -47,7 +49,13 @@ type flakyStream struct {
 	done    bool
 }
 
-func (s *flakyStream) Close() error { s.p.closed++; return nil }
+func (s *flakyStream) Close() error {
+	s.p.closed++
+	if s.ctx.Err() != nil {
+		s.p.cut++
+	}
+	return nil
+}
 
 func (s *flakyStream) Next(ctx context.Context) (stacyvm.OutputEvent, error) {
 	if s.limited && s.left == 0 {
@@ -74,6 +82,26 @@ func part(stream stacyvm.Stream, all []byte, at *uint64) stacyvm.OutputEvent {
 	event := stacyvm.OutputEvent{Stream: stream, Offset: *at, Data: all[*at:end]}
 	*at = end
 	return event
+}
+
+// TestCloseAfterTheExit: the stream of a process that has ended ends by itself, and its connection
+// can be used again. One that goes on is cut.
+func TestCloseAfterTheExit(t *testing.T) {
+	for _, test := range []struct{ events, cut int }{{1, 1}, {2, 0}} {
+		p := &flaky{}
+		f := following(p)
+		for range test.events {
+			if _, err := f.Next(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := f.Close(); err != nil || p.closed != 1 || p.cut != test.cut {
+			t.Errorf("after %d events: closed %d, cut %d, %v", test.events, p.closed, p.cut, err)
+		}
+		if f.ctx.Err() == nil {
+			t.Error("the follower lives on")
+		}
+	}
 }
 
 func following(p *flaky) *follower {
