@@ -21,13 +21,14 @@ const (
 
 // Feed reads events for all subscribers: a few pages at a time, and one for all who wait for the
 // same. However many subscribers there are and however slowly they read, they leave the store to
-// others.
+// others. Those who follow share the newest events, wherever each of them is.
 type Feed struct {
-	store          store.Store
-	replay, recent chan struct{} // slots
+	store                  store.Store
+	replay, recent, newest chan struct{} // slots
 
 	mu      sync.Mutex
 	waiting map[pageKey]*pageRead // that have not begun: whoever joins one learns of all that was committed before
+	tail    tail
 }
 
 // pageKey names a read.
@@ -36,6 +37,7 @@ type pageKey struct {
 	after   int64
 	present bool // the span alone, with all that was committed before
 	replay  bool // in the line of replays
+	tail    bool // what the tail lacks, and no page
 }
 
 // pageRead is one read.
@@ -43,7 +45,7 @@ type pageRead struct {
 	readers int           // who wait for it
 	done    chan struct{} // closed when the rest is there
 	span    store.EventSpan
-	page    []Entry
+	page    []*Entry
 	err     error
 }
 
@@ -53,6 +55,7 @@ func NewFeed(s store.Store) *Feed {
 		store:   s,
 		replay:  make(chan struct{}, replayReads),
 		recent:  make(chan struct{}, recentReads),
+		newest:  make(chan struct{}, 1),
 		waiting: map[pageKey]*pageRead{},
 	}
 }
@@ -84,8 +87,11 @@ func (f *Feed) read(ctx context.Context, key pageKey) (*pageRead, error) {
 func (f *Feed) run(key pageKey, r *pageRead) {
 	defer close(r.done)
 	slots := f.recent
-	if key.replay {
+	switch {
+	case key.replay:
 		slots = f.replay
+	case key.tail:
+		slots = f.newest
 	}
 	slots <- struct{}{}
 	defer func() { <-slots }()
@@ -98,8 +104,12 @@ func (f *Feed) run(key pageKey, r *pageRead) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), pageWithin)
 	defer cancel()
-	if key.present {
+	switch {
+	case key.present:
 		r.span, r.err = f.numbered(ctx)
+		return
+	case key.tail:
+		r.err = f.extendTail(ctx)
 		return
 	}
 	r.err = f.store.View(ctx, func(tx store.Tx) (err error) {
@@ -107,10 +117,7 @@ func (f *Feed) run(key pageKey, r *pageRead) {
 			return err
 		}
 		events, err := tx.Events().List(ctx, store.EventFilter{Tenant: key.tenant, After: key.after, Limit: eventPage})
-		r.page = make([]Entry, len(events)) // anew each time that the store tries
-		for i, event := range events {
-			r.page[i].Event = event
-		}
+		r.page = entriesOf(events) // anew each time that the store tries
 		return err
 	})
 }
@@ -121,6 +128,14 @@ type Entry struct {
 	once sync.Once
 	text []byte
 	err  error
+}
+
+func entriesOf(events []stacyvm.Event) []*Entry {
+	entries := make([]*Entry, len(events))
+	for i, event := range events {
+		entries[i] = &Entry{Event: event}
+	}
+	return entries
 }
 
 // Text is the event in a transport's form, made once for all who read it. There is one form: every

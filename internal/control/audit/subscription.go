@@ -31,10 +31,10 @@ type Subscription struct {
 	stop   context.CancelFunc
 	recent bool // it has read nearly up to what there was
 
-	place  int64   // the reader has everything up to here
-	page   []Entry // shared with other readers
-	behind int64   // the place after page
-	missed bool    // the reader must be told of a gap first
+	place  int64    // the reader has everything up to here
+	page   []*Entry // shared with other readers
+	behind int64    // the place after page
+	missed bool     // the reader must be told of a gap first
 }
 
 // Subscribe gives what happens after a place: the number of the last event that was seen, 0 for
@@ -106,7 +106,7 @@ func (b *Subscription) take() *Entry {
 		b.missed = false
 		return &Entry{Event: stacyvm.Event{Number: b.place, Kind: stacyvm.KindMissed, CreatedAt: time.Now().UTC()}}
 	case len(b.page) > 0:
-		event := &b.page[0]
+		event := b.page[0]
 		b.page = b.page[1:]
 		b.place = event.Number
 		return event
@@ -116,6 +116,16 @@ func (b *Subscription) take() *Entry {
 
 // read gets the next page, and how far it reaches.
 func (b *Subscription) read(ctx context.Context) error {
+	if b.recent {
+		newest, err := b.feed.follow(ctx)
+		if err != nil {
+			return err
+		}
+		if page, behind, ok := newest.page(b.tenant, b.place); ok {
+			b.page, b.behind = page, behind
+			return nil
+		}
+	}
 	r, err := b.feed.read(ctx, pageKey{tenant: b.tenant, after: b.place, replay: !b.recent})
 	if err != nil {
 		return err
