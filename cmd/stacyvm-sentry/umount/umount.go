@@ -30,7 +30,7 @@ func unmount(sync int, dir string) error {
 	for {
 		n, err := syscall.Read(sync, word[:])
 		switch {
-		case err == syscall.EINTR: //nolint:errorlint // it comes from the kernel
+		case err == syscall.EINTR:
 			continue
 		case err != nil:
 			return err

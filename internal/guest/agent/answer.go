@@ -115,7 +115,8 @@ func (a *answer) send(f *frame, before []byte, n int) error {
 
 // beforeBytes is a message up to the bytes of its last field, of which there are n.
 func beforeBytes(before []byte, field protowire.Number, n int) []byte {
-	return protowire.AppendVarint(protowire.AppendTag(before, field, protowire.BytesType), uint64(n)) //nolint:gosec // a length
+	before = protowire.AppendTag(before, field, protowire.BytesType)
+	return protowire.AppendVarint(before, uint64(n)) //nolint:gosec // a length
 }
 
 // beforeOutput is a ProcessEvent with n bytes of data up to them.

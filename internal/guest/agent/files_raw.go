@@ -101,7 +101,8 @@ func (b *rawBody) data(to io.Writer) (total int64, err error) {
 
 // other reads a message of another shape, of which the beginning was read.
 func (b *rawBody) other(to io.Writer, begun []byte) (int64, error) {
-	message := append(begun, make([]byte, b.left)...)
+	message := make([]byte, len(begun)+b.left)
+	copy(message, begun)
 	if _, err := io.ReadFull(b.r, message[len(begun):]); err != nil {
 		return 0, noEOF(err)
 	}
