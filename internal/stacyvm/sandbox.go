@@ -3,7 +3,7 @@ package stacyvm
 import (
 	"crypto/rand"
 	"encoding/hex"
-	"regexp"
+	"strings"
 	"time"
 )
 
@@ -17,10 +17,12 @@ func NewSandboxID() SandboxID {
 	return SandboxID("sb-" + hex.EncodeToString(b[:]))
 }
 
-var sandboxID = regexp.MustCompile(`^sb-[0-9a-f]{24}$`)
-
-// Valid reports whether id has the form of an id. Check it before it becomes part of a path.
-func (id SandboxID) Valid() bool { return sandboxID.MatchString(string(id)) }
+// Valid reports whether id has the form of an id. Check it before it becomes part of a path. Each
+// request asks, some more than once: an expression took a tenth of the time of reading a sandbox.
+func (id SandboxID) Valid() bool {
+	digits, ok := strings.CutPrefix(string(id), "sb-")
+	return ok && len(digits) == 24 && strings.Trim(digits, "0123456789abcdef") == ""
+}
 
 // Sandbox is one row of the store: what is known of a disposable computer. The zero time means
 // "not yet".
