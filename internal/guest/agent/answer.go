@@ -121,8 +121,8 @@ func beforeBytes(before []byte, field protowire.Number, n int) []byte {
 
 // beforeOutput is a ProcessEvent with n bytes of data up to them.
 func beforeOutput(stream guestv1.Stream, offset uint64, n int) []byte {
-	inner := make([]byte, 0, headroom)
-	inner = protowire.AppendVarint(protowire.AppendTag(inner, 1, protowire.VarintType), uint64(stream)) //nolint:gosec // 1 or 2
+	inner := protowire.AppendTag(make([]byte, 0, headroom), 1, protowire.VarintType)
+	inner = protowire.AppendVarint(inner, uint64(stream)) //nolint:gosec // 1 or 2
 	inner = protowire.AppendVarint(protowire.AppendTag(inner, 2, protowire.VarintType), offset)
 	inner = beforeBytes(inner, 3, n)
 	return append(beforeBytes(make([]byte, 0, headroom), 2, len(inner)+n), inner...)
