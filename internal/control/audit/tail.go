@@ -20,7 +20,9 @@ func (t tail) page(tenant string, place int64) (page []*Entry, behind int64, ok 
 	if place < t.after {
 		return nil, 0, false
 	}
-	first, _ := slices.BinarySearchFunc(t.entries, place+1, func(e *Entry, number int64) int { return int(e.Number - number) })
+	first, _ := slices.BinarySearchFunc(t.entries, place+1, func(e *Entry, number int64) int {
+		return int(e.Number - number)
+	})
 	for _, e := range t.entries[first:] {
 		if tenant != "" && e.TenantID != tenant {
 			continue
