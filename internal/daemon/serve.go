@@ -32,7 +32,7 @@ import (
 // hours.
 const (
 	headerBytes    = 32 << 10
-	headerTime     = 5 * time.Second
+	headerTime     = 30 * time.Second // a client may get no processor while sandboxes take all
 	idleTime       = 60 * time.Second
 	maxConnections = 4096
 	// startWithin is how long clients wait for the first pass over the rows.

@@ -19,7 +19,7 @@ import (
 const (
 	largestMessage = 4 << 20
 	largestHeader  = 32 << 10
-	headerTime     = 5 * time.Second
+	headerTime     = 30 * time.Second
 	mostStreams    = 1024
 	streamWindow   = 128 << 10
 	// connWindow has room for every stream's window: uploads to programs that do not read stop

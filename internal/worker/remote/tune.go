@@ -11,7 +11,7 @@ const (
 	pingWithin = 20 * time.Second
 	// writeWithin is how long a peer may take nothing at all.
 	writeWithin = 30 * time.Second
-	headerTime  = 5 * time.Second
+	headerTime  = 30 * time.Second
 	maxHeader   = 32 << 10
 	mostStreams = 4096 // on one connection; a client opens another beyond
 	// streamWindow is what a stream holds in memory for a reader that does not read, in bytes.
