@@ -3,7 +3,7 @@ package daemon
 import (
 	"context"
 	"errors"
-	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -44,11 +44,11 @@ func RestoreDatabase(ctx context.Context, c config.Config, backup, path string) 
 		return dbtool.Restored{}, err
 	}
 	defer held.Release()
-	alone, err := lockDatabase(path)
+	release, err := lockPresent(path)
 	if err != nil {
 		return dbtool.Restored{}, err
 	}
-	defer alone.Release()
+	defer release()
 	above, err := local.Incarnation(node.SharedPlace(c.DataDir, "").Worker)
 	if err != nil {
 		return dbtool.Restored{}, err
@@ -76,17 +76,14 @@ func standStill(c config.Config) (*flock.Lock, error) {
 }
 
 // lockDatabase keeps other servers from a SQLite file until the lock is released, whichever path they
-// have for it, but for a hard link: the lock is a file beside that which the path leads to.
-// CodeConflict: a server uses it.
+// have for it: the lock is on the file itself, which is made, empty, when there is none. SQLite has
+// locks of another kind (fcntl) on it. Whoever closes a file lets go of those, so that the lock is
+// released after the database is closed. CodeConflict: a server uses it.
 func lockDatabase(path string) (*flock.Lock, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, stacyvm.Wrap(stacyvm.CodeInvalid, err, "database.path: its directory cannot be made")
 	}
-	found, err := follow(path)
-	if err != nil {
-		return nil, stacyvm.Wrap(stacyvm.CodeInvalid, err, "database.path: cannot be resolved")
-	}
-	held, err := flock.Try(found + ".lock")
+	held, err := flock.Try(path)
 	if errors.Is(err, flock.ErrLocked) {
 		return nil, stacyvm.Errorf(
 			stacyvm.CodeConflict,
@@ -95,32 +92,21 @@ func lockDatabase(path string) (*flock.Lock, error) {
 		)
 	}
 	if err != nil {
-		return nil, stacyvm.Wrap(stacyvm.CodeInvalid, err, "database.path: its directory cannot be written")
+		return nil, stacyvm.Wrap(stacyvm.CodeInvalid, err, "database.path: cannot be written")
 	}
 	return held, nil
 }
 
-// mostLinks is how many links Linux follows.
-const mostLinks = 40
-
-// follow gives the file that a path leads to, which need not exist.
-func follow(path string) (string, error) {
-	for range mostLinks {
-		dir, err := filepath.EvalSymlinks(filepath.Dir(path))
-		if err != nil {
-			return "", err
-		}
-		path = filepath.Join(dir, filepath.Base(path))
-		to, err := os.Readlink(path)
-		if err != nil { // no link, or nothing yet
-			return path, nil //nolint:nilerr // what else is wrong with it, opening it tells
-		}
-		if !filepath.IsAbs(to) {
-			to = filepath.Join(dir, to)
-		}
-		path = to
+// lockPresent is lockDatabase for a tool, which makes no file. The release is never nil.
+func lockPresent(path string) (release func(), err error) {
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		return func() {}, nil
 	}
-	return "", fmt.Errorf("%s: too many links", path)
+	held, err := lockDatabase(path)
+	if err != nil {
+		return func() {}, err
+	}
+	return held.Release, nil
 }
 
 // RaiseIncarnation marks the configuration's database as put back from a backup by other programs:
@@ -132,11 +118,11 @@ func RaiseIncarnation(ctx context.Context, c config.Config) (incarnation int64, 
 	}
 	defer held.Release()
 	if !c.Postgres() {
-		alone, err := lockDatabase(c.DatabasePath())
+		release, err := lockPresent(c.DatabasePath())
 		if err != nil {
 			return 0, err
 		}
-		defer alone.Release()
+		defer release()
 	}
 	found, err := dbtool.Inspect(ctx, StoreConfig(c))
 	if err != nil {

@@ -23,6 +23,13 @@ func TestLockDatabase(t *testing.T) {
 		}
 	}
 	names := []string{data + "/db", top + "/same/db", other + "/../data/db", other + "/link", data + "/twice"}
+	if err := os.WriteFile(data+"/db", nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Link(data+"/db", other+"/hard"); err != nil {
+		t.Fatal(err)
+	}
+	names = append(names, other+"/hard")
 	for _, first := range names {
 		held, err := lockDatabase(first)
 		if err != nil {
