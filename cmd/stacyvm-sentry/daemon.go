@@ -122,8 +122,8 @@ func open(dir, build string, grace time.Duration) (*launcher.Server, *net.UnixLi
 		return nil, nil, err
 	}
 	go func() { // sandboxes that are made before build their own
-		if err := writeFilter(); err != nil {
-			log.Warningf("build the sentries' filter: %v", err)
+		if err := shareFilter(); err != nil {
+			log.Warningf("build the sentries' system call filters: %v", err)
 		}
 	}()
 	mask := syscall.Umask(0o077)

@@ -3,9 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
-	"io"
 	"os"
-	"path/filepath"
 	"slices"
 	_ "unsafe" // for linkname
 
@@ -19,21 +17,21 @@ import (
 	"gvisor.dev/gvisor/runsc/config"
 
 	"github.com/stacyvm/stacyvm/cmd/stacyvm-sentry/limits"
-	"github.com/stacyvm/stacyvm/cmd/stacyvm-sentry/process"
 )
 
 // A sentry confines itself with a program of system call filters that is the same for every
 // sandbox but for a few numbers. gVisor can have it precompiled into its packages; as a Go module it
 // has not, and builds it anew in every sentry, which is a tenth of what a create costs. So the
-// launcher builds it once, into filterFile, and sentries find it there. One that finds none, or
-// needs another, builds its own.
+// launcher builds it once, into memory that nobody can change, and its sentries inherit that. There
+// is no file of it, which another build could have left. A sentry that inherits none, or cannot use
+// it, builds its own.
 
-const (
-	// filterFile is in the engine's directory.
-	filterFile = "filter.json"
-	// filterDescriptor is where a sentry finds it after it has given up the host's files.
-	filterDescriptor = limits.FreeDescriptor
-)
+// filterDescriptor is where the launcher has the program for its sentries, one of the numbers that
+// it reserves.
+const filterDescriptor = limits.FreeDescriptor
+
+// filterSeals are those of the program's memory.
+const filterSeals = unix.F_SEAL_WRITE | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_SEAL
 
 // precompiled are gVisor's precompiled programs by their names.
 //
@@ -80,8 +78,8 @@ func compileFilter() (precompiledseccomp.Program, error) {
 	return precompiledseccomp.Precompile(options.ConfigKey(), names, build)
 }
 
-// writeFilter puts the program into the launcher's working directory.
-func writeFilter() error {
+// shareFilter builds the program and lets the sentries that are started from now on inherit it.
+func shareFilter() error {
 	program, err := compileFilter()
 	if err != nil {
 		return err
@@ -90,41 +88,80 @@ func writeFilter() error {
 	if err != nil {
 		return err
 	}
-	fresh := filterFile + ".new"
-	if err := os.WriteFile(fresh, text, 0o600); err != nil {
+	memory, err := sealedMemory(text)
+	if err != nil {
 		return err
 	}
-	return os.Rename(fresh, filterFile)
+	defer memory.Close()
+	// Whole at once, and without close-on-exec.
+	return unix.Dup3(int(memory.Fd()), filterDescriptor, 0)
 }
 
-// keepFilter opens the program for a sentry that is about to give up the host's files.
-func keepFilter() {
-	bundle := process.BundleArgument(os.Args)
-	if bundle == "" || !slices.Contains(os.Args, "boot") || slices.Contains(os.Args, "--setup-root=false") {
-		return
+// sealedMemory gives a file without a name that nobody can change, whoever has it.
+func sealedMemory(text []byte) (*os.File, error) {
+	fd, err := unix.MemfdCreate("filter", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	if err != nil {
+		return nil, err
 	}
-	_ = limits.Keep(filepath.Join(bundle, "..", "..", filterFile), filterDescriptor) // it can do without
+	memory := os.NewFile(uintptr(fd), "filter")
+	_, err = memory.Write(text)
+	if err == nil {
+		_, err = unix.FcntlInt(memory.Fd(), unix.F_ADD_SEALS, filterSeals)
+	}
+	if err != nil {
+		memory.Close()
+		return nil, err
+	}
+	return memory, nil
 }
 
-// useFilter gives the program to gVisor in a sentry that has given up the host's files.
+// useFilter gives the launcher's program to gVisor in a sentry that has given up the host's files.
+// What else the launcher starts closes it.
 func useFilter() {
-	if !slices.Contains(os.Args, "boot") || !slices.Contains(os.Args, "--setup-root=false") {
+	boot := slices.Contains(os.Args, "boot")
+	if boot && !slices.Contains(os.Args, "--setup-root=false") {
+		return // the sentry executes itself again
+	}
+	defer unix.Close(filterDescriptor)
+	if !boot {
 		return
 	}
-	if _, err := unix.FcntlInt(filterDescriptor, unix.F_GETFD, 0); err != nil {
-		return
-	}
-	file := os.NewFile(filterDescriptor, filterFile)
-	defer file.Close()
-	if err := registerFilter(file); err != nil {
-		log.Warningf("use the filter of the launcher: %v", err)
+	if err := registerFilter(filterDescriptor); err != nil {
+		log.Warningf("build system call filters, without those of the launcher: %v", err)
 	}
 }
 
-// registerFilter makes gVisor find a program.
-func registerFilter(from io.Reader) error {
+// registerFilter makes gVisor find the program behind a descriptor. It refuses one that anybody
+// could have changed, or that is not for our sentries.
+func registerFilter(fd int) error {
+	seals, err := unix.FcntlInt(uintptr(fd), unix.F_GET_SEALS, 0)
+	if err != nil {
+		return err
+	}
+	if seals != filterSeals {
+		return fmt.Errorf("its memory is not sealed: %#x", seals)
+	}
+	var stat unix.Stat_t
+	if err := unix.Fstat(fd, &stat); err != nil {
+		return err
+	}
+	text := make([]byte, stat.Size)
+	n, err := unix.Pread(fd, text, 0) // all sentries share the position
+	if err != nil {
+		return err
+	}
 	var program precompiledseccomp.Program
-	if err := json.NewDecoder(from).Decode(&program); err != nil {
+	if err := json.Unmarshal(text[:n], &program); err != nil {
+		return err
+	}
+	options, err := filterOptions()
+	if err != nil {
+		return err
+	}
+	if program.Name != options.ConfigKey() {
+		return fmt.Errorf("it is for %s", program.Name)
+	}
+	if _, err := program.RenderInstructions(options.Vars()); err != nil { // gVisor would end the sentry
 		return err
 	}
 	filter.GetPrecompiled("") // gVisor sets the map at its first use

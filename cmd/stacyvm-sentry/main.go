@@ -31,7 +31,6 @@ func main() {
 			fmt.Fprintln(os.Stderr, "stacyvm-sentry:", err)
 			os.Exit(1)
 		}
-		keepFilter()
 		useFilter()
 		startGuard()
 		go shrink()

@@ -65,6 +65,9 @@ func (s *Server) assemble(id string, request *wire.Create) (runtime wire.Runtime
 	defer acceptor.Close() // of nil it is an error and nothing else
 	box, err := s.Runtime.Start(id, request, guest, acceptor)
 	if err == nil {
+		err = s.marked(id)
+	}
+	if err == nil {
 		err = s.watch(id, box)
 	}
 	if err != nil {
@@ -72,6 +75,15 @@ func (s *Server) assemble(id string, request *wire.Create) (runtime wire.Runtime
 		return runtime, nil, err
 	}
 	return about.runtime(id, true, ""), host, nil
+}
+
+// marked waits until a sandbox's group tells of its memory: without that nobody would keep its
+// limit.
+func (s *Server) marked(id string) error {
+	if err := s.Groups.Marked(id); err != nil {
+		return Fail(wire.FailureLimits, fmt.Errorf("limits: %w", err))
+	}
+	return nil
 }
 
 // socketPair gives two connected stream sockets.

@@ -177,14 +177,16 @@ func (b *fakeBox) Dial(port uint16, _ *os.File) error {
 }
 
 type fakeGroups struct {
-	ooms int64
-	mu   sync.Mutex
-	made map[string]bool
+	ooms   int64
+	marked error
+	mu     sync.Mutex
+	made   map[string]bool
 }
 
 func (g *fakeGroups) Enforced() []string               { return []string{"memory"} }
 func (g *fakeGroups) Unenforced(*wire.Create) []string { return []string{"cpu"} }
 func (g *fakeGroups) OOMKills(string) int64            { return g.ooms }
+func (g *fakeGroups) Marked(string) error              { return g.marked }
 func (g *fakeGroups) Watch(string) error               { return nil }
 
 func (g *fakeGroups) Make(id string, _ *wire.Create) error {

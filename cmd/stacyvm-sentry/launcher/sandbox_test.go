@@ -2,6 +2,7 @@ package launcher
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -10,6 +11,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/stacyvm/stacyvm/internal/engine/gvisor/wire"
 )
@@ -109,10 +112,32 @@ func TestCreateFails(t *testing.T) {
 		}
 	}
 	f.runtime.fails = nil
+	f.groups.marked = errors.New("no")
+	answer := f.ask(wire.Request{Verb: wire.VerbCreate, ID: "sb", Create: &wire.Create{}})
+	if answer.Failure != wire.FailureLimits || len(f.left("sb")) > 0 {
+		t.Errorf("nobody looks after its memory: %+v, %v", answer, f.left("sb"))
+	}
+	f.groups.marked = nil
 	f.client = connection(t)
 	f.client.Close()
 	if answer := f.ask(wire.Request{Verb: wire.VerbCreate, ID: "sb", Create: &wire.Create{}}); answer.Failure == "" || len(f.left("sb")) > 0 {
 		t.Errorf("the client left: %+v, %v", answer, f.left("sb"))
+	}
+}
+
+// TestNoDescriptors: whatever fails for lack of file descriptors says so, also where gVisor gives
+// the text alone.
+func TestNoDescriptors(t *testing.T) {
+	_, f := newServer(t)
+	for _, fails := range []error{
+		fmt.Errorf("start: %w", &os.PathError{Op: "open", Path: "x", Err: unix.EMFILE}), unix.ENFILE,
+		Fail(wire.FailureInvalid, unix.EMFILE), fmt.Errorf("start: %v", unix.EMFILE),
+	} {
+		f.runtime.fails = fails
+		answer := f.ask(wire.Request{Verb: wire.VerbCreate, ID: "sb", Create: &wire.Create{}})
+		if answer.Failure != wire.FailureDescriptors || len(f.left("sb")) > 0 {
+			t.Errorf("%v: %+v, %v", fails, answer, f.left("sb"))
+		}
 	}
 }
 

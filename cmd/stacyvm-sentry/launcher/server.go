@@ -9,7 +9,9 @@ import (
 	"net"
 	"os"
 	"runtime/debug"
+	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/stacyvm/stacyvm/cmd/stacyvm-sentry/process"
@@ -62,6 +64,8 @@ type Groups interface {
 	Remove(id string) error
 	List() []string
 	OOMKills(id string) int64
+	// Marked waits until the group of a sandbox that was just made tells of its use.
+	Marked(id string) error
 	Watch(id string) error
 }
 
@@ -283,5 +287,19 @@ func failed(err error) wire.Answer {
 	if f, ok := errors.AsType[*failure](err); ok {
 		answer.Failure = f.kind
 	}
+	if noDescriptors(err) { // the cause, whatever it looks like
+		answer.Failure = wire.FailureDescriptors
+	}
 	return answer
+}
+
+// noDescriptors tells whether something failed because this process or the machine has no file
+// descriptor left. gVisor gives the text alone of some errors.
+func noDescriptors(err error) bool {
+	for _, cause := range []syscall.Errno{syscall.EMFILE, syscall.ENFILE} {
+		if errors.Is(err, cause) || strings.Contains(err.Error(), cause.Error()) {
+			return true
+		}
+	}
+	return false
 }

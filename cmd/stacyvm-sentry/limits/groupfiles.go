@@ -23,20 +23,21 @@ const (
 	usageDescriptor
 	statDescriptor
 	wakeDescriptor
-	// FreeDescriptor is for what else a sentry has to keep.
+	// FreeDescriptor is for what else a sentry has to inherit.
 	FreeDescriptor
 )
 
 // GroupFiles is what a sentry reads of its own memory group. It may write to none of them.
 type GroupFiles struct {
-	usage, stat, wake int // -1: not there
+	usage, stat, wake int  // -1: not there
+	told              bool // the group has told once, or does so for sure
 }
 
 // keepGroupFiles opens them for the sentry. Version 1 tells by an event descriptor, the launcher's,
 // when the use passes the first mark, version 2 by a change of memory.events when it passes
 // memory.high.
 func keepGroupFiles(bundle string, own Limits) error {
-	if err := Keep(filepath.Join(bundle, file), limitsDescriptor); err != nil {
+	if err := keep(filepath.Join(bundle, file), limitsDescriptor); err != nil {
 		return err
 	}
 	if !own.watchable() {
@@ -46,10 +47,10 @@ func keepGroupFiles(bundle string, own Limits) error {
 	if own.Unified {
 		usage = "memory.current"
 	}
-	if err := Keep(filepath.Join(own.MemoryGroup, usage), usageDescriptor); err != nil {
+	if err := keep(filepath.Join(own.MemoryGroup, usage), usageDescriptor); err != nil {
 		return err
 	}
-	if err := Keep(filepath.Join(own.MemoryGroup, "memory.stat"), statDescriptor); err != nil {
+	if err := keep(filepath.Join(own.MemoryGroup, "memory.stat"), statDescriptor); err != nil {
 		return err
 	}
 	if own.Unified {
@@ -58,8 +59,8 @@ func keepGroupFiles(bundle string, own Limits) error {
 	return unix.Dup3(own.Wake, wakeDescriptor, 0)
 }
 
-// Keep opens a file under a number, for this process and its successors.
-func Keep(path string, number int) error {
+// keep opens a file under a number, for this process and its successors.
+func keep(path string, number int) error {
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("open %s: %w", path, err)
@@ -104,6 +105,7 @@ func Inherited() (own Limits, files GroupFiles, err error) {
 		usage: inherited(usageDescriptor),
 		stat:  inherited(statDescriptor),
 		wake:  inherited(wakeDescriptor),
+		told:  own.Unified,
 	}, nil
 }
 
@@ -149,8 +151,10 @@ func (f GroupFiles) Grown(memory int64) bool {
 }
 
 // Wait returns after the time, without end when it is negative, or when the group tells that the
-// use has changed much.
-func (f GroupFiles) Wait(limit time.Duration) {
+// use has changed much. As long as it is not known that the group will tell, the wait is never
+// longer than untoldLook.
+func (f *GroupFiles) Wait(limit time.Duration) {
+	limit = f.bound(limit)
 	if f.wake < 0 {
 		time.Sleep(max(limit, time.Millisecond))
 		return
@@ -162,7 +166,20 @@ func (f GroupFiles) Wait(limit time.Duration) {
 	}
 	_, _ = unix.Ppoll([]unix.PollFd{{Fd: int32(f.wake), Events: unix.POLLIN}}, timeout, nil)
 	var events [4 << 10]byte
-	_, _ = unix.Read(f.wake, events[:]) // takes them, so that the next wait waits
+	n, err := unix.Read(f.wake, events[:]) // takes them, so that the next wait waits
+	f.told = f.told || err == nil && n > 0
+}
+
+// untoldLook is the time between two looks at a group that has never told of its use: its launcher
+// may have died before it set the mark.
+const untoldLook = time.Second
+
+// bound is how long a wait lasts at most; negative: without end.
+func (f *GroupFiles) bound(limit time.Duration) time.Duration {
+	if limit < 0 && !f.told {
+		return untoldLook
+	}
+	return limit
 }
 
 func number(text []byte) int64 {

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -87,19 +88,41 @@ func TestMakePreparesMoves(t *testing.T) {
 	g := newGroups(t, false, cgroup.Controllers...)
 	g.delegated.Own = t.TempDir()
 	procs := filepath.Join(g.delegated.Own, "cgroup.procs")
-	if err := unix.Mkfifo(procs, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	moves := fifo(t, procs)
 	if err := g.Make("sb", &wire.Create{}); err != nil {
 		t.Fatal(err)
 	}
-	if text, err := os.ReadFile(procs); err != nil || string(text) != "0" { // waits for it
+	if text, err := written(moves); err != nil || text != "0" { // waits for it
 		t.Errorf("%q, %v", text, err)
 	}
 }
 
-// TestMark says how the kernel is asked to tell of a group's use, and that a sandbox whose group
-// does not tell is not made.
+// fifo makes a file that keeps what is written into it until it is read.
+func fifo(t *testing.T, path string) *os.File {
+	t.Helper()
+	if err := unix.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	file, err := os.OpenFile(path, os.O_RDWR|unix.O_NONBLOCK, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { file.Close() })
+	return file
+}
+
+// written is what was written into a fifo, or will be within moments.
+func written(file *os.File) (string, error) {
+	if err := file.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		return "", err
+	}
+	var text [1 << 10]byte
+	n, err := file.Read(text[:])
+	return string(text[:n]), err
+}
+
+// TestMark says how the kernel is asked to tell of a group's use, that the sentry hears when it
+// has been, and that the launcher hears when it cannot be.
 func TestMark(t *testing.T) {
 	g := newGroups(t, false, cgroup.Controllers...)
 	if err := g.Make("sb", &wire.Create{MemoryBytes: 1000}); err != nil {
@@ -112,7 +135,7 @@ func TestMark(t *testing.T) {
 	if flags, err := unix.FcntlInt(uintptr(own.Wake), unix.F_GETFD, 0); err != nil || flags&unix.FD_CLOEXEC != 0 {
 		t.Errorf("a sentry does not inherit the event: %v", err)
 	}
-	if err := g.Watch("sb"); !os.IsNotExist(err) {
+	if err := g.Marked("sb"); !os.IsNotExist(err) {
 		t.Errorf("without a file of the use: %v", err)
 	}
 	if _, err := unix.FcntlInt(uintptr(own.Wake), unix.F_GETFD, 0); err != unix.EBADF {
@@ -121,22 +144,48 @@ func TestMark(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(own.MemoryGroup, "memory.usage_in_bytes"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	control := filepath.Join(own.MemoryGroup, "cgroup.event_control")
-	if err := unix.Mkfifo(control, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	control := fifo(t, filepath.Join(own.MemoryGroup, "cgroup.event_control"))
 	event, err := g.marks.add("sb", own)
 	if err != nil {
 		t.Fatal(err)
 	}
-	text, err := os.ReadFile(control)
+	wake, err := unix.Dup(event) // the sentry's
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(wake)
+	if err := g.Marked("sb"); err != nil {
+		t.Fatal(err)
+	}
+	text, err := written(control)
 	var fd, usage, limit int
-	if _, failed := fmt.Sscanf(string(text), "%d %d %d", &fd, &usage, &limit); err != nil || failed != nil || fd != event || limit != 500 {
+	if _, failed := fmt.Sscanf(text, "%d %d %d", &fd, &usage, &limit); err != nil || failed != nil || fd != event || limit != 500 {
 		t.Errorf("%q, %v, %v", text, err, failed)
 	}
-	if err := g.marks.finish("sb"); err != nil {
-		t.Error(err)
+	f := GroupFiles{usage: -1, stat: -1, wake: wake}
+	if f.Wait(0); f.bound(-1) != -1 {
+		t.Error("the sentry was not told that the mark is set")
 	}
+}
+
+// TestUntold: a sentry whose group has never told of its use does not wait for that without end.
+func TestUntold(t *testing.T) {
+	event, err := unix.Eventfd(0, unix.EFD_NONBLOCK|unix.EFD_CLOEXEC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(event)
+	f := GroupFiles{usage: -1, stat: -1, wake: event}
+	for range 2 {
+		if got := f.bound(-1); got != untoldLook {
+			t.Fatalf("it waits %v", got)
+		}
+		if got := f.bound(time.Millisecond); got != time.Millisecond {
+			t.Errorf("it waits %v", got)
+		}
+		f.Wait(0) // nothing comes
+	}
+	f.Wait(-1) // returns
 }
 
 // TestRemove: also groups that an earlier launcher made elsewhere are removed.

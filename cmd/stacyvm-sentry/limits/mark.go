@@ -1,6 +1,7 @@
 package limits
 
 import (
+	"encoding/binary"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -40,6 +41,10 @@ func (m *marks) add(id string, own Limits) (event int, err error) {
 	return event, nil
 }
 
+// Marked waits until a sandbox's group tells its sentry, which has been started, of its use. After
+// an error it does not: nobody would look after the memory.
+func (g *Groups) Marked(id string) error { return g.marks.finish(id) }
+
 // finish waits until the group tells, and closes the launcher's descriptor. It does nothing for a
 // sandbox whose group has no mark or was finished.
 func (m *marks) finish(id string) error {
@@ -54,6 +59,8 @@ func (m *marks) finish(id string) error {
 	return <-one.set
 }
 
+// setMark has the kernel send the event, and sends it once itself: from then on the sentry knows
+// that it will be told.
 func setMark(own Limits, event int) error {
 	usage, err := os.Open(filepath.Join(own.MemoryGroup, "memory.usage_in_bytes"))
 	if err != nil {
@@ -64,5 +71,6 @@ func setMark(own Limits, event int) error {
 	if err := os.WriteFile(filepath.Join(own.MemoryGroup, "cgroup.event_control"), []byte(line), 0); err != nil {
 		return fmt.Errorf("watch the memory group: %w", err)
 	}
-	return nil
+	_, err = unix.Write(event, binary.NativeEndian.AppendUint64(nil, 1))
+	return err
 }

@@ -38,12 +38,8 @@ const (
 )
 
 // Watch forbids the kernel to kill in a sandbox's group and lends it memory whenever it is full.
-// Its sentry has been started, and is told of what its group uses. It does nothing where the
-// sandbox has no limit or the group is of version 2.
+// It does nothing where the sandbox has no limit or the group is of version 2.
 func (g *Groups) Watch(id string) error {
-	if err := g.marks.finish(id); err != nil {
-		return err
-	}
 	own, err := g.read(id)
 	if err != nil || !own.watchable() || own.Unified {
 		return err

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"github.com/stacyvm/stacyvm/internal/engine/gvisor/wire"
@@ -91,6 +92,8 @@ var codes = map[wire.Failure]struct {
 	wire.FailureDead:        {stacyvm.CodeUnavailable, "the sandbox does not run"},
 	wire.FailureRefused:     {stacyvm.CodeUnavailable, "nothing answers on this port"},
 	wire.FailureUnsupported: {stacyvm.CodeUnsupported, "the sandbox takes no such connection"},
+	wire.FailureLimits:      {stacyvm.CodeUnavailable, "the machine does not watch the sandbox's memory limit now"},
+	wire.FailureDescriptors: {stacyvm.CodeUnavailable, "the gVisor launcher failed"},
 }
 
 func failure(answer wire.Answer) error {
@@ -108,6 +111,14 @@ type launcherError struct {
 }
 
 func (l *launcherError) Error() string { return l.text }
+
+// Unwrap gives the launcher's error where stacyvm.Wrap has a word of its own for it.
+func (l *launcherError) Unwrap() error {
+	if l.failure == wire.FailureDescriptors {
+		return syscall.EMFILE
+	}
+	return nil
+}
 
 // refused tells whether the launcher answered and left nothing to clean up: in particular a
 // sandbox that exists must not be removed because somebody tried to make it again.

@@ -84,6 +84,10 @@ const (
 	FailureRefused  Failure = "refused"   // dial: nothing answers on that port
 	// FailureUnsupported is the answer to VerbConnect where only VerbDial leads to the guest.
 	FailureUnsupported Failure = "unsupported"
+	// FailureLimits is the answer to VerbCreate where the kernel does not watch a limit.
+	FailureLimits Failure = "limits"
+	// FailureDescriptors says that the launcher or the machine has no file descriptor left.
+	FailureDescriptors Failure = "descriptors"
 	FailureInternal    Failure = "internal"
 )
 
