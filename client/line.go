@@ -37,7 +37,11 @@ func dataLine(text []byte) (line outputLine, ok bool) {
 	if rest, ok = bytes.CutSuffix(rest, []byte(`"}`)); !ok || len(rest)%4 != 0 {
 		return line, false
 	}
-	size := base64.StdEncoding.DecodedLen(len(rest)) - padding(rest)
+	filled := padding(rest)
+	if filled > 2 {
+		return line, false // no base64: encoding/json says so
+	}
+	size := base64.StdEncoding.DecodedLen(len(rest)) - filled
 	line.Data = make([]byte, size+2) // the decoder wants room for what the padding stands for
 	n, err := base64.StdEncoding.Decode(line.Data, rest)
 	line.Data = line.Data[:n]
