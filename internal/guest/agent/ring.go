@@ -177,10 +177,11 @@ func (r *ring) shift() bool {
 // makeRoom gives the number of chunks that the file has room for, or makes it by dropping the
 // oldest. Without a file it is one. Several go in one write: each is a slow system call here.
 func (r *ring) makeRoom() int {
-	most := max(1, min(mostShifted, int(r.limit/r.chunk)/4, len(r.chunks)-1)) //nolint:gosec // at most 4,096
 	if r.file.size == 0 {
 		return 1
 	}
+	most := max(1, min(mostShifted, int(r.limit/r.chunk)/4, len(r.chunks)-1)) //nolint:gosec // at most 4,096
+	most = r.file.upToEnd(r.memFirst, r.chunk, most)
 	for n := range most {
 		next := r.memFirst + uint64(n+1)*r.chunk //nolint:gosec // n is small
 		if next-r.first <= r.file.size {

@@ -118,3 +118,28 @@ func TestRingWithoutRoom(t *testing.T) {
 		}
 	}
 }
+
+// TestRingWithASmallFile: the file is always full of what left memory last, also one that holds less
+// than leaves memory at once, or no multiple of it.
+func TestRingWithASmallFile(t *testing.T) {
+	for _, held := range []uint64{1, 2, 3, 4, 7, 8, 9, 30} {
+		for _, lossless := range []bool{false, true} {
+			var memory atomic.Int64
+			r := newRing(ringLimits{memory: 1 << 20, spill: held * largestChunk, dir: t.TempDir()}, lossless, new(notifier), &memory)
+			reader, _ := r.attach(0)
+			buf := make([]byte, largestChunk)
+			for range 200 {
+				if n := r.write(buf); n != len(buf) {
+					t.Fatalf("%d chunks on disk, lossless %v: took %d bytes at %d", held, lossless, n, r.end)
+				}
+				reader.moveTo(r.end)
+				_, disk := r.sizes()
+				if want := min(r.memFirst, r.file.size); r.file.file != nil && disk != int64(want) {
+					t.Fatalf("%d chunks on disk, lossless %v: holds %d to %d, of that %d bytes on disk and not %d",
+						held, lossless, r.first, r.end, disk, want)
+				}
+			}
+			r.abandon()
+		}
+	}
+}

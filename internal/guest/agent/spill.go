@@ -33,9 +33,7 @@ func (s *spill) write(offset uint64, chunks [][]byte) (written int, err error) {
 		s.file = file
 	}
 	at := offset % s.size
-	if left := (s.size - at) / uint64(len(chunks[0])); uint64(len(chunks)) > left {
-		chunks = chunks[:left]
-	}
+	chunks = chunks[:s.upToEnd(offset, uint64(len(chunks[0])), len(chunks))]
 	if len(chunks) > 1 && s.writeAtOnce(at, chunks) {
 		return len(chunks), nil
 	}
@@ -46,6 +44,12 @@ func (s *spill) write(offset uint64, chunks [][]byte) (written int, err error) {
 		at += uint64(len(chunk))
 	}
 	return len(chunks), nil
+}
+
+// upToEnd gives how many of n chunks of a size one write takes from offset on: those up to the end of
+// the circle.
+func (s *spill) upToEnd(offset, chunk uint64, n int) int {
+	return int(min(uint64(n), (s.size-offset%s.size)/chunk)) //nolint:gosec // at most n
 }
 
 // writeAtOnce needs one system call; false: that did not write everything.
