@@ -99,3 +99,23 @@ func checkRaw(t *testing.T, message []byte, file bool, p piece, got []byte) {
 		t.Fatalf("%q, not %q", got, want)
 	}
 }
+
+// TestRawReadsData: connect does not see the messages that nearly all bytes come in.
+func TestRawReadsData(t *testing.T) {
+	part := &guestv1.ReadResponse{Part: &guestv1.ReadResponse_Data{Data: []byte("some")}}
+	for _, message := range []proto.Message{part, &guestv1.PackResponse{Data: []byte("some")}, data(out, 1<<40, "some")} {
+		is := bytesField(message.ProtoReflect().Descriptor().Fields().ByName("data").Number())
+		if _, ok := message.(*guestv1.ProcessEvent); ok {
+			is = new(piece).shape
+		}
+		r := &raw{ReadCloser: io.NopCloser(bytes.NewReader(framed(t, message)))}
+		if usual, err := r.next(is); !usual || err != nil || r.left != len("some") {
+			t.Errorf("%v: %v, %d bytes, %v", message, usual, r.left, err)
+			continue
+		}
+		got := make([]byte, r.left)
+		if n, err := r.data(got); err != nil || string(got[:n]) != "some" {
+			t.Errorf("%v: %q, %v", message, got[:n], err)
+		}
+	}
+}

@@ -11,7 +11,28 @@ import (
 	guestv1 "github.com/stacyvm/stacyvm/proto/guest/v1"
 )
 
-// FuzzRawBody compares the content of an upload with what protobuf reads of its messages.
+// protobufContent is the content of an upload as protobuf reads its messages; false: it is cut or wrong.
+func protobufContent(wire []byte) (content []byte, ok bool) {
+	for len(wire) > 0 {
+		if len(wire) < 5 || wire[0] != 0 {
+			return nil, false
+		}
+		size := int64(binary.BigEndian.Uint32(wire[1:]))
+		if wire = wire[5:]; size > min(largestMessage, int64(len(wire))) {
+			return nil, false
+		}
+		var request guestv1.WriteRequest
+		if proto.Unmarshal(wire[:size], &request) != nil {
+			return nil, false
+		}
+		content = append(content, request.GetData()...)
+		wire = wire[size:]
+	}
+	return content, true
+}
+
+// FuzzRawBody compares the content of an upload, and whether it is refused, with what protobuf reads
+// of its messages.
 func FuzzRawBody(f *testing.F) {
 	part := func(data string) []byte {
 		wire, err := proto.Marshal(&guestv1.WriteRequest{Part: &guestv1.WriteRequest_Data{Data: []byte(data)}})
@@ -32,18 +53,12 @@ func FuzzRawBody(f *testing.F) {
 		if n != int64(got.Len()) {
 			t.Fatalf("%d bytes, not %d", got.Len(), n)
 		}
-		if err != nil {
-			return
+		want, ok := protobufContent(wire)
+		if ok != (err == nil) {
+			t.Fatalf("%x: %v, protobuf reads it: %v", wire, err, ok)
 		}
-		var want []byte
-		for len(wire) > 0 {
-			size := int(binary.BigEndian.Uint32(wire[1:]))
-			var request guestv1.WriteRequest
-			if err := proto.Unmarshal(wire[5:5+size], &request); err != nil {
-				t.Fatal(err)
-			}
-			want = append(want, request.GetData()...)
-			wire = wire[5+size:]
+		if !ok {
+			return
 		}
 		if !bytes.Equal(got.Bytes(), want) {
 			t.Fatalf("%q, not %q", got.Bytes(), want)
