@@ -97,3 +97,42 @@ func TestTailOfAnEarlierDatabase(t *testing.T) {
 		t.Errorf("%+v, %v", newest, err)
 	}
 }
+
+// TestTailAfterAFailover: a promoted database that lost events is another incarnation, whose numbers
+// begin far above. The tail gives nothing of what was lost, however many events came before it
+// looks.
+func TestTailAfterAFailover(t *testing.T) {
+	of := func(kind stacyvm.Kind, n int) []stacyvm.Event {
+		events := make([]stacyvm.Event, n)
+		for i := range events {
+			events[i].Kind = kind
+		}
+		return events
+	}
+	before, promoted := emptyStore(t), emptyStore(t)
+	for _, s := range []store.Store{before, promoted} {
+		appendEvents(t, s, of(stacyvm.KindExecStarted, 10))
+	}
+	f := NewFeed(before)
+	appendEvents(t, before, of(stacyvm.KindExecCompleted, 5)) // lost
+	if newest, err := f.follow(t.Context()); err != nil || len(newest.entries) != 15 {
+		t.Fatalf("%d events, %v", len(newest.entries), err)
+	}
+	if _, err := store.Raise(t.Context(), promoted, 0); err != nil { // as whoever meets the new timeline does
+		t.Fatal(err)
+	}
+	appendEvents(t, promoted, of(stacyvm.KindExecStarted, 7))
+	f.store = promoted
+	newest, err := f.follow(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range newest.entries {
+		if e.Kind == stacyvm.KindExecCompleted {
+			t.Errorf("gives event %d, which was lost", e.Number)
+		}
+	}
+	if page, _, ok := newest.page("", newest.last-1); !ok || len(page) != 1 {
+		t.Errorf("the last of %d: %d events, %v", newest.last, len(page), ok)
+	}
+}
