@@ -45,7 +45,8 @@ func (f *Feed) follow(ctx context.Context) (tail, error) {
 }
 
 // extendTail reads what the tail lacks. One that is far behind, or ahead of a database that went
-// back, begins anew.
+// back, begins anew. So does one of an earlier incarnation, which may hold events that were lost:
+// store.Raise leaves out far more numbers than nearby.
 func (f *Feed) extendTail(ctx context.Context) error {
 	f.mu.Lock()
 	known := f.tail
