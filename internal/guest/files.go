@@ -332,6 +332,9 @@ func send[Q, A any](
 	defer size.release()
 	for {
 		n, err := fill(body, buffer)
+		if err != nil && err != io.EOF { //nolint:errorlint // a failure may wrap it
+			return &bodyError{err} // the caller's context may have ended with it, and a frame more helps nobody
+		}
 		if n > 0 {
 			var failed error
 			stall.during(func() { failed = stream.Send(part(buffer[:n])) })
@@ -342,11 +345,8 @@ func send[Q, A any](
 		if n == len(buffer) && size.grow(&n) { // it comes as fast as it is taken
 			buffer = make([]byte, n)
 		}
-		switch {
-		case err == io.EOF: //nolint:errorlint // a failure may wrap it
+		if err != nil {
 			return nil
-		case err != nil:
-			return &bodyError{err}
 		}
 	}
 }

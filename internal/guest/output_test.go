@@ -202,7 +202,9 @@ func TestABodyThatFailsIsNotTheGuestsFault(t *testing.T) {
 		failure error
 		want    stacyvm.Code
 	}{{errors.New("unplugged"), stacyvm.CodeInvalid}, {stacyvm.Errorf(stacyvm.CodeTooLarge, "over the limit"), stacyvm.CodeTooLarge}, {io.ErrUnexpectedEOF, stacyvm.CodeInvalid}, {fmt.Errorf("upstream: %w", io.EOF), stacyvm.CodeInvalid}} {
-		_, err := c.WriteFile(t.Context(), "/f", 0, "", io.MultiReader(&zeros{100 << 10}, failing{tt.failure}))
+		// As a read of a request's body that fails ends the request's context.
+		ctx, cancel := context.WithCancel(t.Context())
+		_, err := c.WriteFile(ctx, "/f", 0, "", io.MultiReader(&zeros{100 << 10}, failing{tt.failure, cancel}))
 		wantCode(t, "write", err, tt.want)
 		if err := <-got; err == nil {
 			t.Error("the guest took a part for the whole")
@@ -210,6 +212,12 @@ func TestABodyThatFailsIsNotTheGuestsFault(t *testing.T) {
 	}
 }
 
-type failing struct{ err error }
+type failing struct {
+	err    error
+	before func()
+}
 
-func (f failing) Read([]byte) (int, error) { return 0, f.err }
+func (f failing) Read([]byte) (int, error) {
+	f.before()
+	return 0, f.err
+}
