@@ -25,7 +25,7 @@ func reserveDescriptors() error {
 	for {
 		fd, err := unix.FcntlInt(null.Fd(), unix.F_DUPFD_CLOEXEC, 0)
 		if err != nil {
-			return fmt.Errorf("reserve descriptors: %w", err)
+			return fmt.Errorf("the limit of open files is below 1024 (ulimit -n, LimitNOFILE): %w", err)
 		}
 		if fd >= limits.LowDescriptors {
 			return unix.Close(fd)
