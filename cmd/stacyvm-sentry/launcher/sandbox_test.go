@@ -131,7 +131,7 @@ func TestNoDescriptors(t *testing.T) {
 	_, f := newServer(t)
 	for _, fails := range []error{
 		fmt.Errorf("start: %w", &os.PathError{Op: "open", Path: "x", Err: unix.EMFILE}), unix.ENFILE,
-		Fail(wire.FailureInvalid, unix.EMFILE), fmt.Errorf("start: %v", unix.EMFILE),
+		Fail(wire.FailureInvalid, unix.EMFILE), fmt.Errorf("start: %s", unix.EMFILE.Error()),
 	} {
 		f.runtime.fails = fails
 		answer := f.ask(wire.Request{Verb: wire.VerbCreate, ID: "sb", Create: &wire.Create{}})
