@@ -163,10 +163,15 @@ func (g *Guard) Room(wait func(time.Duration) (interrupted bool)) Room {
 		if g.relieving.Load() {
 			began = time.Now()
 		}
-		if time.Since(began) > roomTime {
+		waited := time.Since(began)
+		if waited > roomTime {
 			return Refused
 		}
-		g.shrink(shrinkPause)
+		pause := shrinkPause
+		if waited > roomTime/2 { // what a process left in the sentry since the last time is garbage now
+			pause = waited
+		}
+		g.shrink(pause)
 		if wait(roomLook) {
 			return Interrupted
 		}

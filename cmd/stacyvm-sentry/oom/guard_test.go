@@ -259,6 +259,25 @@ func TestRoom(t *testing.T) {
 	}
 }
 
+// TestRoomAfterACollection: what an ended process left right after a collection is garbage, too, and
+// refuses no new process.
+func TestRoomAfterACollection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newGuest(t)
+		g := New(f, memory, overhead)
+		g.shrink(shrinkPause)
+		time.Sleep(settledTime)
+		f.garbage = memory + overhead
+		room := g.Room(func(d time.Duration) bool {
+			time.Sleep(d)
+			return false
+		})
+		if room != Free || f.shrunk != 2 {
+			t.Errorf("%v after %d collections", room, f.shrunk)
+		}
+	})
+}
+
 // TestRoomForMany: a fork bomb's processes, which all ask for room, do not make the kernel count
 // for each of them.
 func TestRoomForMany(t *testing.T) {
