@@ -146,53 +146,25 @@ func (c *Client) UploadArchive(
 }
 
 // ListFiles gives a directory's entries, sorted by name.
-func (c *Client) ListFiles(ctx context.Context, sandbox, path string) ([]FileInfo, error) {
-	var infos []FileInfo
-	err := c.call(
-		ctx,
-		request{
-			method: http.MethodGet,
-			path:   files(sandbox, "list"),
-			query:  url.Values{"path": {path}},
-			repeat: true,
-			long:   true,
-		},
-		&infos,
-	)
+func (c *Client) ListFiles(ctx context.Context, sandbox, path string) (infos []FileInfo, err error) {
+	err = c.ask(ctx, files(sandbox, "list"), url.Values{"path": {path}}, &infos)
 	return infos, err
 }
 
 // Stat describes a file; a symbolic link itself, not what it points to.
-func (c *Client) Stat(ctx context.Context, sandbox, path string) (FileInfo, error) {
-	var info FileInfo
-	err := c.call(
-		ctx,
-		request{
-			method: http.MethodGet,
-			path:   files(sandbox, "stat"),
-			query:  url.Values{"path": {path}},
-			repeat: true,
-			long:   true,
-		},
-		&info,
-	)
+func (c *Client) Stat(ctx context.Context, sandbox, path string) (info FileInfo, err error) {
+	err = c.ask(ctx, files(sandbox, "stat"), url.Values{"path": {path}}, &info)
 	return info, err
 }
 
+// ask reads what may take long and changes nothing.
+func (c *Client) ask(ctx context.Context, path string, query url.Values, to any) error {
+	return c.call(ctx, request{method: http.MethodGet, path: path, query: query, repeat: true, long: true}, to)
+}
+
 // Glob gives the paths that match; `**` crosses directories.
-func (c *Client) Glob(ctx context.Context, sandbox, pattern string) ([]string, error) {
-	var paths []string
-	err := c.call(
-		ctx,
-		request{
-			method: http.MethodGet,
-			path:   files(sandbox, "glob"),
-			query:  url.Values{"pattern": {pattern}},
-			repeat: true,
-			long:   true,
-		},
-		&paths,
-	)
+func (c *Client) Glob(ctx context.Context, sandbox, pattern string) (paths []string, err error) {
+	err = c.ask(ctx, files(sandbox, "glob"), url.Values{"pattern": {pattern}}, &paths)
 	return paths, err
 }
 

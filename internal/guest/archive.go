@@ -2,10 +2,7 @@ package guest
 
 import (
 	"context"
-	"errors"
 	"io"
-
-	"connectrpc.com/connect"
 
 	"github.com/stacyvm/stacyvm/internal/stacyvm"
 	guestv1 "github.com/stacyvm/stacyvm/proto/guest/v1"
@@ -66,30 +63,17 @@ func (c *Client) PackFiles(ctx context.Context, path string) (io.ReadCloser, err
 // other. CodeInvalid: not an archive, or body failed; CodeStorageFull. An error of body that is a
 // *stacyvm.Error is returned as it is.
 func (c *Client) UnpackFiles(ctx context.Context, path, user string, body io.Reader) (stacyvm.Unpacked, error) {
-	ctx, cancel, stall := watch(ctx)
-	defer cancel()
 	unpack := callerOf[guestv1.UnpackRequest, guestv1.UnpackResponse](c, guestv1connect.FileServiceUnpackProcedure)
-	stream := unpack.CallClientStream(ctx)
 	header := &guestv1.UnpackHeader{Path: path, User: user}
-	err := stream.Send(&guestv1.UnpackRequest{Part: &guestv1.UnpackRequest_Header{Header: header}})
-	if err == nil {
-		err = send(stream, stall, body, func(data []byte) *guestv1.UnpackRequest {
+	answer, err := upload(ctx, unpack, &guestv1.UnpackRequest{Part: &guestv1.UnpackRequest_Header{Header: header}}, body,
+		func(data []byte) *guestv1.UnpackRequest {
 			return &guestv1.UnpackRequest{Part: &guestv1.UnpackRequest_Data{Data: data}}
 		})
-	}
-	if bad := (*bodyError)(nil); errors.As(err, &bad) {
-		return stacyvm.Unpacked{}, bad.asOwn()
-	}
-	if err != nil && !errors.Is(err, io.EOF) { // at io.EOF the reason is in the answer
-		return stacyvm.Unpacked{}, failure(ctx, err)
-	}
-	var answer *connect.Response[guestv1.UnpackResponse]
-	stall.during(func() { answer, err = stream.CloseAndReceive() })
 	if err != nil {
-		return stacyvm.Unpacked{}, failure(ctx, err)
+		return stacyvm.Unpacked{}, err
 	}
-	unpacked := stacyvm.Unpacked{Entries: answer.Msg.GetEntries(), Failed: answer.Msg.GetFailed()}
-	for _, f := range answer.Msg.GetFailures() {
+	unpacked := stacyvm.Unpacked{Entries: answer.GetEntries(), Failed: answer.GetFailed()}
+	for _, f := range answer.GetFailures() {
 		if len(unpacked.Failures) == maxFailures {
 			break
 		}

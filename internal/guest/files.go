@@ -292,29 +292,46 @@ func (c *Client) WriteFile(
 	user string,
 	body io.Reader,
 ) (stacyvm.FileInfo, error) {
-	ctx, cancel, stall := watch(ctx)
-	defer cancel() // cuts what did not come to its end, and with that undoes it
 	write := callerOf[guestv1.WriteRequest, guestv1.WriteResponse](c, guestv1connect.FileServiceWriteProcedure)
-	stream := write.CallClientStream(ctx)
 	header := &guestv1.WriteHeader{Path: path, Mode: mode, User: user}
-	err := stream.Send(&guestv1.WriteRequest{Part: &guestv1.WriteRequest_Header{Header: header}})
-	if err == nil {
-		err = send(stream, stall, body, func(data []byte) *guestv1.WriteRequest {
+	answer, err := upload(ctx, write, &guestv1.WriteRequest{Part: &guestv1.WriteRequest_Header{Header: header}}, body,
+		func(data []byte) *guestv1.WriteRequest {
 			return &guestv1.WriteRequest{Part: &guestv1.WriteRequest_Data{Data: data}}
 		})
+	if err != nil {
+		return stacyvm.FileInfo{}, err
+	}
+	return file(answer.GetInfo()), nil
+}
+
+// upload sends a header and then body in parts, and gives the answer. An error of body that is a
+// *stacyvm.Error is returned as it is.
+func upload[Q, A any](
+	ctx context.Context,
+	caller *connect.Client[Q, A],
+	header *Q,
+	body io.Reader,
+	part func(data []byte) *Q,
+) (*A, error) {
+	ctx, cancel, stall := watch(ctx)
+	defer cancel() // cuts what did not come to its end, and with that undoes it
+	stream := caller.CallClientStream(ctx)
+	err := stream.Send(header)
+	if err == nil {
+		err = send(stream, stall, body, part)
 	}
 	if bad := (*bodyError)(nil); errors.As(err, &bad) {
-		return stacyvm.FileInfo{}, bad.asOwn()
+		return nil, bad.asOwn()
 	}
 	if err != nil && !errors.Is(err, io.EOF) { // at io.EOF the reason is in the answer
-		return stacyvm.FileInfo{}, failure(ctx, err)
+		return nil, failure(ctx, err)
 	}
-	var answer *connect.Response[guestv1.WriteResponse]
+	var answer *connect.Response[A]
 	stall.during(func() { answer, err = stream.CloseAndReceive() })
 	if err != nil {
-		return stacyvm.FileInfo{}, failure(ctx, err)
+		return nil, failure(ctx, err)
 	}
-	return file(answer.Msg.GetInfo()), nil
+	return answer.Msg, nil
 }
 
 // firstData is the size of an upload's first frame, in bytes. What comes slowly, or not at all,
