@@ -65,10 +65,15 @@ func (c *Client) PackFiles(ctx context.Context, path string) (io.ReadCloser, err
 func (c *Client) UnpackFiles(ctx context.Context, path, user string, body io.Reader) (stacyvm.Unpacked, error) {
 	unpack := callerOf[guestv1.UnpackRequest, guestv1.UnpackResponse](c, guestv1connect.FileServiceUnpackProcedure)
 	header := &guestv1.UnpackHeader{Path: path, User: user}
-	answer, err := upload(ctx, unpack, &guestv1.UnpackRequest{Part: &guestv1.UnpackRequest_Header{Header: header}}, body,
+	answer, err := upload(
+		ctx,
+		unpack,
+		&guestv1.UnpackRequest{Part: &guestv1.UnpackRequest_Header{Header: header}},
+		body,
 		func(data []byte) *guestv1.UnpackRequest {
 			return &guestv1.UnpackRequest{Part: &guestv1.UnpackRequest_Data{Data: data}}
-		})
+		},
+	)
 	if err != nil {
 		return stacyvm.Unpacked{}, err
 	}
