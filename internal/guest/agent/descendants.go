@@ -169,9 +169,12 @@ func (d *descendants) killFrozen(began time.Time) bool {
 }
 
 // stop stops all of them, so that none starts another one, and none loses its parent, while the
-// others are searched for. It reports whether there is no other.
-func (d *descendants) stop(began time.Time) (whole bool) {
-	for fresh := d.living; !whole && time.Since(began) < freezeTime; {
+// others are searched for. It reports whether there is no other. That takes two looks: when the
+// numbers of processes begin anew, one that does not stand still yet can have a child behind the
+// first look's back, and end before that comes to it.
+func (d *descendants) stop(began time.Time) bool {
+	quiet := 0
+	for fresh := d.living; quiet < 2 && time.Since(began) < freezeTime; {
 		for pid, stat := range fresh {
 			d.frozen[pid] = stat.start
 			_ = unix.Kill(pid, unix.SIGSTOP)
@@ -183,9 +186,11 @@ func (d *descendants) stop(began time.Time) (whole bool) {
 			at, ok := d.frozen[pid]
 			return ok && at == stat.start
 		})
-		whole = stopped && len(fresh) == 0
+		if quiet++; !stopped || len(fresh) > 0 {
+			quiet = 0
+		}
 	}
-	return whole
+	return quiet == 2
 }
 
 // await waits until each of the living has ended or is in a state; false: not all are in time.
